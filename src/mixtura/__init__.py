@@ -1,0 +1,32 @@
+"""mixtura: which generative model, or which blend, is best on rows never seen.
+
+>>> import mixtura
+>>> study = mixtura.run("penguins", budget="60s")     # doctest: +SKIP
+>>> study.best.sample(5, seed=0)                      # doctest: +SKIP
+
+Names are loaded when first used, so that ``import mixtura`` does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "run": "study", "load": "study", "replay": "study", "Study": "study", "Facade": "study",
+    "InputError": "contracts", "Space": "contracts", "Column": "contracts", "Model": "contracts", "ClosedForm": "contracts",
+    "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts", "Phase": "contracts",
+    "fit": "train", "Recipe": "train", "blend": "mixture", "stack": "select.simplex",
+}  # fmt: skip
+
+__all__ = list(_HOME)  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mixtura' has no attribute {name!r}")
+    return getattr(import_module(f"mixtura.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,146 @@
+"""Normalising flow for tables (zuko), beside an autoregressive table of the codes.
+
+    p(x) = p(codes) · p(values | codes),   p(codes) = Π_s p(code_s | codes before it)
+
+The flow transforms standardised values given the codes' indicators: masked affine (Papamakarios et al. 2017)
+or rational-quadratic spline (Durkan et al. 2019), autoregressive or coupling. Where every column is a plain
+number this is an exact :class:`Flow`. Rounded columns have cells whose mass a flow cannot give, and absent
+values have no coordinate; both are filled with noise of known density r, which leaves the bound
+
+    log p(x) ≥ E_{u~r} [log p(codes, values(x, u)) − log r(u)]      (Theis et al. 2016; Ho et al. 2019)
+
+and makes it a :class:`BoundedFlow`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import zuko
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from mixtura import rng as random
+from mixtura.contracts import Density, InputError, LowerBound, Model, Phase, Space
+from mixtura.nets import MaskedNet, group_log_softmax, one_hot, starts
+from mixtura.rng import seeded
+from mixtura.transforms import Columns, Parts
+
+
+class Config(BaseModel):
+    """transform: "affine" or "spline". order: "autoregressive" (each value sees all before it; sampling takes a
+    pass a column) or "coupling" (halves; sampling takes two). transforms: how many. bins: of a spline."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    transform: Literal["affine", "spline"] = "affine"
+    order: Literal["autoregressive", "coupling"] = "autoregressive"
+    transforms: int = Field(4, ge=1)
+    hidden: tuple[int, ...] = (128, 128)
+    bins: int = Field(8, ge=2)
+
+
+class _FlowBase(Model):
+    """What the exact flow and the bounded one share."""
+
+    def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
+        super().__init__(space, context_shape)
+        self.config = config
+        self.columns = Columns(space)
+        c, codes = self.columns.continuous, sum(self.columns.cardinalities)
+        outer = math.prod(context_shape) if context_shape else 0
+        passes = 2 if config.order == "coupling" and c > 1 else None
+        with seeded(int(torch.randint(2**62, (), generator=rng))):
+            common = {"context": codes + outer, "transforms": config.transforms, "hidden_features": config.hidden, "passes": passes}
+            if config.transform == "spline":
+                self.flow = zuko.flows.NSF(c, bins=config.bins, **common)
+            else:
+                self.flow = zuko.flows.MAF(c, **common)
+            self.codes = None
+            if codes:
+                position = torch.arange(len(self.columns.coded)).repeat_interleave(torch.tensor(self.columns.cardinalities))
+                self.codes = MaskedNet(position, position, config.hidden, outer)
+
+    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        self.columns.prepare(x)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.columns.split(x).pack()
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("likelihood", tuple(self.parameters()), self._loss),)
+
+    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return -self._estimate(self.columns.unpack(rows), context, rng).mean()
+
+    def _estimate(self, parts: Parts, context: Tensor | None, rng: torch.Generator | None) -> Tensor:
+        """(n,) log p, or one draw whose exponential is unbiased for p where there are cells or absent values."""
+        values, log_ratio = parts.values, parts.log_base
+        if rng is not None:
+            values, log_width = self.columns.dequantise(parts, rng)
+            noise = random.normal(tuple(values.shape), rng, values)
+            log_noise = -0.5 * noise**2 - 0.5 * math.log(2 * math.pi)
+            values = torch.where(parts.present, values, noise)
+            log_ratio = log_ratio + log_width - torch.where(parts.present, 0.0, log_noise).sum(1)
+        given = self._given(parts.codes, context)
+        nats = self.flow(given).log_prob(values.float()).to(log_ratio)
+        if self.codes is not None:
+            logits = group_log_softmax(self.codes(given), self.columns.cardinalities)
+            nats = nats + logits.gather(1, parts.codes + starts(self.columns.cardinalities, logits.device)).sum(1).to(log_ratio)
+        return nats + log_ratio
+
+    def _given(self, codes: Tensor, context: Tensor | None) -> Tensor | None:
+        given = [one_hot(codes, self.columns.cardinalities)] if self.columns.coded else []
+        given += [] if context is None else [context.float().flatten(1)]
+        return torch.cat(given, 1) if given else None
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        codes = torch.zeros(n, len(self.columns.coded), dtype=torch.int64, device=self.device)
+        if self.codes is not None:
+            first = starts(self.columns.cardinalities, self.device).tolist()
+            inputs = torch.zeros(n, sum(self.columns.cardinalities), device=self.device)
+            tail = [] if context is None else [context.float().flatten(1)]
+            for s, k in enumerate(self.columns.cardinalities):
+                block = slice(first[s], first[s] + k)
+                codes[:, s] = random.categorical(self.codes(torch.cat([inputs, *tail], 1), block), rng).to(self.device)
+                inputs[:, block] = nn.functional.one_hot(codes[:, s], k).to(inputs)
+        law = self.flow(self._given(codes, context))
+        # zuko draws from torch's global generator; the same inverse is applied to our own draws
+        base = random.normal((n, self.columns.continuous), rng, torch.empty(0, device=self.device))
+        return self.columns.join(codes, law.transform.inv(base))
+
+
+class Flow(_FlowBase, Density):
+    """Exact density of plain numbers and levels."""
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._estimate(self.columns.split(x), context, None)
+
+
+class BoundedFlow(_FlowBase, LowerBound):
+    """Lower bound, by noise inside cells and in place of absent values."""
+
+    def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
+        parts = self.columns.split(x)
+        return torch.logsumexp(torch.stack([self._estimate(parts, context, rng) for _ in range(draws)]), 0) - math.log(draws)
+
+
+def suggest(space: Space, rows: int) -> Config:
+    """The configuration for a table of so many fit rows: splines where they are cheap and affine is too stiff."""
+    continuous = sum(c.kind == "continuous" for c in space.columns)
+    width = 64 if rows < 2_000 else 128
+    if continuous <= 3:
+        return Config(transform="spline", transforms=3, hidden=(width, width))
+    return Config(transforms=4, hidden=(width, width))
+
+
+def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Flow | BoundedFlow:
+    """An untrained model; InputError without a continuous column."""
+    plain = [c for c in space.columns if c.kind == "continuous"]
+    if not plain:
+        raise InputError("flow: no continuous column to transform; use autoregressive, which is exact on levels")
+    if len(plain) > 512:
+        raise InputError(f"flow: {len(plain)} continuous columns are more than the 512 this family is made for; use autoregressive")
+    exact = not any(c.resolution > 0 or c.missing or c.atoms for c in plain)
+    return (Flow if exact else BoundedFlow)(space, context_shape, config, rng)

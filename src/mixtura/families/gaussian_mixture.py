@@ -1,0 +1,375 @@
+"""Gaussian mixture for mixed columns, with exact cell masses.
+
+    p(x) = Σ_k π_k Π_s θ_ks[code_s] · N_k(values present)
+
+Where every column is a plain number the Gaussians are scikit-learn's fit. Codes and absent values add a step
+that library does not have: expectation–maximisation of the same mixture with a table of probabilities per
+code and the missing-data M-step (Ghahramani & Jordan 1994, sections 3 and 4), started from scikit-learn's
+k-means.
+
+A rounded column is a cell, so a component is the chain Π_j [Φ((high_j − m_j)/s_j) − Φ((low_j − m_j)/s_j)]
+with m_j, s_j the Gaussian conditional of value j given the (rounded) values before it: a proper mass
+function whose limit for small cells is the Gaussian density, exact for diagonal and full covariance alike.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn import mixture
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor
+
+from mixtura import rng as random
+from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
+from mixtura.nets import one_hot, starts
+from mixtura.transforms import Columns, Parts, log_normal_mass
+
+
+class Config(BaseModel):
+    """components: the most Gaussians tried (1, 2, 4, …), chosen on held-out rows. covariance: "full", "diagonal"
+    or "auto" (both tried where full can serve). ridge: added to variances, in units of the column's variance.
+    rows: at most so many rows are fitted. iterations: the most rounds of EM."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    components: int = Field(32, ge=1)
+    covariance: Literal["auto", "full", "diagonal"] = "auto"
+    ridge: float = Field(1e-6, gt=0)
+    rows: int = Field(20_000, ge=10)
+    iterations: int = Field(100, ge=1)
+
+
+#: full covariance: at most so many continuous columns, and so many patterns of absent values
+FULL_COLUMNS, FULL_PATTERNS = 64, 16
+#: prior rows a component borrows: of unit variance, and of each code's overall frequencies
+PRIOR_ROWS = 1.0
+
+
+@dataclass(frozen=True)
+class _State:
+    """π (K,), means (K, C), covariance (K, C, C) or (K, C), log θ (K, Σ cardinalities)."""
+
+    weights: Tensor
+    means: Tensor
+    covariance: Tensor
+    log_tables: Tensor
+
+
+class GaussianMixture(Density, Conditional, ClosedForm):
+    """Exact mixture density; fitted in closed form steps."""
+
+    def __init__(self, space: Space, config: Config) -> None:
+        super().__init__(space)
+        self.config = config
+        self.columns = Columns(space)
+        c, k = self.columns.continuous, sum(self.columns.cardinalities)
+        self.register_buffer("weights", torch.ones(1, dtype=torch.float64))
+        self.register_buffer("means", torch.zeros(1, c, dtype=torch.float64))
+        self.register_buffer("covariance", torch.ones(1, c, dtype=torch.float64))
+        self.register_buffer("log_tables", torch.zeros(1, k, dtype=torch.float64))
+
+    # ----------------------------------------------------------------------------------------- fitting
+
+    def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """Choose components and covariance on a held-out seventh of the rows, then fit to all of them."""
+        self.columns.prepare(x)
+        x = x[torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)]
+        parts = self.columns.split(x)
+        held = max(1, len(x) // 7)
+        learn, check = parts[held:], parts[:held]
+        best: tuple[float, str, int] = (-math.inf, "diagonal", 1)
+        for covariance in self._covariances(parts):
+            worse = 0
+            for k in _powers_of_two(min(self.config.components, max(1, (len(x) - held) // 10))):
+                self._take(self._fit(learn, k, covariance, rng))
+                score = float(self._log_prob_of(check).mean())
+                worse = 0 if score > best[0] + 1e-3 else worse + 1
+                best = max(best, (score, covariance, k))
+                if worse == 2:
+                    break
+        self._take(self._fit(parts, best[2], best[1], rng))
+
+    def _covariances(self, parts: Parts) -> list[str]:
+        wanted = self.config.covariance
+        c = self.columns.continuous
+        patterns = len(parts.present.unique(dim=0)) if c else 0
+        obstacle = (
+            f"{c} continuous columns, at most {FULL_COLUMNS}" if c > FULL_COLUMNS
+            else f"{patterns} patterns of absent values, at most {FULL_PATTERNS}" if patterns > FULL_PATTERNS
+            else "rounded columns with atoms" if self.columns.overlaps
+            else ""
+        )  # fmt: skip
+        if wanted == "full" and obstacle:
+            raise InputError(f"gaussian_mixture: full covariance cannot serve here ({obstacle}); use covariance='diagonal'")
+        if wanted != "auto":
+            return [wanted]
+        return ["diagonal"] if obstacle or c < 2 else ["full", "diagonal"]
+
+    def _take(self, state: _State) -> None:
+        self.weights, self.means = state.weights, state.means
+        self.covariance, self.log_tables = state.covariance, state.log_tables
+
+    def _fit(self, parts: Parts, k: int, covariance: str, rng: torch.Generator) -> _State:
+        values, _ = self.columns.dequantise(parts, rng)
+        seed = int(torch.randint(2**31, (), generator=rng))
+        if not self.columns.coded:
+            return self._library_fit(values, k, covariance, seed)
+        hot = one_hot(parts.codes, self.columns.cardinalities).double()
+        labels = _start(values, parts.present, hot, k, seed)
+        shares = torch.nn.functional.one_hot(labels, k).double()
+        prior = (hot.sum(0) + 1) / (len(hot) + max(self.columns.cardinalities))
+        state = self._maximise(shares, values, parts.present, hot, prior, None, covariance)
+        last = -math.inf
+        for _ in range(self.config.iterations):
+            joint = _log_joint(state, values, parts.present, hot)
+            score = float(torch.logsumexp(joint, 1).mean())
+            state = self._maximise(torch.softmax(joint, 1), values, parts.present, hot, prior, state, covariance)
+            if score - last < 1e-4:
+                break
+            last = score
+        return state
+
+    def _library_fit(self, values: Tensor, k: int, covariance: str, seed: int) -> _State:
+        kind = "full" if covariance == "full" else "diag"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            fitted = mixture.GaussianMixture(
+                k, covariance_type=kind, reg_covar=self.config.ridge, max_iter=self.config.iterations, random_state=seed
+            ).fit(values.cpu().numpy())
+        of = lambda a: torch.as_tensor(np.asarray(a), dtype=torch.float64, device=values.device)  # noqa: E731
+        return _State(of(fitted.weights_), of(fitted.means_), of(fitted.covariances_), values.new_zeros(k, 0))
+
+    def _maximise(
+        self, shares: Tensor, values: Tensor, present: Tensor, hot: Tensor, prior: Tensor, state: _State | None, covariance: str
+    ) -> _State:
+        """The M-step, with ``PRIOR_ROWS`` prior rows so that no component collapses."""
+        n, k = shares.shape
+        size = shares.sum(0)
+        tables = shares.T @ hot + PRIOR_ROWS * prior
+        totals = torch.cat([g.sum(1, keepdim=True).expand_as(g) for g in tables.split(list(self.columns.cardinalities), 1)], 1)
+        weights = (size + PRIOR_ROWS / k) / (n + PRIOR_ROWS)
+        seen = present.double()
+        if covariance == "diagonal":
+            count = shares.T @ seen
+            means = (shares.T @ (seen * values)) / (count + PRIOR_ROWS)
+            square = shares.T @ (seen * values**2) - 2 * means * (shares.T @ (seen * values)) + count * means**2
+            variance = (square.clamp(min=0) + PRIOR_ROWS * 0.1) / (count + PRIOR_ROWS) + self.config.ridge
+            return _State(weights, means, variance, (tables / totals).log())
+        means, spread = _moments(shares, values, present, state)
+        eye = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
+        spread = (spread + PRIOR_ROWS * 0.1 * eye) / (size + PRIOR_ROWS)[:, None, None] + self.config.ridge * eye
+        return _State(weights, means, spread, (tables / totals).log())
+
+    # ----------------------------------------------------------------------------------------- density
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return self._log_prob_of(self.columns.split(x))
+
+    def _log_prob_of(self, parts: Parts) -> Tensor:
+        everything = torch.ones_like(parts.codes, dtype=torch.bool)
+        return torch.logsumexp(self._joint(parts, parts.present, everything), 1) + parts.log_base
+
+    def _joint(self, parts: Parts, use: Tensor, use_code: Tensor) -> Tensor:
+        """(n, K) log π_k + log p_k(codes in ``use_code``, values in ``use``), without base."""
+        k, c = self.means.shape
+        tile = max(1, 4_000_000 // max(1, k * max(c, 1)))
+        rows = range(0, len(parts.codes), tile)
+        return torch.cat([self._joint_tile(parts[i : i + tile], use[i : i + tile], use_code[i : i + tile]) for i in rows])
+
+    def _joint_tile(self, parts: Parts, use: Tensor, use_code: Tensor) -> Tensor:
+        hot = one_hot(parts.codes, self.columns.cardinalities).double()
+        sizes = torch.tensor(self.columns.cardinalities, dtype=torch.int64, device=hot.device)
+        out = self.weights.log() + (hot * use_code.repeat_interleave(sizes, 1)) @ self.log_tables.T
+        if self.covariance.dim() == 3:
+            return out + self._chain(parts, use)
+        mass = log_normal_mass(
+            *(t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high)), self.means.T, self.covariance.T.sqrt()
+        )
+        out = out + (mass * use.unsqueeze(2)).sum(1)
+        first = starts(self.columns.cardinalities, hot.device)
+        for s, v in self.columns.overlaps:
+            ratio = self.log_tables[:, first[s]] - self.log_tables[:, first[s] + parts.codes[:, s]].T
+            landed = torch.nn.functional.softplus(ratio + mass[:, v])
+            out = out + torch.where((parts.overlap[:, v] & use_code[:, s]).unsqueeze(1), landed, 0.0)
+        return out
+
+    def _chain(self, parts: Parts, use: Tensor) -> Tensor:
+        """(n, K) log mass of the used values, each given the used ones before it."""
+        out = torch.zeros(len(use), len(self.weights), dtype=torch.float64, device=use.device)
+        for pattern, rows in _patterns(use):
+            o = pattern.nonzero().squeeze(1)
+            if len(o) == 0:
+                continue
+            factor = torch.linalg.cholesky(self.covariance[:, o[:, None], o])
+            scale = factor.diagonal(dim1=1, dim2=2)
+            unit = factor / scale.unsqueeze(1)
+            deviation = parts.values[rows][:, o].unsqueeze(0) - self.means[:, o].unsqueeze(1)
+            residual = torch.linalg.solve_triangular(unit, deviation.mT, upper=False, unitriangular=True).mT
+            pick = lambda t: t[rows][:, o].unsqueeze(0)  # noqa: B023, E731
+            low = residual + pick(parts.low) - pick(parts.values)
+            mass = log_normal_mass(low, pick(parts.width), pick(parts.open_low), pick(parts.open_high), torch.zeros_like(low), scale.unsqueeze(1))
+            out[rows] = mass.sum(2).T
+        return out
+
+    # ---------------------------------------------------------------------------------------- sampling
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        labels = random.categorical(self.weights.log().expand(n, -1), rng)
+        return self._fill(labels, None, None, rng)
+
+    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+        """Components are reweighted by their claim on the known entries, the rest is drawn from the component's
+        conditional (for rounded columns: of the Gaussian behind the cells, then rounded)."""
+        filled = self.columns.blank(x, known)
+        parts = self.columns.split(filled)
+        flat = known.reshape(len(x), -1)
+        known_codes, known_values = flat[:, self.columns.coded], flat[:, self.columns.numeric]
+        joint = self._joint(parts, parts.present & known_values, known_codes)
+        joint = joint + (~known_codes).double() @ self._log_observed().T
+        evidence = torch.logsumexp(joint, 1) + torch.where(known_values, parts.base, 0.0).sum(1)
+        values = []
+        for _ in range(draws):
+            labels = random.categorical(joint, rng)
+            values.append(torch.where(known, x, self._fill(labels, parts, flat, rng)))
+        return Conditioned(torch.stack(values), evidence, torch.full_like(evidence, math.inf))
+
+    def _log_observed(self) -> Tensor:
+        """(K, S) log probability that a code is not "missing"."""
+        tables = self.log_tables.clone()
+        tables[:, self.columns.missing_at] = -math.inf
+        groups = tables.split(list(self.columns.cardinalities), 1) if self.columns.coded else ()
+        return torch.stack([torch.logsumexp(g, 1) for g in groups], 1) if groups else tables
+
+    def _fill(self, labels: Tensor, parts: Parts | None, known: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Rows of components ``labels`` (n,), in data units; entries ``known`` are those of ``parts``."""
+        n = len(labels)
+        tables = self.log_tables.clone()
+        if known is not None:
+            tables[:, self.columns.missing_at] = -math.inf
+        groups = tables.split(list(self.columns.cardinalities), 1) if self.columns.coded else ()
+        drawn = [random.categorical(g[labels], rng) for g in groups]
+        codes = torch.stack(drawn, 1) if drawn else torch.zeros(n, 0, dtype=torch.int64, device=labels.device)
+        present = torch.ones(n, self.columns.continuous, dtype=torch.bool, device=labels.device)
+        fixed = torch.zeros_like(present)
+        values = torch.zeros(n, self.columns.continuous, dtype=torch.float64, device=labels.device)
+        if parts is not None and known is not None:
+            codes = torch.where(known[:, self.columns.coded], parts.codes, codes)
+            fixed = known[:, self.columns.numeric] & parts.present
+            values = torch.where(fixed, parts.values, 0.0)
+        for j, s in self.columns.code_of.items():
+            if j in self.columns.value_of:
+                present[:, self.columns.value_of[j]] = codes[:, s] == 0
+        if self.covariance.dim() == 2:
+            noise = random.normal(tuple(values.shape), rng, values)
+            values = torch.where(fixed, values, self.means[labels] + self.covariance[labels].sqrt() * noise)
+        else:
+            for pattern, rows in _patterns(torch.cat([labels.unsqueeze(1), present, fixed], 1)):
+                c = values.shape[1]
+                k, here, given = int(pattern[0]), pattern[1 : 1 + c] > 0, pattern[1 + c :] > 0
+                values[rows] = self._fill_full(k, here & ~given, given, values[rows], rng)
+        return self.columns.join(codes, values)
+
+    def _fill_full(self, k: int, wanted: Tensor, given: Tensor, values: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw the wanted values of component k given others, one after the other, each rounded before the next."""
+        order = torch.cat([given.nonzero().squeeze(1), wanted.nonzero().squeeze(1)])
+        factor = torch.linalg.cholesky(self.covariance[k][order[:, None], order])
+        scale = factor.diagonal()
+        unit = factor / scale
+        residual = torch.zeros(len(values), len(order), dtype=torch.float64, device=values.device)
+        values = values.clone()
+        for i, column in enumerate(order.tolist()):
+            mean = self.means[k, column] + residual[:, :i] @ unit[i, :i]
+            if i >= int(given.sum()):
+                values[:, column] = self.columns.settle(mean + scale[i] * random.normal((len(values),), rng, values), column)
+            residual[:, i] = values[:, column] - mean
+        return values
+
+
+def _log_joint(state: _State, values: Tensor, present: Tensor, hot: Tensor) -> Tensor:
+    """(n, K) log π_k θ_k N_k of dequantised values: the E-step."""
+    out = state.weights.log() + hot @ state.log_tables.T
+    seen = present.double()
+    if state.covariance.dim() == 2:
+        precision = 1 / state.covariance
+        quadratic = (seen * values**2) @ precision.T - 2 * (seen * values) @ (precision * state.means).T
+        constant = precision * state.means**2 + state.covariance.log() + math.log(2 * math.pi)
+        return out - 0.5 * (quadratic + seen @ constant.T)
+    for pattern, rows in _patterns(present):
+        o = pattern.nonzero().squeeze(1)
+        if len(o):
+            normal = torch.distributions.MultivariateNormal(state.means[:, o], state.covariance[:, o[:, None], o], validate_args=False)
+            out[rows] += normal.log_prob(values[rows][:, o].unsqueeze(1))
+    return out
+
+
+def _moments(shares: Tensor, values: Tensor, present: Tensor, state: _State | None) -> tuple[Tensor, Tensor]:
+    """Means (K, C) and scatter (K, C, C) with absent values replaced by their conditional expectation under
+    ``state`` (by the origin before there is one)."""
+    n, k = shares.shape
+    c = values.shape[1]
+    filled = values.unsqueeze(0).expand(k, n, c).clone()
+    extra = torch.zeros(k, c, c, dtype=values.dtype, device=values.device)
+    for pattern, rows in _patterns(present):
+        o, u = pattern.nonzero().squeeze(1), (~pattern).nonzero().squeeze(1)
+        if len(u) == 0:
+            continue
+        mass = shares[rows].sum(0)
+        if state is None:
+            filled[:, rows[:, None], u] = 0.0
+            extra[:, u, u] += mass[:, None]
+            continue
+        uu = state.covariance[:, u[:, None], u]
+        if len(o):
+            uo = state.covariance[:, u[:, None], o]
+            gain = torch.linalg.solve(state.covariance[:, o[:, None], o], uo.mT).mT
+            deviation = values[rows][:, o].unsqueeze(0) - state.means[:, o].unsqueeze(1)
+            filled[:, rows[:, None], u] = state.means[:, u].unsqueeze(1) + deviation @ gain.mT
+            uu = uu - gain @ uo.mT
+        else:
+            filled[:, rows[:, None], u] = state.means[:, u].unsqueeze(1)
+        extra[:, u[:, None], u] += mass[:, None, None] * uu
+    weight = shares.T.unsqueeze(2)
+    means = (weight * filled).sum(1) / (shares.sum(0) + PRIOR_ROWS).unsqueeze(1)
+    deviation = filled - means.unsqueeze(1)
+    return means, (weight * deviation).mT @ deviation + extra
+
+
+def _patterns(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The distinct rows, each with the indices where it stands."""
+    distinct, inverse = rows.unique(dim=0, return_inverse=True)
+    return [(pattern, (inverse == i).nonzero().squeeze(1)) for i, pattern in enumerate(distinct)]
+
+
+def _start(values: Tensor, present: Tensor, hot: Tensor, k: int, seed: int) -> Tensor:
+    """(n,) first labels: k-means of values (absent ones at the centre) beside the indicators."""
+    if k == 1:
+        return torch.zeros(len(values), dtype=torch.int64, device=values.device)
+    features = torch.cat([values * present, hot], 1).cpu().numpy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = KMeans(k, n_init=1, max_iter=30, random_state=seed).fit(features).labels_
+    return torch.as_tensor(labels.astype(np.int64), device=values.device)
+
+
+def _powers_of_two(most: int) -> list[int]:
+    return [2**i for i in range(most.bit_length())]
+
+
+def suggest(space: Space, rows: int) -> Config:
+    """The configuration for a table of so many fit rows: fewer rows and components when wide."""
+    wide = space.dims > 100
+    return Config(components=16 if wide else 64, rows=5_000 if wide else 20_000, iterations=30 if wide else 100)
+
+
+def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> GaussianMixture:
+    """An unfitted model; InputError with a context."""
+    if context_shape is not None:
+        raise InputError("gaussian_mixture: this family takes no context; use autoregressive or flow")
+    return GaussianMixture(space, config)

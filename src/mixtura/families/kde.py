@@ -1,0 +1,220 @@
+"""Kernel density estimate for mixed columns, with exact cell masses.
+
+    p(x) = (1/m) Σ_i Π_s l(code_s, code_is) Π_c K((x_c − x_ic)/h_c)/h_c
+
+K is the logistic kernel, whose distribution function gives the mass of a rounded value's cell in closed form
+and whose tails forgive outliers; l is the kernel of Aitchison & Aitken (1976), 1 − λ on a match and
+λ/(k − 1) elsewhere. Every bandwidth h_c and λ_s is learnt by leave-one-out likelihood (Duin 1976; Hall et al.
+2004 for mixed columns): a training phase like any other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from mixtura import rng as random
+from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
+from mixtura.nets import one_hot, starts
+from mixtura.transforms import Columns, Parts, log_logistic_mass
+
+
+class Config(BaseModel):
+    """centres: at most so many rows carry a kernel. opponents: how many of them a training step compares with."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    centres: int = Field(4000, ge=2)
+    opponents: int = Field(500, ge=2)
+
+
+#: a kernel estimate needs rows that fill its space; beyond this it is a nearest-neighbour lottery
+MOST_COLUMNS = 64
+#: bandwidths stay above this many standard deviations, so a repeated row cannot make a spike
+LEAST_LOG_BANDWIDTH = -7.0
+
+
+#: a handful of bandwidths want few, large steps
+RECIPE = {"rate": 0.05, "batch": 128, "every": 20, "most_steps": 300, "patience": 3}
+
+
+class KernelDensity(Density, Conditional):
+    """One kernel a row, bandwidths by leave-one-out likelihood."""
+
+    def __init__(self, space: Space, config: Config) -> None:
+        super().__init__(space)
+        self.config = config
+        self.columns = Columns(space)
+        s, c = len(self.columns.coded), self.columns.continuous
+        self.register_buffer("codes", torch.zeros(1, s, dtype=torch.int64))
+        self.register_buffer("values", torch.zeros(1, c, dtype=torch.float64))
+        self.register_buffer("present", torch.ones(1, c, dtype=torch.bool))
+        self.log_bandwidth = nn.Parameter(torch.full((c,), -1.5))
+        self.logit_change = nn.Parameter(torch.full((s,), -2.0))
+
+    # ---------------------------------------------------------------------------------------- training
+
+    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        self.columns.prepare(x)
+        parts = self.columns.split(x[torch.randperm(len(x), generator=rng)[: self.config.centres].to(x.device)])
+        self.codes, self.values, self.present = parts.codes, parts.values, parts.present
+        # Scott's rule as the start of the search
+        self.log_bandwidth.data.fill_(math.log(0.6) - math.log(len(parts.codes)) / (self.columns.continuous + 4))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.columns.split(x).pack()
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("bandwidth", (self.log_bandwidth, self.logit_change), self._loss),)
+
+    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        parts = self.columns.unpack(rows)
+        chosen = torch.randperm(len(self.codes), generator=rng)[: self.config.opponents].to(rows.device)
+        log_kernel = self._log_kernel(parts, chosen)
+        if self.training:
+            # leave one out: a row does not vouch for itself (equal rows are taken for the same row once)
+            same = (parts.values.unsqueeze(1) - self.values[chosen].float()).abs().amax(2) < 1e-6 if self.columns.continuous else None
+            equal = (parts.codes.unsqueeze(1) == self.codes[chosen]).all(2)
+            equal = equal if same is None else equal & same
+            first = equal & (equal.cumsum(1) == 1)
+            log_kernel = log_kernel.masked_fill(first, -math.inf)
+            alone = torch.isinf(log_kernel).all(1)
+            log_kernel = log_kernel[~alone]
+            return -(torch.logsumexp(log_kernel, 1) - math.log(max(len(chosen) - 1, 1)) + parts.log_base[~alone]).mean()
+        return -(torch.logsumexp(log_kernel, 1) - math.log(len(chosen)) + parts.log_base).mean()
+
+    # ----------------------------------------------------------------------------------------- density
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        parts = self.columns.split(x)
+        everything = torch.ones_like(parts.codes, dtype=torch.bool)
+        return torch.cat([torch.logsumexp(t, 1) for t in self._tiles(parts, parts.present, everything)]) - math.log(len(self.codes)) + parts.log_base
+
+    def _tiles(self, parts: Parts, use: Tensor, use_code: Tensor) -> list[Tensor]:
+        tile = max(1, 200_000 // len(self.codes))  # a tile of one column stays in the cache
+        everyone = torch.arange(len(self.codes), device=use.device)
+        with torch.no_grad():
+            return [
+                self._log_kernel(parts[i : i + tile], everyone, use[i : i + tile], use_code[i : i + tile]) for i in range(0, len(use), tile)
+            ]
+
+    def _log_kernel(self, parts: Parts, centres: Tensor, use: Tensor | None = None, use_code: Tensor | None = None) -> Tensor:
+        """(n, m) log kernels of the used values and codes, without base."""
+        dtype = parts.values.dtype
+        match, differ = (t.to(dtype) for t in self._log_code_kernel())
+        columns = self.columns
+        total = torch.zeros(len(parts.codes), len(centres), dtype=dtype, device=parts.values.device)
+        if columns.coded:
+            sizes = torch.tensor(columns.cardinalities, dtype=torch.int64, device=total.device)
+            hot = one_hot(parts.codes, columns.cardinalities).to(dtype)
+            used = torch.ones_like(parts.codes, dtype=dtype) if use_code is None else use_code.to(dtype)
+            bonus = (match - differ).repeat_interleave(sizes)
+            centre_hot = one_hot(self.codes[centres], columns.cardinalities).to(dtype)
+            total = (hot * used.repeat_interleave(sizes, 1) * bonus) @ centre_hot.T + (used @ differ).unsqueeze(1)
+        use = parts.present if use is None else use
+        overlap = {v: s for s, v in columns.overlaps}
+        for v in range(columns.continuous):
+            nats = self._log_value_kernel(parts, v, centres)
+            total = total + torch.where(use[:, [v]], nats, 0.0)
+            if v in overlap and bool(parts.overlap[:, v].any()):
+                s = overlap[v]
+                value_code = torch.where(self.codes[centres, s] == 0, match[s], differ[s])
+                own = torch.where(self.codes[centres, s].unsqueeze(0) == parts.codes[:, [s]], match[s], differ[s])
+                asked = parts.overlap[:, [v]] if use_code is None else parts.overlap[:, [v]] & use_code[:, [s]]
+                total = total + torch.where(asked, nn.functional.softplus(value_code + nats - own), 0.0)
+        return total
+
+    def _log_value_kernel(self, parts: Parts, v: int, centres: Tensor) -> Tensor:
+        """(n, m) log logistic kernels of value slot v. With e(t) = log(1 + exp(−|t|)), log σ(t) = min(t, 0) − e(t)."""
+        dtype = parts.values.dtype
+        one = Parts(*(getattr(parts, f)[:, [v]] if f != "codes" else parts.codes for f in parts.__dataclass_fields__))
+        log_scale = self.log_bandwidth[v].to(dtype).clamp(min=LEAST_LOG_BANDWIDTH)
+        inverse = torch.exp(-log_scale)
+        a = (one.low - self.values[centres, v].to(dtype)) * inverse
+        left = a.clamp(min=0) + torch.log1p(torch.exp(-a.abs()))
+        if self.columns.resolution[v] > 0:
+            width = one.width * inverse
+            b = a + width
+            right = torch.log1p(torch.exp(-b.abs())) - b.clamp(max=0)
+            half_open = one.open_low | one.open_high
+            inner = torch.where(half_open, 0.0, torch.log(-torch.expm1(-torch.where(one.width > 0, width, 1.0))))
+            nats = inner - torch.where(one.open_low, 0.0, left) - torch.where(one.open_high, 0.0, right)
+        else:
+            nats = a - 2 * left - log_scale
+        known = self.present[centres, v]
+        if bool(known.all()):
+            return nats
+        # where the centre has no value, a broad kernel about the middle speaks for it
+        middle = torch.zeros_like(one.low)
+        return torch.where(known, nats, log_logistic_mass(one, middle, middle + math.log(0.55)))
+
+    def _log_code_kernel(self) -> tuple[Tensor, Tensor]:
+        """(S,) log(1 − λ) and log(λ/(k − 1)), with λ between 0 and its value for "no information", (k − 1)/k."""
+        k = torch.tensor(self.columns.cardinalities, dtype=torch.float64, device=self.device)
+        change = (k - 1) / k * torch.sigmoid(self.logit_change.double()).clamp(1e-6, 1 - 1e-6)
+        return torch.log1p(-change), change.log() - (k - 1).clamp(min=1).log()
+
+    # ---------------------------------------------------------------------------------------- sampling
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return self._around(torch.randint(len(self.codes), (n,), generator=rng).to(self.device), rng, observed=False)
+
+    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+        """Centres are reweighted by their kernels at the known entries; the rest is drawn around the chosen centre."""
+        parts = self.columns.split(self.columns.blank(x, known))
+        flat = known.reshape(len(x), -1)
+        codes, numbers = flat[:, self.columns.coded], flat[:, self.columns.numeric]
+        observed = self._log_observed()
+        picks, evidence, at = [], [], 0
+        for tile in self._tiles(parts, parts.present & numbers, codes):
+            tile = tile + (~codes[at : at + len(tile)]).double() @ observed.T
+            at += len(tile)
+            picks.append(torch.stack([random.categorical(tile, rng) for _ in range(draws)]))
+            evidence.append(torch.logsumexp(tile, 1) - math.log(len(self.codes)))
+        centre = torch.cat(picks, 1)
+        values = torch.stack([torch.where(known, x, self._around(centre[d], rng, observed=True)) for d in range(draws)])
+        claim = torch.cat(evidence) + torch.where(numbers, parts.base, 0.0).sum(1)
+        return Conditioned(values, claim, torch.full_like(claim, math.inf))
+
+    def _tables(self, observed: bool) -> list[Tensor]:
+        """For each code, (k, k) log probabilities of a draw given the centre's code."""
+        match, differ = self._log_code_kernel()
+        tables = []
+        for s, k in enumerate(self.columns.cardinalities):
+            table = torch.where(torch.eye(k, dtype=torch.bool, device=self.device), match[s], differ[s])
+            if observed and self.space.columns[self.columns.coded[s]].missing:
+                table[:, -1] = -math.inf
+            tables.append(table)
+        return tables
+
+    def _log_observed(self) -> Tensor:
+        """(m, S) log probability that a draw around a centre is not "missing"."""
+        tables = self._tables(observed=True)
+        per_code = [torch.logsumexp(t, 1)[self.codes[:, s]] for s, t in enumerate(tables)]
+        return torch.stack(per_code, 1) if per_code else torch.zeros(len(self.codes), 0, dtype=torch.float64, device=self.device)
+
+    @torch.no_grad()
+    def _around(self, centre: Tensor, rng: torch.Generator, *, observed: bool) -> Tensor:
+        """One draw from the kernel of each chosen centre, (n, *shape) in data units."""
+        drawn = [random.categorical(t[self.codes[centre, s]], rng) for s, t in enumerate(self._tables(observed))]
+        codes = torch.stack(drawn, 1) if drawn else torch.zeros(len(centre), 0, dtype=torch.int64, device=self.device)
+        known = self.present[centre]
+        scale = torch.where(known, self.log_bandwidth.double().clamp(min=LEAST_LOG_BANDWIDTH).exp(), 0.55)
+        u = random.uniform((len(centre), self.columns.continuous), rng, scale).clamp(1e-12, 1 - 1e-12)
+        return self.columns.join(codes, torch.where(known, self.values[centre], 0.0) + scale * torch.logit(u))
+
+
+def suggest(space: Space, rows: int) -> Config:
+    """The configuration for a table of so many fit rows."""
+    return Config()
+
+
+def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> KernelDensity:
+    """An untrained model; InputError where a kernel estimate cannot serve."""
+    if context_shape is not None:
+        raise InputError("kde: this family takes no context; use autoregressive or flow")
+    if space.dims > MOST_COLUMNS:
+        raise InputError(f"kde: {space.dims} columns are more than the {MOST_COLUMNS} a kernel estimate can fill with rows; use autoregressive")
+    return KernelDensity(space, config)

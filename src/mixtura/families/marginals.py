@@ -1,0 +1,167 @@
+"""Independent marginals: the floor that every other family must beat.
+
+    p(x) = Π_j p_j(x_j)
+
+Codes have Laplace-smoothed frequencies with one slot kept for what was never seen; a value has a small
+Gaussian mixture (scikit-learn's fit, components by BIC) with a broad logistic mixed in at 1 part in n + 1.
+The family is open: an unseen level or a value off the support costs nats, not −∞, so a stacking that holds
+it is safe.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from torch import Tensor, nn
+
+from mixtura import rng as random
+from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
+from mixtura.nets import one_hot, starts
+from mixtura.transforms import Columns, log_logistic_mass, log_normal_mass
+
+
+class Config(BaseModel):
+    """components: the most Gaussians a column may have. ridge: variance added, in units of the column's variance.
+    rows: at most so many rows are used to fit one column's mixture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    components: int = Field(4, ge=1)
+    ridge: float = Field(1e-6, gt=0)
+    rows: int = Field(4000, ge=10)
+
+
+#: width of the broad part, in standard deviations of the column
+BROAD = 5.0
+
+
+class Marginals(Density, Conditional, ClosedForm):
+    """Independent columns. Open support: never −∞ on a row of finite values."""
+
+    open_support = True
+
+    def __init__(self, space: Space, config: Config) -> None:
+        super().__init__(space)
+        self.config = config
+        self.columns = Columns(space)
+        c, k = self.columns.continuous, config.components
+        self.register_buffer("log_frequency", torch.zeros(sum(self.columns.cardinalities), dtype=torch.float64))
+        self.register_buffer("log_weight", torch.full((c, k), -math.log(k), dtype=torch.float64))
+        self.register_buffer("location", torch.zeros(c, k, dtype=torch.float64))
+        self.register_buffer("deviation", torch.ones(c, k, dtype=torch.float64))
+        self.register_buffer("log_floor", torch.tensor(-math.log(2), dtype=torch.float64))
+
+    def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """Fit to rows in data units; O(columns · rows)."""
+        self.columns.prepare(x)
+        parts = self.columns.split(x)
+        n = len(x)
+        self.log_floor = torch.tensor(-math.log(n + 1), dtype=torch.float64, device=x.device)
+        counts = one_hot(parts.codes, self.columns.cardinalities).double().sum(0)
+        groups = [(g + 1) / (g.sum() + len(g)) for g in counts.split(list(self.columns.cardinalities))]
+        self.log_frequency = torch.cat([g.log() for g in groups]) if groups else counts
+        values, _ = self.columns.dequantise(parts, rng)
+        for c in range(self.columns.continuous):
+            column = values[parts.present[:, c], c]
+            if len(column) >= 2:
+                self._fit_column(c, column[torch.randperm(len(column), generator=rng)[: self.config.rows]], rng)
+
+    def _fit_column(self, c: int, values: Tensor, rng: torch.Generator) -> None:
+        data = values.cpu().numpy()[:, None]
+        most = min(self.config.components, max(1, len(data) // 20), len(np.unique(data)))
+        best, best_bic = None, math.inf
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            for k in sorted({1, 2, most} - set(range(most + 1, 3))):
+                seed = int(torch.randint(2**31, (), generator=rng))
+                fitted = GaussianMixture(k, reg_covar=self.config.ridge, random_state=seed).fit(data)
+                if (bic := fitted.bic(data)) < best_bic:
+                    best, best_bic = fitted, bic
+        if best is None:
+            raise FloatingPointError("no Gaussian mixture of a column has a finite likelihood")
+        k = best.n_components
+        as_row = lambda a: torch.as_tensor(np.asarray(a).ravel(), dtype=torch.float64)  # noqa: E731
+        self.log_weight[c] = -math.inf
+        self.log_weight[c, :k] = as_row(best.weights_).log()
+        self.location[c, :k] = as_row(best.means_)
+        self.deviation[c, :k] = as_row(best.covariances_).sqrt()
+
+    def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Nats of every code (n, S) and of every value with its base (n, C)."""
+        flat, inside = self.space.flat(x), self.space.clamp(x)
+        parts = self.columns.split(inside)
+        off = flat.nan_to_num(0) != self.space.flat(inside).nan_to_num(0)
+        seen = torch.log1p(-self.log_floor.exp())
+        first = starts(self.columns.cardinalities, x.device)
+        codes = self.log_frequency[parts.codes + first]
+        levels = torch.tensor([self.space.columns[j].kind == "levels" for j in self.columns.coded], dtype=torch.bool, device=x.device)
+        cell = [t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high)]
+        gauss = torch.logsumexp(self.log_weight + log_normal_mass(*cell, self.location, self.deviation), 2)
+        origin = torch.zeros_like(parts.values)
+        broad = log_logistic_mass(parts, origin, origin + math.log(BROAD))
+        values = torch.logaddexp(gauss + seen, broad + self.log_floor)
+        # beyond the support of a rounded column: e^{-t/L} / 2L at t cells from the edge, L the cells inside
+        δ = torch.where(self.columns.resolution > 0, self.columns.resolution, 1.0)
+        cells = (self.columns.highest - self.columns.lowest) / δ + 1
+        beyond = (flat - self.space.flat(inside))[:, self.columns.numeric].abs() / δ
+        for s, v in self.columns.overlaps:
+            landed = nn.functional.softplus(self.log_frequency[first[s]] + values[:, v] - codes[:, s])
+            codes[:, s] += torch.where(parts.overlap[:, v], landed, 0.0)
+        codes = torch.where(off[:, self.columns.coded] & levels, self.log_floor, codes + seen)
+        values = torch.where(off[:, self.columns.numeric], self.log_floor - (2 * cells).log() - beyond / cells, values)
+        return codes, torch.where(parts.present, values, 0.0) + parts.base
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        codes, values = self._terms(x)
+        return codes.sum(1) + values.sum(1)
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return self._draw(n, self.log_frequency, rng)
+
+    def _draw(self, n: int, log_frequency: Tensor, rng: torch.Generator) -> Tensor:
+        groups = log_frequency.split(list(self.columns.cardinalities)) if self.columns.coded else ()
+        codes = [random.categorical(g.expand(n, -1), rng) for g in groups]
+        shape = (n, self.columns.continuous)
+        which = random.categorical(self.log_weight.expand(n, -1, -1), rng)
+        at = torch.arange(self.columns.continuous, device=which.device)
+        gauss = self.location[at, which] + self.deviation[at, which] * random.normal(shape, rng, self.location)
+        broad = BROAD * torch.logit(random.uniform(shape, rng, self.location).clamp(1e-12, 1 - 1e-12))
+        values = torch.where(random.uniform(shape, rng, self.location) < self.log_floor.exp(), broad, gauss)
+        stacked = torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int64, device=values.device)
+        return self.columns.join(stacked, values)
+
+    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+        """Unknown entries are drawn from their marginals, observed values only."""
+        x = self.columns.blank(x, known)
+        observed = self.log_frequency.clone()
+        observed[self.columns.missing_at] = -math.inf
+        values = torch.stack([torch.where(known, x, self._draw(len(x), observed, rng)) for _ in range(draws)])
+        codes, numbers = self._terms(x)
+        flat = known.reshape(len(x), -1)
+        evidence = torch.where(flat[:, self.columns.coded], codes, self._log_observed().expand_as(codes)).sum(1)
+        evidence = evidence + torch.where(flat[:, self.columns.numeric], numbers, 0.0).sum(1)
+        return Conditioned(values, evidence, torch.full_like(evidence, math.inf))
+
+    def _log_observed(self) -> Tensor:
+        """(S,) log probability that a code is not "missing"."""
+        observed = self.log_frequency.clone()
+        observed[self.columns.missing_at] = -math.inf
+        groups = observed.split(list(self.columns.cardinalities)) if self.columns.coded else ()
+        return torch.stack([torch.logsumexp(g, 0) for g in groups]) if groups else observed
+
+
+def suggest(space: Space, rows: int) -> Config:
+    """The configuration for a table of so many fit rows."""
+    return Config()
+
+
+def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Marginals:
+    """An unfitted model; InputError with a context."""
+    if context_shape is not None:
+        raise InputError("marginals: this family takes no context; use autoregressive or flow")
+    return Marginals(space, config)

@@ -1,0 +1,77 @@
+"""Networks. No probability here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class MaskedLinear(nn.Linear):
+    """A linear layer whose weight is zero where ``mask`` (out, in) is False."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__(mask.shape[1], mask.shape[0])
+        self.register_buffer("mask", mask.float(), persistent=False)
+
+    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """(n, in) → (n, rows of out)."""
+        return nn.functional.linear(x, self.weight[rows] * self.mask[rows], self.bias[rows])
+
+
+class MaskedNet(nn.Module):
+    """Outputs at position p see the inputs at positions below p, and the context: MADE (Germain et al. 2015)
+    with one position for a whole block of numbers (a column's indicators, a column's parameters).
+
+    inputs, outputs: the position 0 .. positions-1 of every input and output number.
+    Degrees of hidden units are spread evenly, so a net narrower than its input still sees all of it; direct
+    connections run from inputs to outputs (section 4 of the paper).
+    """
+
+    def __init__(self, inputs: Tensor, outputs: Tensor, hidden: Sequence[int], context: int = 0) -> None:
+        super().__init__()
+        last = int(max(inputs.max(), outputs.max()))
+        before = torch.cat([inputs, torch.full((context,), -1)])
+        lowest = -1 if context else 0
+        layers: list[MaskedLinear] = []
+        seen = before
+        for width in hidden:
+            degree = torch.linspace(lowest, max(last - 1, lowest), width).round().long()
+            layers.append(MaskedLinear(seen[None, :] <= degree[:, None]))
+            seen = degree
+        self.layers = nn.ModuleList(layers)
+        self.head = MaskedLinear(seen[None, :] < outputs[:, None])
+        self.direct = MaskedLinear(before[None, :] < outputs[:, None])
+        nn.init.zeros_(self.direct.weight)
+        nn.init.zeros_(self.direct.bias)
+
+    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """(n, inputs + context) → (n, the asked rows of the outputs)."""
+        h = x
+        for layer in self.layers:
+            h = nn.functional.silu(layer(h))
+        return self.head(h, rows) + self.direct(x, rows)
+
+
+def one_hot(codes: Tensor, cardinalities: Sequence[int]) -> Tensor:
+    """(n, S) codes → (n, Σ cardinalities) float32 indicators, one group a code."""
+    out = torch.zeros(len(codes), sum(cardinalities), device=codes.device)
+    return out.scatter_(1, codes + starts(cardinalities, codes.device), 1.0) if cardinalities else out
+
+
+def starts(cardinalities: Sequence[int], device: torch.device) -> Tensor:
+    """(S,) where each group of indicators begins."""
+    sizes = torch.tensor(cardinalities, dtype=torch.int64, device=device)
+    return sizes.cumsum(0) - sizes
+
+
+def group_log_softmax(logits: Tensor, cardinalities: Sequence[int]) -> Tensor:
+    """(n, Σ cardinalities) → the same, normalised inside each group."""
+    if not cardinalities:
+        return logits
+    if len(set(cardinalities)) == 1:
+        return torch.log_softmax(logits.reshape(len(logits), len(cardinalities), -1), -1).reshape(logits.shape)
+    return torch.cat([torch.log_softmax(group, -1) for group in logits.split(list(cardinalities), 1)], 1)

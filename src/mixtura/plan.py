@@ -1,0 +1,156 @@
+"""What will be done before it is done: the split of the rows, the budget, the families."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mixtura.contracts import InputError
+from mixtura.rng import child_seed
+
+#: shares of the rows that fit, select and report
+SHARES = (0.6, 0.2, 0.2)
+#: select and report need no more rows than this for errors of a hundredth of a nat
+MOST_HELD = 10_000
+#: with fewer fit and select rows than this the choice is cross-fitted, in so many folds
+CROSS_FIT_BELOW, FOLDS = 1_000, 5
+LEAST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Row numbers: ``fit`` trains, ``select`` chooses weights and the best single model, ``report`` is opened once.
+
+    folds: 0 or the number of folds in which fit and select rows together are cross-fitted.
+    duplicates: report rows that a fit or select row equals in every column.
+    """
+
+    fit: Tensor
+    select: Tensor
+    report: Tensor
+    rule: str
+    folds: int
+    duplicates: int
+
+    @property
+    def training(self) -> Tensor:
+        """The rows the final models learn from: fit, and select too where it is cross-fitted."""
+        return torch.cat([self.fit, self.select]) if self.folds else self.fit
+
+    def fold(self, k: int) -> tuple[Tensor, Tensor]:
+        """(rows to learn from, rows left out) of fold k, as positions in :attr:`training`."""
+        position = torch.arange(len(self.training))
+        left = position % self.folds == k
+        return position[~left], position[left]
+
+
+def parse_budget(budget: str | float) -> float:
+    """"60s", "5m", "1.5h" or a number of seconds → seconds. InputError otherwise."""
+    units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(s|m|min|h|)\s*", str(budget))
+    seconds = float(found[1]) * units[found[2]] if found else 0.0
+    if seconds < 1:
+        raise InputError(f"budget: {budget!r} is no time of a second or more; write 60s, 5m or 1h")
+    return seconds
+
+
+def make_splits(
+    x: Tensor, *, seed: int, groups: pd.Series | None = None, times: pd.Series | None = None, given: pd.Series | None = None
+) -> Splits:
+    """Split rows x (n, …): at random, by whole groups, by time (oldest fit, newest report), or as given.
+
+    ``given`` holds fit, select and report for each row (train, valid and test are understood). InputError if a
+    part is too small.
+    """
+    n = len(x)
+    if n < LEAST_ROWS:
+        raise InputError(f"data: {n} row{'s' * (n != 1)} cannot be split into fit, select and report; give at least {LEAST_ROWS}")
+    asked = [name for name, value in (("--group", groups), ("--time", times), ("--split", given)) if value is not None]
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)}: give one way to split, not {len(asked)}")
+    shuffle = np.random.default_rng(child_seed(seed, "splits"))
+    if given is not None:
+        fit, select, report = _as_given(given)
+        rule = f"given by {given.name}"
+    elif groups is not None:
+        fit, select, report = _by_group(groups, shuffle)
+        rule = f"whole groups of {groups.name}"
+    else:
+        order = shuffle.permutation(n) if times is None else _by_time(times)
+        fit, select, report = np.split(order, _cuts(n))
+        rule = "at random" if times is None else f"by time ({times.name}): the newest rows report"
+    for name, part in (("fit", fit), ("select", select), ("report", report)):
+        if len(part) < 2:
+            raise InputError(f"{rule}: the {name} part has {len(part)} rows, expected 2 or more; give more rows or another split")
+    spare = [shuffle.permutation(part)[MOST_HELD:] for part in (select, report)] if given is None and times is None and groups is None else []
+    extra = np.concatenate(spare) if spare else np.array([], dtype=np.int64)
+    select, report = (np.setdiff1d(part, extra) for part in (select, report))
+    fit = np.concatenate([fit, extra])
+    shuffle.shuffle(fit)
+    as_tensor = lambda rows: torch.as_tensor(np.ascontiguousarray(rows), dtype=torch.int64)  # noqa: E731
+    crossed = times is None and groups is None and len(fit) + len(select) < CROSS_FIT_BELOW
+    splits = Splits(as_tensor(fit), as_tensor(select), as_tensor(report), rule, FOLDS if crossed else 0, 0)
+    return Splits(splits.fit, splits.select, splits.report, rule, splits.folds, _repeated(x, splits))
+
+
+def _cuts(n: int) -> list[int]:
+    return [round(SHARES[0] * n), round((SHARES[0] + SHARES[1]) * n)]
+
+
+def _as_given(given: pd.Series) -> list[np.ndarray]:
+    names = {"fit": 0, "train": 0, "training": 0, "select": 1, "valid": 1, "val": 1, "validation": 1, "report": 2, "test": 2}
+    part = given.astype(str).str.strip().str.lower().map(names)
+    if part.isna().any():
+        row = int(np.flatnonzero(part.isna())[0])
+        raise InputError(f"--split {given.name}: row {row} holds {given.iloc[row]!r}, expected fit, select or report (or train, valid, test)")
+    return [np.flatnonzero(part.to_numpy() == k) for k in range(3)]
+
+
+def _by_group(groups: pd.Series, shuffle: np.random.Generator) -> list[np.ndarray]:
+    codes, uniques = pd.factorize(groups, use_na_sentinel=False)
+    if len(uniques) < 3:
+        raise InputError(f"--group {groups.name}: {len(uniques)} groups cannot be split in three; give a column with more groups")
+    order = shuffle.permutation(len(uniques))
+    rows = np.cumsum(np.bincount(codes, minlength=len(uniques))[order])
+    part_of = np.empty(len(uniques), dtype=np.int64)
+    part_of[order] = np.searchsorted(_cuts(len(groups)), rows - 1, side="right")
+    # the last two groups in the draw make sure that no part is empty
+    part_of[order[-1]] = 2
+    if not (part_of == 1).any():
+        part_of[order[-2]] = 1
+    return [np.flatnonzero(part_of[codes] == k) for k in range(3)]
+
+
+def _by_time(times: pd.Series) -> np.ndarray:
+    if times.isna().any():
+        raise InputError(f"--time {times.name}: row {int(np.flatnonzero(times.isna())[0])} has no time; every row needs one")
+    numbers = pd.to_numeric(times, errors="coerce")
+    stamps = pd.to_datetime(times, errors="coerce", format="mixed") if numbers.isna().any() else numbers
+    if stamps.isna().any():
+        row = int(np.flatnonzero(stamps.isna())[0])
+        raise InputError(f"--time {times.name}: row {row} holds {times.iloc[row]!r}, expected a number or a date; name a column of times")
+    return np.argsort(stamps.to_numpy(), kind="stable")
+
+
+def _repeated(x: Tensor, splits: Splits) -> int:
+    flat = x.reshape(len(x), -1).nan_to_num(nan=-1.2345e300)
+    _, label = flat.unique(dim=0, return_inverse=True)
+    return int(torch.isin(label[splits.report], label[torch.cat([splits.fit, splits.select])]).sum())
+
+
+def choose_families(asked: Sequence[str] | None, table: Sequence[str]) -> list[str]:
+    """The asked family names in the order of the table; all of them by default. The floor always joins."""
+    if asked is None:
+        return list(table)
+    unknown = [name for name in asked if name not in table]
+    if unknown:
+        raise InputError(f"families: {unknown[0]!r} is not among {', '.join(table)}; choose from these")
+    if not asked:
+        raise InputError(f"families: none was named; choose from {', '.join(table)}")
+    return [name for name in table if name in asked or name == "marginals"]
