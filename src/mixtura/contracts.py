@@ -96,7 +96,9 @@ class Space:
         if not isinstance(x, Tensor):
             raise InputError(f"{name}: expected a torch tensor of shape (n, {_commas(self.shape)}), got {type(x).__name__}")
         if x.dim() != 1 + len(self.shape) or tuple(x.shape[1:]) != self.shape:
-            raise InputError(f"{name}: expected shape (n, {_commas(self.shape)}), got ({_commas(x.shape)}); give one row per observation")
+            raise InputError(
+                f"{name}: expected shape (n, {_commas(self.shape)}), got ({_commas(x.shape)}); give one row per observation"
+            )
         if x.is_complex():
             raise InputError(f"{name}: expected real numbers, got {x.dtype}")
         x = x.to(torch.float64)
@@ -112,14 +114,18 @@ class Space:
     def outside(self, x: Tensor) -> Tensor:
         """(n,) bool: rows that no model of this space can produce (unseen level, value off the support)."""
         flat = self.flat(x)
-        top = torch.tensor([c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns], dtype=x.dtype, device=x.device)
+        top = torch.tensor(
+            [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns], dtype=x.dtype, device=x.device
+        )
         low, high, half = self._support(x)
         return ((flat > top) | (flat < low - half) | (flat > high + half)).any(1)
 
     def clamp(self, x: Tensor) -> Tensor:
         """``x`` moved onto the support (NaN stays NaN)."""
         flat = self.flat(x)
-        top = torch.tensor([c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns], dtype=x.dtype, device=x.device)
+        top = torch.tensor(
+            [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns], dtype=x.dtype, device=x.device
+        )
         low, high, _ = self._support(x)
         return torch.minimum(torch.minimum(torch.maximum(flat, low), high), top).reshape(x.shape)
 
@@ -133,18 +139,24 @@ class Space:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; infinities become None."""
+
         def plain(c: Column) -> dict[str, Any]:
             d = asdict(c)
             return d | {k: None if math.isinf(d[k]) else d[k] for k in ("low", "high")} | {"atoms": list(c.atoms)}
+
         return {"shape": list(self.shape), "columns": [plain(c) for c in self.columns]}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Space:
         """The inverse of :meth:`to_json`."""
+
         def column(d: dict[str, Any]) -> Column:
             low = -math.inf if d["low"] is None else float(d["low"])
             high = math.inf if d["high"] is None else float(d["high"])
-            return Column(d["kind"], int(d["levels"]), bool(d["missing"]), float(d["resolution"]), low, high, tuple(map(float, d["atoms"])))
+            return Column(
+                d["kind"], int(d["levels"]), bool(d["missing"]), float(d["resolution"]), low, high, tuple(map(float, d["atoms"]))
+            )
+
         return Space(tuple(map(int, data["shape"])), tuple(column(d) for d in data["columns"]))
 
 
@@ -200,7 +212,9 @@ class Model(nn.Module, ABC):
         bad = torch.isinf(flat) | (torch.isnan(flat) & ~allowed)
         if bad.any():
             row, column = (int(i) for i in bad.nonzero()[0])
-            raise FloatingPointError(f"{type(self).__name__} sampled {float(flat[row, column])} at row {row}, column {column}: its training went wrong; fit it again with a lower learning rate")
+            raise FloatingPointError(
+                f"{type(self).__name__} sampled {float(flat[row, column])} at row {row}, column {column}: its training went wrong; fit it again with a lower learning rate"
+            )
         return x
 
     @abstractmethod
@@ -269,12 +283,17 @@ class Density(Model):
 class LowerBound(Model):
     """A stochastic lower bound on the log-density."""
 
+    #: as :attr:`Density.open_support`
+    open_support: bool = False
+
     @final
     def log_prob_bound(self, x: Tensor, *, context: Tensor | None = None, draws: int = 8, rng: torch.Generator) -> Tensor:
         """(n,) nats, float64: log of the mean of ``draws`` unbiased estimates of the density, whose
         expectation is at most log p (Burda et al. 2016, section 3). −inf off the support."""
         x = self.space.check(x)
         context = self.check_context(context, x.shape[0])
+        if self.open_support:
+            return self._log_prob_bound(x, context, draws, rng)
         outside = self.space.outside(x)
         return self._log_prob_bound(self.space.clamp(x), context, draws, rng).masked_fill(outside, -math.inf)
 
@@ -300,7 +319,9 @@ class Conditional(Model):
     """p(some entries | others), the unknown ones being observed values (never "missing")."""
 
     @abstractmethod
-    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+    def condition(
+        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
+    ) -> Conditioned:
         """``known`` (n, *shape) bool marks the entries of ``x`` to condition on; others are ignored."""
 
 

@@ -74,9 +74,13 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path.parent}: no {path.name} there, so it is no finished run folder; run `mixtura run` first") from error
+        raise InputError(
+            f"{path.parent}: no {path.name} there, so it is no finished run folder; run `mixtura run` first"
+        ) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({type(error).__name__}); the file is damaged, run again with --fresh") from error
+        raise InputError(
+            f"{path}: not readable as JSON ({type(error).__name__}); the file is damaged, run again with --fresh"
+        ) from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -84,7 +88,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     try:
         records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as lines of JSON ({type(error).__name__}); the file is damaged, run again with --fresh") from error
+        raise InputError(
+            f"{path}: not readable as lines of JSON ({type(error).__name__}); the file is damaged, run again with --fresh"
+        ) from error
     if not all(isinstance(r, dict) for r in records):
         raise InputError(f"{path}: expected one JSON object a line; the file is damaged, run again with --fresh")
     return records
@@ -102,12 +108,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise InputError(f"{path.parent}: no {path.name} there; the run folder is incomplete, run again with --fresh") from error
     except (OSError, SafetensorError, struct.error, KeyError, ValueError) as error:
-        raise InputError(f"{path}: not a safetensors file ({type(error).__name__}); the file is damaged, run again with --fresh") from error
+        raise InputError(
+            f"{path}: not a safetensors file ({type(error).__name__}); the file is damaged, run again with --fresh"
+        ) from error
 
 
 def save_model(folder: Path, model: Model, family: str | None, config: Mapping[str, Any] | None) -> None:
     """One model's folder; ``family`` None marks a person's own model. The tensors are written last."""
-    write_json(folder / "config.json", {"format": FORMAT, "family": family, "config": config, "class": type(model).__name__, "context": model.context_shape})
+    write_json(
+        folder / "config.json",
+        {"format": FORMAT, "family": family, "config": config, "class": type(model).__name__, "context": model.context_shape},
+    )
     write_tensors(folder / "model.safetensors", model.state_dict())
 
 
@@ -120,17 +131,25 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[[Space], M
     family = config.get("family")
     if family is None:
         if name not in own:
-            raise InputError(f"{name}: this run used a model of your own ({config.get('class')}); pass it as models={{{name!r}: {config.get('class')}}}")
+            raise InputError(
+                f"{name}: this run used a model of your own ({config.get('class')}); pass it as models={{{name!r}: {config.get('class')}}}"
+            )
         model = own[name](space)
     elif family in TABLE:
         try:
             settings = TABLE[family].config.model_validate(config.get("config"))
         except ValidationError as error:
-            raise InputError(f"{folder}/config.json: not a configuration of {family} ({error.errors()[0]['msg']}); run again with --fresh") from error
+            raise InputError(
+                f"{folder}/config.json: not a configuration of {family} ({error.errors()[0]['msg']}); run again with --fresh"
+            ) from error
         context = config.get("context")
-        model = TABLE[family].build(space, context_shape=None if context is None else tuple(context), config=settings, rng=generator(0))
+        model = TABLE[family].build(
+            space, context_shape=None if context is None else tuple(context), config=settings, rng=generator(0)
+        )
     else:
-        raise InputError(f"{folder}/config.json: no family {family!r} here, there are {', '.join(TABLE)}; the folder was written by another version")
+        raise InputError(
+            f"{folder}/config.json: no family {family!r} here, there are {', '.join(TABLE)}; the folder was written by another version"
+        )
     _take_state(model, read_tensors(folder / "model.safetensors"), folder)
     return model.eval()
 
@@ -139,13 +158,21 @@ def _take_state(model: Model, state: dict[str, Tensor], folder: Path) -> None:
     expected = model.state_dict()
     if set(state) != set(expected):
         odd = sorted(set(state) ^ set(expected))[0]
-        raise InputError(f"{folder}/model.safetensors: {odd!r} is {'unexpected' if odd in state else 'missing'}; it is not of the model in config.json, run again with --fresh")
+        raise InputError(
+            f"{folder}/model.safetensors: {odd!r} is {'unexpected' if odd in state else 'missing'}; it is not of the model in config.json, run again with --fresh"
+        )
     parameters = dict(model.named_parameters())
     for key, tensor in state.items():
         # a fit decides how long buffers are (components, centres); parameters have the shape the configuration says
-        alike = tensor.shape == expected[key].shape if key in parameters else tensor.dim() == expected[key].dim() or key.endswith("covariance")
+        alike = (
+            tensor.shape == expected[key].shape
+            if key in parameters
+            else tensor.dim() == expected[key].dim() or key.endswith("covariance")
+        )
         if tensor.dtype != expected[key].dtype or not alike or (tensor.is_floating_point() and torch.isnan(tensor).any()):
-            raise InputError(f"{folder}/model.safetensors: {key!r} is {tensor.dtype} {tuple(tensor.shape)}, which does not fit the configuration; run again with --fresh")
+            raise InputError(
+                f"{folder}/model.safetensors: {key!r} is {tensor.dtype} {tuple(tensor.shape)}, which does not fit the configuration; run again with --fresh"
+            )
     for key, tensor in state.items():
         if key in parameters:
             parameters[key].data.copy_(tensor)

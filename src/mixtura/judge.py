@@ -65,7 +65,12 @@ def log_probs(model: Model, x: Tensor, *, context: Tensor | None = None, rng: to
         raise TypeError(f"{type(model).__name__} has no density")
     repeats = torch.stack(
         [
-            torch.cat([model.log_prob_bound(x[i : i + TILE], context=_rows(context, i), draws=DRAWS, rng=rng) for i in range(0, len(x), TILE)])
+            torch.cat(
+                [
+                    model.log_prob_bound(x[i : i + TILE], context=_rows(context, i), draws=DRAWS, rng=rng)
+                    for i in range(0, len(x), TILE)
+                ]
+            )
             for _ in range(REPEATS)
         ]
     )

@@ -22,13 +22,17 @@ class MaskedLinear(nn.Linear):
         return nn.functional.linear(x, self.weight[rows] * self.mask[rows], self.bias[rows])
 
 
+#: weights of direct connections a net may have
+MOST_DIRECT = 500_000
+
+
 class MaskedNet(nn.Module):
     """Outputs at position p see the inputs at positions below p, and the context: MADE (Germain et al. 2015)
     with one position for a whole block of numbers (a column's indicators, a column's parameters).
 
     inputs, outputs: the position 0 .. positions-1 of every input and output number.
     Degrees of hidden units are spread evenly, so a net narrower than its input still sees all of it; direct
-    connections run from inputs to outputs (section 4 of the paper).
+    connections run from inputs to outputs (section 4 of the paper) unless they would outweigh the net.
     """
 
     def __init__(self, inputs: Tensor, outputs: Tensor, hidden: Sequence[int], context: int = 0) -> None:
@@ -44,16 +48,20 @@ class MaskedNet(nn.Module):
             seen = degree
         self.layers = nn.ModuleList(layers)
         self.head = MaskedLinear(seen[None, :] < outputs[:, None])
-        self.direct = MaskedLinear(before[None, :] < outputs[:, None])
-        nn.init.zeros_(self.direct.weight)
-        nn.init.zeros_(self.direct.bias)
+        nn.init.zeros_(self.head.bias)
+        self.direct = None
+        if len(before) * len(outputs) <= MOST_DIRECT:
+            self.direct = MaskedLinear(before[None, :] < outputs[:, None])
+            nn.init.zeros_(self.direct.weight)
+            nn.init.zeros_(self.direct.bias)
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         """(n, inputs + context) → (n, the asked rows of the outputs)."""
         h = x
         for layer in self.layers:
             h = nn.functional.silu(layer(h))
-        return self.head(h, rows) + self.direct(x, rows)
+        out = self.head(h, rows)
+        return out if self.direct is None else out + self.direct(x, rows)
 
 
 def one_hot(codes: Tensor, cardinalities: Sequence[int]) -> Tensor:

@@ -17,7 +17,7 @@ from mixtura.rng import child_seed
 #: shares of the rows that fit, select and report
 SHARES = (0.6, 0.2, 0.2)
 #: select and report need no more rows than this for errors of a hundredth of a nat
-MOST_HELD = 10_000
+MOST_HELD = 5_000
 #: with fewer fit and select rows than this the choice is cross-fitted, in so many folds
 CROSS_FIT_BELOW, FOLDS = 1_000, 5
 LEAST_ROWS = 20
@@ -51,7 +51,7 @@ class Splits:
 
 
 def parse_budget(budget: str | float) -> float:
-    """"60s", "5m", "1.5h" or a number of seconds → seconds. InputError otherwise."""
+    """ "60s", "5m", "1.5h" or a number of seconds → seconds. InputError otherwise."""
     units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(s|m|min|h|)\s*", str(budget))
     seconds = float(found[1]) * units[found[2]] if found else 0.0
@@ -88,7 +88,11 @@ def make_splits(
     for name, part in (("fit", fit), ("select", select), ("report", report)):
         if len(part) < 2:
             raise InputError(f"{rule}: the {name} part has {len(part)} rows, expected 2 or more; give more rows or another split")
-    spare = [shuffle.permutation(part)[MOST_HELD:] for part in (select, report)] if given is None and times is None and groups is None else []
+    spare = (
+        [shuffle.permutation(part)[MOST_HELD:] for part in (select, report)]
+        if given is None and times is None and groups is None
+        else []
+    )
     extra = np.concatenate(spare) if spare else np.array([], dtype=np.int64)
     select, report = (np.setdiff1d(part, extra) for part in (select, report))
     fit = np.concatenate([fit, extra])
@@ -108,7 +112,9 @@ def _as_given(given: pd.Series) -> list[np.ndarray]:
     part = given.astype(str).str.strip().str.lower().map(names)
     if part.isna().any():
         row = int(np.flatnonzero(part.isna())[0])
-        raise InputError(f"--split {given.name}: row {row} holds {given.iloc[row]!r}, expected fit, select or report (or train, valid, test)")
+        raise InputError(
+            f"--split {given.name}: row {row} holds {given.iloc[row]!r}, expected fit, select or report (or train, valid, test)"
+        )
     return [np.flatnonzero(part.to_numpy() == k) for k in range(3)]
 
 
@@ -130,11 +136,14 @@ def _by_group(groups: pd.Series, shuffle: np.random.Generator) -> list[np.ndarra
 def _by_time(times: pd.Series) -> np.ndarray:
     if times.isna().any():
         raise InputError(f"--time {times.name}: row {int(np.flatnonzero(times.isna())[0])} has no time; every row needs one")
-    numbers = pd.to_numeric(times, errors="coerce")
-    stamps = pd.to_datetime(times, errors="coerce", format="mixed") if numbers.isna().any() else numbers
+    stamps = pd.Series(pd.to_numeric(times, errors="coerce"))
+    if stamps.isna().any():
+        stamps = pd.Series(pd.to_datetime(times, errors="coerce", format="mixed"))
     if stamps.isna().any():
         row = int(np.flatnonzero(stamps.isna())[0])
-        raise InputError(f"--time {times.name}: row {row} holds {times.iloc[row]!r}, expected a number or a date; name a column of times")
+        raise InputError(
+            f"--time {times.name}: row {row} holds {times.iloc[row]!r}, expected a number or a date; name a column of times"
+        )
     return np.argsort(stamps.to_numpy(), kind="stable")
 
 

@@ -12,13 +12,14 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mixtura import folder as store
@@ -26,6 +27,7 @@ from mixtura import judge, mixture, plan, train
 from mixtura.contracts import ClosedForm, Conditional, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data.read import Table, read, write
 from mixtura.data.schema import Schema, guess
+from mixtura.facade import Facade, Study, Verdict, as_frame, card, load
 from mixtura.families import TABLE
 from mixtura.judge import Score
 from mixtura.metrics.likelihood import gain, mean_nats
@@ -35,126 +37,12 @@ from mixtura.transforms import Columns
 
 #: the seed of the rows written to the folder
 EXAMPLE_ROWS = 1_000
-#: share of the budget kept for scoring and the blend
-RESERVE = 0.2
-#: an unknown cell needs at least this many effective proposals to be drawn from importance weights
-LEAST_ESS = 5.0
+#: of the budget: what the end of a run takes (memorisation, costs, files), and what scoring a model is thought to take
+#: before it has been measured
+ENDING, SCORING = 0.06, 0.03
 OBJECTIVE = "held-out nats per row"
-
-
-# --------------------------------------------------------------------------------------------- what a person holds
-
-
-class Facade:
-    """A fitted model in the person's own terms: frames in and out, ``seed=``."""
-
-    def __init__(self, name: str, model: Model, schema: Schema, proposal: Conditional | None = None) -> None:
-        self.name, self.model, self.schema, self._proposal = name, model, schema, proposal
-
-    def __repr__(self) -> str:
-        return f"<{self.name}: {len(self.schema.modelled)} columns, {density_kind(self.model) or 'samples only'}>"
-
-    def sample(self, n: int, seed: int = 0) -> pd.DataFrame:
-        """n new rows with the columns, types and rounding of the data."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InputError(f"n: expected a whole number of rows, 1 or more, got {n!r}")
-        rng = generator(seed, "sample")
-        tiles = [self.model.sample(min(10_000, n - i), rng=rng) for i in range(0, n, 10_000)]
-        return self.schema.decode(torch.cat(tiles))
-
-    def score(self, data: Any, seed: int = 0) -> pd.DataFrame:
-        """Columns ``nats`` (of every row) and ``kind`` (exact or bound). Higher is likelier."""
-        kind = density_kind(self.model)
-        if kind is None:
-            raise InputError(f"{self.name}: it has samples but no density, so it cannot score rows; use --model with a family that has one")
-        frame = _frame(data)
-        x = self.schema.encode(frame, name="data")
-        nats, _ = judge.log_probs(self.model, x, rng=generator(seed, "score"))
-        return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=frame.index)
-
-    def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
-        """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
-        there come back untouched. With several draws the rows are repeated, a column ``draw`` first."""
-        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
-            raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
-        frame = _frame(data)
-        x = self.schema.encode(frame, holes=True, name="data")
-        known = ~torch.isnan(x)
-        rng = generator(seed, "impute")
-        tiles = []
-        for i in range(0, len(x), 500):
-            filled = mixture.condition(self.model, x[i : i + 500], known[i : i + 500], draws=draws, proposal=self._proposal, rng=rng)
-            if bool((filled.ess < LEAST_ESS).any()):
-                row = i + int((filled.ess < LEAST_ESS).nonzero()[0])
-                raise InputError(
-                    f"{self.name}: row {row} is too unlike its proposals to be filled (effective sample size {float(filled.ess.min()):.1f}); "
-                    "use --model with gaussian_mixture, kde or marginals"
-                )
-            tiles.append(filled.values)
-        values = torch.cat(tiles, 1)
-        out = [self.schema.decode(values[d], like=frame) for d in range(draws)]
-        if draws == 1:
-            return out[0]
-        return pd.concat([f.assign(draw=d)[["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
-
-
-def _frame(data: Any) -> pd.DataFrame:
-    return data if isinstance(data, pd.DataFrame) else read(data).frame
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What to use, by how much and how sure. gain ± error: nats a row of the blend over the best single model, paired
-    on ``rows`` unseen rows; trimmed: without the 1 % of rows that differ most. kind: weakest kind in the comparison."""
-
-    objective: str
-    choice: str
-    best: str
-    kind: str
-    weights: dict[str, float]
-    gap: float
-    gain: float | None
-    error: float | None
-    trimmed: float | None
-    trimmed_error: float | None
-    rows: int
-    sentence: str
-
-
-@dataclass
-class Study:
-    """A finished run: ``best`` (the verdict's choice), ``models``, ``blends``, ``verdict``, ``leaderboard``."""
-
-    schema: Schema
-    scores: list[Score]
-    verdict: Verdict
-    models: dict[str, Facade]
-    blends: dict[str, Facade]
-    folder: Path | None = None
-
-    @property
-    def best(self) -> Facade:
-        """The verdict's choice."""
-        return self.blends["nats"] if self.verdict.choice == "blend" else self.models[self.verdict.choice]
-
-    def model(self, name: str) -> Facade:
-        """By family name, or "blend". InputError with the names there are."""
-        if name == "blend":
-            return self.blends["nats"]
-        if name not in self.models:
-            raise InputError(f"model: no {name!r} in this run; there are {', '.join([*self.models, 'blend'])}")
-        return self.models[name]
-
-    @property
-    def leaderboard(self) -> pd.DataFrame:
-        """One row a model, exact densities before bounds, best first."""
-        return pd.DataFrame([asdict(s) for s in ranked(self.scores)])
-
-
-def ranked(scores: Sequence[Score]) -> list[Score]:
-    """Exact densities by nats, then bounds by nats, then the rest: kinds are never ranked among one another."""
-    order = {"exact": 0, "bound": 1, None: 2}
-    return sorted(scores, key=lambda s: (order[s.kind], -(s.nats if s.nats is not None and not math.isnan(s.nats) else -math.inf), s.name))
+#: families whose fit takes the time it takes; the others train for a share of the budget
+UNTIMED = ("marginals", "gaussian_mixture")
 
 
 # --------------------------------------------------------------------------------------------------- the records
@@ -242,16 +130,19 @@ class Options:
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
 
     @property
+    def planned_seconds(self) -> float | None:
+        """The budget in seconds; None for a run by steps."""
+        return None if self.steps is not None else plan.parse_budget(60.0 if self.budget is None else self.budget)
+
+    @property
     def seconds(self) -> float | None:
-        """The budget in seconds; None where steps decide."""
-        if self.steps is not None or self.stops is not None:
-            return None
-        return plan.parse_budget(60.0 if self.budget is None else self.budget)
+        """The seconds that bound this run; None where steps do, given or replayed."""
+        return None if self.stops is not None else self.planned_seconds
 
     def asked(self) -> dict[str, Any]:
         """What decides the result, as plain data: two runs that agree in it are the same run."""
         return {
-            "budget": self.seconds, "steps": self.steps, "families": None if self.families is None else list(self.families), "seed": self.seed,
+            "budget": self.planned_seconds, "steps": self.steps, "families": None if self.families is None else list(self.families), "seed": self.seed,
             "split": self.split, "group": self.group, "time": self.time, "columns": None if self.columns is None else list(self.columns),
             "kinds": dict(self.kinds), "models": sorted(self.models), "samples": {k: _fingerprint(v) for k, v in self.samples.items()},
         }  # fmt: skip
@@ -279,7 +170,7 @@ def run(data: Any, **options: Any) -> Study:
 def conduct(data: Any, options: Options) -> Iterator[Record]:
     """The main job as an iterator of records: :class:`Planned`, :class:`Progress` and :class:`Judged` a model, :class:`Done`."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, _one_thread():
         table, schema = understand(data, options)
         out = Path(options.out) if options.out is not None else Path(scratch)
         finished = _open(out, options, table, schema)
@@ -291,6 +182,19 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
         yield from job.train_all()
         study = job.verdict()
         yield Done(study if options.out is not None else replace(study, folder=None))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread for torch and for scikit-learn's libraries while a run lasts: measured, two fight over small
+    matrices (a mixture fit takes ten times as long) and no family gains; and the bits do not depend on the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def preview(data: Any, options: Options) -> Planned:
@@ -318,7 +222,11 @@ def _open(out: Path, options: Options, table: Table, schema: Schema) -> bool:
         "mixtura": _version(),
         "data": {"name": table.name, "fingerprint": table.fingerprint, "rows": len(table.frame), "rows_total": table.rows_total},
         "asked": options.asked(),
-        "same_bits": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": str(train.choose_device(options.device))},
+        "same_bits": {
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "device": str(train.choose_device(options.device)),
+        },
     }
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, expected a folder to write the run to; give another --out")
@@ -385,7 +293,9 @@ class _Job:
         candidates = []
         for name in names:
             row = TABLE[name]
-            build = lambda _, n, rng, row=row: row.build(space, config=row.suggest(space, n), rng=rng)  # noqa: E731
+            build = lambda _, n, rng, row=row: row.build(
+                space, config=row.suggest(space, n, self.options.planned_seconds), rng=rng
+            )  # noqa: E731
             candidates.append(_Candidate(name, build, name, row.recipe))
         for name, own in self.options.models.items():
             candidates.append(_Candidate(name, lambda space, n, rng, own=own: _build_own(own, space, rng), None, {}))
@@ -403,16 +313,18 @@ class _Job:
         self.saved = time.monotonic()
 
     def _share(self, name: str) -> float | None:
-        """Seconds for one fit of this model: what is left, shared evenly among all fits still to do."""
+        """Seconds for one fit of this model: what is left when all scoring is paid, shared evenly among the models to come."""
         budget = self.options.seconds
         if budget is None:
             return None
         names = [c.name for c in self.candidates]
-        waiting = len([n for n in names[names.index(name) :] if n not in self.failures and n not in ("marginals", "gaussian_mixture")])
-        done = sum(f"{name}/{k}" in self.units and "stop_at" in self.units[f"{name}/{k}"] for k in range(self.splits.folds))
-        # the last fit has all the rows, where a fold has four fifths
-        fits_left = self.splits.folds + 1 - done
-        return max(0.2, ((1 - RESERVE) * budget - self.elapsed) / max(waiting - 1 + fits_left / (self.splits.folds + 1), 0.2) / (self.splits.folds + 1))
+        coming = [n for n in names[names.index(name) :] if n not in self.failures and n not in UNTIMED]
+        # report rows are scored at the end, as many as select rows were or (cross-fitted) fewer
+        owed = sum(u["scoring"] for u in self.units.values() if "scoring" in u) + SCORING * budget * 2 * len(coming)
+        left = (1 - ENDING) * budget - self.elapsed - owed
+        folds = self.splits.folds
+        todo = folds + 1 - sum("stop_at" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
+        return max(0.2, left / (len(coming) - 1 + todo / (folds + 1)) / (folds + 1))
 
     # ------------------------------------------------------------------------------------------------- records
 
@@ -424,7 +336,14 @@ class _Job:
             rows=len(self.x),
             rows_total=self.table.rows_total,
             columns=self.schema.describe(),
-            splits={"fit": len(s.fit), "select": len(s.select), "report": len(s.report), "rule": s.rule, "folds": s.folds, "duplicates": s.duplicates},
+            splits={
+                "fit": len(s.fit),
+                "select": len(s.select),
+                "report": len(s.report),
+                "rule": s.rule,
+                "folds": s.folds,
+                "duplicates": s.duplicates,
+            },
             families=[c.name for c in self.candidates],
             budget=budget,
             steps=self.options.steps,
@@ -448,7 +367,9 @@ class _Job:
                     model.fit_closed(rows, None, generator(0))
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
-                    for _ in train.fit(model, rows, train.Recipe(**({**candidate.recipe, "steps": 5})), rng=generator(0), device=self.device):
+                    for _ in train.fit(
+                        model, rows, train.Recipe(**({**candidate.recipe, "steps": 5})), rng=generator(0), device=self.device
+                    ):
                         pass
                     total += (time.monotonic() - began) / 5 * self.options.steps
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
@@ -469,7 +390,9 @@ class _Job:
                 self._fail(name, "skipped", str(error))
             except Exception as error:  # noqa: BLE001  one family must not take the others down; its reason is in the table
                 store.write(self.out / "work" / f"{name}.error.txt", traceback.format_exc())
-                self._fail(name, "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
+                self._fail(
+                    name, "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+                )
             if name in self.failures:
                 yield Judged(name, self.failures[name]["status"], self.failures[name]["reason"], None)
             else:
@@ -499,15 +422,22 @@ class _Job:
             pieces.append(store.read_tensors(kept))
         model = yield from self._fit(candidate, f"{name}/all", self.x[splits.training], splits.folds / (splits.folds + 1))
         tensors: dict[str, Tensor] = {}
+        began = time.monotonic()
         if density_kind(model) is not None:
             if pieces:
                 position = torch.cat([p["position"] for p in pieces])
                 tensors["select"] = torch.cat([p["nats"] for p in pieces])[position.argsort()]
             else:
-                tensors["select"], _ = judge.log_probs(model, self.x[splits.select], rng=generator(self.options.seed, name, "select"))
+                tensors["select"], _ = judge.log_probs(
+                    model, self.x[splits.select], rng=generator(self.options.seed, name, "select")
+                )
+        self.units[f"{name}/all"]["scoring"] = time.monotonic() - began
         config = getattr(model, "config", None)
         store.save_model(
-            self.out / "models" / name, model, candidate.family, config.model_dump(mode="json") if candidate.family and config else None
+            self.out / "models" / name,
+            model,
+            candidate.family,
+            config.model_dump(mode="json") if candidate.family and config else None,
         )
         store.write_tensors(self._nats_path(name), tensors or {"none": torch.zeros(1)})
         self._save_state()
@@ -538,8 +468,17 @@ class _Job:
             if step.validation is not None:
                 self.history.append({"model": name, "fit": unit, **asdict(step)})
             if step.finished:
-                entry |= {"steps": step.steps, "stop_at": step.step, "seconds": step.seconds, "converged": step.converged, "wanted": step.wanted, "best": step.best}
-                store.write_lines(self.out / "work" / f"{unit.replace('/', '.')}.history.jsonl", [h for h in self.history if h["fit"] == unit])
+                entry |= {
+                    "steps": step.steps,
+                    "stop_at": step.step,
+                    "seconds": step.seconds,
+                    "converged": step.converged,
+                    "wanted": step.wanted,
+                    "best": step.best,
+                }
+                store.write_lines(
+                    self.out / "work" / f"{unit.replace('/', '.')}.history.jsonl", [h for h in self.history if h["fit"] == unit]
+                )
             if now - shown > 0.2 or step.finished:
                 shown = now
                 share = step.step / step.steps
@@ -574,15 +513,26 @@ class _Job:
             raise InputError(f"no family could be fitted to this data ({reasons})")
         report, mc_error = {}, {}
         for name in scored:
-            report[name], mc_error[name] = judge.log_probs(models[name], self.x[splits.report], rng=generator(seed, name, "report"))
+            report[name], mc_error[name] = judge.log_probs(
+                models[name], self.x[splits.report], rng=generator(seed, name, "report")
+            )
         best = max(scored, key=lambda n: float(torch.as_tensor(select[n]).mean()))
-        weights = _with_floor(stack(torch.stack([select[n] for n in scored], 1).numpy()), scored, select)
+        weights = _weigh(torch.stack([torch.as_tensor(select[n]) for n in scored], 1).numpy(), scored, best)
         share = dict(zip(scored, weights.weights, strict=True))
         blend = mixture.blend([models[n] for n in scored], weights.weights)
         mixed = torch.logsumexp(torch.stack([report[n] + math.log(w) for n, w in share.items() if w > 0]), 0)
-        verdict = _judge_blend(mixed, report[best], best, share, weights.gap, "bound" if isinstance(blend, LowerBound) or density_kind(models[best]) == "bound" else "exact")
+        verdict = _judge_blend(
+            mixed,
+            report[best],
+            best,
+            share,
+            weights.gap,
+            "bound" if isinstance(blend, LowerBound) or density_kind(models[best]) == "bound" else "exact",
+        )
         scores = self._scores(models, report, mc_error)
-        proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
+        proposal = next(
+            (m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None
+        )
         facades = {name: Facade(name, model, self.schema, proposal) for name, model in models.items()}
         study = Study(self.schema, scores, verdict, facades, {"nats": Facade("blend", blend, self.schema, proposal)}, self.out)
         self._write(study, select, report)
@@ -592,7 +542,9 @@ class _Job:
         splits, seed = self.splits, self.options.seed
         columns = Columns(self.schema.space)
         columns.prepare(self.x[splits.training])
-        near = lambda rows, *who: judge.memorised(rows, self.x[splits.training], self.x[splits.report], columns, rng=generator(seed, *who))  # noqa: E731
+        near = lambda rows, *who: judge.memorised(
+            rows, self.x[splits.training], self.x[splits.report], columns, rng=generator(seed, *who)
+        )  # noqa: E731
         scores = []
         for candidate in self.candidates:
             name = candidate.name
@@ -606,19 +558,32 @@ class _Job:
             fits = [u["seconds"] for key, u in self.units.items() if key.startswith(f"{name}/") and key != f"{name}/all"]
             scores.append(
                 Score(
-                    name, "fitted", kind=density_kind(model), nats=nats.value if nats else None, nats_error=nats.error if nats else None,
-                    mc_error=mc_error.get(name), rows=len(splits.report), memorisation=copied.value, memorisation_error=copied.error,
-                    seconds=unit["seconds"], seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,
-                    sample_ms=cost, sample_ms_error=spread,
-                    steps=unit["stop_at"], converged=unit["converged"], wanted=unit.get("wanted"),
+                    name,
+                    "fitted",
+                    kind=density_kind(model),
+                    nats=nats.value if nats else None,
+                    nats_error=nats.error if nats else None,
+                    mc_error=mc_error.get(name),
+                    rows=len(splits.report),
+                    memorisation=copied.value,
+                    memorisation_error=copied.error,
+                    seconds=unit["seconds"],
+                    seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,
+                    sample_ms=cost,
+                    sample_ms_error=spread,
+                    steps=unit["stop_at"],
+                    converged=unit["converged"],
+                    wanted=unit.get("wanted"),
                 )  # fmt: skip
             )
         for name, source in self.options.samples.items():
             try:
-                x = self.schema.encode(_frame(source), name=name)
+                x = self.schema.encode(as_frame(source), name=name)
                 copied = near(x, name, "reference")
                 reason = "an outside generator's samples have no density: nothing to rank in nats"
-                scores.append(Score(name, "samples only", reason, rows=len(x), memorisation=copied.value, memorisation_error=copied.error))
+                scores.append(
+                    Score(name, "samples only", reason, rows=len(x), memorisation=copied.value, memorisation_error=copied.error)
+                )
             except InputError as error:
                 scores.append(Score(name, "failed", str(error)))
         return scores
@@ -629,12 +594,14 @@ class _Job:
             out / "nats.safetensors",
             {f"{n}.select": v for n, v in select.items() if v is not None} | {f"{n}.report": v for n, v in report.items()},
         )
-        store.write_tensors(out / "splits.safetensors", {name: getattr(self.splits, name) for name in ("fit", "select", "report")})
+        store.write_tensors(
+            out / "splits.safetensors", {name: getattr(self.splits, name) for name in ("fit", "select", "report")}
+        )
         kept = sorted((out / "work").glob("*.history.jsonl"))
         store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
         store.write_lines(out / "scores.jsonl", [asdict(s) for s in study.scores])
         write(study.best.sample(EXAMPLE_ROWS, seed=self.options.seed), out / "samples.csv")
-        store.write(out / "README.md", _card(study, self.table, self.splits))
+        store.write(out / "README.md", card(study, self.table, self.splits))
         self._save_state()
         store.write_json(out / "verdict.json", asdict(study.verdict))
         shutil.rmtree(out / "work", ignore_errors=True)
@@ -648,20 +615,22 @@ def _build_own(own: Callable[[Space], Model], space: Space, rng: torch.Generator
     return model
 
 
-def _with_floor(weights: Weights, names: Sequence[str], select: Mapping[str, Tensor | None]) -> Weights:
-    """At least one part in n + 1 for the smoothed floor, so that an unseen category costs nats and not −∞."""
-    if "marginals" not in names:
-        return weights
-    n = len(torch.as_tensor(select["marginals"]))
-    least = 1 / (n + 1)
-    w = np.array(weights.weights)
-    floor = list(names).index("marginals")
-    if w[floor] >= least:
-        return weights
-    w *= (1 - least) / (1 - w[floor])
-    w[floor] = least
-    nats = torch.stack([torch.as_tensor(select[k]) for k in names], 1).numpy()
-    value = float(np.mean(np.logaddexp.reduce(nats + np.log(np.maximum(w, 1e-300)), axis=1)))
+def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
+    """Stack the (n, K) select nats. A stacking that does not beat the best single model by 2 standard errors where it
+    was chosen is not worth its noise: then the best model stands alone. One that does keeps at least 1 part in n + 1 for
+    the smoothed floor, so that an unseen category costs nats and not −∞."""
+    weights = stack(select)
+    w, alone = np.array(weights.weights), list(names).index(best)
+    mixed = lambda w: np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)  # noqa: E731
+    g = gain(mixed(w), select[:, alone])
+    if not (g.value == math.inf or g.value > 2 * g.error):
+        w = np.eye(len(names))[alone]
+    elif "marginals" in names:
+        least, floor = 1 / (len(select) + 1), list(names).index("marginals")
+        if w[floor] < least:
+            w *= (1 - least) / (1 - w[floor])
+            w[floor] = least
+    value = float(np.mean(mixed(w)))
     return Weights(tuple(float(v) for v in w), value, weights.gap + max(0.0, weights.value - value))
 
 
@@ -670,64 +639,26 @@ def _judge_blend(mixed: Tensor, single: Tensor, best: str, share: Mapping[str, f
     parts = " + ".join(f"{w:.2f} {n}" for n, w in sorted(share.items(), key=lambda item: -item[1]) if w >= 0.005)
     better = g.value == math.inf or (g.value > 2 * g.error and g.trimmed > 0)
     caveat = ", in lower bounds" if kind == "bound" else ""
-    amount = f"{g.value:.2f} ± {g.error:.2f} nats on {g.n:,} unseen rows{caveat}"
+    digits = 2 if not g.error < 0.1 else 3  # two digits of the error
+    amount = f"{g.value:.{digits}f} ± {g.error:.{digits}f} nats on {g.n:,} unseen rows{caveat}"
     if better:
         sentence = f"gain {amount} over {best}: use the blend {parts}"
     else:
-        sentence = f"no gain: use {best} (the blend differs by {g.value:+.2f} ± {g.error:.2f} nats on {g.n:,} unseen rows{caveat})"
-    return Verdict(OBJECTIVE, "blend" if better else best, best, kind, dict(share), gap, g.value, g.error, g.trimmed, g.trimmed_error, g.n, sentence)
-
-
-def _card(study: Study, table: Table, splits: plan.Splits) -> str:
-    v = study.verdict
-    lines = [
-        f"# {table.name}: a mixtura run", "", f"**{v.sentence}**", "",
-        f"Objective: {v.objective}, measured on {v.rows:,} rows that chose nothing (split {splits.rule}). "
-        f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} nats. Weights are optimal to {v.gap:.1e} nats on the select rows.", "",
-        "| model | nats (exact) | nats (bound) | memorisation (½ = none) | training, s |", "|---|---|---|---|---|",
-    ]  # fmt: skip
-    for s in ranked(study.scores):
-        if s.status in ("skipped", "failed"):
-            lines.append(f"| {s.name} | {s.status}: {s.reason} | | | |")
-            continue
-        nats = _pm(s.nats, s.nats_error)
-        lines.append(
-            f"| {s.name} | {nats if s.kind == 'exact' else ''} | {nats if s.kind == 'bound' else ''} | {_pm(s.memorisation, s.memorisation_error)} "
-            f"| {'' if s.seconds is None else f'{s.seconds:.1f}'} |"
-        )
-    lines += ["", f"{splits.duplicates:,} of the {v.rows:,} report rows equal a training row in every column.", "",
-              "Use: `mixtura sample`, `mixtura score`, `mixtura impute` on this folder, or `mixtura.load(folder)` in Python."]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _pm(value: float | None, error: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" + (f" ± {error:.3f}" if error is not None and math.isfinite(error) else "")
-
-
-def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | None = None) -> Study:
-    """A finished run folder as a :class:`Study`, on the CPU. ``models``: your own models by name, Space → Model.
-
-    Raises InputError if the folder is unfinished, damaged, or needs a model that was not passed.
-    """
-    out = Path(folder)
-    if not out.is_dir():
-        raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
-    try:
-        raw = store.read_json(out / "verdict.json")
-        schema = Schema.from_json(store.read_json(out / "schema.json"))
-        space = schema.space
-        lifted = {k: math.nan if raw[k] is None else raw[k] for k in ("gain", "error", "trimmed", "trimmed_error")}
-        verdict = Verdict(**(raw | lifted))
-        scores = [Score(**record) for record in store.read_lines(out / "scores.jsonl")]
-        loaded = {s.name: store.load_model(out / "models" / s.name, space, models or {}) for s in scores if s.status == "fitted"}
-        blend = mixture.blend([loaded[n] for n in verdict.weights], list(verdict.weights.values()))
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{out}: the run folder is damaged ({type(error).__name__}: {error}); run again with --fresh") from error
-    proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := loaded.get(n), Conditional)), None)
-    facades = {name: Facade(name, model, schema, proposal) for name, model in loaded.items()}
-    return Study(schema, scores, verdict, facades, {"nats": Facade("blend", blend, schema, proposal)}, out)
+        sentence = f"no gain: use {best} (the blend differs by {g.value:+.{digits}f} ± {g.error:.{digits}f} nats on {g.n:,} unseen rows{caveat})"
+    return Verdict(
+        OBJECTIVE,
+        "blend" if better else best,
+        best,
+        kind,
+        dict(share),
+        gap,
+        g.value,
+        g.error,
+        g.trimmed,
+        g.trimmed_error,
+        g.n,
+        sentence,
+    )
 
 
 def replay(folder: str | Path, out: str | Path, data: Any, **options: Any) -> tuple[Study, list[str]]:
@@ -737,9 +668,14 @@ def replay(folder: str | Path, out: str | Path, data: Any, **options: Any) -> tu
     store.read_json(source / "verdict.json")
     config, state = store.read_json(source / "config.json"), store.read_json(source / "state.json")
     asked = config["asked"]
-    kept = {k: asked[k] for k in ("families", "seed", "split", "group", "time", "columns", "kinds")}
+    kept = {k: asked[k] for k in ("budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds")}
+    kept["budget"] = None if asked["steps"] is not None else asked["budget"]
     study = run(data, **(kept | options), stops=state["units"], out=out, fresh=True)
     if store.read_json(Path(out) / "config.json")["data"]["fingerprint"] != config["data"]["fingerprint"]:
         raise InputError(f"{source}: the data has changed since that run; a replay needs the same bytes")
-    same = [*sorted(p.relative_to(source) for p in (source / "models").rglob("*.safetensors")), Path("nats.safetensors"), Path("samples.csv")]
+    same = [
+        *sorted(p.relative_to(source) for p in (source / "models").rglob("*.safetensors")),
+        Path("nats.safetensors"),
+        Path("samples.csv"),
+    ]
     return study, [str(p) for p in same if (source / p).read_bytes() != (Path(out) / p).read_bytes()]

@@ -98,7 +98,8 @@ class Average:
         """Take one step's parameters in."""
         self.t += 1
         d = min(self.decay, (1 + self.t) / (10 + self.t))
-        torch._foreach_lerp_(self.mean, [p.detach() for p in self.parameters], 1 - d)
+        for mean, p in zip(self.mean, self.parameters, strict=True):
+            mean.lerp_(p.detach(), 1 - d)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -125,7 +126,7 @@ class _Progress:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """"auto" is the accelerator torch finds, else the CPU. InputError if the named one is not there."""
+    """ "auto" is the accelerator torch finds, else the CPU. InputError if the named one is not there."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -201,7 +202,9 @@ def fit(
             last_saved = time.monotonic()
 
 
-def _fed(model: Model, x: Tensor, context: Tensor | None, rows: Tensor, device: torch.device | str) -> tuple[Tensor, Tensor | None]:
+def _fed(
+    model: Model, x: Tensor, context: Tensor | None, rows: Tensor, device: torch.device | str
+) -> tuple[Tensor, Tensor | None]:
     fed = model.cpu().encode(x[rows]).to(device)
     model.to(device)
     return fed, None if context is None else context[rows].to(device)
@@ -217,7 +220,8 @@ class _Game:
             raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
         self.parameters = list({id(p): p for phase in self.phases for p in phase.parameters}.values())
         self.optimisers = [
-            torch.optim.AdamW(list(phase.parameters), lr=recipe.rate, weight_decay=recipe.decay) for phase in self.phases
+            torch.optim.AdamW(list(phase.parameters), lr=recipe.rate, weight_decay=recipe.decay, fused=True)
+            for phase in self.phases
         ]
         self.average = Average(self.parameters, recipe.average) if recipe.average is not None else None
         self.state = _Progress(steps=recipe.steps or 0)
@@ -261,7 +265,8 @@ class _Game:
         what = "loss" if not math.isfinite(float(loss.detach())) else "gradient"
         raise FloatingPointError(
             f"{self.name}: the {what} of phase {phase!r} is not finite at step {self.state.step}; most likely a few rows lie "
-            f"extremely far from the rest or the learning rate ({self.recipe.rate:g}) is too high: look at the extremes of each column, or lower the rate"
+            f"extremely far from the rest or the learning rate ({self.recipe.rate:g}) is too high: "
+            "look at the extremes of each column, or lower the rate"
         )
 
     @torch.no_grad()
@@ -273,7 +278,10 @@ class _Game:
         self.model.eval()
         rng = generator(self.validation_seed)
         pieces = [
-            (float(self.phases[0].loss(rows[i : i + 1000], None if context is None else context[i : i + 1000], rng)), len(rows[i : i + 1000]))
+            (
+                float(self.phases[0].loss(rows[i : i + 1000], None if context is None else context[i : i + 1000], rng)),
+                len(rows[i : i + 1000]),
+            )
             for i in range(0, len(rows), 1000)
         ]
         score = sum(loss * n for loss, n in pieces) / len(rows)
@@ -302,7 +310,10 @@ class _Game:
     def finish(self) -> None:
         """Leave the best state in the model."""
         if not math.isfinite(self.state.best):
-            raise FloatingPointError(f"{self.name}: no finite score on the held-out slice after {self.state.step} steps; look at the extremes of each column")
+            raise FloatingPointError(
+                f"{self.name}: no finite score on the held-out slice after {self.state.step} steps; "
+                "look at the extremes of each column"
+            )
         self._restore_best()
 
     # ------------------------------------------------------------------------------------- checkpoints
@@ -332,7 +343,9 @@ class _Game:
             state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
             self._take(tensors, _Progress(**(state | {"curve": [tuple(p) for p in state["curve"]]})))
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise InputError(f"{path}: not a checkpoint of this {self.name} ({type(error).__name__}); remove it or start over with --fresh") from error
+            raise InputError(
+                f"{path}: not a checkpoint of this {self.name} ({type(error).__name__}); remove it or start over with --fresh"
+            ) from error
 
     def _take(self, tensors: dict[str, Tensor], state: _Progress) -> None:
         self.state = state
@@ -362,6 +375,6 @@ def _wanted(state: _Progress) -> float | None:
     gain, before = best(last / 2) - best(last), best(max(last / 4, steps[0])) - best(last / 2)
     if gain <= 0.01:
         return state.seconds
-    ratio = min(0.9, max(0.2, gain / before)) if before > 0 else 0.9
+    ratio = min(0.7, max(0.2, gain / before)) if before > 0 else 0.7
     doublings = math.ceil(math.log(0.01 / gain) / math.log(ratio))
     return state.seconds * 2 ** min(doublings, 12)

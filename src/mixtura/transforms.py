@@ -66,6 +66,16 @@ class Parts:
 class Columns(nn.Module):
     """The transform between rows of a :class:`Space` and :class:`Parts`. ``prepare`` sets it from the fit rows."""
 
+    resolution: Tensor
+    lowest: Tensor
+    highest: Tensor
+    missing_at: Tensor
+    warp: Tensor
+    shift: Tensor
+    stretch: Tensor
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, space: Space) -> None:
         super().__init__()
         self.space = space
@@ -81,7 +91,9 @@ class Columns(nn.Module):
         self.value_of = {j: c for c, j in enumerate(self.numeric)}
         numeric = [columns[j] for j in self.numeric]
         #: (code slot, value slot) of every rounded column with atoms
-        self.overlaps = [(self.code_of[j], self.value_of[j]) for j in self.numeric if columns[j].atoms and columns[j].resolution > 0]
+        self.overlaps = [
+            (self.code_of[j], self.value_of[j]) for j in self.numeric if columns[j].atoms and columns[j].resolution > 0
+        ]
         row = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
         self.register_buffer("resolution", row([c.resolution for c in numeric]), persistent=False)
         self.register_buffer("lowest", row([c.low for c in numeric]), persistent=False)
@@ -120,7 +132,9 @@ class Columns(nn.Module):
                 options.append((LOG, column.low - δ, 1.0))
             elif δ == 0 and column.low > 0:
                 options.append((LOG, 0.0, 1.0))
-            quartiles = torch.quantile(values[:100_000], torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype, device=values.device))
+            quartiles = torch.quantile(
+                values[:100_000], torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype, device=values.device)
+            )
             spread = float(quartiles[2] - quartiles[0])
             if spread > 0:
                 options.append((ASINH, float(quartiles[1]), spread))
@@ -157,7 +171,9 @@ class Columns(nn.Module):
         values, log_slope = self._forward(safe)
         low = torch.where(rounded, self._forward(safe - δ / 2)[0], values)
         high = torch.where(rounded, self._forward(safe + δ / 2)[0], values)
-        base = torch.where(rounded, torch.where(missing, 0.0, -torch.where(rounded, δ, 1.0).log()), torch.where(present, log_slope, 0.0))
+        base = torch.where(
+            rounded, torch.where(missing, 0.0, -torch.where(rounded, δ, 1.0).log()), torch.where(present, log_slope, 0.0)
+        )
         return Parts(
             codes=codes,
             values=torch.where(present, values, 0.0),

@@ -1,6 +1,7 @@
 """Families: one file and one line in :data:`TABLE` each.
 
-A row's module offers ``Config`` (a frozen pydantic model), ``suggest(space, rows) -> Config`` and
+A row's module offers ``Config`` (a frozen pydantic model), ``suggest(space, rows, seconds=None) -> Config``
+(for so many fit rows and a run of so many seconds) and
 ``build(space, *, context_shape=None, config, rng) -> Model``.
 """
 
@@ -12,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mixtura.contracts import Model, Space
+from mixtura.contracts import Model
 from mixtura.families import autoregressive, flow, gaussian_mixture, kde, marginals
 
 __all__ = ["TABLE", "Family"]
@@ -25,7 +26,7 @@ class Family:
 
     name: str
     config: type[BaseModel]
-    suggest: Callable[[Space, int], BaseModel]
+    suggest: Callable[..., BaseModel]
     build: Callable[..., Model]
     summary: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -35,9 +36,21 @@ TABLE: dict[str, Family] = {
     row.name: row
     for row in (
         Family("marginals", marginals.Config, marginals.suggest, marginals.build, "independent columns: the floor to beat"),
-        Family("gaussian_mixture", gaussian_mixture.Config, gaussian_mixture.suggest, gaussian_mixture.build, "Gaussians with a table a code"),
+        Family(
+            "gaussian_mixture",
+            gaussian_mixture.Config,
+            gaussian_mixture.suggest,
+            gaussian_mixture.build,
+            "Gaussians with a table a code",
+        ),
         Family("kde", kde.Config, kde.suggest, kde.build, "a kernel on every row, bandwidths by leave-one-out", kde.RECIPE),
         Family("flow", flow.Config, flow.suggest, flow.build, "normalising flow of the values given the codes (zuko)"),
-        Family("autoregressive", autoregressive.Config, autoregressive.suggest, autoregressive.build, "one column after the other (MADE)"),
+        Family(
+            "autoregressive",
+            autoregressive.Config,
+            autoregressive.suggest,
+            autoregressive.build,
+            "one column after the other (MADE)",
+        ),
     )
 }

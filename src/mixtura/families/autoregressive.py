@@ -11,6 +11,7 @@ an ordering; the R orderings are an even mixture.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,10 +30,10 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     hidden: tuple[int, ...] = (128, 128)
-    components: int = Field(8, ge=1)
-    orderings: int = Field(2, ge=1)
+    components: int = Field(default=8, ge=1)
+    orderings: int = Field(default=2, ge=1)
     natural: bool = True
-    particles: int = Field(64, ge=2)
+    particles: int = Field(default=64, ge=2)
 
 
 #: log-scales of the logistics are held in this range of standardised units
@@ -41,6 +42,9 @@ LOG_SCALE = (-9.0, 5.0)
 
 class Autoregressive(Density, Conditional):
     """Exact density of typed columns, one after the other."""
+
+    positions: Tensor
+    nets: nn.ModuleList
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
         super().__init__(space, context_shape)
@@ -60,8 +64,10 @@ class Autoregressive(Density, Conditional):
         of_codes = position[self.columns.coded].repeat_interleave(torch.tensor(self.columns.cardinalities, dtype=torch.int64))
         of_values = position[self.columns.numeric]
         of_parameters = of_values.repeat_interleave(self.config.components)
-        net = MaskedNet(torch.cat([of_codes, of_values]), torch.cat([of_codes, *[of_parameters] * 3]), self.config.hidden, context)
-        _, _, location, log_scale = net.direct.bias.data.split(self.sizes)
+        net = MaskedNet(
+            torch.cat([of_codes, of_values]), torch.cat([of_codes, *[of_parameters] * 3]), self.config.hidden, context
+        )
+        _, _, location, log_scale = net.head.bias.data.split(self.sizes)
         m, c = self.config.components, self.columns.continuous
         location.copy_((torch.linspace(-1.5, 1.5, m) if m > 1 else torch.zeros(1)).repeat(c))
         log_scale.fill_(math.log(1.0 / m) if m > 1 else math.log(0.55))
@@ -73,8 +79,8 @@ class Autoregressive(Density, Conditional):
         self.columns.prepare(x)
         parts = self.columns.split(x)
         frequency = (one_hot(parts.codes, self.columns.cardinalities).sum(0) + 0.5) / (len(x) + 1)
-        for net in self.nets:
-            net.direct.bias.data[: len(frequency)] = frequency.log().to(net.direct.bias)
+        for net in cast(list[MaskedNet], self.nets):
+            net.head.bias.data[: len(frequency)] = frequency.log().to(net.head.bias)
 
     def encode(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
@@ -134,7 +140,9 @@ class Autoregressive(Density, Conditional):
                 x[rows] = self._walk(r, len(rows), None if context is None else context[rows], rng)
         return x.reshape(n, *self.space.shape)
 
-    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+    def condition(
+        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
+    ) -> Conditioned:
         """Likelihood weighting along every ordering: unknown entries are drawn in turn, known ones weigh the
         particle by their conditional; draws are taken from the particles by weight. ``ess`` says how many count."""
         n, R = len(x), len(self.nets)
@@ -218,16 +226,22 @@ def _draw_logistic(weights: Tensor, location: Tensor, log_scale: Tensor, rng: to
     return location.gather(1, which).squeeze(1) + scale * torch.logit(u)
 
 
-def suggest(space: Space, rows: int) -> Config:
-    """The configuration for a table of so many fit rows: narrow nets for few rows, one ordering for wide tables."""
-    width = 64 if rows < 2_000 else 128 if rows < 20_000 else 256
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
+    """The configuration for a table of so many fit rows: narrow nets and two orderings for few rows, where variance
+    is what hurts; one wide net where steps are what is short."""
     if space.dims > 100:
         return Config(hidden=(500,), components=5, orderings=1)
-    return Config(hidden=(width, width), components=5 if rows < 2_000 else 10, orderings=2)
+    if rows < 1_000:
+        return Config(hidden=(32, 32), components=3, orderings=2)
+    if rows < 5_000:
+        return Config(hidden=(64, 64), components=5, orderings=2)
+    return Config(hidden=(256, 256), components=10, orderings=1)
 
 
 def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Autoregressive:
     """An untrained model."""
     if space.dims > 4096:
-        raise InputError(f"autoregressive: {space.dims} columns are more than the 4,096 this family walks through; choose fewer with --columns")
+        raise InputError(
+            f"autoregressive: {space.dims} columns are more than the 4,096 this family walks through; choose fewer with --columns"
+        )
     return Autoregressive(space, context_shape, config, rng)

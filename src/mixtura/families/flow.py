@@ -36,9 +36,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     transform: Literal["affine", "spline"] = "affine"
     order: Literal["autoregressive", "coupling"] = "autoregressive"
-    transforms: int = Field(4, ge=1)
+    transforms: int = Field(default=4, ge=1)
     hidden: tuple[int, ...] = (128, 128)
-    bins: int = Field(8, ge=2)
+    bins: int = Field(default=8, ge=2)
 
 
 class _FlowBase(Model):
@@ -52,7 +52,12 @@ class _FlowBase(Model):
         outer = math.prod(context_shape) if context_shape else 0
         passes = 2 if config.order == "coupling" and c > 1 else None
         with seeded(int(torch.randint(2**62, (), generator=rng))):
-            common = {"context": codes + outer, "transforms": config.transforms, "hidden_features": config.hidden, "passes": passes}
+            common = {
+                "context": codes + outer,
+                "transforms": config.transforms,
+                "hidden_features": config.hidden,
+                "passes": passes,
+            }
             if config.transform == "spline":
                 self.flow = zuko.flows.NSF(c, bins=config.bins, **common)
             else:
@@ -126,21 +131,27 @@ class BoundedFlow(_FlowBase, LowerBound):
         return torch.logsumexp(torch.stack([self._estimate(parts, context, rng) for _ in range(draws)]), 0) - math.log(draws)
 
 
-def suggest(space: Space, rows: int) -> Config:
-    """The configuration for a table of so many fit rows: splines where they are cheap and affine is too stiff."""
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
+    """The configuration for a table of so many fit rows: small and affine for few rows or many columns, splines where
+    there are rows to feed them; one or two columns need splines in any case (an affine flow of one is a Gaussian)."""
     continuous = sum(c.kind == "continuous" for c in space.columns)
-    width = 64 if rows < 2_000 else 128
-    if continuous <= 3:
-        return Config(transform="spline", transforms=3, hidden=(width, width))
-    return Config(transforms=4, hidden=(width, width))
+    if continuous <= 2:
+        return Config(transform="spline", transforms=2, hidden=(64, 64))
+    if rows < 2_000 or continuous > 20:
+        return Config(transforms=2 if rows < 2_000 else 4, hidden=(32, 32) if rows < 2_000 else (128, 128))
+    return Config(transform="spline", transforms=2, hidden=(128, 128))
 
 
-def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Flow | BoundedFlow:
+def build(
+    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
+) -> Flow | BoundedFlow:
     """An untrained model; InputError without a continuous column."""
     plain = [c for c in space.columns if c.kind == "continuous"]
     if not plain:
         raise InputError("flow: no continuous column to transform; use autoregressive, which is exact on levels")
     if len(plain) > 512:
-        raise InputError(f"flow: {len(plain)} continuous columns are more than the 512 this family is made for; use autoregressive")
+        raise InputError(
+            f"flow: {len(plain)} continuous columns are more than the 512 this family is made for; use autoregressive"
+        )
     exact = not any(c.resolution > 0 or c.missing or c.atoms for c in plain)
     return (Flow if exact else BoundedFlow)(space, context_shape, config, rng)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -39,15 +39,17 @@ class Config(BaseModel):
     rows: at most so many rows are fitted. iterations: the most rounds of EM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    components: int = Field(32, ge=1)
+    components: int = Field(default=32, ge=1)
     covariance: Literal["auto", "full", "diagonal"] = "auto"
-    ridge: float = Field(1e-6, gt=0)
-    rows: int = Field(20_000, ge=10)
-    iterations: int = Field(100, ge=1)
+    ridge: float = Field(default=1e-6, gt=0)
+    rows: int = Field(default=20_000, ge=10)
+    iterations: int = Field(default=100, ge=1)
 
 
 #: full covariance: at most so many continuous columns, and so many patterns of absent values
 FULL_COLUMNS, FULL_PATTERNS = 64, 16
+#: components and covariance are chosen with at most so many rows
+CHOOSING_ROWS = 8_000
 #: prior rows a component borrows: of unit variance, and of each code's overall frequencies
 PRIOR_ROWS = 1.0
 
@@ -64,6 +66,11 @@ class _State:
 
 class GaussianMixture(Density, Conditional, ClosedForm):
     """Exact mixture density; fitted in closed form steps."""
+
+    weights: Tensor
+    means: Tensor
+    covariance: Tensor
+    log_tables: Tensor
 
     def __init__(self, space: Space, config: Config) -> None:
         super().__init__(space)
@@ -83,11 +90,11 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         x = x[torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)]
         parts = self.columns.split(x)
         held = max(1, len(x) // 7)
-        learn, check = parts[held:], parts[:held]
+        learn, check = parts[held : held + CHOOSING_ROWS], parts[:held]
         best: tuple[float, str, int] = (-math.inf, "diagonal", 1)
         for covariance in self._covariances(parts):
             worse = 0
-            for k in _powers_of_two(min(self.config.components, max(1, (len(x) - held) // 10))):
+            for k in _powers_of_two(min(self.config.components, max(1, len(learn.codes) // 10))):
                 self._take(self._fit(learn, k, covariance, rng))
                 score = float(self._log_prob_of(check).mean())
                 worse = 0 if score > best[0] + 1e-3 else worse + 1
@@ -190,7 +197,9 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         if self.covariance.dim() == 3:
             return out + self._chain(parts, use)
         mass = log_normal_mass(
-            *(t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high)), self.means.T, self.covariance.T.sqrt()
+            *(t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high)),
+            self.means.T,
+            self.covariance.T.sqrt(),
         )
         out = out + (mass * use.unsqueeze(2)).sum(1)
         first = starts(self.columns.cardinalities, hot.device)
@@ -214,7 +223,9 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             residual = torch.linalg.solve_triangular(unit, deviation.mT, upper=False, unitriangular=True).mT
             pick = lambda t: t[rows][:, o].unsqueeze(0)  # noqa: B023, E731
             low = residual + pick(parts.low) - pick(parts.values)
-            mass = log_normal_mass(low, pick(parts.width), pick(parts.open_low), pick(parts.open_high), torch.zeros_like(low), scale.unsqueeze(1))
+            mass = log_normal_mass(
+                low, pick(parts.width), pick(parts.open_low), pick(parts.open_high), torch.zeros_like(low), scale.unsqueeze(1)
+            )
             out[rows] = mass.sum(2).T
         return out
 
@@ -224,7 +235,9 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         labels = random.categorical(self.weights.log().expand(n, -1), rng)
         return self._fill(labels, None, None, rng)
 
-    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+    def condition(
+        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
+    ) -> Conditioned:
         """Components are reweighted by their claim on the known entries, the rest is drawn from the component's
         conditional (for rounded columns: of the Gaussian behind the cells, then rounded)."""
         filled = self.columns.blank(x, known)
@@ -304,7 +317,9 @@ def _log_joint(state: _State, values: Tensor, present: Tensor, hot: Tensor) -> T
     for pattern, rows in _patterns(present):
         o = pattern.nonzero().squeeze(1)
         if len(o):
-            normal = torch.distributions.MultivariateNormal(state.means[:, o], state.covariance[:, o[:, None], o], validate_args=False)
+            normal = torch.distributions.MultivariateNormal(
+                state.means[:, o], state.covariance[:, o[:, None], o], validate_args=False
+            )
             out[rows] += normal.log_prob(values[rows][:, o].unsqueeze(1))
     return out
 
@@ -354,7 +369,7 @@ def _start(values: Tensor, present: Tensor, hot: Tensor, k: int, seed: int) -> T
     features = torch.cat([values * present, hot], 1).cpu().numpy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = KMeans(k, n_init=1, max_iter=30, random_state=seed).fit(features).labels_
+        labels = KMeans(k, n_init=cast(Any, 1), max_iter=30, random_state=seed).fit_predict(features)
     return torch.as_tensor(labels.astype(np.int64), device=values.device)
 
 
@@ -362,10 +377,13 @@ def _powers_of_two(most: int) -> list[int]:
     return [2**i for i in range(most.bit_length())]
 
 
-def suggest(space: Space, rows: int) -> Config:
-    """The configuration for a table of so many fit rows: fewer rows and components when wide."""
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
+    """The configuration for a table of so many fit rows: fewer rows and components when wide or in a hurry."""
     wide = space.dims > 100
-    return Config(components=16 if wide else 64, rows=5_000 if wide else 20_000, iterations=30 if wide else 100)
+    most = 5_000 if wide else 20_000
+    if seconds is not None:
+        most = min(most, max(1_000, round(300 * seconds)))
+    return Config(components=16 if wide else 64, rows=most, iterations=30 if wide else 100)
 
 
 def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> GaussianMixture:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
-from mixtura.nets import one_hot, starts
+from mixtura.nets import one_hot
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
 
@@ -26,8 +26,8 @@ class Config(BaseModel):
     """centres: at most so many rows carry a kernel. opponents: how many of them a training step compares with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    centres: int = Field(4000, ge=2)
-    opponents: int = Field(500, ge=2)
+    centres: int = Field(default=2000, ge=2)
+    opponents: int = Field(default=400, ge=2)
 
 
 #: a kernel estimate needs rows that fill its space; beyond this it is a nearest-neighbour lottery
@@ -37,11 +37,15 @@ LEAST_LOG_BANDWIDTH = -7.0
 
 
 #: a handful of bandwidths want few, large steps
-RECIPE = {"rate": 0.05, "batch": 128, "every": 20, "most_steps": 300, "patience": 3}
+RECIPE = {"rate": 0.05, "batch": 64, "every": 20, "most_steps": 200, "patience": 3}
 
 
 class KernelDensity(Density, Conditional):
     """One kernel a row, bandwidths by leave-one-out likelihood."""
+
+    codes: Tensor
+    values: Tensor
+    present: Tensor
 
     def __init__(self, space: Space, config: Config) -> None:
         super().__init__(space)
@@ -75,7 +79,11 @@ class KernelDensity(Density, Conditional):
         log_kernel = self._log_kernel(parts, chosen)
         if self.training:
             # leave one out: a row does not vouch for itself (equal rows are taken for the same row once)
-            same = (parts.values.unsqueeze(1) - self.values[chosen].float()).abs().amax(2) < 1e-6 if self.columns.continuous else None
+            same = (
+                (parts.values.unsqueeze(1) - self.values[chosen].float()).abs().amax(2) < 1e-6
+                if self.columns.continuous
+                else None
+            )
             equal = (parts.codes.unsqueeze(1) == self.codes[chosen]).all(2)
             equal = equal if same is None else equal & same
             first = equal & (equal.cumsum(1) == 1)
@@ -90,14 +98,19 @@ class KernelDensity(Density, Conditional):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         parts = self.columns.split(x)
         everything = torch.ones_like(parts.codes, dtype=torch.bool)
-        return torch.cat([torch.logsumexp(t, 1) for t in self._tiles(parts, parts.present, everything)]) - math.log(len(self.codes)) + parts.log_base
+        return (
+            torch.cat([torch.logsumexp(t, 1) for t in self._tiles(parts, parts.present, everything)])
+            - math.log(len(self.codes))
+            + parts.log_base
+        )
 
     def _tiles(self, parts: Parts, use: Tensor, use_code: Tensor) -> list[Tensor]:
         tile = max(1, 200_000 // len(self.codes))  # a tile of one column stays in the cache
         everyone = torch.arange(len(self.codes), device=use.device)
         with torch.no_grad():
             return [
-                self._log_kernel(parts[i : i + tile], everyone, use[i : i + tile], use_code[i : i + tile]) for i in range(0, len(use), tile)
+                self._log_kernel(parts[i : i + tile], everyone, use[i : i + tile], use_code[i : i + tile])
+                for i in range(0, len(use), tile)
             ]
 
     def _log_kernel(self, parts: Parts, centres: Tensor, use: Tensor | None = None, use_code: Tensor | None = None) -> Tensor:
@@ -161,7 +174,9 @@ class KernelDensity(Density, Conditional):
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         return self._around(torch.randint(len(self.codes), (n,), generator=rng).to(self.device), rng, observed=False)
 
-    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+    def condition(
+        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
+    ) -> Conditioned:
         """Centres are reweighted by their kernels at the known entries; the rest is drawn around the chosen centre."""
         parts = self.columns.split(self.columns.blank(x, known))
         flat = known.reshape(len(x), -1)
@@ -206,7 +221,7 @@ class KernelDensity(Density, Conditional):
         return self.columns.join(codes, torch.where(known, self.values[centre], 0.0) + scale * torch.logit(u))
 
 
-def suggest(space: Space, rows: int) -> Config:
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for a table of so many fit rows."""
     return Config()
 
@@ -216,5 +231,7 @@ def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config:
     if context_shape is not None:
         raise InputError("kde: this family takes no context; use autoregressive or flow")
     if space.dims > MOST_COLUMNS:
-        raise InputError(f"kde: {space.dims} columns are more than the {MOST_COLUMNS} a kernel estimate can fill with rows; use autoregressive")
+        raise InputError(
+            f"kde: {space.dims} columns are more than the {MOST_COLUMNS} a kernel estimate can fill with rows; use autoregressive"
+        )
     return KernelDensity(space, config)

@@ -31,9 +31,9 @@ class Config(BaseModel):
     rows: at most so many rows are used to fit one column's mixture."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    components: int = Field(4, ge=1)
-    ridge: float = Field(1e-6, gt=0)
-    rows: int = Field(4000, ge=10)
+    components: int = Field(default=4, ge=1)
+    ridge: float = Field(default=1e-6, gt=0)
+    rows: int = Field(default=4000, ge=10)
 
 
 #: width of the broad part, in standard deviations of the column
@@ -44,6 +44,12 @@ class Marginals(Density, Conditional, ClosedForm):
     """Independent columns. Open support: never −∞ on a row of finite values."""
 
     open_support = True
+
+    log_frequency: Tensor
+    log_weight: Tensor
+    location: Tensor
+    deviation: Tensor
+    log_floor: Tensor
 
     def __init__(self, space: Space, config: Config) -> None:
         super().__init__(space)
@@ -99,7 +105,9 @@ class Marginals(Density, Conditional, ClosedForm):
         seen = torch.log1p(-self.log_floor.exp())
         first = starts(self.columns.cardinalities, x.device)
         codes = self.log_frequency[parts.codes + first]
-        levels = torch.tensor([self.space.columns[j].kind == "levels" for j in self.columns.coded], dtype=torch.bool, device=x.device)
+        levels = torch.tensor(
+            [self.space.columns[j].kind == "levels" for j in self.columns.coded], dtype=torch.bool, device=x.device
+        )
         cell = [t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high)]
         gauss = torch.logsumexp(self.log_weight + log_normal_mass(*cell, self.location, self.deviation), 2)
         origin = torch.zeros_like(parts.values)
@@ -135,7 +143,9 @@ class Marginals(Density, Conditional, ClosedForm):
         stacked = torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int64, device=values.device)
         return self.columns.join(stacked, values)
 
-    def condition(self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator) -> Conditioned:
+    def condition(
+        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
+    ) -> Conditioned:
         """Unknown entries are drawn from their marginals, observed values only."""
         x = self.columns.blank(x, known)
         observed = self.log_frequency.clone()
@@ -155,7 +165,7 @@ class Marginals(Density, Conditional, ClosedForm):
         return torch.stack([torch.logsumexp(g, 0) for g in groups]) if groups else observed
 
 
-def suggest(space: Space, rows: int) -> Config:
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for a table of so many fit rows."""
     return Config()
 

@@ -1,0 +1,51 @@
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
+
+.NOTPARALLEL:
+.PHONY: demo test check bench docs clean
+
+demo: .venv/ready-to-use
+	$(BIN)/mixtura run penguins --fresh
+
+test: .venv/ready-to-test
+	$(BIN)/pytest
+
+check: .venv/ready-to-check
+	$(BIN)/ruff check
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: .venv/ready-to-test
+	@for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: .venv/ready-to-test
+	$(BIN)/pytest tests/test_readme.py
+	$(BIN)/pytest --doctest-modules src
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache build dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# Each stamp says what is installed; it is older than what decides it when that changes.
+
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit("mixtura needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+# torch goes first, alone: it is the large download, and no other package's range then chooses its build
+.venv/torch: .venv/made constraints.txt
+	$(INSTALL) torch
+	@touch $@
+
+.venv/ready-to-use: .venv/torch pyproject.toml
+	$(INSTALL) --editable '.[parquet]'
+	@touch $@
+
+.venv/ready-to-test: .venv/ready-to-use
+	$(INSTALL) --editable '.[test]'
+	@touch $@
+
+.venv/ready-to-check: .venv/ready-to-use
+	$(INSTALL) --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,594 @@
+"""What the columns of a table mean: the human side of :class:`~mixtura.contracts.Space`.
+
+``guess`` looks at a table once; the :class:`Schema` it returns turns tables into tensors and back without
+losing a digit: ``schema.decode(schema.encode(frame))`` is ``frame``, less the columns it dropped.
+
+A rounded column lives on a lattice, (offset + k·step) / 10^decimals for k = 0, 1, …, whose three numbers
+are exact Python ints. Its tensor holds value − offset (integer), the value (numeric) or k (datetime), so
+that an identifier near 2^60 and an instant in nanoseconds both survive float64.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pandas as pd
+import torch
+from pandas.api import types
+from torch import Tensor
+
+from mixtura.contracts import Column, InputError, Space
+from mixtura.data import cells
+from mixtura.data.cells import Label
+
+Kind = Literal["numeric", "integer", "boolean", "categorical", "ordinal", "datetime", "constant", "dropped"]
+
+LEAST_ROWS = 20
+#: whole numbers with at most this many distinct values are levels
+FEW = 10
+_SCALARS = ("string", "boolean", "integer", "floating", "decimal", "mixed-integer-float", "mixed-integer", "mixed")
+_ROW_NUMBER = {"id", "ids", "index", "idx", "row", "rows", "rownum", "unnamed"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a table.
+
+    dtype:    the pandas dtype that decoding gives ("int64", "category", "str", "datetime64[ns, UTC]" …).
+    absent:   how many of the rows looked at had no value; any makes "missing" a possible value.
+    labels:   the values of a boolean, categorical or ordinal column in code order, as the table had them
+              (and the one value of a constant column; none if it was empty throughout).
+    decimals, step, offset: the lattice of a rounded column (see the module); step 0 if it has none.
+    unit, pattern: of a datetime, the tick of step and offset, and how text writes it.
+    low, high, atoms: the smallest and the largest value seen and those with a share of their own, in
+              tensor units.
+    reason:   why a column is dropped.
+    """
+
+    name: str
+    kind: Kind
+    dtype: str = ""
+    absent: int = 0
+    labels: tuple[Label, ...] = ()
+    decimals: int = 0
+    step: int = 0
+    offset: int = 0
+    unit: str = ""
+    pattern: str = ""
+    low: float = 0.0
+    high: float = 0.0
+    atoms: tuple[float, ...] = ()
+    reason: str = ""
+
+    @property
+    def modelled(self) -> bool:
+        """Whether the column has an entry in the space."""
+        return self.kind not in ("constant", "dropped")
+
+    @property
+    def discrete(self) -> bool:
+        """Whether its tensor holds codes of labels."""
+        return self.kind in ("boolean", "categorical", "ordinal")
+
+    @property
+    def resolution(self) -> float:
+        """δ in tensor units; 0 for real numbers that are not written in steps."""
+        return 1.0 if self.kind == "datetime" else self.step / 10**self.decimals
+
+    @property
+    def column(self) -> Column:
+        """The entry of the space."""
+        if self.discrete:
+            return Column("levels", len(self.labels), bool(self.absent))
+        return Column("continuous", 0, bool(self.absent), self.resolution, self.low, self.high, self.atoms)
+
+    def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
+        """(n,) float64 in tensor units, NaN where missing; rows are named by the index of ``series``."""
+        present = series.dropna()
+        out = np.full(len(series), np.nan)
+        out[series.notna().to_numpy()] = self._encode(present, name) if len(present) else ()
+        return out
+
+    def _encode(self, present: pd.Series, name: str) -> np.ndarray:
+        present = _plain(present)
+        if self.discrete:
+            return cells.codes(present, self.labels).astype(np.float64)
+        if self.kind == "datetime":
+            return self._encode_instants(present, name)
+        values = _numbers(present, name)
+        if self.kind == "integer":
+            # As Python ints, because near 2^60 float64 would lose the last digits before the offset is taken away.
+            exact = values if values.dtype.kind != "f" else np.array([int(v) for v in np.rint(values)], dtype=object)
+            apart = (exact.astype(object) - self.offset).astype(np.float64)
+            return np.rint(apart / self.step) * self.step
+        return self.nearest(values.astype(np.float64))
+
+    def _encode_instants(self, present: pd.Series, name: str) -> np.ndarray:
+        seen = cells.instants(present)
+        if seen is None:
+            row = _first_without_instant(present)
+            raise InputError(
+                f"{name}: column {self.name!r}, row {row} is {str(present[row])!r}, expected a date like "
+                f"{self._show(self.low)}, all written alike; repair the column"
+            )
+        if seen.aware != self._aware:
+            have, lack = ("a time zone", "none") if self._aware else ("no time zone", "one")
+            raise InputError(f"{name}: column {self.name!r} was learnt with {have} and now has {lack}; convert it")
+        here, there = cells.UNITS[seen.unit], cells.UNITS[self.unit]
+        apart = seen.ticks.astype(object) * there - self.offset * here
+        return ((2 * apart + self.step * here) // (2 * self.step * here)).astype(np.float64)
+
+    @property
+    def _aware(self) -> bool:
+        return "," in self.dtype if not self.pattern else re.search(r"(Z|[+-]\d\d:?\d\d)$", self.pattern) is not None
+
+    def nearest(self, values: np.ndarray) -> np.ndarray:
+        """Numeric values moved to their lattice; those so far off that float64 has no such point stay."""
+        if not self.step:
+            return values
+        with np.errstate(over="ignore"):
+            k = np.rint((values * 10.0**self.decimals - self.offset) / self.step)
+            return np.where(np.abs(values) * 10.0**self.decimals < cells.EXACT, self._on_lattice(k), values)
+
+    def _on_lattice(self, k: np.ndarray) -> np.ndarray:
+        return (self.offset + k * self.step) / 10.0**self.decimals
+
+    def decode(self, x: np.ndarray) -> pd.Series:
+        """(n,) tensor units → the column; rounded columns are moved to their lattice and range."""
+        missing = np.isnan(x)
+        if self.kind == "constant" or self.discrete:
+            codes = np.where(missing, -1, x).astype(np.int64)
+            return _series(np.array([*self.labels, None], dtype=object)[codes], missing, self)
+        if not self.step:
+            return _series(x, missing, self)
+        last = round((self.high - self.low) / self.resolution)
+        k = np.clip(np.rint((np.where(missing, self.low, x) - self.low) / self.resolution), 0, last)
+        if self.kind == "numeric":
+            return _series(self._on_lattice(k), missing, self)
+        exact = k.astype(np.int64).astype(object) * self.step + self.offset
+        if self.kind == "integer":
+            return _series(exact, missing, self)
+        ticks = exact.astype(np.int64)
+        if self.pattern:
+            return _series(np.array(cells.write_instants(ticks, self.unit, self.pattern), dtype=object), missing, self)
+        dates = pd.Series(ticks.view(f"M8[{self.unit}]")).mask(missing)
+        return (dates.dt.tz_localize("UTC") if self._aware else dates).astype(self.dtype).rename(self.name)
+
+    def _show(self, value: float) -> str:
+        if self.kind == "numeric" and self.step:
+            return f"{value:.{self.decimals}f}"
+        cell = self.decode(np.array([value])).iloc[0]
+        return str(int(cell) if self.kind == "integer" else cell).removesuffix(" 00:00:00")
+
+    @property
+    def detail(self) -> str:
+        """One line for a person: levels, or step, range and atoms; missing rows; why it is dropped."""
+        if self.kind == "dropped":
+            return self.reason
+        if self.kind == "constant":
+            return f"always {self.labels[0]}" if self.labels else "always missing"
+        if self.discrete:
+            shown = ", ".join(map(str, self.labels[:6])) + (", …" if len(self.labels) > 6 else "")
+            parts = [f"{len(self.labels)} level{'s' * (len(self.labels) != 1)}: {shown}"]
+        else:
+            parts = [f"step {self._show_step()}"] * bool(self.step) + [f"{self._show(self.low)} … {self._show(self.high)}"]
+            parts += [f"often {', '.join(map(self._show, self.atoms))}"] * bool(self.atoms)
+        return ", ".join(parts + [f"{self.absent} missing"] * bool(self.absent))
+
+    def _show_step(self) -> str:
+        if self.kind != "datetime":
+            return f"{self.step / 10**self.decimals:.{self.decimals}f}"
+        days, rest = divmod(self.step, 86400 * cells.UNITS[self.unit])
+        return f"{self.step} {self.unit}" if rest else f"{days} day{'s' * (days != 1)}"
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The columns of a table, in its order."""
+
+    fields: tuple[Field, ...]
+
+    @property
+    def modelled(self) -> tuple[Field, ...]:
+        """The fields with an entry in the space, in its order."""
+        return tuple(f for f in self.fields if f.modelled)
+
+    @property
+    def space(self) -> Space:
+        """The space of one row in tensor units."""
+        return Space.table(f.column for f in self.modelled)
+
+    def encode(self, frame: pd.DataFrame, *, holes: bool = False, name: str = "data") -> Tensor:
+        """(n, D) float64 in tensor units, NaN where a cell is missing, a code one past the last for a
+        category never seen, a number off its lattice moved to the nearest point of it.
+
+        Columns are found by name in any order, others are ignored; an array (columns x0, x1, …) with as
+        many columns as the table had is taken by position. Raises InputError, naming row and column, for an
+        absent column, text among numbers or dates, an infinite number, and, unless ``holes``, a missing
+        cell in a column that had none.
+        """
+        frame = self._matched(frame, name)
+        if len(frame) == 0:
+            raise InputError(f"{name}: the table has no rows; give at least one")
+        x = np.empty((len(frame), len(self.modelled)))
+        for j, field in enumerate(self.modelled):
+            x[:, j] = field.encode(pd.Series(frame[field.name]), name=name)
+            gaps = np.isnan(x[:, j])
+            if gaps.any() and not field.absent and not holes:
+                raise InputError(
+                    f"{name}: column {field.name!r}, row {int(gaps.argmax())} is missing, but the column "
+                    "was learnt without missing values; fill the cell (impute does) or leave out the row"
+                )
+        return torch.from_numpy(x)
+
+    def _matched(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        frame = named(frame, name=name).reset_index(drop=True)
+        lacking = [f.name for f in self.modelled if f.name not in frame.columns]
+        if lacking and list(frame.columns) == [f"x{j}" for j in range(len(self.fields))]:
+            return frame.set_axis([f.name for f in self.fields], axis=1)
+        if lacking:
+            raise InputError(
+                f"{name}: no column {lacking[0]!r}{_closest(lacking[0], frame.columns)}; give a table with every learnt column"
+            )
+        return frame
+
+    def decode(self, x: Tensor, like: pd.DataFrame | None = None) -> pd.DataFrame:
+        """(n, D) tensor units → a table with the dtypes, range, rounding and writing of the original, its
+        constant columns put back and its dropped columns absent.
+
+        With ``like``, a table of n rows: its index and column order, and its own cells wherever the schema
+        models nothing. Raises InputError for a wrong shape or a code that is no label.
+        """
+        anywhere = Space.table(replace(c, missing=True) for c in self.space.columns)
+        x = anywhere.check(x, name="decode").detach().cpu()
+        for j, field in enumerate(self.modelled):
+            if field.discrete and (x[:, j] >= len(field.labels)).any():
+                row = int((x[:, j] >= len(field.labels)).nonzero()[0])
+                raise InputError(
+                    f"decode: row {row}, column {field.name!r} is code {int(x[row, j])}, which has no label "
+                    f"(expected 0 to {len(field.labels) - 1}); leave out the row"
+                )
+        values = iter(x.T.contiguous().numpy())
+        blank = np.zeros(x.shape[0])
+        columns = {
+            f.name: f.decode(next(values)) if f.modelled else f.decode(blank if f.labels else blank + np.nan)
+            for f in self.fields
+            if f.kind != "dropped"
+        }
+        if like is None:
+            return pd.DataFrame(columns)
+        if len(like) != x.shape[0]:
+            raise InputError(f"like: expected {x.shape[0]} rows, one for each row of x, got {len(like)}")
+        theirs = named(like, name="like")
+        kept = {f.name for f in self.fields if not f.modelled} & set(theirs.columns)
+        return theirs.assign(**{k: s.set_axis(theirs.index) for k, s in columns.items() if k not in kept})
+
+    def describe(self) -> list[dict[str, str]]:
+        """One row a column to show a person: column, kind, detail."""
+        return [{"column": f.name, "kind": f.kind, "detail": f.detail} for f in self.fields]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; whole numbers stay whole however large."""
+        return {"fields": [asdict(f) | {"labels": list(f.labels), "atoms": list(f.atoms)} for f in self.fields]}
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Schema:
+        """The inverse of :meth:`to_json`. Raises InputError if ``data`` is something else."""
+        try:
+            plain = (d | {"labels": tuple(d["labels"]), "atoms": tuple(d["atoms"])} for d in data["fields"])
+            return Schema(tuple(Field(**d) for d in plain))
+        except (KeyError, TypeError) as error:
+            raise InputError(
+                f"schema: expected what Schema.to_json wrote, got data that does not fit ({error}); write it again"
+            ) from error
+
+
+def named(frame: pd.DataFrame, *, name: str = "data") -> pd.DataFrame:
+    """``frame`` with text for column names: x0, x1, … if it has no header. InputError if two are the same."""
+    if not isinstance(frame, pd.DataFrame):
+        raise InputError(
+            f"{name}: expected a pandas DataFrame, got {type(frame).__name__}; pass it through mixtura.data.read first"
+        )
+    header = isinstance(frame.columns, pd.RangeIndex)
+    frame = frame.set_axis([f"x{c}" if header else str(c) for c in frame.columns], axis=1)
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"{name}: two columns are named {twice!r}; give every column a name of its own")
+    return frame
+
+
+def _closest(word: str, among: Iterable[str]) -> str:
+    found = difflib.get_close_matches(word, list(among), n=1, cutoff=0.5)
+    return f" (closest: {found[0]!r})" if found else ""
+
+
+def _series(values: np.ndarray, missing: np.ndarray, field: Field) -> pd.Series:
+    """Decoded cells in the dtype of the field; one that cannot hold a missing cell gives way to its nullable twin."""
+    if field.dtype == "category":
+        codes = pd.Index(field.labels, dtype=object).get_indexer(values)
+        categories = pd.Index(list(field.labels))
+        ordered = field.kind == "ordinal"
+        return pd.Series(pd.Categorical.from_codes(codes, categories=categories, ordered=ordered), name=field.name)
+    dtype = text_dtype() if field.dtype == "str" else types.pandas_dtype(field.dtype)
+    if missing.any() and isinstance(dtype, np.dtype):
+        dtype = {"i": "Int64", "u": "UInt64", "b": "boolean"}.get(dtype.kind, dtype)
+    if missing.any():
+        values = values.astype(object)
+        values[missing] = np.nan if types.is_float_dtype(dtype) else None
+    return pd.Series(values, dtype=object if values.dtype == object else None).astype(dtype).rename(field.name)
+
+
+def text_dtype() -> Any:
+    """What this pandas keeps text in: its ``str`` dtype from 3.0 on, plain objects before."""
+    dtype = types.pandas_dtype("str")
+    return object if isinstance(dtype, np.dtype) else dtype
+
+
+# ------------------------------------------------------------------------------------------------- guess
+
+
+def guess(frame: pd.DataFrame, *, kinds: Mapping[str, Kind] | None = None, columns: Iterable[str] | None = None) -> Schema:
+    """What the columns of ``frame`` mean; ``kinds`` overrides, ``columns`` keeps only those.
+
+    A column of one value is constant. Text written wholly as numbers or ISO dates is read as such. Whole
+    numbers are ordinal with at most 10 distinct values, else integer; two-valued truth is boolean; other
+    text is categorical unless nearly every text is different. What cannot be modelled is dropped, with its
+    reason. Raises InputError for fewer than 20 rows, no usable column, repeated or unknown column names,
+    nested cells, infinite numbers, and a kind that the cells do not fit.
+    """
+    frame = named(frame).reset_index(drop=True)
+    kinds = dict(kinds or {})
+    chosen = set(frame.columns if columns is None else columns)
+    for column in (*sorted(chosen), *kinds):
+        if column not in frame.columns:
+            raise InputError(f"no column {column!r}{_closest(column, frame.columns)}; the table has {', '.join(frame.columns)}")
+    for column, kind in kinds.items():
+        if kind not in get_args(Kind) or kind == "constant":
+            expected = ", ".join(k for k in get_args(Kind) if k != "constant")
+            raise InputError(f"column {column!r}: {kind!r} is no kind; expected {expected}")
+    if len(frame) < LEAST_ROWS:
+        raise InputError(f"learning needs at least {LEAST_ROWS} rows; got {len(frame)}")
+    fields = tuple(_guess_field(series, kinds.get(str(c))) for c, series in frame.items() if c in chosen)
+    if not any(f.modelled for f in fields):
+        said = "; ".join(f.reason or f"{f.name}: {f.detail}" for f in fields)
+        raise InputError(f"no column is left to model ({said}); give a table with a column that varies")
+    return Schema(fields)
+
+
+def _guess_field(series: pd.Series, kind: Kind | None) -> Field:
+    present = series.dropna()
+    _refuse_nested(present)
+    field = Field(str(series.name), "dropped", dtype=_dtype_of(series), absent=len(series) - len(present))
+    distinct = present.nunique()
+    if kind == "dropped":
+        return replace(field, reason=f"{field.name}: left out as asked")
+    if distinct == 0 or (distinct == 1 and not field.absent):
+        return replace(field, kind="constant", labels=tuple(map(_verbatim, present[:1])))
+    present = _plain(present) if kind not in (None, "categorical", "ordinal") else present
+    if kind is not None:
+        return _ASKED[kind](field, present)
+    if isinstance(present.dtype, pd.CategoricalDtype):
+        return _ordinal(field, present) if present.dtype.ordered else _categorical(field, present)
+    if types.infer_dtype(present) == "boolean" or _truth_in_text(present):
+        return _boolean(field, present)
+    if (values := cells.numbers(present)) is not None:
+        return _guess_number(field, present, values)
+    if cells.instants(present) is not None:
+        return _datetime(field, present)
+    if (says := types.infer_dtype(present)) not in _SCALARS:
+        return replace(
+            field, reason=f"{field.name}: holds {says} values, which are not modelled; convert them to numbers or text"
+        )
+    return _guess_text(field, present, distinct, len(series))
+
+
+def _refuse_nested(present: pd.Series) -> None:
+    if types.is_object_dtype(present.dtype):
+        for row, value in present.items():
+            if isinstance(value, list | tuple | dict | set | np.ndarray):
+                raise InputError(
+                    f"column {present.name!r}, row {row} holds a {type(value).__name__}, "
+                    "expected one number or text a cell; flatten the column or leave it out"
+                )
+
+
+def _dtype_of(series: pd.Series) -> str:
+    return "category" if isinstance(series.dtype, pd.CategoricalDtype) else str(series.dtype)
+
+
+def _plain(present: pd.Series) -> pd.Series:
+    """Cells out of their pandas Categorical."""
+    return present.astype(present.cat.categories.dtype) if isinstance(present.dtype, pd.CategoricalDtype) else present
+
+
+def _verbatim(value: Any) -> Label:
+    return value.isoformat() if isinstance(value, pd.Timestamp) else cells.label(value)
+
+
+def _truth_in_text(present: pd.Series) -> bool:
+    pairs = ({"True", "False"}, {"true", "false"}, {"TRUE", "FALSE"})
+    return types.infer_dtype(present) == "string" and set(present.unique()) in pairs
+
+
+def _guess_number(field: Field, present: pd.Series, values: np.ndarray) -> Field:
+    if not _whole(_finite(present, values)):
+        return _numeric(field, present)
+    distinct = np.unique(values)
+    if len(distinct) <= FEW:
+        return _ordinal(field, present)
+    if int(distinct[-1]) - int(distinct[0]) > cells.EXACT:
+        why = "whole numbers spread over more than 2^53, too far apart to tell from one another in float64"
+        return replace(field, reason=f"{field.name}: {why}; --kind {field.name}=categorical or =numeric keeps it")
+    words = {w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", field.name)}
+    if words & _ROW_NUMBER and not field.absent and (np.diff(values) > 0).all():
+        return replace(field, reason=f"{field.name}: counts the rows; --kind {field.name}=integer keeps it")
+    return _integer(field, present)
+
+
+def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> Field:
+    keeps = f"--kind {field.name}=categorical keeps it"
+    odd = [row for row, value in present.items() if not cells.is_number(str(value))]
+    if distinct > 20 and 0 < len(odd) <= 0.1 * len(present):
+        why = f"{len(present) - len(odd)} of {len(present)} texts are numbers, but row {odd[0]} is {present[odd[0]]!r}"
+        return replace(field, reason=f"{field.name}: {why}; empty such cells, or {keeps}")
+    if distinct > max(20, min(1000, rows // 5)):
+        why = f"{distinct} different texts in {rows} rows, looks like an identifier"
+        return replace(field, reason=f"{field.name}: {why}; {keeps}")
+    return _categorical(field, present)
+
+
+# Each of these makes a field of its kind out of the cells that are there, or says why they do not fit.
+
+
+def _numbers(present: pd.Series, name: str = "") -> np.ndarray:
+    values = cells.numbers(present)
+    if values is None:
+        odd = [(row, v) for row, v in present.items() if not cells.is_number(str(v))] or [(present.index[0], present.iloc[0])]
+        raise InputError(
+            f"{name and name + ': '}column {present.name!r}, row {odd[0][0]} is {str(odd[0][1])!r}, "
+            "expected a number; repair the cell or leave it empty"
+        )
+    return _finite(present, values, name)
+
+
+def _finite(present: pd.Series, values: np.ndarray, name: str = "") -> np.ndarray:
+    if values.dtype.kind == "f" and np.isinf(values).any():
+        row = present.index[int(np.isinf(values).argmax())]
+        raise InputError(
+            f"{name and name + ': '}column {present.name!r}, row {row} is infinite, expected a finite number; "
+            "repair the cell or leave it empty"
+        )
+    return values
+
+
+def _whole(values: np.ndarray) -> bool:
+    return values.dtype.kind != "f" or bool((np.abs(values) <= cells.EXACT).all() and (values == np.rint(values)).all())
+
+
+def _numeric(field: Field, present: pd.Series) -> Field:
+    values = _numbers(present).astype(np.float64)
+    stored = cells.precision(present.dtype) if types.is_float_dtype(present.dtype) else np.dtype(np.float64)
+    found = cells.lattice(values, stored)
+    decimals, step, offset = found or (0, 0, 0)
+    dtype = _number_dtype(field, present)
+    if found is None and not types.is_float_dtype(types.pandas_dtype(dtype)):
+        dtype = "float64"  # whole numbers past 2^53, which the person asked to round
+    field = replace(field, kind="numeric", dtype=dtype, decimals=decimals, step=step, offset=offset)
+    return _ranged(field, field.nearest(values))
+
+
+def _integer(field: Field, present: pd.Series) -> Field:
+    values = _numbers(present)
+    if not _whole(values):
+        row = present.index[int((values != np.rint(values)).argmax())]
+        raise InputError(
+            f"column {field.name!r}, row {row} is {present[row]}, expected a whole number; use --kind {field.name}=numeric"
+        )
+    exact = values if values.dtype.kind != "f" else values.astype(np.int64)
+    distinct = np.unique(exact)
+    offset = int(distinct[0])
+    if int(distinct[-1]) - offset > cells.EXACT:
+        raise InputError(
+            f"column {field.name!r}: whole numbers spread over more than 2^53 do not fit float64; "
+            f"use --kind {field.name}=numeric to round them, or =categorical"
+        )
+    field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=cells.step_of(distinct), offset=offset)
+    return _ranged(field, (exact - offset).astype(np.float64))
+
+
+def _number_dtype(field: Field, present: pd.Series) -> str:
+    """Numbers that came as text or objects decode as numbers; others as they came."""
+    if types.is_numeric_dtype(present.dtype) and field.dtype != "category":
+        return field.dtype
+    values = _numbers(present)
+    if values.dtype.kind == "f":
+        return "float64"
+    if values.dtype == object:
+        return "object"
+    return "Int64" if field.absent else "int64"
+
+
+def _datetime(field: Field, present: pd.Series) -> Field:
+    seen = cells.instants(present)
+    if seen is None:
+        row = _first_without_instant(present)
+        raise InputError(
+            f"column {field.name!r}, row {row} is {str(present[row])!r}, expected dates all written alike, as in "
+            f"2024-12-31 or 2024-12-31 23:59:59; rewrite the column or use --kind {field.name}=categorical"
+        )
+    distinct = np.unique(seen.ticks)
+    step, offset = cells.step_of(distinct), int(distinct[0])
+    if (int(distinct[-1]) - offset) // step > cells.EXACT:
+        return replace(field, reason=f"{field.name}: more than 2^53 {seen.unit} between its dates; round them to a coarser unit")
+    dtype = str(present.dtype) if seen.pattern or types.is_datetime64_any_dtype(present.dtype) else f"datetime64[{seen.unit}]"
+    field = replace(field, kind="datetime", dtype=dtype, step=step, offset=offset, unit=seen.unit, pattern=seen.pattern)
+    return _ranged(field, ((seen.ticks - offset) // step).astype(np.float64))
+
+
+def _first_without_instant(present: pd.Series) -> int:
+    return next((row for row in present.index if cells.instants(present.loc[[row]]) is None), present.index[0])
+
+
+def _ranged(field: Field, values: np.ndarray) -> Field:
+    """With range and atoms: values with more than 2 % of the rows that also stand out from the others."""
+    distinct, counts = np.unique(values, return_counts=True)
+    standing_out = 10 * float(np.median(counts)) if field.step else 3
+    atom = (counts > 0.02 * (len(values) + field.absent)) & (counts >= standing_out)
+    most = sorted(np.flatnonzero(atom), key=lambda i: -counts[i])[:8]
+    atoms = tuple(sorted(float(distinct[i]) for i in most))
+    return replace(field, low=float(distinct[0]), high=float(distinct[-1]), atoms=atoms)
+
+
+def _boolean(field: Field, present: pd.Series) -> Field:
+    labels = _sorted_labels(present)
+    if len(labels) > 2:
+        raise InputError(
+            f"column {field.name!r} has {len(labels)} different values, expected two; use --kind {field.name}=categorical"
+        )
+    return replace(field, kind="boolean", labels=labels)
+
+
+def _categorical(field: Field, present: pd.Series) -> Field:
+    if isinstance(present.dtype, pd.CategoricalDtype):
+        used = present.cat.remove_unused_categories().cat.categories
+        return replace(field, kind="categorical", labels=tuple(map(cells.label, used)))
+    return replace(field, kind="categorical", labels=_sorted_labels(present), dtype=_label_dtype(field, present))
+
+
+def _ordinal(field: Field, present: pd.Series) -> Field:
+    if isinstance(present.dtype, pd.CategoricalDtype) and present.dtype.ordered:
+        return replace(field, kind="ordinal", labels=tuple(map(cells.label, present.cat.categories)))
+    values = cells.numbers(_plain(present))
+    if values is None:
+        raise InputError(
+            f"column {field.name!r}: its texts have no order, expected numbers or an ordered pandas Categorical; "
+            f"use --kind {field.name}=categorical"
+        )
+    labels = tuple(map(cells.label, np.unique(_finite(present, values))))
+    return replace(field, kind="ordinal", labels=labels, dtype=_number_dtype(field, _plain(present)))
+
+
+def _sorted_labels(present: pd.Series) -> tuple[Label, ...]:
+    return tuple(sorted({cells.label(v) for v in pd.factorize(present)[1]}, key=lambda v: (isinstance(v, str), v)))
+
+
+def _label_dtype(field: Field, present: pd.Series) -> str:
+    """Text for what is not plain data (labels are then its text)."""
+    distinct = pd.factorize(present)[1]
+    plain = types.infer_dtype(present) in _SCALARS and all(isinstance(v, Label | np.generic) for v in distinct)
+    return field.dtype if plain else "str"
+
+
+_ASKED: dict[str, Callable[[Field, pd.Series], Field]] = {
+    "numeric": _numeric,
+    "integer": _integer,
+    "boolean": _boolean,
+    "categorical": _categorical,
+    "ordinal": _ordinal,
+    "datetime": _datetime,
+}
