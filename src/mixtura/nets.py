@@ -9,16 +9,24 @@ from torch import Tensor, nn
 
 
 class MaskedLinear(nn.Linear):
-    """A linear layer whose weight is zero where ``mask`` (out, in) is False."""
+    """A linear layer whose weight is zero where ``mask`` (out, in) is False.
+
+    Masked weights start at zero and their gradient is masked, so training leaves them there and pays for the mask
+    once a step; outside training the mask is applied as well, whatever was loaded.
+    """
 
     mask: Tensor
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__(mask.shape[1], mask.shape[0])
         self.register_buffer("mask", mask.float(), persistent=False)
+        self.weight.data *= self.mask
+        self.weight.register_hook(lambda gradient: gradient * self.mask)
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         """(n, in) → (n, rows of out)."""
+        if self.training:
+            return nn.functional.linear(x, self.weight, self.bias)
         return nn.functional.linear(x, self.weight[rows] * self.mask[rows], self.bias[rows])
 
 
@@ -47,21 +55,18 @@ class MaskedNet(nn.Module):
             layers.append(MaskedLinear(seen[None, :] <= degree[:, None]))
             seen = degree
         self.layers = nn.ModuleList(layers)
-        self.head = MaskedLinear(seen[None, :] < outputs[:, None])
+        linked = before if len(before) * len(outputs) <= MOST_DIRECT else before[:0]
+        self.linked = len(linked) > 0
+        self.head = MaskedLinear(torch.cat([seen, linked])[None, :] < outputs[:, None])
+        self.head.weight.data[:, len(seen) :] = 0
         nn.init.zeros_(self.head.bias)
-        self.direct = None
-        if len(before) * len(outputs) <= MOST_DIRECT:
-            self.direct = MaskedLinear(before[None, :] < outputs[:, None])
-            nn.init.zeros_(self.direct.weight)
-            nn.init.zeros_(self.direct.bias)
 
     def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         """(n, inputs + context) → (n, the asked rows of the outputs)."""
         h = x
         for layer in self.layers:
             h = nn.functional.silu(layer(h))
-        out = self.head(h, rows)
-        return out if self.direct is None else out + self.direct(x, rows)
+        return self.head(torch.cat([h, x], 1) if self.linked else h, rows)
 
 
 def one_hot(codes: Tensor, cardinalities: Sequence[int]) -> Tensor:
@@ -83,3 +88,14 @@ def group_log_softmax(logits: Tensor, cardinalities: Sequence[int]) -> Tensor:
     if len(set(cardinalities)) == 1:
         return torch.log_softmax(logits.reshape(len(logits), len(cardinalities), -1), -1).reshape(logits.shape)
     return torch.cat([torch.log_softmax(group, -1) for group in logits.split(list(cardinalities), 1)], 1)
+
+
+def log_chosen(logits: Tensor, codes: Tensor, cardinalities: Sequence[int]) -> Tensor:
+    """(n, Σ cardinalities) logits and (n, S) codes → (n, S) log probabilities of the codes."""
+    if set(cardinalities) == {2}:
+        pair = logits.reshape(len(logits), -1, 2)
+        return nn.functional.logsigmoid((2 * codes - 1) * (pair[..., 1] - pair[..., 0]))
+    if not cardinalities:
+        return logits
+    groups = logits.split(list(cardinalities), 1)
+    return -torch.stack([nn.functional.cross_entropy(g, c, reduction="none") for g, c in zip(groups, codes.T, strict=True)], 1)

@@ -173,7 +173,7 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
     with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, _one_thread():
         table, schema = understand(data, options)
         out = Path(options.out) if options.out is not None else Path(scratch)
-        finished = _open(out, options, table, schema)
+        finished = _open(out, options, table, schema, str(data) if isinstance(data, str | Path) else None)
         if finished:
             yield Done(load(out, models=options.models))
             return
@@ -215,11 +215,12 @@ def understand(data: Any, options: Options) -> tuple[Table, Schema]:
     return table, guess(table.frame.drop(columns=helpers), kinds=dict(options.kinds), columns=options.columns)
 
 
-def _open(out: Path, options: Options, table: Table, schema: Schema) -> bool:
+def _open(out: Path, options: Options, table: Table, schema: Schema, source: str | None) -> bool:
     """Make or take up the folder; True if it holds a finished run of the same question."""
     config = {
         "format": store.FORMAT,
         "mixtura": _version(),
+        "source": source,
         "data": {"name": table.name, "fingerprint": table.fingerprint, "rows": len(table.frame), "rows_total": table.rows_total},
         "asked": options.asked(),
         "same_bits": {

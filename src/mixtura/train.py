@@ -228,6 +228,7 @@ class _Game:
         self.best = [p.detach().clone() for p in self.parameters]
         # validation draws its own noise, the same every time, so that scores differ by the model alone
         self.validation_seed = int(torch.randint(2**62, (), generator=rng))
+        model.train()
 
     def play(self, rows: Tensor, context: Tensor | None) -> tuple[float, float]:
         """One step: every phase that is due. Returns the mean loss and the learning rate."""
@@ -235,7 +236,6 @@ class _Game:
         state.step += 1
         rate = recipe.rate * state.factor * self._schedule()
         losses = []
-        self.model.train()
         for phase, optimiser in zip(self.phases, self.optimisers, strict=True):
             if state.step % phase.every:
                 continue
@@ -243,12 +243,14 @@ class _Game:
             loss = phase.loss(rows[pick], None if context is None else context[pick], self.rng)
             optimiser.zero_grad(set_to_none=True)
             loss.backward(inputs=list(phase.parameters))
-            norm = nn.utils.clip_grad_norm_(phase.parameters, recipe.clip)
-            self._check(phase.name, loss, norm)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
+            gradients = [p.grad for p in phase.parameters if p.grad is not None]
+            norm = float(nn.utils.get_total_norm(gradients))
             losses.append(float(loss.detach()))
+            self._check(phase.name, losses[-1], norm)
+            if norm > recipe.clip:
+                nn.utils.clip_grads_with_norm_(phase.parameters, recipe.clip, torch.tensor(norm))
+            optimiser.param_groups[0]["lr"] = rate
+            optimiser.step()
         if self.average is not None:
             self.average.update()
         return sum(losses) / max(len(losses), 1), rate
@@ -259,10 +261,10 @@ class _Game:
         left = (state.steps - state.step + 1) / (state.steps / 3) if state.steps else 1.0
         return warm * min(1.0, left)
 
-    def _check(self, phase: str, loss: Tensor, norm: Tensor) -> None:
-        if math.isfinite(float(loss.detach())) and math.isfinite(float(norm)):
+    def _check(self, phase: str, loss: float, norm: float) -> None:
+        if math.isfinite(loss) and math.isfinite(norm):
             return
-        what = "loss" if not math.isfinite(float(loss.detach())) else "gradient"
+        what = "gradient" if math.isfinite(loss) else "loss"
         raise FloatingPointError(
             f"{self.name}: the {what} of phase {phase!r} is not finite at step {self.state.step}; most likely a few rows lie "
             f"extremely far from the rest or the learning rate ({self.recipe.rate:g}) is too high: "
@@ -295,6 +297,7 @@ class _Game:
             self.best = [p.detach().clone() for p in self.parameters]
         if self.average is not None:
             self.average.swap()
+        self.model.train()
         if state.stale >= self.recipe.patience:
             state.stale, state.plateau, state.factor = 0, state.plateau + 1, state.factor * 0.3
             self._restore_best()

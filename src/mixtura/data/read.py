@@ -429,7 +429,7 @@ def write(frame: pd.DataFrame, path: str | Path) -> None:
     all of it or nothing: a reader never sees half a file. Raises InputError for another ending, a folder
     that is not there, or cells that the format cannot hold."""
     path = Path(path)
-    if path.suffix.lower() not in _WRITERS:
+    if path.suffix.lower() not in WRITERS:
         raise InputError(
             f"{path.name}: {path.suffix or 'a name without ending'} is not written here, expected {_ENDINGS}; name the file so"
         )
@@ -439,7 +439,7 @@ def write(frame: pd.DataFrame, path: str | Path) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with draft.open("wb") as file:
-            _WRITERS[path.suffix.lower()](frame, file)
+            WRITERS[path.suffix.lower()](frame, file)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
@@ -472,7 +472,7 @@ def _matrix(frame: pd.DataFrame) -> np.ndarray:
     return frame.to_numpy(dtype=np.float64, na_value=np.nan) if frame.isna().any(axis=None) else frame.to_numpy()
 
 
-_WRITERS: dict[str, Callable[[pd.DataFrame, IO[bytes]], Any]] = {
+WRITERS: dict[str, Callable[[pd.DataFrame, IO[bytes]], Any]] = {
     ".csv": lambda frame, file: frame.to_csv(file, index=False),
     ".tsv": lambda frame, file: frame.to_csv(file, index=False, sep="\t"),
     ".parquet": _write_parquet,

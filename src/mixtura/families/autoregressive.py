@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
-from mixtura.nets import MaskedNet, group_log_softmax, one_hot, starts
+from mixtura.nets import MaskedNet, group_log_softmax, log_chosen, one_hot, starts
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
@@ -111,15 +111,18 @@ class Autoregressive(Density, Conditional):
     def _terms(self, out: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
         """Nats of every code (n, S) and of every value with its base (n, C)."""
         logits, *mixture = out.split(self.sizes, 1)
-        first = starts(self.columns.cardinalities, out.device)
-        log_codes = group_log_softmax(logits, self.columns.cardinalities)
-        codes = log_codes.gather(1, parts.codes + first)
+        codes = log_chosen(logits, parts.codes, self.columns.cardinalities)
+        if not self.columns.continuous:
+            return codes, parts.base
         shape = (*parts.values.shape, self.config.components)
         weights, location, log_scale = (t.reshape(shape) for t in mixture)
         nats = torch.log_softmax(weights, -1) + log_logistic_mass(parts, location, log_scale.clamp(*LOG_SCALE))
         values = torch.logsumexp(nats, -1)
+        first = starts(self.columns.cardinalities, out.device)
         for s, v in self.columns.overlaps:
-            landed = nn.functional.softplus(log_codes[:, first[s]] + values[:, v] - codes[:, s])
+            # log P(0) − log P(atom): the normaliser of the logits cancels
+            ratio = logits[:, first[s]] - logits.gather(1, parts.codes[:, [s]] + first[s]).squeeze(1)
+            landed = nn.functional.softplus(ratio + values[:, v])
             codes = codes + nn.functional.pad((parts.overlap[:, v] * landed).unsqueeze(1), (s, codes.shape[1] - s - 1))
         return codes, torch.where(parts.present, values, 0.0) + parts.base
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Density, InputError, LowerBound, Model, Phase, Space
-from mixtura.nets import MaskedNet, group_log_softmax, one_hot, starts
+from mixtura.nets import MaskedNet, log_chosen, one_hot, starts
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts
 
@@ -91,8 +91,7 @@ class _FlowBase(Model):
         given = self._given(parts.codes, context)
         nats = self.flow(given).log_prob(values.float()).to(log_ratio)
         if self.codes is not None:
-            logits = group_log_softmax(self.codes(given), self.columns.cardinalities)
-            nats = nats + logits.gather(1, parts.codes + starts(self.columns.cardinalities, logits.device)).sum(1).to(log_ratio)
+            nats = nats + log_chosen(self.codes(given), parts.codes, self.columns.cardinalities).sum(1).to(log_ratio)
         return nats + log_ratio
 
     def _given(self, codes: Tensor, context: Tensor | None) -> Tensor | None:
@@ -118,6 +117,9 @@ class _FlowBase(Model):
 
 class Flow(_FlowBase, Density):
     """Exact density of plain numbers and levels."""
+
+    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return -self._estimate(self.columns.unpack(rows), context, None).mean()
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._estimate(self.columns.split(x), context, None)

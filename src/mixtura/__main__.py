@@ -1,0 +1,5 @@
+"""``python -m mixtura``."""
+
+from mixtura.cli import main
+
+main()
