@@ -15,10 +15,13 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
+from typing import cast
 
 import torch
 import zuko
+
 from mixtura.contracts import Model, Space
 from mixtura.families import autoregressive, flow
 from mixtura.rng import generator
@@ -40,13 +43,28 @@ def our_training(build: Callable[[], Model], x: torch.Tensor) -> Model:
     return model
 
 
-def peer_training(net: torch.nn.Module, nats: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> None:
+def peer_training(net: Peer, x: torch.Tensor) -> None:
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, fused=True)
     for _ in range(STEPS):
-        loss = -nats(x[torch.randint(len(x), (BATCH,))]).mean()
+        loss = -net.log_prob(x[torch.randint(len(x), (BATCH,))]).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
+
+
+class ZukoFlow(torch.nn.Module):
+    """zuko's masked autoregressive flow."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__()
+        self.flow = zuko.flows.MAF(columns, transforms=4, hidden_features=(128, 128))
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        return self.flow().log_prob(x)
+
+    @torch.no_grad()
+    def sample(self, n: int) -> torch.Tensor:
+        return self.flow().sample((n,))
 
 
 class ZukoMade(torch.nn.Module):
@@ -54,34 +72,35 @@ class ZukoMade(torch.nn.Module):
 
     def __init__(self, columns: int) -> None:
         super().__init__()
-        order = torch.arange(columns)
-        self.net = zuko.nn.MaskedMLP(order[:, None] > order, hidden_features=(256, 256), activation=torch.nn.SiLU)
+        self.columns, order = columns, torch.arange(columns)
+        before = cast(torch.BoolTensor, order[:, None] > order)
+        self.net = zuko.nn.MaskedMLP(before, hidden_features=(256, 256), activation=torch.nn.SiLU)
 
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         return -torch.nn.functional.binary_cross_entropy_with_logits(self.net(x), x, reduction="none").sum(1)
 
     @torch.no_grad()
     def sample(self, n: int) -> torch.Tensor:
-        x = torch.zeros(n, self.net[0].in_features)
-        for j in range(x.shape[1]):
+        x = torch.zeros(n, self.columns)
+        for j in range(self.columns):
             x[:, j] = torch.bernoulli(torch.sigmoid(self.net(x)[:, j]))
         return x
 
 
-def compare(name: str, build: Callable[[], Model], x: torch.Tensor, peer: Callable[[], torch.nn.Module], rounds: int) -> None:
+Peer = ZukoFlow | ZukoMade
+
+
+def compare(name: str, build: Callable[[], Model], x: torch.Tensor, peer: Callable[[], Peer], rounds: int) -> None:
     standard = ((x - x.mean(0)) / x.std(0)).float() if name == "flow" else x.float()
     ours, theirs, our_draws, their_draws = [], [], [], []
     seconds(lambda: our_training(build, x[:500]))  # both wait for torch's own lazy imports once
     for _ in range(rounds):
         ours.append(seconds(lambda: our_training(build, x)))
         net = peer()
-        nats = (lambda rows, net=net: net().log_prob(rows)) if name == "flow" else net.log_prob
-        theirs.append(seconds(lambda net=net, nats=nats: peer_training(net, nats, standard)))
+        theirs.append(seconds(lambda net=net: peer_training(net, standard)))
         model = our_training(build, x)
         our_draws.append(seconds(lambda model=model: model.sample(DRAWN, rng=generator(0))))
-        draw = (lambda net=net: net().sample((DRAWN,))) if name == "flow" else (lambda net=net: net.sample(DRAWN))
-        with torch.no_grad():
-            their_draws.append(seconds(draw))
+        their_draws.append(seconds(lambda net=net: net.sample(DRAWN)))
     for what, count, mine, peers in (("steps", STEPS, ours, theirs), ("samples", DRAWN, our_draws, their_draws)):
         ratio = median(p / m for p, m in zip(peers, mine, strict=True))
         print(f"{name:6} {what:8} {count / median(mine):10.0f} /s   zuko {count / median(peers):10.0f} /s   ratio {ratio:.2f}")
@@ -95,15 +114,12 @@ def main() -> None:
     numbers = 100 + 3 * torch.randn(ROWS, 6, generator=generator(0), dtype=torch.float64).cumsum(1)
     bits = (torch.rand(ROWS, 16, generator=generator(1)) < 0.3).double()
     settings = flow.Config(transforms=4, hidden=(128, 128))
-    compare(
-        "flow",
-        lambda: flow.build(Space.continuous(6), config=settings, rng=generator(0)),
-        numbers,
-        lambda: zuko.flows.MAF(6, transforms=4, hidden_features=(128, 128)),
-        rounds,
+    our_flow = partial(flow.build, Space.continuous(6), config=settings)
+    compare("flow", lambda: our_flow(rng=generator(0)), numbers, lambda: ZukoFlow(6), rounds)
+    our_made = partial(
+        autoregressive.build, Space.levels(16, levels=2), config=autoregressive.Config(hidden=(256, 256), orderings=1)
     )
-    one = autoregressive.Config(hidden=(256, 256), orderings=1)
-    compare("MADE", lambda: autoregressive.build(Space.levels(16, levels=2), config=one, rng=generator(0)), bits, lambda: ZukoMade(16), rounds)
+    compare("MADE", lambda: our_made(rng=generator(0)), bits, lambda: ZukoMade(16), rounds)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def _two_columns() -> pd.DataFrame:
 
 
 def _one_column() -> pd.DataFrame:
-    return pd.read_parquet(HOME / "tables" / "california_housing.parquet")[["median_income"]]
+    return pd.read_parquet(HOME / "tables" / "california_housing.parquet", columns=["median_income"])
 
 
 def _table(name: str) -> Callable[[], pd.DataFrame]:

@@ -213,7 +213,8 @@ class Model(nn.Module, ABC):
         if bad.any():
             row, column = (int(i) for i in bad.nonzero()[0])
             raise FloatingPointError(
-                f"{type(self).__name__} sampled {float(flat[row, column])} at row {row}, column {column}: its training went wrong; fit it again with a lower learning rate"
+                f"{type(self).__name__} sampled {float(flat[row, column])} at row {row}, column {column}: "
+                "its training went wrong; fit it again with a lower learning rate"
             )
         return x
 

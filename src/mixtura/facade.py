@@ -63,24 +63,26 @@ class Facade:
         odd = self.schema.space.outside(torch.where(known, x, self.schema.space.clamp(torch.zeros_like(x))))
         if bool(odd.any()):
             raise InputError(
-                f"data: row {int(odd.nonzero()[0])} holds a category or a value outside what the run has seen; it cannot be conditioned on, drop or blank it"
+                f"data: row {int(odd.nonzero()[0])} holds a category or a value outside what the run has seen; "
+                "it cannot be conditioned on, drop or blank it"
             )
         rng = generator(seed, "impute")
         filled = mixture.condition(self.model, x, known, draws=draws, proposal=self._proposal, rng=rng)
         if bool((filled.ess < LEAST_ESS).any()):
             row = int((filled.ess < LEAST_ESS).nonzero()[0])
             raise InputError(
-                f"{self.name}: row {row} is too unlike its proposals to be filled (effective sample size {float(filled.ess[row]):.1f}); "
-                "use --model with gaussian_mixture, kde or marginals"
+                f"{self.name}: row {row} is too unlike its proposals to be filled "
+                f"(effective sample size {float(filled.ess[row]):.1f}); use --model with gaussian_mixture, kde or marginals"
             )
         values = filled.values
         out = [self.schema.decode(values[d], like=frame) for d in range(draws)]
         if draws == 1:
             return out[0]
-        return pd.concat([f.assign(draw=d)[["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
+        return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
 
 
 def as_frame(data: Any) -> pd.DataFrame:
+    """A frame as it is, anything else as :func:`mixtura.data.read.read` reads it (with its InputErrors)."""
     return data if isinstance(data, pd.DataFrame) else read(data).frame
 
 
@@ -136,9 +138,17 @@ class Study:
 def ranked(scores: Sequence[Score]) -> list[Score]:
     """Exact densities by nats, then bounds by nats, then the rest: kinds are never ranked among one another."""
     order = {"exact": 0, "bound": 1, None: 2}
-    return sorted(
-        scores, key=lambda s: (order[s.kind], -(s.nats if s.nats is not None and not math.isnan(s.nats) else -math.inf), s.name)
-    )
+    worst = lambda nats: math.inf if nats is None or math.isnan(nats) else -nats  # noqa: E731
+    return sorted(scores, key=lambda s: (order[s.kind], worst(s.nats), s.name))
+
+
+def assemble(
+    schema: Schema, scores: list[Score], verdict: Verdict, models: Mapping[str, Model], blend: Model, folder: Path
+) -> Study:
+    """A :class:`Study` of fitted models and their blend; the first of them that conditions well proposes for the others."""
+    proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
+    facades = {name: Facade(name, model, schema, proposal) for name, model in models.items()}
+    return Study(schema, scores, verdict, facades, {"nats": Facade("blend", blend, schema, proposal)}, folder)
 
 
 def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | None = None) -> Study:
@@ -162,30 +172,30 @@ def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | No
         if isinstance(error, InputError):
             raise
         raise InputError(f"{out}: the run folder is damaged ({type(error).__name__}: {error}); run again with --fresh") from error
-    proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := loaded.get(n), Conditional)), None)
-    facades = {name: Facade(name, model, schema, proposal) for name, model in loaded.items()}
-    return Study(schema, scores, verdict, facades, {"nats": Facade("blend", blend, schema, proposal)}, out)
+    return assemble(schema, scores, verdict, loaded, blend, out)
 
 
 def card(study: Study, table: Table, splits: plan.Splits) -> str:
+    """The model card of a run, as Markdown: its sentence, how it was measured, the leaderboard."""
     v = study.verdict
     lines = [
         f"# {table.name}: a mixtura run", "", f"**{v.sentence}**", "",
         f"Objective: {v.objective}, measured on {v.rows:,} rows that chose nothing (split {splits.rule}). "
-        f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} nats. Weights are optimal to {v.gap:.1e} nats on the select rows.", "",
+        f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} nats. "
+        f"Weights are optimal to {v.gap:.1e} nats on the select rows.", "",
         "| model | nats (exact) | nats (bound) | memorisation (½ = none) | training, s |", "|---|---|---|---|---|",
     ]  # fmt: skip
     for s in ranked(study.scores):
         if s.status in ("skipped", "failed"):
             lines.append(f"| {s.name} | {s.status}: {s.reason} | | | |")
             continue
-        nats = _pm(s.nats, s.nats_error)
-        lines.append(
-            f"| {s.name} | {nats if s.kind == 'exact' else ''} | {nats if s.kind == 'bound' else ''} | {_pm(s.memorisation, s.memorisation_error)} "
-            f"| {'' if s.seconds is None else f'{s.seconds:.1f}'} |"
-        )
-    lines += ["", f"{splits.duplicates:,} of the {v.rows:,} report rows equal a training row in every column.", "",
-              "Use: `mixtura sample`, `mixtura score`, `mixtura impute` on this folder, or `mixtura.load(folder)` in Python."]  # fmt: skip
+        nats, copied = _pm(s.nats, s.nats_error), _pm(s.memorisation, s.memorisation_error)
+        exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
+        lines.append(f"| {s.name} | {exact} | {bound} | {copied} | {'' if s.seconds is None else f'{s.seconds:.1f}'} |")
+    lines += [
+        "", f"{splits.duplicates:,} of the {v.rows:,} report rows equal a training row in every column.", "",
+        "Use: `mixtura sample`, `mixtura score`, `mixtura impute` on this folder, or `mixtura.load(folder)` in Python.",
+    ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

@@ -132,7 +132,8 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[[Space], M
     if family is None:
         if name not in own:
             raise InputError(
-                f"{name}: this run used a model of your own ({config.get('class')}); pass it as models={{{name!r}: {config.get('class')}}}"
+                f"{name}: this run used a model of your own ({config.get('class')}); "
+                f"pass it as models={{{name!r}: {config.get('class')}}}"
             )
         model = own[name](space)
     elif family in TABLE:
@@ -148,7 +149,8 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[[Space], M
         )
     else:
         raise InputError(
-            f"{folder}/config.json: no family {family!r} here, there are {', '.join(TABLE)}; the folder was written by another version"
+            f"{folder}/config.json: no family {family!r} here, there are {', '.join(TABLE)}; "
+            "the folder was written by another version"
         )
     _take_state(model, read_tensors(folder / "model.safetensors"), folder)
     return model.eval()
@@ -159,7 +161,8 @@ def _take_state(model: Model, state: dict[str, Tensor], folder: Path) -> None:
     if set(state) != set(expected):
         odd = sorted(set(state) ^ set(expected))[0]
         raise InputError(
-            f"{folder}/model.safetensors: {odd!r} is {'unexpected' if odd in state else 'missing'}; it is not of the model in config.json, run again with --fresh"
+            f"{folder}/model.safetensors: {odd!r} is {'unexpected' if odd in state else 'missing'}; "
+            "it is not of the model in config.json, run again with --fresh"
         )
     parameters = dict(model.named_parameters())
     for key, tensor in state.items():
@@ -171,7 +174,8 @@ def _take_state(model: Model, state: dict[str, Tensor], folder: Path) -> None:
         )
         if tensor.dtype != expected[key].dtype or not alike or (tensor.is_floating_point() and torch.isnan(tensor).any()):
             raise InputError(
-                f"{folder}/model.safetensors: {key!r} is {tensor.dtype} {tuple(tensor.shape)}, which does not fit the configuration; run again with --fresh"
+                f"{folder}/model.safetensors: {key!r} is {tensor.dtype} {tuple(tensor.shape)}, "
+                "which does not fit the configuration; run again with --fresh"
             )
     for key, tensor in state.items():
         if key in parameters:

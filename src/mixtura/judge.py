@@ -14,7 +14,6 @@ from torch import Tensor
 from mixtura.contracts import Density, LowerBound, Model
 from mixtura.metrics.likelihood import Estimate
 from mixtura.metrics.neighbours import memorisation
-from mixtura.nets import one_hot
 from mixtura.transforms import Columns
 
 #: independent repetitions of a sampled bound, and draws in each
@@ -96,7 +95,7 @@ def memorised(samples: Tensor, train: Tensor, unseen: Tensor, columns: Columns, 
 
 def _features(x: Tensor, columns: Columns) -> Tensor:
     parts = columns.split(columns.space.clamp(x))
-    return torch.cat([parts.values, one_hot(parts.codes, columns.cardinalities).double() / math.sqrt(2)], 1)
+    return torch.cat([parts.values, columns.indicators(parts.codes).double() / math.sqrt(2)], 1)
 
 
 def sampling_cost(model: Model, *, rows: int = 500, repeats: int = 3, rng: torch.Generator) -> tuple[float, float]:

@@ -23,15 +23,17 @@ class MaskedLinear(nn.Linear):
         self.weight.data *= self.mask
         self.weight.register_hook(lambda gradient: gradient * self.mask)
 
-    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """(n, in) → (n, rows of out)."""
-        if self.training:
-            return nn.functional.linear(x, self.weight, self.bias)
-        return nn.functional.linear(x, self.weight[rows] * self.mask[rows], self.bias[rows])
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in) → (n, out)."""
+        return nn.functional.linear(x, self.weight if self.training else self.weight * self.mask, self.bias)
+
+    def part(self, x: Tensor, rows: slice, columns: slice = slice(None), *, bias: bool = True) -> Tensor:
+        """Some rows of the output, from some columns of the weight."""
+        return nn.functional.linear(x, self.weight[rows, columns] * self.mask[rows, columns], self.bias[rows] if bias else None)
 
 
 #: weights of direct connections a net may have
-MOST_DIRECT = 500_000
+MOST_DIRECT = 1_000_000
 
 
 class MaskedNet(nn.Module):
@@ -49,10 +51,12 @@ class MaskedNet(nn.Module):
         before = torch.cat([inputs, torch.full((context,), -1)])
         lowest = -1 if context else 0
         layers: list[MaskedLinear] = []
+        degrees: list[Tensor] = []
         seen = before
         for width in hidden:
             degree = torch.linspace(lowest, max(last - 1, lowest), width).round().long()
             layers.append(MaskedLinear(seen[None, :] <= degree[:, None]))
+            degrees.append(degree)
             seen = degree
         self.layers = nn.ModuleList(layers)
         linked = before if len(before) * len(outputs) <= MOST_DIRECT else before[:0]
@@ -60,42 +64,101 @@ class MaskedNet(nn.Module):
         self.head = MaskedLinear(torch.cat([seen, linked])[None, :] < outputs[:, None])
         self.head.weight.data[:, len(seen) :] = 0
         nn.init.zeros_(self.head.bias)
+        # degrees ascend, so the units that a position can see are the first so many of each layer
+        positions = torch.arange(last + 1)
+        self.ready = [torch.searchsorted(d, positions).tolist() for d in degrees]
 
-    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """(n, inputs + context) → (n, the asked rows of the outputs)."""
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs + context) → (n, outputs)."""
         h = x
         for layer in self.layers:
             h = nn.functional.silu(layer(h))
-        return self.head(torch.cat([h, x], 1) if self.linked else h, rows)
+        return self.head(torch.cat([h, x], 1) if self.linked else h)
 
 
-def one_hot(codes: Tensor, cardinalities: Sequence[int]) -> Tensor:
-    """(n, S) codes → (n, Σ cardinalities) float32 indicators, one group a code."""
-    out = torch.zeros(len(codes), sum(cardinalities), device=codes.device)
-    return out.scatter_(1, codes + starts(cardinalities, codes.device), 1.0) if cardinalities else out
+class Walk:
+    """A pass through a :class:`MaskedNet` one position after the other, for sampling: a hidden unit is computed once,
+    when all the inputs it sees are there, so that all positions together cost about one forward pass."""
+
+    def __init__(self, net: MaskedNet, x: Tensor) -> None:
+        self.net, self.x = net, x
+        self.hidden = [x.new_zeros(len(x), layer.out_features) for layer in net.layers]
+        self.done = [0] * len(self.hidden)
+
+    @torch.no_grad()
+    def outputs(self, position: int, rows: Sequence[slice]) -> list[Tensor]:
+        """Some rows of the outputs at ``position``; x (n, inputs + context) must hold all inputs below it."""
+        source = self.x
+        for i, layer in enumerate(self.net.layers):
+            new = slice(self.done[i], self.net.ready[i][position])
+            if new.start < new.stop:
+                self.hidden[i][:, new] = nn.functional.silu(layer.part(source, new))
+                self.done[i] = new.stop
+            source = self.hidden[i]
+        width = source.shape[1]
+        head = self.net.head
+        out = []
+        for r in rows:
+            nats = head.part(source, r, slice(0, width))
+            out.append(nats + head.part(self.x, r, slice(width, None), bias=False) if self.net.linked else nats)
+        return out
 
 
-def starts(cardinalities: Sequence[int], device: torch.device) -> Tensor:
-    """(S,) where each group of indicators begins."""
-    sizes = torch.tensor(cardinalities, dtype=torch.int64, device=device)
-    return sizes.cumsum(0) - sizes
+class CodeLayout(nn.Module):
+    """How codes enter and leave a network: a code of two levels is one number (0 or 1 in, a log-odds out), any other
+    is a group of indicators in and of logits out."""
 
+    columns: Tensor
+    single: Tensor
 
-def group_log_softmax(logits: Tensor, cardinalities: Sequence[int]) -> Tensor:
-    """(n, Σ cardinalities) → the same, normalised inside each group."""
-    if not cardinalities:
-        return logits
-    if len(set(cardinalities)) == 1:
-        return torch.log_softmax(logits.reshape(len(logits), len(cardinalities), -1), -1).reshape(logits.shape)
-    return torch.cat([torch.log_softmax(group, -1) for group in logits.split(list(cardinalities), 1)], 1)
+    def __init__(self, cardinalities: Sequence[int]) -> None:
+        super().__init__()
+        self.cardinalities = tuple(cardinalities)
+        self.widths = [1 if k == 2 else k for k in cardinalities]
+        ends = torch.tensor(self.widths, dtype=torch.int64).cumsum(0)
+        #: the slice of each code
+        self.blocks = [slice(int(end) - width, int(end)) for end, width in zip(ends, self.widths, strict=True)]
+        single = torch.tensor([w == 1 for w in self.widths], dtype=torch.bool)
+        self.register_buffer("single", single, persistent=False)
+        # the column of level 0, as if two-level codes had one
+        self.register_buffer("columns", ends - torch.tensor(self.widths, dtype=torch.int64) - single.long(), persistent=False)
+        self.binary = set(cardinalities) == {2}
 
+    @property
+    def width(self) -> int:
+        """Numbers in, and out."""
+        return sum(self.widths)
 
-def log_chosen(logits: Tensor, codes: Tensor, cardinalities: Sequence[int]) -> Tensor:
-    """(n, Σ cardinalities) logits and (n, S) codes → (n, S) log probabilities of the codes."""
-    if set(cardinalities) == {2}:
-        pair = logits.reshape(len(logits), -1, 2)
-        return nn.functional.logsigmoid((2 * codes - 1) * (pair[..., 1] - pair[..., 0]))
-    if not cardinalities:
-        return logits
-    groups = logits.split(list(cardinalities), 1)
-    return -torch.stack([nn.functional.cross_entropy(g, c, reduction="none") for g, c in zip(groups, codes.T, strict=True)], 1)
+    def positions(self, position: Tensor) -> Tensor:
+        """(S,) a number for each code → (width,)."""
+        return position.repeat_interleave(torch.tensor(self.widths, dtype=torch.int64))
+
+    def inputs(self, codes: Tensor) -> Tensor:
+        """(n, S) → (n, width) float32."""
+        if self.binary:
+            return codes.float()
+        if not self.widths:
+            return torch.zeros(len(codes), 0, device=codes.device)
+        out = torch.zeros(len(codes), self.width + 1, device=codes.device)
+        # level 0 of a two-level code has no column: its 1 goes to a spare one
+        at = torch.where(self.single & (codes == 0), self.width, codes + self.columns)
+        return out.scatter_(1, at, 1.0)[:, : self.width]
+
+    def input(self, s: int, codes: Tensor) -> Tensor:
+        """(n,) codes of slot s alone → (n, w) float32."""
+        if self.widths[s] == 1:
+            return codes.float().unsqueeze(1)
+        return nn.functional.one_hot(codes, self.widths[s]).float()
+
+    def logits(self, block: Tensor) -> Tensor:
+        """The (n, w) outputs of one code → (n, k) logits."""
+        return nn.functional.pad(block, (1, 0)) if block.shape[1] == 1 else block
+
+    def log_chosen(self, out: Tensor, codes: Tensor) -> Tensor:
+        """(n, width) outputs → (n, S) log probabilities of the codes."""
+        if self.binary:
+            return -nn.functional.binary_cross_entropy_with_logits(out, codes.to(out), reduction="none")
+        if not self.widths:
+            return out
+        groups = (self.logits(out[:, block]) for block in self.blocks)
+        return -torch.stack([nn.functional.cross_entropy(g, c, reduction="none") for g, c in zip(groups, codes.T, strict=True)], 1)

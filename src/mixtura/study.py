@@ -11,31 +11,34 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from mixtura import folder as store
 from mixtura import judge, mixture, plan, train
-from mixtura.contracts import ClosedForm, Conditional, InputError, LowerBound, Model, Space, density_kind
+from mixtura.contracts import ClosedForm, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data.read import Table, read, write
-from mixtura.data.schema import Schema, guess
-from mixtura.facade import Facade, Study, Verdict, as_frame, card, load
-from mixtura.families import TABLE
+from mixtura.data.schema import Kind, Schema, guess
+from mixtura.facade import Study, Verdict, as_frame, assemble, card, load
+from mixtura.families import TABLE, Family
 from mixtura.judge import Score
-from mixtura.metrics.likelihood import gain, mean_nats
+from mixtura.metrics.likelihood import Estimate, gain, mean_nats
 from mixtura.rng import child_seed, generator, seeded
 from mixtura.select.simplex import Weights, stack
 from mixtura.transforms import Columns
 
-#: the seed of the rows written to the folder
+#: rows of the verdict's choice that are written to the folder
 EXAMPLE_ROWS = 1_000
 #: of the budget: what the end of a run takes (memorisation, costs, files), and what scoring a model is thought to take
 #: before it has been measured
@@ -141,15 +144,14 @@ class Options:
 
     def asked(self) -> dict[str, Any]:
         """What decides the result, as plain data: two runs that agree in it are the same run."""
+        families = None if self.families is None else list(self.families)
+        columns = None if self.columns is None else list(self.columns)
+        samples = {name: read(source).fingerprint for name, source in self.samples.items()}
         return {
-            "budget": self.planned_seconds, "steps": self.steps, "families": None if self.families is None else list(self.families), "seed": self.seed,
-            "split": self.split, "group": self.group, "time": self.time, "columns": None if self.columns is None else list(self.columns),
-            "kinds": dict(self.kinds), "models": sorted(self.models), "samples": {k: _fingerprint(v) for k, v in self.samples.items()},
+            "budget": self.planned_seconds, "steps": self.steps, "families": families, "seed": self.seed,
+            "split": self.split, "group": self.group, "time": self.time, "columns": columns,
+            "kinds": dict(self.kinds), "models": sorted(self.models), "samples": samples,
         }  # fmt: skip
-
-
-def _fingerprint(source: Any) -> str:
-    return read(source).fingerprint
 
 
 # ------------------------------------------------------------------------------------------------------ the job
@@ -173,8 +175,7 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
     with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, _one_thread():
         table, schema = understand(data, options)
         out = Path(options.out) if options.out is not None else Path(scratch)
-        finished = _open(out, options, table, schema, str(data) if isinstance(data, str | Path) else None)
-        if finished:
+        if _open(out, options, table, schema, str(data) if isinstance(data, str | Path) else None):
             yield Done(load(out, models=options.models))
             return
         job = _Job(out, options, table, schema, began)
@@ -212,22 +213,20 @@ def understand(data: Any, options: Options) -> tuple[Table, Schema]:
     for flag, name in (("--split", options.split), ("--group", options.group), ("--time", options.time)):
         if name is not None and name not in table.frame.columns:
             raise InputError(f"{flag}: no column {name!r} in the data; there are {', '.join(map(str, table.frame.columns[:12]))}")
-    return table, guess(table.frame.drop(columns=helpers), kinds=dict(options.kinds), columns=options.columns)
+    kinds = cast(Mapping[str, Kind], options.kinds)  # guess refuses what is no kind
+    return table, guess(table.frame.drop(columns=helpers), kinds=kinds, columns=options.columns)
 
 
 def _open(out: Path, options: Options, table: Table, schema: Schema, source: str | None) -> bool:
     """Make or take up the folder; True if it holds a finished run of the same question."""
+    device = str(train.choose_device(options.device))
     config = {
         "format": store.FORMAT,
         "mixtura": _version(),
         "source": source,
         "data": {"name": table.name, "fingerprint": table.fingerprint, "rows": len(table.frame), "rows_total": table.rows_total},
         "asked": options.asked(),
-        "same_bits": {
-            "torch": torch.__version__,
-            "threads": torch.get_num_threads(),
-            "device": str(train.choose_device(options.device)),
-        },
+        "same_bits": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device},
     }
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, expected a folder to write the run to; give another --out")
@@ -250,11 +249,9 @@ def _open(out: Path, options: Options, table: Table, schema: Schema, source: str
 
 
 def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
     try:
-        return version("mixtura")
-    except PackageNotFoundError:
+        return metadata.version("mixtura")
+    except metadata.PackageNotFoundError:
         return "unreleased"
 
 
@@ -275,34 +272,24 @@ class _Job:
         self.out, self.options, self.table, self.schema = out, options, table, schema
         self.device = train.choose_device(options.device)
         self.x = schema.encode(table.frame, name=table.name)
-        column = lambda name: None if name is None else table.frame[name]  # noqa: E731
-        self.splits = plan.make_splits(
-            self.x, seed=options.seed, groups=column(options.group), times=column(options.time), given=column(options.split)
-        )
+        groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
+        self.splits = plan.make_splits(self.x, seed=options.seed, groups=groups, times=times, given=given)
         self.candidates = self._candidates()
         state = store.read_json(out / "state.json") if (out / "state.json").exists() else {}
         self.units: dict[str, dict[str, Any]] = state.get("units", {})
-        self.failures: dict[str, dict[str, str]] = state.get("failures", {})
+        self.failures: dict[str, dict[str, Any]] = state.get("failures", {})
         self.earlier = float(state.get("elapsed", 0.0))
-        self.began = began
-        self.saved = time.monotonic()
+        self.began, self.saved = began, time.monotonic()
         self.history: list[dict[str, Any]] = []
 
-    def _candidates(self) -> list[_Candidate]:
-        names = plan.choose_families(self.options.families, list(TABLE))
-        space = self.schema.space
-        candidates = []
-        for name in names:
-            row = TABLE[name]
-            build = lambda _, n, rng, row=row: row.build(
-                space, config=row.suggest(space, n, self.options.planned_seconds), rng=rng
-            )  # noqa: E731
-            candidates.append(_Candidate(name, build, name, row.recipe))
-        for name, own in self.options.models.items():
-            candidates.append(_Candidate(name, lambda space, n, rng, own=own: _build_own(own, space, rng), None, {}))
-        return candidates
+    def _column(self, name: str | None) -> pd.Series | None:
+        return None if name is None else cast(pd.Series, self.table.frame[name])
 
-    # ------------------------------------------------------------------------------------------------- time
+    def _candidates(self) -> list[_Candidate]:
+        seconds = self.options.planned_seconds
+        rows = [TABLE[name] for name in plan.choose_families(self.options.families, list(TABLE))]
+        families = [_Candidate(row.name, partial(_build_family, row, seconds), row.name, row.recipe) for row in rows]
+        return families + [_Candidate(name, partial(_build_own, own), None, {}) for name, own in self.options.models.items()]
 
     @property
     def elapsed(self) -> float:
@@ -327,39 +314,23 @@ class _Job:
         todo = folds + 1 - sum("stop_at" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
         return max(0.2, left / (len(coming) - 1 + todo / (folds + 1)) / (folds + 1))
 
-    # ------------------------------------------------------------------------------------------------- records
-
     def planned(self) -> Planned:
         """What was understood and what will be done."""
         s, budget = self.splits, self.options.seconds
+        sizes = {"fit": len(s.fit), "select": len(s.select), "report": len(s.report)}
         return Planned(
-            name=self.table.name,
-            rows=len(self.x),
-            rows_total=self.table.rows_total,
-            columns=self.schema.describe(),
-            splits={
-                "fit": len(s.fit),
-                "select": len(s.select),
-                "report": len(s.report),
-                "rule": s.rule,
-                "folds": s.folds,
-                "duplicates": s.duplicates,
-            },
-            families=[c.name for c in self.candidates],
-            budget=budget,
-            steps=self.options.steps,
-            seed=self.options.seed,
+            name=self.table.name, rows=len(self.x), rows_total=self.table.rows_total, columns=self.schema.describe(),
+            splits=sizes | {"rule": s.rule, "folds": s.folds, "duplicates": s.duplicates}, resumed=self.earlier,
+            families=[c.name for c in self.candidates], budget=budget, steps=self.options.steps, seed=self.options.seed,
             folder=None if self.options.out is None else str(self.out),
             estimate=budget if budget is not None else self._estimate(),
-            resumed=self.earlier,
-        )
+        )  # fmt: skip
 
     def _estimate(self) -> float | None:
         """Seconds a run by steps will take, from timing a few steps of every model on a few rows."""
         if self.options.steps is None:
             return None
-        total = 0.0
-        rows = self.x[self.splits.fit[:2_000]]
+        total, rows = 0.0, self.x[self.splits.fit[:2_000]]
         for candidate in self.candidates:
             began = time.monotonic()
             try:
@@ -368,9 +339,8 @@ class _Job:
                     model.fit_closed(rows, None, generator(0))
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
-                    for _ in train.fit(
-                        model, rows, train.Recipe(**({**candidate.recipe, "steps": 5})), rng=generator(0), device=self.device
-                    ):
+                    recipe = train.Recipe(**{**candidate.recipe, "steps": 5})
+                    for _ in train.fit(model, rows, recipe, rng=generator(0), device=self.device):
                         pass
                     total += (time.monotonic() - began) / 5 * self.options.steps
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
@@ -391,9 +361,8 @@ class _Job:
                 self._fail(name, "skipped", str(error))
             except Exception as error:  # noqa: BLE001  one family must not take the others down; its reason is in the table
                 store.write(self.out / "work" / f"{name}.error.txt", traceback.format_exc())
-                self._fail(
-                    name, "failed", f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
-                )
+                message = str(error).splitlines()[0] if str(error) else "no message"
+                self._fail(name, "failed", f"{type(error).__name__}: {message}")
             if name in self.failures:
                 yield Judged(name, self.failures[name]["status"], self.failures[name]["reason"], None)
             else:
@@ -429,21 +398,16 @@ class _Job:
                 position = torch.cat([p["position"] for p in pieces])
                 tensors["select"] = torch.cat([p["nats"] for p in pieces])[position.argsort()]
             else:
-                tensors["select"], _ = judge.log_probs(
-                    model, self.x[splits.select], rng=generator(self.options.seed, name, "select")
-                )
+                rng = generator(self.options.seed, name, "select")
+                tensors["select"], _ = judge.log_probs(model, self.x[splits.select], rng=rng)
         self.units[f"{name}/all"]["scoring"] = time.monotonic() - began
         config = getattr(model, "config", None)
-        store.save_model(
-            self.out / "models" / name,
-            model,
-            candidate.family,
-            config.model_dump(mode="json") if candidate.family and config else None,
-        )
+        settings = config.model_dump(mode="json") if candidate.family and config else None
+        store.save_model(self.out / "models" / name, model, candidate.family, settings)
         store.write_tensors(self._nats_path(name), tensors or {"none": torch.zeros(1)})
         self._save_state()
 
-    def _fit(self, candidate: _Candidate, unit: str, x: Tensor, done_before: float) -> Iterator[Record]:
+    def _fit(self, candidate: _Candidate, unit: str, x: Tensor, done_before: float) -> Generator[Record, None, Model]:
         """Fit one model to rows x; returns it. ``done_before``: how much of this candidate's work came before."""
         name, folds = candidate.name, self.splits.folds
         rng = generator(self.options.seed, unit)
@@ -459,27 +423,19 @@ class _Job:
         entry = self.units.setdefault(unit, {"share": self._share(name)})
         self._save_state()
         recipe = self._recipe(candidate, unit, entry)
-        path = self.out / "work" / f"{unit.replace('/', '.')}.checkpoint"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        work, stem = self.out / "work", unit.replace("/", ".")
+        work.mkdir(parents=True, exist_ok=True)
         shown = 0.0
-        for step in train.fit(model, x, recipe, rng=rng, device=self.device, checkpoint=path, name=name):
+        for step in train.fit(model, x, recipe, rng=rng, device=self.device, checkpoint=work / f"{stem}.checkpoint", name=name):
             now = time.monotonic()
             if now - self.saved > 2:
                 self._save_state()
             if step.validation is not None:
                 self.history.append({"model": name, "fit": unit, **asdict(step)})
             if step.finished:
-                entry |= {
-                    "steps": step.steps,
-                    "stop_at": step.step,
-                    "seconds": step.seconds,
-                    "converged": step.converged,
-                    "wanted": step.wanted,
-                    "best": step.best,
-                }
-                store.write_lines(
-                    self.out / "work" / f"{unit.replace('/', '.')}.history.jsonl", [h for h in self.history if h["fit"] == unit]
-                )
+                entry |= {"steps": step.steps, "stop_at": step.step, "seconds": step.seconds}
+                entry |= {"converged": step.converged, "wanted": step.wanted, "best": step.best}
+                store.write_lines(work / f"{stem}.history.jsonl", [h for h in self.history if h["fit"] == unit])
             if now - shown > 0.2 or step.finished:
                 shown = now
                 share = step.step / step.steps
@@ -505,8 +461,7 @@ class _Job:
         """Stack on the select rows, open the report rows once, write everything down."""
         space, splits, seed = self.schema.space, self.splits, self.options.seed
         names = [c.name for c in self.candidates if c.name not in self.failures]
-        own = self.options.models
-        models = {name: store.load_model(self.out / "models" / name, space, own) for name in names}
+        models = {name: store.load_model(self.out / "models" / name, space, self.options.models) for name in names}
         select = {name: store.read_tensors(self._nats_path(name)).get("select") for name in names}
         scored = [name for name in names if select[name] is not None]
         if not scored:
@@ -514,28 +469,16 @@ class _Job:
             raise InputError(f"no family could be fitted to this data ({reasons})")
         report, mc_error = {}, {}
         for name in scored:
-            report[name], mc_error[name] = judge.log_probs(
-                models[name], self.x[splits.report], rng=generator(seed, name, "report")
-            )
+            rng = generator(seed, name, "report")
+            report[name], mc_error[name] = judge.log_probs(models[name], self.x[splits.report], rng=rng)
         best = max(scored, key=lambda n: float(torch.as_tensor(select[n]).mean()))
         weights = _weigh(torch.stack([torch.as_tensor(select[n]) for n in scored], 1).numpy(), scored, best)
         share = dict(zip(scored, weights.weights, strict=True))
         blend = mixture.blend([models[n] for n in scored], weights.weights)
         mixed = torch.logsumexp(torch.stack([report[n] + math.log(w) for n, w in share.items() if w > 0]), 0)
-        verdict = _judge_blend(
-            mixed,
-            report[best],
-            best,
-            share,
-            weights.gap,
-            "bound" if isinstance(blend, LowerBound) or density_kind(models[best]) == "bound" else "exact",
-        )
-        scores = self._scores(models, report, mc_error)
-        proposal = next(
-            (m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None
-        )
-        facades = {name: Facade(name, model, self.schema, proposal) for name, model in models.items()}
-        study = Study(self.schema, scores, verdict, facades, {"nats": Facade("blend", blend, self.schema, proposal)}, self.out)
+        kind = "bound" if isinstance(blend, LowerBound) or density_kind(models[best]) == "bound" else "exact"
+        verdict = _judge_blend(mixed, report[best], best, share, weights.gap, kind)
+        study = assemble(self.schema, self._scores(models, report, mc_error), verdict, models, blend, self.out)
         self._write(study, select, report)
         return study
 
@@ -543,9 +486,6 @@ class _Job:
         splits, seed = self.splits, self.options.seed
         columns = Columns(self.schema.space)
         columns.prepare(self.x[splits.training])
-        near = lambda rows, *who: judge.memorised(
-            rows, self.x[splits.training], self.x[splits.report], columns, rng=generator(seed, *who)
-        )  # noqa: E731
         scores = []
         for candidate in self.candidates:
             name = candidate.name
@@ -553,51 +493,37 @@ class _Job:
                 scores.append(Score(name, **self.failures[name]))
                 continue
             model, unit = models[name], self.units[f"{name}/all"]
-            copied = near(model.sample(1_000, rng=generator(seed, name, "memorisation")), name, "reference")
+            copied = self._memorised(name, model.sample(1_000, rng=generator(seed, name, "memorisation")), columns)
             cost, spread = judge.sampling_cost(model, rng=generator(seed, name, "cost"))
             nats = mean_nats(report[name].numpy()) if name in report else None
             fits = [u["seconds"] for key, u in self.units.items() if key.startswith(f"{name}/") and key != f"{name}/all"]
-            scores.append(
-                Score(
-                    name,
-                    "fitted",
-                    kind=density_kind(model),
-                    nats=nats.value if nats else None,
-                    nats_error=nats.error if nats else None,
-                    mc_error=mc_error.get(name),
-                    rows=len(splits.report),
-                    memorisation=copied.value,
-                    memorisation_error=copied.error,
-                    seconds=unit["seconds"],
-                    seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,
-                    sample_ms=cost,
-                    sample_ms_error=spread,
-                    steps=unit["stop_at"],
-                    converged=unit["converged"],
-                    wanted=unit.get("wanted"),
-                )  # fmt: skip
-            )
-        for name, source in self.options.samples.items():
-            try:
-                x = self.schema.encode(as_frame(source), name=name)
-                copied = near(x, name, "reference")
-                reason = "an outside generator's samples have no density: nothing to rank in nats"
-                scores.append(
-                    Score(name, "samples only", reason, rows=len(x), memorisation=copied.value, memorisation_error=copied.error)
-                )
-            except InputError as error:
-                scores.append(Score(name, "failed", str(error)))
-        return scores
+            scores.append(Score(
+                name, "fitted", kind=density_kind(model), rows=len(splits.report), mc_error=mc_error.get(name),
+                nats=nats.value if nats else None, nats_error=nats.error if nats else None,
+                memorisation=copied.value, memorisation_error=copied.error, sample_ms=cost, sample_ms_error=spread,
+                seconds=unit["seconds"], seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,
+                steps=unit["stop_at"], converged=unit["converged"], wanted=unit.get("wanted"),
+            ))  # fmt: skip
+        return scores + [self._score_samples(name, source, columns) for name, source in self.options.samples.items()]
+
+    def _score_samples(self, name: str, source: Any, columns: Columns) -> Score:
+        try:
+            x = self.schema.encode(as_frame(source), name=name)
+            copied = self._memorised(name, x, columns)
+        except InputError as error:
+            return Score(name, "failed", str(error))
+        reason = "an outside generator's samples have no density: nothing to rank in nats"
+        return Score(name, "samples only", reason, rows=len(x), memorisation=copied.value, memorisation_error=copied.error)
+
+    def _memorised(self, name: str, rows: Tensor, columns: Columns) -> Estimate:
+        rng = generator(self.options.seed, name, "reference")
+        return judge.memorised(rows, self.x[self.splits.training], self.x[self.splits.report], columns, rng=rng)
 
     def _write(self, study: Study, select: Mapping[str, Tensor | None], report: Mapping[str, Tensor]) -> None:
         out = self.out
-        store.write_tensors(
-            out / "nats.safetensors",
-            {f"{n}.select": v for n, v in select.items() if v is not None} | {f"{n}.report": v for n, v in report.items()},
-        )
-        store.write_tensors(
-            out / "splits.safetensors", {name: getattr(self.splits, name) for name in ("fit", "select", "report")}
-        )
+        nats = {f"{n}.select": v for n, v in select.items() if v is not None} | {f"{n}.report": v for n, v in report.items()}
+        store.write_tensors(out / "nats.safetensors", nats)
+        store.write_tensors(out / "splits.safetensors", {p: getattr(self.splits, p) for p in ("fit", "select", "report")})
         kept = sorted((out / "work").glob("*.history.jsonl"))
         store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
         store.write_lines(out / "scores.jsonl", [asdict(s) for s in study.scores])
@@ -608,7 +534,11 @@ class _Job:
         shutil.rmtree(out / "work", ignore_errors=True)
 
 
-def _build_own(own: Callable[[Space], Model], space: Space, rng: torch.Generator) -> Model:
+def _build_family(row: Family, seconds: float | None, space: Space, n: int, rng: torch.Generator) -> Model:
+    return row.build(space, config=row.suggest(space, n, seconds), rng=rng)
+
+
+def _build_own(own: Callable[[Space], Model], space: Space, _n: int, rng: torch.Generator) -> Model:
     with seeded(child_seed(int(torch.randint(2**62, (), generator=rng)), "own")):
         model = own(space)
     if not isinstance(model, Model):
@@ -641,25 +571,15 @@ def _judge_blend(mixed: Tensor, single: Tensor, best: str, share: Mapping[str, f
     better = g.value == math.inf or (g.value > 2 * g.error and g.trimmed > 0)
     caveat = ", in lower bounds" if kind == "bound" else ""
     digits = 2 if not g.error < 0.1 else 3  # two digits of the error
-    amount = f"{g.value:.{digits}f} ± {g.error:.{digits}f} nats on {g.n:,} unseen rows{caveat}"
+    unsure = f" ± {g.error:.{digits}f} nats on {g.n:,} unseen rows{caveat}"
     if better:
-        sentence = f"gain {amount} over {best}: use the blend {parts}"
+        sentence = f"gain {g.value:.{digits}f}{unsure} over {best}: use the blend {parts}"
     else:
-        sentence = f"no gain: use {best} (the blend differs by {g.value:+.{digits}f} ± {g.error:.{digits}f} nats on {g.n:,} unseen rows{caveat})"
+        sentence = f"no gain: use {best} (the blend differs by {g.value:+.{digits}f}{unsure})"
     return Verdict(
-        OBJECTIVE,
-        "blend" if better else best,
-        best,
-        kind,
-        dict(share),
-        gap,
-        g.value,
-        g.error,
-        g.trimmed,
-        g.trimmed_error,
-        g.n,
-        sentence,
-    )
+        OBJECTIVE, "blend" if better else best, best, kind, dict(share), gap,
+        g.value, g.error, g.trimmed, g.trimmed_error, g.n, sentence,
+    )  # fmt: skip
 
 
 def replay(folder: str | Path, out: str | Path, data: Any, **options: Any) -> tuple[Study, list[str]]:
@@ -674,9 +594,6 @@ def replay(folder: str | Path, out: str | Path, data: Any, **options: Any) -> tu
     study = run(data, **(kept | options), stops=state["units"], out=out, fresh=True)
     if store.read_json(Path(out) / "config.json")["data"]["fingerprint"] != config["data"]["fingerprint"]:
         raise InputError(f"{source}: the data has changed since that run; a replay needs the same bytes")
-    same = [
-        *sorted(p.relative_to(source) for p in (source / "models").rglob("*.safetensors")),
-        Path("nats.safetensors"),
-        Path("samples.csv"),
-    ]
+    weights = sorted(p.relative_to(source) for p in (source / "models").rglob("*.safetensors"))
+    same = [*weights, Path("nats.safetensors"), Path("samples.csv")]
     return study, [str(p) for p in same if (source / p).read_bytes() != (Path(out) / p).read_bytes()]

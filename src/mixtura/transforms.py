@@ -70,6 +70,7 @@ class Columns(nn.Module):
     lowest: Tensor
     highest: Tensor
     missing_at: Tensor
+    first: Tensor
     warp: Tensor
     shift: Tensor
     stretch: Tensor
@@ -86,6 +87,8 @@ class Columns(nn.Module):
         ends = torch.tensor(self.cardinalities, dtype=torch.int64).cumsum(0)
         missing = [bool(columns[j].missing) for j in self.coded]
         #: where the indicator of "missing" stands among all Σ cardinalities indicators
+        #: (S,) where the indicators of each code begin
+        self.register_buffer("first", ends - torch.tensor(self.cardinalities, dtype=torch.int64), persistent=False)
         self.register_buffer("missing_at", ends[torch.tensor(missing, dtype=torch.bool)] - 1, persistent=False)
         self.code_of = {j: s for s, j in enumerate(self.coded)}
         self.value_of = {j: c for c, j in enumerate(self.numeric)}
@@ -108,6 +111,11 @@ class Columns(nn.Module):
     def continuous(self) -> int:
         """C, the number of continuous columns."""
         return len(self.numeric)
+
+    def indicators(self, codes: Tensor) -> Tensor:
+        """(n, S) codes → (n, Σ cardinalities) float32, one group of indicators a code."""
+        out = torch.zeros(len(codes), sum(self.cardinalities), device=codes.device)
+        return out.scatter_(1, codes + self.first, 1.0) if self.coded else out
 
     @property
     def rounded(self) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
-from mixtura.nets import MaskedNet, group_log_softmax, log_chosen, one_hot, starts
+from mixtura.nets import CodeLayout, MaskedNet, Walk
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
@@ -50,7 +50,8 @@ class Autoregressive(Density, Conditional):
         super().__init__(space, context_shape)
         self.config = config
         self.columns = Columns(space)
-        c, k = self.columns.continuous, sum(self.columns.cardinalities)
+        self.layout = CodeLayout(self.columns.cardinalities)
+        c, k = self.columns.continuous, self.layout.width
         self.sizes = [k, c * config.components, c * config.components, c * config.components]
         positions = [torch.randperm(space.dims, generator=rng) for _ in range(config.orderings)]
         if config.natural:
@@ -61,7 +62,7 @@ class Autoregressive(Density, Conditional):
             self.nets = nn.ModuleList(self._net(p, context) for p in positions)
 
     def _net(self, position: Tensor, context: int) -> MaskedNet:
-        of_codes = position[self.columns.coded].repeat_interleave(torch.tensor(self.columns.cardinalities, dtype=torch.int64))
+        of_codes = self.layout.positions(position[self.columns.coded])
         of_values = position[self.columns.numeric]
         of_parameters = of_values.repeat_interleave(self.config.components)
         net = MaskedNet(
@@ -77,10 +78,12 @@ class Autoregressive(Density, Conditional):
 
     def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
-        parts = self.columns.split(x)
-        frequency = (one_hot(parts.codes, self.columns.cardinalities).sum(0) + 0.5) / (len(x) + 1)
+        counts = self.columns.indicators(self.columns.split(x).codes).sum(0) + 0.5
+        logits = counts.log().split(list(self.columns.cardinalities)) if self.columns.coded else ()
+        start = [g[1:] - g[0] if len(g) == 2 else g - g.logsumexp(0) for g in logits]
         for net in cast(list[MaskedNet], self.nets):
-            net.head.bias.data[: len(frequency)] = frequency.log().to(net.head.bias)
+            if start:
+                net.head.bias.data[: self.layout.width] = torch.cat(start).to(net.head.bias)
 
     def encode(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
@@ -93,11 +96,12 @@ class Autoregressive(Density, Conditional):
         parts = self.columns.unpack(rows)
         x = self._inputs(parts, context)
         terms = [self._terms(net(x), parts) for net in self.nets]
-        return -torch.stack([codes.sum(1).mean() + values.sum(1).mean() for codes, values in terms]).mean()
+        return -sum(t.sum() for pair in terms for t in pair if t.shape[1]) / (len(x) * len(terms))
 
     def _inputs(self, parts: Parts, context: Tensor | None) -> Tensor:
-        values = parts.values.float()
-        x = torch.cat([one_hot(parts.codes, self.columns.cardinalities), values], 1)
+        x = self.layout.inputs(parts.codes)
+        if self.columns.continuous:
+            x = torch.cat([x, parts.values.float()], 1)
         return x if context is None else torch.cat([x, context.float().flatten(1)], 1)
 
     def _entries(self, out: Tensor, parts: Parts) -> Tensor:
@@ -111,17 +115,17 @@ class Autoregressive(Density, Conditional):
     def _terms(self, out: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
         """Nats of every code (n, S) and of every value with its base (n, C)."""
         logits, *mixture = out.split(self.sizes, 1)
-        codes = log_chosen(logits, parts.codes, self.columns.cardinalities)
+        codes = self.layout.log_chosen(logits, parts.codes)
         if not self.columns.continuous:
             return codes, parts.base
         shape = (*parts.values.shape, self.config.components)
         weights, location, log_scale = (t.reshape(shape) for t in mixture)
         nats = torch.log_softmax(weights, -1) + log_logistic_mass(parts, location, log_scale.clamp(*LOG_SCALE))
         values = torch.logsumexp(nats, -1)
-        first = starts(self.columns.cardinalities, out.device)
         for s, v in self.columns.overlaps:
             # log P(0) − log P(atom): the normaliser of the logits cancels
-            ratio = logits[:, first[s]] - logits.gather(1, parts.codes[:, [s]] + first[s]).squeeze(1)
+            group = self.layout.logits(logits[:, self.layout.blocks[s]])
+            ratio = group[:, 0] - group.gather(1, parts.codes[:, [s]]).squeeze(1)
             landed = nn.functional.softplus(ratio + values[:, v])
             codes = codes + nn.functional.pad((parts.overlap[:, v] * landed).unsqueeze(1), (s, codes.shape[1] - s - 1))
         return codes, torch.where(parts.present, values, 0.0) + parts.base
@@ -174,10 +178,10 @@ class Autoregressive(Density, Conditional):
         parts = self.columns.split(x.reshape(-1, *self.space.shape))
         out = self.nets[r](self._inputs(parts, context)).double()
         nats = torch.where(known, self._entries(out, parts), 0.0)
-        log_codes = group_log_softmax(out[:, : self.sizes[0]], self.columns.cardinalities)
-        absent = [j for j in self.columns.coded if self.space.columns[j].missing]
-        observed = torch.log1p(-log_codes[:, self.columns.missing_at].exp().clamp(max=1 - 1e-12))
-        nats[:, absent] += torch.where(known[:, absent], 0.0, observed)
+        for s, j in enumerate(self.columns.coded):
+            if self.space.columns[j].missing:
+                log_codes = torch.log_softmax(self.layout.logits(out[:, self.layout.blocks[s]]), 1)
+                nats[:, j] += torch.where(known[:, j], 0.0, torch.logsumexp(log_codes[:, :-1], 1))
         return nats.sum(1)
 
     @torch.no_grad()
@@ -185,26 +189,26 @@ class Autoregressive(Density, Conditional):
         self, r: int, n: int, context: Tensor | None, rng: torch.Generator, x: Tensor | None = None, known: Tensor | None = None
     ) -> Tensor:
         """(n, dims) rows in data units, drawn column by column in ordering r; ``known`` entries are those of x."""
-        net, columns, m = self.nets[r], self.columns, self.config.components
+        net, columns, m = cast(MaskedNet, self.nets[r]), self.columns, self.config.components
         k, c = self.sizes[0], columns.continuous
-        first = starts(columns.cardinalities, self.device).tolist()
         given = None if x is None else columns.split(x.reshape(n, *self.space.shape))
         codes = torch.zeros(n, len(columns.coded), dtype=torch.int64, device=self.device)
         values = torch.zeros(n, c, dtype=torch.float64, device=self.device)
         inputs = torch.zeros(n, k + c, device=self.device)
         if context is not None:
             inputs = torch.cat([inputs, context.float().flatten(1)], 1)
-        for j in torch.argsort(self.positions[r]).tolist():
+        walk = Walk(net, inputs)
+        for position, j in enumerate(torch.argsort(self.positions[r]).tolist()):
             s, v = columns.code_of.get(j), columns.value_of.get(j)
             if s is not None:
-                block = slice(first[s], first[s] + columns.cardinalities[s])
-                logits = net(inputs, block).double()
+                logits = self.layout.logits(walk.outputs(position, [self.layout.blocks[s]])[0]).double()
                 if given is not None and self.space.columns[j].missing:
                     logits[:, -1] = -math.inf  # an unknown entry is one that was observed
                 codes[:, s] = random.categorical(logits, rng).to(self.device)
             if v is not None:
                 rows = [slice(k + (i * c + v) * m, k + (i * c + v + 1) * m) for i in range(3)]
-                values[:, v] = columns.settle(_draw_logistic(*(net(inputs, row).double() for row in rows), rng), v)
+                weights, location, log_scale = (t.double() for t in walk.outputs(position, rows))
+                values[:, v] = columns.settle(_draw_logistic(weights, location, log_scale, rng), v)
             if given is not None and known is not None:
                 if s is not None:
                     codes[:, s] = torch.where(known[:, j], given.codes[:, s], codes[:, s])
@@ -214,7 +218,7 @@ class Autoregressive(Density, Conditional):
                 if v is not None:
                     codes[:, s] = torch.where(codes[:, s] == 0, columns.recode(v, values[:, v]), codes[:, s])
                     values[:, v] = torch.where(codes[:, s] == 0, values[:, v], 0.0)
-                inputs[:, block] = nn.functional.one_hot(codes[:, s], columns.cardinalities[s]).to(inputs)
+                inputs[:, self.layout.blocks[s]] = self.layout.input(s, codes[:, s])
             if v is not None:
                 inputs[:, k + v] = values[:, v].to(inputs)
         out = self.space.flat(columns.join(codes, values))

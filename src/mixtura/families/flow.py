@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Density, InputError, LowerBound, Model, Phase, Space
-from mixtura.nets import MaskedNet, log_chosen, one_hot, starts
+from mixtura.nets import CodeLayout, MaskedNet, Walk
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts
 
@@ -48,7 +48,8 @@ class _FlowBase(Model):
         super().__init__(space, context_shape)
         self.config = config
         self.columns = Columns(space)
-        c, codes = self.columns.continuous, sum(self.columns.cardinalities)
+        self.layout = CodeLayout(self.columns.cardinalities)
+        c, codes = self.columns.continuous, self.layout.width
         outer = math.prod(context_shape) if context_shape else 0
         passes = 2 if config.order == "coupling" and c > 1 else None
         with seeded(int(torch.randint(2**62, (), generator=rng))):
@@ -64,7 +65,7 @@ class _FlowBase(Model):
                 self.flow = zuko.flows.MAF(c, **common)
             self.codes = None
             if codes:
-                position = torch.arange(len(self.columns.coded)).repeat_interleave(torch.tensor(self.columns.cardinalities))
+                position = self.layout.positions(torch.arange(len(self.columns.coded)))
                 self.codes = MaskedNet(position, position, config.hidden, outer)
 
     def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
@@ -91,24 +92,25 @@ class _FlowBase(Model):
         given = self._given(parts.codes, context)
         nats = self.flow(given).log_prob(values.float()).to(log_ratio)
         if self.codes is not None:
-            nats = nats + log_chosen(self.codes(given), parts.codes, self.columns.cardinalities).sum(1).to(log_ratio)
+            nats = nats + self.layout.log_chosen(self.codes(given), parts.codes).sum(1).to(log_ratio)
         return nats + log_ratio
 
     def _given(self, codes: Tensor, context: Tensor | None) -> Tensor | None:
-        given = [one_hot(codes, self.columns.cardinalities)] if self.columns.coded else []
+        given = [self.layout.inputs(codes)] if self.columns.coded else []
         given += [] if context is None else [context.float().flatten(1)]
         return torch.cat(given, 1) if given else None
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         codes = torch.zeros(n, len(self.columns.coded), dtype=torch.int64, device=self.device)
         if self.codes is not None:
-            first = starts(self.columns.cardinalities, self.device).tolist()
-            inputs = torch.zeros(n, sum(self.columns.cardinalities), device=self.device)
-            tail = [] if context is None else [context.float().flatten(1)]
-            for s, k in enumerate(self.columns.cardinalities):
-                block = slice(first[s], first[s] + k)
-                codes[:, s] = random.categorical(self.codes(torch.cat([inputs, *tail], 1), block), rng).to(self.device)
-                inputs[:, block] = nn.functional.one_hot(codes[:, s], k).to(inputs)
+            inputs = torch.zeros(n, self.layout.width, device=self.device)
+            if context is not None:
+                inputs = torch.cat([inputs, context.float().flatten(1)], 1)
+            walk = Walk(self.codes, inputs)
+            for s, block in enumerate(self.layout.blocks):
+                logits = self.layout.logits(walk.outputs(s, [block])[0])
+                codes[:, s] = random.categorical(logits, rng).to(self.device)
+                inputs[:, block] = self.layout.input(s, codes[:, s])
         law = self.flow(self._given(codes, context))
         # zuko draws from torch's global generator; the same inverse is applied to our own draws
         base = random.normal((n, self.columns.continuous), rng, torch.empty(0, device=self.device))

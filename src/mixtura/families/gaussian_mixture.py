@@ -29,7 +29,6 @@ from torch import Tensor
 
 from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
-from mixtura.nets import one_hot, starts
 from mixtura.transforms import Columns, Parts, log_normal_mass
 
 
@@ -128,7 +127,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         seed = int(torch.randint(2**31, (), generator=rng))
         if not self.columns.coded:
             return self._library_fit(values, k, covariance, seed)
-        hot = one_hot(parts.codes, self.columns.cardinalities).double()
+        hot = self.columns.indicators(parts.codes).double()
         labels = _start(values, parts.present, hot, k, seed)
         shares = torch.nn.functional.one_hot(labels, k).double()
         prior = (hot.sum(0) + 1) / (len(hot) + max(self.columns.cardinalities))
@@ -191,18 +190,15 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         return torch.cat([self._joint_tile(parts[i : i + tile], use[i : i + tile], use_code[i : i + tile]) for i in rows])
 
     def _joint_tile(self, parts: Parts, use: Tensor, use_code: Tensor) -> Tensor:
-        hot = one_hot(parts.codes, self.columns.cardinalities).double()
+        hot = self.columns.indicators(parts.codes).double()
         sizes = torch.tensor(self.columns.cardinalities, dtype=torch.int64, device=hot.device)
         out = self.weights.log() + (hot * use_code.repeat_interleave(sizes, 1)) @ self.log_tables.T
         if self.covariance.dim() == 3:
             return out + self._chain(parts, use)
-        mass = log_normal_mass(
-            *(t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high)),
-            self.means.T,
-            self.covariance.T.sqrt(),
-        )
+        low, width, open_low, open_high = (t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high))
+        mass = log_normal_mass(low, width, open_low, open_high, self.means.T, self.covariance.T.sqrt())
         out = out + (mass * use.unsqueeze(2)).sum(1)
-        first = starts(self.columns.cardinalities, hot.device)
+        first = self.columns.first
         for s, v in self.columns.overlaps:
             ratio = self.log_tables[:, first[s]] - self.log_tables[:, first[s] + parts.codes[:, s]].T
             landed = torch.nn.functional.softplus(ratio + mass[:, v])

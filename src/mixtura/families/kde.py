@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
-from mixtura.nets import one_hot
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
 
@@ -37,7 +36,7 @@ LEAST_LOG_BANDWIDTH = -7.0
 
 
 #: a handful of bandwidths want few, large steps
-RECIPE = {"rate": 0.05, "batch": 64, "every": 20, "most_steps": 200, "patience": 3}
+RECIPE = {"rate": 0.05, "batch": 64, "every": 20, "most_steps": 400, "patience": 2}
 
 
 class KernelDensity(Density, Conditional):
@@ -121,10 +120,10 @@ class KernelDensity(Density, Conditional):
         total = torch.zeros(len(parts.codes), len(centres), dtype=dtype, device=parts.values.device)
         if columns.coded:
             sizes = torch.tensor(columns.cardinalities, dtype=torch.int64, device=total.device)
-            hot = one_hot(parts.codes, columns.cardinalities).to(dtype)
+            hot = columns.indicators(parts.codes).to(dtype)
             used = torch.ones_like(parts.codes, dtype=dtype) if use_code is None else use_code.to(dtype)
             bonus = (match - differ).repeat_interleave(sizes)
-            centre_hot = one_hot(self.codes[centres], columns.cardinalities).to(dtype)
+            centre_hot = columns.indicators(self.codes[centres]).to(dtype)
             total = (hot * used.repeat_interleave(sizes, 1) * bonus) @ centre_hot.T + (used @ differ).unsqueeze(1)
         use = parts.present if use is None else use
         overlap = {v: s for s, v in columns.overlaps}

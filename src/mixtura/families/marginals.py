@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
-from mixtura.nets import one_hot, starts
 from mixtura.transforms import Columns, log_logistic_mass, log_normal_mass
 
 
@@ -68,7 +67,7 @@ class Marginals(Density, Conditional, ClosedForm):
         parts = self.columns.split(x)
         n = len(x)
         self.log_floor = torch.tensor(-math.log(n + 1), dtype=torch.float64, device=x.device)
-        counts = one_hot(parts.codes, self.columns.cardinalities).double().sum(0)
+        counts = self.columns.indicators(parts.codes).double().sum(0)
         groups = [(g + 1) / (g.sum() + len(g)) for g in counts.split(list(self.columns.cardinalities))]
         self.log_frequency = torch.cat([g.log() for g in groups]) if groups else counts
         values, _ = self.columns.dequantise(parts, rng)
@@ -103,13 +102,14 @@ class Marginals(Density, Conditional, ClosedForm):
         parts = self.columns.split(inside)
         off = flat.nan_to_num(0) != self.space.flat(inside).nan_to_num(0)
         seen = torch.log1p(-self.log_floor.exp())
-        first = starts(self.columns.cardinalities, x.device)
+        first = self.columns.first
         codes = self.log_frequency[parts.codes + first]
         levels = torch.tensor(
             [self.space.columns[j].kind == "levels" for j in self.columns.coded], dtype=torch.bool, device=x.device
         )
-        cell = [t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high)]
-        gauss = torch.logsumexp(self.log_weight + log_normal_mass(*cell, self.location, self.deviation), 2)
+        low, width, open_low, open_high = (t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high))
+        mass = log_normal_mass(low, width, open_low, open_high, self.location, self.deviation)
+        gauss = torch.logsumexp(self.log_weight + mass, 2)
         origin = torch.zeros_like(parts.values)
         broad = log_logistic_mass(parts, origin, origin + math.log(BROAD))
         values = torch.logaddexp(gauss + seen, broad + self.log_floor)

@@ -1,0 +1,489 @@
+"""Every family keeps the contract, on plain, wide-ranging, discrete, rounded and degenerate tables."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from mixtura.contracts import ClosedForm, Column, Conditional, Density, InputError, LowerBound, Space, density_kind
+from mixtura.families import TABLE
+from mixtura.folder import load_model, save_model
+from mixtura.rng import generator
+from mixtura.train import Recipe, fit
+
+torch.set_num_threads(1)
+ROWS, STEPS = 160, 40
+
+# ---------------------------------------------------------------------------------------------- tables
+
+
+def _gaps(x, share, rng):
+    return x.masked_fill(torch.rand(x.shape, generator=rng) < share, math.nan)
+
+
+def _far(rng, n=ROWS, dims=2):
+    return 100 + 3 * torch.randn(n, dims, generator=rng, dtype=torch.float64)
+
+
+def _bits(rng):
+    first = torch.randint(2, (ROWS, 1, 1), generator=rng)
+    return (first ^ (torch.rand(ROWS, 2, 2, generator=rng) < 0.2)).double()
+
+
+def _mixed(rng):
+    """A rounded column with an atom and gaps, levels with gaps, a small rounded column that follows the levels."""
+    kind = torch.randint(3, (ROWS,), generator=rng)
+    hours = (100 + 2 * kind + 1.5 * torch.randn(ROWS, generator=rng)).round().clamp(97, 106)
+    hours = hours.masked_fill(torch.rand(ROWS, generator=rng) < 0.3, 100)
+    small = (kind + 0.6 * torch.randn(ROWS, generator=rng)).div(0.5).round().mul(0.5).clamp(0, 2)
+    return torch.stack([_gaps(hours.double(), 0.15, rng), _gaps(kind.double(), 0.1, rng), small.double()], 1)
+
+
+def _wages(rng):
+    """Whole, skewed, with many zeros: the log warp of a rounded column with an atom at its lower edge; and a positive real."""
+    log_wage = 7 + 0.8 * torch.randn(ROWS, generator=rng, dtype=torch.float64)
+    wage = log_wage.exp().round().masked_fill(torch.rand(ROWS, generator=rng) < 0.4, 0)
+    return torch.stack([wage, (0.5 * log_wage + torch.randn(ROWS, generator=rng, dtype=torch.float64)).exp()], 1)
+
+
+def _stamps(rng):
+    """Large offsets with a step of one, one of them negative and without known ends."""
+    late = 1e9 + torch.randint(50, (ROWS,), generator=rng).double()
+    return torch.stack([late, -1e9 + (9 * torch.randn(ROWS, generator=rng, dtype=torch.float64)).round()], 1)
+
+
+def _still(rng):
+    """Nothing varies: one level, one number, one rounded number, nothing but gaps; and something beside them."""
+    x = torch.tensor([0.0, 7.25, 40.0, math.nan], dtype=torch.float64).repeat(ROWS, 1)
+    return torch.cat([x, _far(rng, dims=1)], 1)
+
+
+TABLES = {
+    "far": (Space.continuous(2), _far),
+    "single": (Space.continuous(1), lambda rng: _far(rng, dims=1)),
+    "bits": (Space.levels(2, 2, levels=2), _bits),
+    "mixed": (
+        Space.table(
+            (
+                Column(missing=True, resolution=1.0, low=97, high=106, atoms=(100.0,)),
+                Column("levels", 3, missing=True),
+                Column(resolution=0.5, low=0, high=2),
+            )
+        ),
+        _mixed,
+    ),
+    "wages": (Space.table((Column(resolution=1.0, low=0, high=20_000, atoms=(0.0,)), Column(low=0.01))), _wages),
+    "stamps": (Space.table((Column(resolution=1.0, low=1e9, high=1e9 + 49), Column(resolution=1.0))), _stamps),
+    "still": (
+        Space.table(
+            (Column("levels", 1), Column(), Column(resolution=1.0, low=40, high=40), Column(missing=True), Column(missing=True))
+        ),
+        _still,
+    ),
+}
+CASES = [(family, table) for family in TABLE for table in TABLES if (family, table) != ("flow", "bits")]
+every_case = pytest.mark.parametrize(("family", "table"), CASES)
+SMALL = "mixed"  # the table whose cells can all be listed
+WITH_CONTEXT = [name for name in TABLE if name not in ("marginals", "gaussian_mixture", "kde")]
+
+
+@cache
+def rows(table):
+    return TABLES[table][1](generator(1, table))
+
+
+def _globals():
+    return torch.random.get_rng_state(), np.random.get_state()[1], random.getstate()
+
+
+def _same_globals(before):
+    now = _globals()
+    return torch.equal(now[0], before[0]) and np.array_equal(now[1], before[1]) and now[2] == before[2]
+
+
+def train(name, space, x, context=None, steps=STEPS):
+    """A model fitted as a study fits it, only shorter."""
+    family = TABLE[name]
+    shape = None if context is None else tuple(context.shape[1:])
+    rng = generator(2, name)
+    model = family.build(space, context_shape=shape, config=family.suggest(space, len(x)), rng=rng)
+    if isinstance(model, ClosedForm):
+        model.fit_closed(x, context, rng)
+        return model.eval()
+    for _ in fit(model, x, Recipe(steps=steps, **dict(family.recipe)), context=context, rng=rng):
+        pass
+    return model
+
+
+@cache
+def fitted(family, table):
+    before = _globals()
+    model = train(family, TABLES[table][0], rows(table))
+    assert _same_globals(before), "fitting touched a global generator"
+    return model
+
+
+@torch.no_grad()
+def nats(model, x, draws=8, context=None):
+    """Exact where the model is, else a bound with fixed noise."""
+    if isinstance(model, Density):
+        return model.log_prob(x, context=context)
+    assert isinstance(model, LowerBound)
+    return model.log_prob_bound(x, context=context, draws=draws, rng=generator(3))
+
+
+# ---------------------------------------------------------------------------------------------- samples
+
+
+@every_case
+def test_samples_are_repeatable_and_touch_no_global_generator(family, table):
+    model, (space, _) = fitted(family, table), TABLES[table]
+    before = _globals()
+    first, second, other = (model.sample(50, rng=generator(seed)) for seed in (5, 5, 6))
+    nats(model, first)
+    assert _same_globals(before)
+    assert first.shape == (50, *space.shape) and first.dtype == torch.float64
+    assert torch.equal(first.nan_to_num(-1), second.nan_to_num(-1)) and not torch.equal(first.nan_to_num(-1), other.nan_to_num(-1))
+    assert model.sample(1, rng=generator(7)).shape == (1, *space.shape)
+
+
+@every_case
+def test_samples_are_possible_rows(family, table):
+    """On the lattice, inside the support, of positive density (of a bound: finite)."""
+    model, (space, _) = fitted(family, table), TABLES[table]
+    x = space.check(model.sample(300, rng=generator(8)))
+    assert not space.outside(x).any()
+    for column, values in zip(space.columns, space.flat(x).T, strict=True):
+        values = values[~torch.isnan(values)]
+        if column.resolution:
+            steps = (values - (column.low if math.isfinite(column.low) else 0)) / column.resolution
+            assert torch.equal(steps, steps.round())
+    assert torch.isfinite(nats(model, x)).all()
+
+
+@every_case
+def test_samples_are_in_data_units(family, table):
+    """Quartiles within two spreads, for a fit of few steps: standardised values would be dozens away."""
+    real, made = (TABLES[table][0].flat(t) for t in (rows(table), fitted(family, table).sample(2000, rng=generator(9))))
+    for j, column in enumerate(TABLES[table][0].columns):
+        if column.kind != "continuous" or torch.isnan(real[:, j]).all():
+            continue
+        quantiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+        want, got = (torch.nanquantile(t[:, j], quantiles) for t in (real, made))
+        spread = max(float(want[2] - want[0]), column.resolution, 1e-6)
+        assert ((got - want).abs() <= 2 * spread).all(), (j, want, got)
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_mean_100_and_deviation_3_come_back(family):
+    if family not in WITH_CONTEXT:  # closed-form fits are as good as they will ever be
+        x = fitted(family, "far").sample(4000, rng=generator(10))
+    else:
+        x = train(family, Space.continuous(2), _far(generator(11), 300), steps=60).sample(4000, rng=generator(10))
+    assert (x.mean(0) - 100).abs().max() < 0.8
+    assert (x.std(0) / 3 - 1).abs().max() < 0.25
+
+
+# ---------------------------------------------------------------------------------------------- training, keeping
+
+
+@every_case
+def test_every_parameter_gets_a_finite_gradient(family, table):
+    space, x = TABLES[table][0], rows(table)
+    model = TABLE[family].build(space, config=TABLE[family].suggest(space, len(x)), rng=generator(12))
+    model.prepare(x, None, generator(13))
+    touched = set()
+    for phase in model.phases():
+        parameters = list(phase.parameters)
+        loss = phase.loss(model.encode(x), None, generator(14))
+        assert loss.shape == () and torch.isfinite(loss)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            assert parameter.numel() == 0 or (gradient is not None and torch.isfinite(gradient).all())
+            touched.add(id(parameter))
+    assert touched == {id(p) for p in model.parameters()}
+
+
+@every_case
+def test_saved_and_loaded_is_the_same_model(family, table, tmp_path):
+    model, space = fitted(family, table), TABLES[table][0]
+    save_model(tmp_path / family, model, family, model.config.model_dump())
+    again = load_model(tmp_path / family, space, {})
+    assert torch.equal(nats(again, rows(table)), nats(model, rows(table)))
+    mine, its = (m.sample(20, rng=generator(15)).nan_to_num(-1) for m in (model, again))
+    assert torch.equal(mine, its)
+
+
+# ---------------------------------------------------------------------------------------------- densities
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_density_integrates_to_one_on_the_line(family):
+    model = fitted(family, "single")
+    grid = torch.linspace(100 - 90, 100 + 90, 4001, dtype=torch.float64)
+    density = nats(model, grid[:, None]).exp()
+    assert float(torch.trapezoid(density, grid)) == pytest.approx(1, abs=1e-3 + _floor_share(model, 1))
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_density_integrates_to_one_in_the_plane(family):
+    model = fitted(family, "far")
+    axis = torch.linspace(100 - 36, 100 + 36, 361, dtype=torch.float64)
+    density = nats(model, torch.cartesian_prod(axis, axis)).exp().reshape(361, 361)
+    assert float(torch.trapezoid(torch.trapezoid(density, axis), axis)) == pytest.approx(1, abs=1e-3 + _floor_share(model, 2))
+
+
+def _floor_share(model, columns):
+    """What an open model keeps for the unseen, per column: 1 part in n + 1."""
+    return columns / (ROWS + 1) if model.open_support else 0.0
+
+
+def cells(space):
+    """Every possible row of a table of levels and rounded columns, and the volume of its cell."""
+
+    def values(column):
+        listed = (
+            range(column.levels)
+            if column.kind == "levels"
+            else np.arange(column.low, column.high + column.resolution / 2, column.resolution)
+        )
+        return [*map(float, listed), *([math.nan] if column.missing else [])]
+
+    listed = torch.tensor(list(itertools.product(*map(values, space.columns))), dtype=torch.float64)
+    step = torch.tensor([c.resolution or 1.0 for c in space.columns], dtype=torch.float64)
+    return listed, torch.where(torch.isnan(listed), 1.0, step).prod(1)
+
+
+def shares(x, listed):
+    """How often each listed row is among x."""
+    where = {tuple(row): i for i, row in enumerate(listed.nan_to_num(-1).tolist())}
+    hits = torch.tensor([where[tuple(row)] for row in x.nan_to_num(-1).tolist()])
+    return torch.bincount(hits, minlength=len(listed)) / len(x)
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_cell_masses_sum_to_one(family):
+    """A bound may lose what lies beyond the open cells at both ends, and find nothing that is not there."""
+    model = fitted(family, SMALL)
+    listed, volume = cells(model.space)
+    total = float((nats(model, listed, draws=400).exp() * volume).sum())
+    if isinstance(model, Density):
+        assert total == pytest.approx(1, abs=1e-6 + _floor_share(model, 3))
+    else:
+        assert 0.7 < total < 1.02
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_samples_follow_the_density_cell_by_cell(family):
+    """10,000 draws fall into every cell as often as its mass says, or more often than its bound says (5 standard errors)."""
+    model, n = fitted(family, SMALL), 10_000
+    listed, volume = cells(model.space)
+    mass = nats(model, listed, draws=400).exp() * volume
+    share = shares(model.sample(n, rng=generator(16)), listed)
+    slack = 5 * (mass * (1 - mass) / n).sqrt() + 5 / n + _floor_share(model, 3)
+    if isinstance(model, Density):
+        assert ((share - mass).abs() <= slack).all()
+    else:
+        assert (mass - share <= slack + 0.05 * mass).all()
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_samples_follow_the_density_on_the_line(family):
+    """Kolmogorov–Smirnov against the integrated density."""
+    model, n = fitted(family, "single"), 4000
+    grid = torch.linspace(10, 190, 8001, dtype=torch.float64)
+    cdf = torch.cumulative_trapezoid(nats(model, grid[:, None]).exp(), grid)
+    x = model.sample(n, rng=generator(17)).squeeze(1).sort().values
+    at = cdf[torch.searchsorted(grid[1:].contiguous(), x).clamp(max=7999)]
+    rank = (torch.arange(n) + 0.5) / n
+    assert float((at - rank).abs().max()) < 1.95 / math.sqrt(n) + _floor_share(model, 1)
+
+
+@pytest.mark.parametrize("family", [f for f in TABLE if f != "marginals"])
+@pytest.mark.parametrize(
+    "row",
+    [[100.0, 3.0, 1.0], [96.0, 0.0, 1.0], [107.0, 0.0, 1.0], [100.0, 0.0, -0.5], [math.nan, math.nan, 2.5]],
+    ids=["unseen level", "below", "above", "below in steps", "beside gaps"],
+)
+def test_off_the_support_is_impossible(family, row):
+    rows = torch.tensor([row, [100.0, 0.0, 1.0]], dtype=torch.float64)
+    off, on = nats(fitted(family, SMALL), rows)
+    assert off == -math.inf and torch.isfinite(on)
+
+
+def test_the_floor_gives_the_impossible_a_price():
+    rows = torch.tensor([[100.0, 3.0, 1.0], [96.0, 0.0, 1.0], [1e6, 9.0, -4.0]], dtype=torch.float64)
+    assert torch.isfinite(fitted("marginals", SMALL).log_prob(rows)).all()
+
+
+@pytest.mark.parametrize("table", ["mixed", "wages", "still"])
+def test_a_bound_lies_below_and_tightens(table):
+    """E log mean of k draws rises with k towards log p (Burda et al. 2016, theorem 1)."""
+    model, x = fitted("flow", table), rows(table)[:40]
+    assert density_kind(model) == "bound"
+    means = [
+        float(torch.stack([model.log_prob_bound(x, draws=k, rng=generator(18, k, i)) for i in range(200 // k)]).mean())
+        for k in (1, 4, 40)
+    ]
+    assert means[0] < means[1] < means[2] + 1e-3
+
+
+# ---------------------------------------------------------------------------------------------- conditionals
+
+
+FILLERS = ("marginals", "gaussian_mixture", "kde", "autoregressive")
+every_filler = pytest.mark.parametrize(("family", "table"), [case for case in CASES if case[0] in FILLERS])
+
+
+def test_the_fillers_are_those_that_say_so():
+    assert {family for family in TABLE if isinstance(fitted(family, "single"), Conditional)} == set(FILLERS)
+
+
+@every_filler
+def test_filled_gaps_keep_what_is_known(family, table):
+    model, x = fitted(family, table), rows(table)[:30]
+    assert isinstance(model, Conditional)
+    known = torch.rand(x.shape, generator=generator(19)) < 0.5
+    before = _globals()
+    first, second = (model.condition(x, known, draws=3, rng=generator(20)) for _ in range(2))
+    assert _same_globals(before)
+    assert torch.equal(first.values.nan_to_num(-1), second.values.nan_to_num(-1))
+    assert first.values.shape == (3, *x.shape) and first.log_evidence.shape == first.ess.shape == (30,)
+    assert torch.equal(first.values[:, known].nan_to_num(-1), x[known].nan_to_num(-1).expand(3, -1))
+    assert not torch.isnan(first.values[:, ~known]).any() and not model.space.outside(first.values.reshape(-1, *x.shape[1:])).any()
+    assert torch.isfinite(first.log_evidence).all() and (first.ess >= 1 - 1e-9).all()
+
+
+@every_filler
+def test_the_evidence_of_a_whole_row_is_its_density(family, table):
+    model, x = fitted(family, table), rows(table)[:30]
+    whole = model.condition(x, torch.ones_like(x, dtype=torch.bool), rng=generator(21))
+    assert torch.allclose(whole.log_evidence, model.log_prob(x), atol=1e-9)
+    assert torch.isinf(whole.ess).all()
+
+
+@pytest.mark.parametrize("family", FILLERS)
+@pytest.mark.parametrize(
+    ("row", "known"),
+    [
+        ([100.0, 1.0, 1.0], [1, 0, 1]),
+        ([102.0, 0.0, 1.0], [1, 1, 0]),
+        ([0.0, 2.0, 0.5], [0, 1, 1]),
+        ([math.nan, 0.0, 0.0], [1, 0, 0]),
+        ([0.0, 0.0, 0.0], [0, 0, 0]),
+    ],
+    ids=["atom", "rounded", "levels", "known gap", "nothing"],
+)
+def test_conditioning_is_bayes_over_all_cells(family, row, known):
+    """Evidence and draws against the sum over every completion without gaps."""
+    model, draws = fitted(family, SMALL), 4000
+    row, known = torch.tensor(row, dtype=torch.float64), torch.tensor(known, dtype=torch.bool)
+    listed, volume = cells(model.space)
+    fits = ((listed == row) | (torch.isnan(listed) & torch.isnan(row)) | ~known).all(1) & ~torch.isnan(listed[:, ~known]).any(1)
+    step = torch.tensor([c.resolution or 1.0 for c in model.space.columns], dtype=torch.float64)
+    log_mass = nats(model, listed[fits]) + torch.where(~known, step, 1.0).prod().log()
+    got = model.condition(row.expand(40, 3), known.expand(40, 3), draws=draws // 40, rng=generator(22))
+    tolerance = 0.15 if family == "autoregressive" else 1e-6 + _floor_share(model, 3)
+    assert float(got.log_evidence.exp().mean().log()) == pytest.approx(float(torch.logsumexp(log_mass, 0)), abs=tolerance)
+    share = torch.softmax(log_mass, 0)
+    count = shares(got.values.reshape(-1, 3), listed[fits])
+    slack = 0.25 if family == "autoregressive" else 0.0
+    assert ((count - share).abs() <= 5 * (share / draws).sqrt() + 5 / draws + (slack + _floor_share(model, 3)) * share).all()
+
+
+# ---------------------------------------------------------------------------------------------- context
+
+
+@pytest.mark.parametrize("family", WITH_CONTEXT)
+@pytest.mark.parametrize("table", ["far", "mixed"])
+def test_context_moves_the_model(family, table):
+    rng = generator(23)
+    side = torch.randint(2, (ROWS, 1), generator=rng).double()
+    x = rows(table).clone()
+    x[:, -1] = 100 + 5 * (2 * side[:, 0] - 1) + torch.randn(ROWS, generator=rng) if table == "far" else 2 * side[:, 0]
+    model = train(family, TABLES[table][0], x, context=side, steps=200)
+    left, right = (model.sample(300, context=torch.full((300, 1), v), rng=generator(24))[:, -1].mean() for v in (0.0, 1.0))
+    assert right - left > (5 if table == "far" else 0.5)
+    assert nats(model, x, context=side).mean() > nats(model, x, context=1 - side).mean() + 0.5
+
+
+@pytest.mark.parametrize("family", [f for f in TABLE if f not in WITH_CONTEXT])
+def test_a_family_without_context_says_so(family):
+    space = Space.continuous(2)
+    with pytest.raises(InputError, match=f"^{family}: .*context"):
+        TABLE[family].build(space, context_shape=(1,), config=TABLE[family].suggest(space, 100), rng=generator(0))
+
+
+def test_a_flow_without_numbers_says_so():
+    space = TABLES["bits"][0]
+    with pytest.raises(InputError, match="no continuous column"):
+        TABLE["flow"].build(space, config=TABLE["flow"].suggest(space, 100), rng=generator(0))
+
+
+# ---------------------------------------------------------------------------------------------- wrong input
+
+
+@pytest.mark.parametrize("family", TABLE)
+@pytest.mark.parametrize(
+    ("x", "named"),
+    [
+        (torch.zeros(3), r"expected shape \(n, 2\), got \(3\)"),
+        (torch.zeros(3, 1), r"got \(3, 1\)"),
+        (torch.zeros(3, 2, 1), r"got \(3, 2, 1\)"),
+        (torch.zeros(3, 2, dtype=torch.complex64), "complex64"),
+        (torch.tensor([[0.0, 0.0], [0.0, math.nan]]), "row 1, column 1 is nan"),
+        (torch.tensor([[0.0, 0.0], [-math.inf, 0.0]]), "row 1, column 0 is -inf"),
+        ([[0.0, 0.0]], "got list"),
+    ],
+)
+def test_wrong_rows_are_named(family, x, named):
+    model = fitted(family, "far")
+    with pytest.raises(InputError, match=named):
+        nats(model, x)
+
+
+@pytest.mark.parametrize("family", TABLE)
+@pytest.mark.parametrize(
+    ("entry", "value", "named"),
+    [(1, 0.5, "row 0, column 1 is 0.5, expected a level code"), (1, -1.0, "is -1"), (2, math.nan, "column 2 is nan")],
+)
+def test_wrong_entries_are_named(family, entry, value, named):
+    x = torch.tensor([[100.0, 1.0, 1.0]], dtype=torch.float64)
+    x[0, entry] = value
+    with pytest.raises(InputError, match=named):
+        nats(fitted(family, SMALL), x)
+
+
+@pytest.mark.parametrize("family", TABLE)
+@pytest.mark.parametrize("n", [0, -1, 2.0, True, None])
+def test_wrong_numbers_of_samples_are_named(family, n):
+    with pytest.raises(InputError, match="n: expected a whole number"):
+        fitted(family, "single").sample(n, rng=generator(0))
+
+
+@pytest.mark.parametrize("family", TABLE)
+def test_wrong_context_is_named(family):
+    with pytest.raises(InputError, match="built without a context"):
+        fitted(family, "far").sample(2, context=torch.zeros(2, 1), rng=generator(0))
+
+
+@pytest.mark.parametrize("family", WITH_CONTEXT)
+@pytest.mark.parametrize("context", [None, torch.zeros(2, 1), torch.zeros(3, 2), torch.zeros(3)])
+def test_context_of_another_shape_is_named(family, context):
+    space = Space.continuous(2)
+    model = TABLE[family].build(space, context_shape=(1,), config=TABLE[family].suggest(space, 100), rng=generator(0)).eval()
+    with pytest.raises(InputError, match=r"context: expected \(3, 1\)"):
+        model.sample(3, context=context, rng=generator(0))
+
+
+@pytest.mark.parametrize("family", TABLE)
+@pytest.mark.parametrize("table", ["single", "mixed"])
+def test_a_handful_of_rows_is_enough(family, table):
+    model = train(family, TABLES[table][0], rows(table)[:9], steps=3)
+    assert torch.isfinite(nats(model, rows(table)[:9])).all()
