@@ -19,7 +19,7 @@ bench: .venv/ready-to-test
 	@for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: .venv/ready-to-test
-	$(BIN)/pytest tests/test_readme.py
+	$(BIN)/pytest tests/test_readme.py tests/test_docs.py
 	$(BIN)/pytest --doctest-modules src
 
 clean:

@@ -46,10 +46,13 @@ DOORS: dict[str, tuple[str, ...]] = {
     "folder": ("contracts", "rng", "families.TABLE", "metrics.TABLE"),
 }
 DOORS["session"] = ("select", "arms", "ledger", "features", "kernels")
+# what a person holds: a fitted model, a study, a loaded folder
+DOORS["facade"] = ("contracts", "rng", "data", "mixture", "plan", "judge", "folder")
 DOORS["study"] = tuple(room for room in DOORS if room not in ("__init__", "session"))
 DOORS["estimators"] = tuple(room for room in DOORS if room not in ("__init__", "study"))
 DOORS["report"] = tuple(DOORS)
 DOORS["cli"] = tuple(DOORS)
+DOORS["__main__"] = ("cli",)
 
 #: how any room tells a person that their input cannot be used
 FOR_EVERYONE = ("contracts.InputError",)

@@ -1,11 +1,11 @@
-"""The masked net sees what is before and nothing else; group-wise softmaxes are softmaxes."""
+"""The masked net sees what is before and nothing else; codes go in and out without loss."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
-from mixtura.nets import MaskedNet, Walk, group_log_softmax, log_chosen
+from mixtura.nets import CodeLayout, MaskedNet, Walk
 from mixtura.rng import generator, seeded
 
 
@@ -69,16 +69,29 @@ def test_training_keeps_the_mask():
     torch.testing.assert_close(net(x), net.eval()(x))
 
 
-@pytest.mark.parametrize("sizes", [(3,), (2, 2, 2), (4, 4), (1, 2, 5), (1,)])
-def test_groups_are_normalised_one_by_one(sizes):
-    logits = 5 * torch.randn(6, sum(sizes), generator=generator(6))
-    codes = torch.stack([torch.randint(k, (6,), generator=generator(7)) for k in sizes], 1)
-    want = [torch.log_softmax(group, 1) for group in logits.split(list(sizes), 1)]
-    torch.testing.assert_close(group_log_softmax(logits, sizes), torch.cat(want, 1))
-    chosen = torch.stack([group.gather(1, code[:, None])[:, 0] for group, code in zip(want, codes.T, strict=True)], 1)
-    torch.testing.assert_close(log_chosen(logits, codes, sizes), chosen)
+SIZES = [(3,), (2,), (2, 2, 2), (4, 4), (2, 3, 2), (1, 2, 5), (1, 1), (1,), ()]
 
 
-def test_no_groups_are_no_columns():
-    none = torch.zeros(4, 0)
-    assert group_log_softmax(none, ()).shape == log_chosen(none, none.long(), ()).shape == (4, 0)
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_the_levels_of_every_code_share_its_probability(sizes):
+    layout = CodeLayout(sizes)
+    out = 3 * torch.randn(1, layout.width, generator=generator(6))
+    for s, k in enumerate(sizes):
+        codes = torch.zeros(k, len(sizes), dtype=torch.int64)
+        codes[:, s] = torch.arange(k)
+        chosen = layout.log_chosen(out.expand(k, -1), codes)[:, s]
+        assert chosen.exp().sum().item() == pytest.approx(1, abs=1e-6)
+        torch.testing.assert_close(chosen, torch.log_softmax(layout.logits(out[:, layout.blocks[s]]), 1)[0])
+    assert layout.log_chosen(out, torch.zeros(1, len(sizes), dtype=torch.int64)).shape == (1, len(sizes))
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=str)
+def test_codes_enter_alone_as_they_enter_together(sizes):
+    layout = CodeLayout(sizes)
+    codes = torch.cartesian_prod(*(torch.arange(k) for k in sizes)).reshape(-1, len(sizes)) if sizes else torch.zeros(3, 0).long()
+    together = layout.inputs(codes)
+    assert together.shape == (len(codes), layout.width) == (len(codes), len(layout.positions(torch.arange(len(sizes)))))
+    if sizes:
+        assert len(together.unique(dim=0)) == len(codes)  # nothing is lost
+    for s in range(len(sizes)):
+        torch.testing.assert_close(layout.input(s, codes[:, s]), together[:, layout.blocks[s]])

@@ -157,7 +157,9 @@ def test_budgets(text, seconds):
     assert parse_budget(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-5s", "0", "0.5s", "5 days", "1e3", "nan", "inf", "5m 3s", "1h30", math.nan, math.inf, -1, True, None])
+@pytest.mark.parametrize(
+    "text", ["", "soon", "-5s", "0", "0.5s", "5 days", "1e3", "nan", "inf", "5m 3s", "1h30", math.nan, math.inf, -1, True, None]
+)
 def test_wrong_budgets_are_named(text):
     with pytest.raises(InputError, match="^budget: .*write 60s, 5m or 1h"):
         parse_budget(text)

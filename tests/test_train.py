@@ -165,7 +165,12 @@ class Duel(Model):
         return (
             Phase("follow", (self.follower,), lambda x, context, rng: self._move("follow", chase())),
             # the leader's loss also depends on the follower, whom only the first phase may move
-            Phase("lead", (self.leader,), lambda x, context, rng: self._move("lead", (self.leader - 3).square() + 0 * chase()), every=2),
+            Phase(
+                "lead",
+                (self.leader,),
+                lambda x, context, rng: self._move("lead", (self.leader - 3).square() + 0 * chase()),
+                every=2,
+            ),
         )
 
     def _move(self, name, loss):
@@ -279,7 +284,12 @@ def outcome(model, records, rng):
 
 
 def same(a, b):
-    return a[0] == b[0] and a[1].keys() == b[1].keys() and all(torch.equal(a[1][k], b[1][k]) for k in a[1]) and torch.equal(a[2], b[2])
+    return (
+        a[0] == b[0]
+        and a[1].keys() == b[1].keys()
+        and all(torch.equal(a[1][k], b[1][k]) for k in a[1])
+        and torch.equal(a[2], b[2])
+    )
 
 
 @pytest.mark.parametrize("name", ["duel", *(n for n in TABLE if n not in ("marginals", "gaussian_mixture"))])

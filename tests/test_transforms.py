@@ -118,7 +118,9 @@ def test_the_base_of_a_real_number_is_the_log_derivative(name):
     torch.testing.assert_close(columns.split(x).log_base, slope.log().squeeze(1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["whole", "whole, skewed", "whole, no ends", "tenths from a tenth", "a billion on", "atom, gaps, whole"])
+@pytest.mark.parametrize(
+    "name", ["whole", "whole, skewed", "whole, no ends", "tenths from a tenth", "a billion on", "atom, gaps, whole"]
+)
 def test_neighbouring_cells_touch_and_the_last_are_open(name):
     column, values, _ = COLUMNS[name]
     columns, _ = one(name)
@@ -175,7 +177,9 @@ def test_masses_without_a_cell_are_densities():
     normal = log_normal_mass(y, 0 * y, none, none, torch.tensor(0.5), torch.tensor(2.0))
     torch.testing.assert_close(normal, torch.distributions.Normal(0.5, 2.0).log_prob(y), rtol=1e-6, atol=0)
     logistic = log_logistic_mass(
-        Parts(none.long(), y, ~none, none, y, 0 * y, none, none, 0 * y), torch.tensor(0.5).double(), torch.tensor(2.0).double().log()
+        Parts(none.long(), y, ~none, none, y, 0 * y, none, none, 0 * y),
+        torch.tensor(0.5).double(),
+        torch.tensor(2.0).double().log(),
     )
     z = (y - 0.5) / 2
     torch.testing.assert_close(logistic, -z - 2 * torch.log1p(torch.exp(-z)) - math.log(2), rtol=1e-9, atol=1e-9)

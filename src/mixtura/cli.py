@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
     from mixtura.study import Options, Planned
 
 #: "the words on the command line are wrong": typer's own class, which older versions take from click
-WrongUsage = typer.BadParameter.__mro__[1]
+WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="mixtura",
@@ -246,7 +246,7 @@ def _show_plan(console: Console, planned: Planned) -> None:
         console.print(f"… and {len(planned.columns) - len(shown):,} more columns", style="dim")
     s = planned.splits
     crossed = f", cross-fitted in {s['folds']} folds" if s["folds"] else ""
-    console.print(f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report; {s['duplicates']:,} report rows have a twin")
+    console.print(f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report ({s['duplicates']:,} with a twin)")
     spent = f", {_clock(planned.resumed)} of it spent before" if planned.resumed > 1 else ""
     bound = f"budget {_clock(planned.budget)}{spent}" if planned.budget else f"{planned.steps:,} steps a fit{_about(planned.estimate)}" if planned.steps else "replay"
     console.print(f"{bound}; seed {planned.seed}; {', '.join(planned.families)}")
@@ -262,8 +262,8 @@ def _show_study(console: Console, study: Study) -> None:
     from mixtura.facade import ranked
 
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("model", "nats, exact", "nats, bound ≥", "memorisation", "fit, s", "1,000 rows, ms"):
-        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=name != "model")
+    for name in ("model", "nats, exact", "nats, bound ≥", "memorisation", "fit s", "draw ms"):
+        table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     notes = []
     for s in ranked(study.scores):
         if s.status in ("skipped", "failed"):
@@ -281,8 +281,8 @@ def _show_study(console: Console, study: Study) -> None:
     for note in notes:
         console.print(f"  {note}", style="dim")
     v = study.verdict
-    console.print(f"\n[bold]{v.sentence}[/bold]")
-    console.print(f"objective: {v.objective}; memorisation ½ is none, 1 is copies", style="dim")
+    console.print(f"\n[bold]{v.sentence}[/bold]", soft_wrap=True)
+    console.print(f"objective: {v.objective}; memorisation: ½ none, 1 copies; draw: 1,000 rows", style="dim", soft_wrap=True)
     if study.folder is None:
         return
     console.print(f"\neverything is in {study.folder} (model card: {study.folder}/README.md); next:", soft_wrap=True)
@@ -344,7 +344,7 @@ def _deliver(frame: pd.DataFrame, output: Path | None, as_json: bool, about: dic
 
     if output is not None:
         write(frame, output)
-    rows = None if output is not None else json.loads(frame.to_json(orient="records", date_format="iso", double_precision=15))
+    rows = None if output is not None else json.loads(str(frame.to_json(orient="records", date_format="iso", double_precision=15)))
 
     def show() -> None:
         if said:
@@ -395,9 +395,9 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except WrongUsage as error:
-        said = (error.message if error.__class__ is typer.BadParameter and ";" in error.message else error.format_message()).rstrip(".")
-        hint = "" if ";" in said else f"; see {' '.join(['mixtura', *sys.argv[1:2]]) if sys.argv[1:2] and not sys.argv[1].startswith('-') else 'mixtura'} --help"
-        _say(said + hint)
+        own = str(getattr(error, "message", ""))
+        said = own if ";" in own else str(getattr(error, "format_message", lambda: own)()).rstrip(".") + "; see mixtura --help"
+        _say(said)
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, typer.Abort):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -82,14 +83,15 @@ class Walk:
 
     def __init__(self, net: MaskedNet, x: Tensor) -> None:
         self.net, self.x = net, x
-        self.hidden = [x.new_zeros(len(x), layer.out_features) for layer in net.layers]
+        self.layers = cast(list[MaskedLinear], list(net.layers))
+        self.hidden = [x.new_zeros(len(x), layer.out_features) for layer in self.layers]
         self.done = [0] * len(self.hidden)
 
     @torch.no_grad()
     def outputs(self, position: int, rows: Sequence[slice]) -> list[Tensor]:
         """Some rows of the outputs at ``position``; x (n, inputs + context) must hold all inputs below it."""
         source = self.x
-        for i, layer in enumerate(self.net.layers):
+        for i, layer in enumerate(self.layers):
             new = slice(self.done[i], self.net.ready[i][position])
             if new.start < new.stop:
                 self.hidden[i][:, new] = nn.functional.silu(layer.part(source, new))

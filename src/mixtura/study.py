@@ -44,8 +44,6 @@ EXAMPLE_ROWS = 1_000
 #: before it has been measured
 ENDING, SCORING = 0.06, 0.03
 OBJECTIVE = "held-out nats per row"
-#: families whose fit takes the time it takes; the others train for a share of the budget
-UNTIMED = ("marginals", "gaussian_mixture")
 
 
 # --------------------------------------------------------------------------------------------------- the records
@@ -200,9 +198,9 @@ def _one_thread() -> Iterator[None]:
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, _one_thread():
         table, schema = understand(data, options)
-        planned = _Job(Path(scratch), options, table, schema, time.monotonic()).planned()
+        planned = _Job(Path(scratch), options, table, schema, time.monotonic()).planned(estimate=True)
         return replace(planned, folder=None if options.out is None else str(options.out))
 
 
@@ -275,6 +273,7 @@ class _Job:
         groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
         self.splits = plan.make_splits(self.x, seed=options.seed, groups=groups, times=times, given=given)
         self.candidates = self._candidates()
+        self.timed = {c.name for c in self.candidates if self._is_timed(c)}
         state = store.read_json(out / "state.json") if (out / "state.json").exists() else {}
         self.units: dict[str, dict[str, Any]] = state.get("units", {})
         self.failures: dict[str, dict[str, Any]] = state.get("failures", {})
@@ -291,6 +290,13 @@ class _Job:
         families = [_Candidate(row.name, partial(_build_family, row, seconds), row.name, row.recipe) for row in rows]
         return families + [_Candidate(name, partial(_build_own, own), None, {}) for name, own in self.options.models.items()]
 
+    def _is_timed(self, candidate: _Candidate) -> bool:
+        """Whether its fit trains for a share of the budget; a closed fit takes the time it takes."""
+        try:
+            return not isinstance(candidate.build(self.schema.space, len(self.splits.training), generator(0)), ClosedForm)
+        except Exception:  # noqa: BLE001  it is reported, with its reason, when it is its turn
+            return False
+
     @property
     def elapsed(self) -> float:
         """Seconds this run has had, earlier sittings included."""
@@ -306,7 +312,7 @@ class _Job:
         if budget is None:
             return None
         names = [c.name for c in self.candidates]
-        coming = [n for n in names[names.index(name) :] if n not in self.failures and n not in UNTIMED]
+        coming = [n for n in names[names.index(name) :] if n not in self.failures and n in self.timed]
         # report rows are scored at the end, as many as select rows were or (cross-fitted) fewer
         owed = sum(u["scoring"] for u in self.units.values() if "scoring" in u) + SCORING * budget * 2 * len(coming)
         left = (1 - ENDING) * budget - self.elapsed - owed
@@ -314,8 +320,8 @@ class _Job:
         todo = folds + 1 - sum("stop_at" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
         return max(0.2, left / (len(coming) - 1 + todo / (folds + 1)) / (folds + 1))
 
-    def planned(self) -> Planned:
-        """What was understood and what will be done."""
+    def planned(self, *, estimate: bool = False) -> Planned:
+        """What was understood and what will be done; ``estimate`` times a few steps to say how long steps will take."""
         s, budget = self.splits, self.options.seconds
         sizes = {"fit": len(s.fit), "select": len(s.select), "report": len(s.report)}
         return Planned(
@@ -323,7 +329,7 @@ class _Job:
             splits=sizes | {"rule": s.rule, "folds": s.folds, "duplicates": s.duplicates}, resumed=self.earlier,
             families=[c.name for c in self.candidates], budget=budget, steps=self.options.steps, seed=self.options.seed,
             folder=None if self.options.out is None else str(self.out),
-            estimate=budget if budget is not None else self._estimate(),
+            estimate=self._estimate() if estimate and budget is None else budget,
         )  # fmt: skip
 
     def _estimate(self) -> float | None:
@@ -339,10 +345,9 @@ class _Job:
                     model.fit_closed(rows, None, generator(0))
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
-                    recipe = train.Recipe(**{**candidate.recipe, "steps": 5})
-                    for _ in train.fit(model, rows, recipe, rng=generator(0), device=self.device):
-                        pass
-                    total += (time.monotonic() - began) / 5 * self.options.steps
+                    recipe = train.Recipe(**{**candidate.recipe, "steps": 20})
+                    spent = [step.seconds for step in train.fit(model, rows, recipe, rng=generator(0), device=self.device)]
+                    total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(self.options.steps, recipe.most_steps)
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
                 continue
         return total * (self.splits.folds + 1)
@@ -391,6 +396,7 @@ class _Job:
                 self._save_state()
             pieces.append(store.read_tensors(kept))
         model = yield from self._fit(candidate, f"{name}/all", self.x[splits.training], splits.folds / (splits.folds + 1))
+        model.sample(8, rng=generator(self.options.seed, name, "trial"))  # one that cannot sample fails here, alone
         tensors: dict[str, Tensor] = {}
         began = time.monotonic()
         if density_kind(model) is not None:

@@ -86,8 +86,7 @@ class Columns(nn.Module):
         self.cardinalities = tuple(_states(columns[j]) for j in self.coded)
         ends = torch.tensor(self.cardinalities, dtype=torch.int64).cumsum(0)
         missing = [bool(columns[j].missing) for j in self.coded]
-        #: where the indicator of "missing" stands among all Σ cardinalities indicators
-        #: (S,) where the indicators of each code begin
+        # (S,) where the indicators of each code begin, and where those of "missing" stand
         self.register_buffer("first", ends - torch.tensor(self.cardinalities, dtype=torch.int64), persistent=False)
         self.register_buffer("missing_at", ends[torch.tensor(missing, dtype=torch.bool)] - 1, persistent=False)
         self.code_of = {j: s for s, j in enumerate(self.coded)}

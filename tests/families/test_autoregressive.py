@@ -29,22 +29,20 @@ def artist():
     rng = generator(3)
     config = autoregressive.Config(hidden=(64, 64), orderings=1)
     model = autoregressive.build(Space.levels(4, 4, levels=2), config=config, rng=rng)
-    for _ in fit(model, bars_and_stripes().repeat(200, 1, 1), Recipe(steps=1500, rate=1e-2), rng=rng):
+    for _ in fit(model, bars_and_stripes().repeat(400, 1, 1), Recipe(steps=1500, rate=5e-3, average=0.99), rng=rng):
         pass
     return model
 
 
-@torch.no_grad()
 def test_bars_and_stripes_are_learnt_to_their_entropy():
     """30 patterns, equally likely: log 30 = 3.4012 nats is the least that is possible."""
     assert len(bars_and_stripes()) == 30
-    assert math.log(30) <= -float(artist().log_prob(bars_and_stripes()).mean()) <= 3.41
+    assert math.log(30) <= -float(artist().log_prob(bars_and_stripes()).detach().mean()) <= 3.41
 
 
-@torch.no_grad()
 def test_all_pictures_together_weigh_one():
     pictures = torch.tensor(list(itertools.product([0.0, 1.0], repeat=16)), dtype=torch.float64).reshape(-1, 4, 4)
-    assert float(artist().log_prob(pictures).exp().sum()) == pytest.approx(1, abs=1e-9)
+    assert float(artist().log_prob(pictures).detach().exp().sum()) == pytest.approx(1, abs=1e-9)
 
 
 def test_its_pictures_are_bars_and_stripes():
@@ -67,7 +65,10 @@ def test_half_a_picture_is_completed():
 def test_orderings_are_permutations_and_the_first_is_the_tables_own():
     model = autoregressive.build(Space.continuous(6), config=autoregressive.Config(orderings=3), rng=generator(6))
     assert model.positions[0].tolist() == list(range(6))
-    assert all(sorted(p) == list(range(6)) for p in model.positions.tolist()) and len({tuple(p) for p in model.positions.tolist()}) == 3
+    assert (
+        all(sorted(p) == list(range(6)) for p in model.positions.tolist())
+        and len({tuple(p) for p in model.positions.tolist()}) == 3
+    )
 
 
 @torch.no_grad()

@@ -75,9 +75,11 @@ def test_in_wide_cells_the_bound_is_below_the_mass_and_reaches_it():
     inside = (torch.arange(40) + 0.5).double() / 40 * 3 - 1.5
     points = x[:, None] + torch.cartesian_prod(inside, inside)
     mass = torch.logsumexp(exact.log_prob(points.reshape(-1, 2)).reshape(len(x), -1), 1) - math.log(1600)
-    by_draws = {k: torch.stack([bounded.log_prob_bound(x, draws=k, rng=generator(6, i)) for i in range(40)]).mean(0) for k in (1, 400)}
+    by_draws = {
+        k: torch.stack([bounded.log_prob_bound(x, draws=k, rng=generator(6, i)) for i in range(20)]).mean(0) for k in (1, 200)
+    }
     assert (by_draws[1] < mass).float().mean() > 0.9 and float((mass - by_draws[1]).mean()) > 0.01
-    torch.testing.assert_close(by_draws[400], mass, rtol=0, atol=0.03)
+    torch.testing.assert_close(by_draws[200], mass, rtol=0, atol=0.08)
 
 
 def test_too_many_columns_are_refused():

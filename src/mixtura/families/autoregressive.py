@@ -96,7 +96,8 @@ class Autoregressive(Density, Conditional):
         parts = self.columns.unpack(rows)
         x = self._inputs(parts, context)
         terms = [self._terms(net(x), parts) for net in self.nets]
-        return -sum(t.sum() for pair in terms for t in pair if t.shape[1]) / (len(x) * len(terms))
+        nats = torch.stack([t.sum() for pair in terms for t in pair if t.shape[1]])
+        return -nats.sum() / (len(x) * len(terms))
 
     def _inputs(self, parts: Parts, context: Tensor | None) -> Tensor:
         x = self.layout.inputs(parts.codes)

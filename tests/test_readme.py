@@ -1,0 +1,54 @@
+"""The README says what the program prints: its first block is run, its Python block too."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from mixtura.cli import main
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+#: columns of the leaderboard that are times, which no two machines share
+NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
+
+
+def blocks(kind: str) -> list[str]:
+    return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def same_line(printed: str, shown: str) -> bool:
+    """Equal but for the last digits of nats and for times (the last two numbers of a model's row)."""
+    words = [NUMBER.sub("#", re.sub(r"\s+", " ", text)).strip() for text in (printed, shown)]
+    numbers = [[float(n.replace(",", "")) for n in NUMBER.findall(text)] for text in (printed, shown)]
+    row = " ± " in shown and "unseen" not in shown
+    kept = slice(0, -2) if row else slice(None)
+    close = all(abs(a - b) <= 0.1 for a, b in zip(numbers[0][kept], numbers[1][kept], strict=True)) if words[0] == words[1] else False
+    return words[0] == words[1] and close
+
+
+def test_the_first_block_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    command, *shown = blocks("console")[0].rstrip().splitlines()
+    assert command.startswith("$ mixtura ")
+    main(command.removeprefix("$ mixtura ").split())
+    printed = capsys.readouterr().out.rstrip().splitlines()
+    # "not converged" notes guess at times: they come and go with the machine's speed
+    steady = [[line for line in text if "converged" not in line] for text in (printed, shown)]
+    assert [p.split()[:1] for p in steady[0]] == [s.split()[:1] for s in steady[1]]
+    for was, expected in zip(*steady, strict=True):
+        assert same_line(was, expected), f"the README shows\n{expected}\nbut the command prints\n{was}"
+
+
+def test_a_wrong_number_would_be_noticed() -> None:
+    shown = "kde  -17.389 ± 0.182   0.59 ± 0.03   2.2   2"
+    assert same_line("kde  -17.391 ± 0.180   0.59 ± 0.03   9.2   1", shown)
+    assert not same_line("kde  -16.389 ± 0.182   0.59 ± 0.03   2.2   2", shown)
+    assert not same_line("flow -17.389 ± 0.182   0.59 ± 0.03   2.2   2", shown)
+
+
+def test_the_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "unseen rows" in printed and "gaussian_mixture" in printed and "species" in printed
