@@ -10,14 +10,15 @@ import argparse
 import resource
 import time
 
-import mixtura
 import torch
+from real import TABLES
+
+import mixtura
 from mixtura.families import gaussian_mixture
 from mixtura.judge import log_probs
+from mixtura.plan import make_splits
 from mixtura.rng import generator
 from mixtura.study import Options, understand
-from mixtura.plan import make_splits
-from real import TABLES
 
 
 def main() -> None:
@@ -30,7 +31,9 @@ def main() -> None:
     study = mixtura.run(frame, budget=budget)
     wall = time.monotonic() - began
     peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"wall {wall:.1f} s of a budget of {budget:.0f} s ({wall / budget:.2f}), peak memory {peak:.0f} MB over the loaded table")
+    print(
+        f"wall {wall:.1f} s of a budget of {budget:.0f} s ({wall / budget:.2f}), peak memory {peak:.0f} MB over the loaded table"
+    )
     print(study.leaderboard[["name", "kind", "nats", "nats_error", "seconds", "converged"]].to_string(index=False))
     print(study.verdict.sentence)
 
@@ -44,7 +47,9 @@ def main() -> None:
         model = gaussian_mixture.build(schema.space, config=gaussian_mixture.Config(components=32, ridge=ridge), rng=generator(0))
         model.fit_closed(x[splits.fit], None, generator(0))
         nats = float(log_probs(model, x[splits.report], rng=generator(0))[0].mean())
-        rankings.append(sorted(others | {"gaussian_mixture": nats}, key=lambda name: -(others | {"gaussian_mixture": nats})[name]))
+        rankings.append(
+            sorted(others | {"gaussian_mixture": nats}, key=lambda name: -(others | {"gaussian_mixture": nats})[name])
+        )
         print(f"ridge {ridge:g}: gaussian_mixture {nats:.3f} nats; ranking {' > '.join(rankings[-1])}")
     print("the ridge moves no ranking" if rankings[0] == rankings[1] else "THE RIDGE MOVES THE RANKING")
 

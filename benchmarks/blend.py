@@ -41,7 +41,10 @@ def main() -> None:
         error = ((statistics.mean(e * e for e in errors) + between) / len(gains)) ** 0.5
         worse += [name] if gain < -2 * error else []
         better += [name] if gain >= 0.05 and gain > 2 * error else []
-        print(f"{name:14} {gain:7.3f} {error:6.3f} {gain / error if error else 0.0:7.1f} {max(walls):11.2f}  {', '.join(choices)}", flush=True)
+        print(
+            f"{name:14} {gain:7.3f} {error:6.3f} {gain / error if error else 0.0:7.1f} {max(walls):11.2f}  {', '.join(choices)}",
+            flush=True,
+        )
     print(f"worse than the best single model by more than 2 se: {len(worse)} ({', '.join(worse) or 'none'})")
     print(f"better by 0.05 nats and 2 se: {len(better)} ({', '.join(better) or 'none'})")
 

@@ -1,6 +1,6 @@
 """Kill -9 a run at 20 random moments and go on each time: are the bits those of an undisturbed run?
 
-    python benchmarks/kill.py [--kills 20]
+python benchmarks/kill.py [--kills 20]
 """
 
 from __future__ import annotations

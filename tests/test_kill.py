@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-import mixtura
 import numpy as np
 import pandas as pd
 import pytest
+
+import mixtura
 from mixtura.study import replay
 
 KILLS = int(os.environ.get("MIXTURA_KILLS", "3"))
@@ -39,12 +40,20 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bits(folder: Path) -> dict[str, bytes]:
     """The files that must not differ."""
-    wanted = [*folder.glob("models/*/*"), folder / "nats.safetensors", folder / "verdict.json", folder / "samples.csv", folder / "splits.safetensors"]
+    wanted = [
+        *folder.glob("models/*/*"),
+        folder / "nats.safetensors",
+        folder / "verdict.json",
+        folder / "samples.csv",
+        folder / "splits.safetensors",
+    ]
     return {str(p.relative_to(folder)): p.read_bytes() for p in wanted}
 
 
 def start(table: Path, out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", RUN, str(table), str(STEPS), str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(table), str(STEPS), str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def test_killed_runs_end_with_the_same_bits(table: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Filler(Gauss, Conditional):
 
     most = 0
 
-    def condition(self, x, known, *, draws=1, context=None, rng):
+    def _condition(self, x, known, draws, context, rng):
         self.most = max(self.most, draws * len(x))
         values = torch.empty(draws, *x.shape, dtype=x.dtype)
         evidence = torch.zeros(len(x), dtype=x.dtype)
@@ -387,7 +387,7 @@ def test_nothing_known_and_everything_known():
 class Cell(Levels, Conditional):
     """A categorical that fills its only gap."""
 
-    def condition(self, x, known, *, draws=1, context=None, rng):
+    def _condition(self, x, known, draws, context, rng):
         drawn = torch.stack([self._sample(len(x), None, rng) for _ in range(draws)])
         evidence = torch.where(known[:, 0], self.log_prob(x), 0.0)
         return Conditioned(torch.where(known, x, drawn), evidence, torch.full_like(evidence, INF))

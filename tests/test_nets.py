@@ -81,7 +81,7 @@ def test_the_levels_of_every_code_share_its_probability(sizes):
         codes[:, s] = torch.arange(k)
         chosen = layout.log_chosen(out.expand(k, -1), codes)[:, s]
         assert chosen.exp().sum().item() == pytest.approx(1, abs=1e-6)
-        torch.testing.assert_close(chosen, torch.log_softmax(layout.logits(out[:, layout.blocks[s]]), 1)[0])
+        torch.testing.assert_close(chosen, torch.log_softmax(layout.logits(s, out[:, layout.blocks[s]]), 1)[0])
     assert layout.log_chosen(out, torch.zeros(1, len(sizes), dtype=torch.int64)).shape == (1, len(sizes))
 
 

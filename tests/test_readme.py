@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from mixtura.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -23,11 +24,15 @@ def same_line(printed: str, shown: str) -> bool:
     numbers = [[float(n.replace(",", "")) for n in NUMBER.findall(text)] for text in (printed, shown)]
     row = " ± " in shown and "unseen" not in shown
     kept = slice(0, -2) if row else slice(None)
-    close = all(abs(a - b) <= 0.1 for a, b in zip(numbers[0][kept], numbers[1][kept], strict=True)) if words[0] == words[1] else False
+    close = (
+        all(abs(a - b) <= 0.1 for a, b in zip(numbers[0][kept], numbers[1][kept], strict=True)) if words[0] == words[1] else False
+    )
     return words[0] == words[1] and close
 
 
-def test_the_first_block_prints_what_it_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_first_block_prints_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     command, *shown = blocks("console")[0].rstrip().splitlines()

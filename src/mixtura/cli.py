@@ -49,22 +49,32 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to wri
 
 @app.command()
 def run(
-    source: Annotated[str | None, typer.Argument(help="A .csv .tsv .parquet .json .jsonl .npy .npz[:key] file, or the example penguins.")] = None,
+    source: Annotated[
+        str | None, typer.Argument(help="A .csv .tsv .parquet .json .jsonl .npy .npz[:key] file, or the example penguins.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Time for the whole run: 60s (the default), 5m, 1h.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of a budget: training steps of every fit.")] = None,
-    families: Annotated[str | None, typer.Option(help="Comma-separated; all by default. Marginals, the floor, always join.")] = None,
+    families: Annotated[
+        str | None, typer.Option(help="Comma-separated; all by default. Marginals, the floor, always join.")
+    ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over in a folder that holds a run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, write nothing.")] = False,
     split: Annotated[str | None, typer.Option(metavar="COL", help="Column that says fit, select or report for each row.")] = None,
     group: Annotated[str | None, typer.Option(metavar="COL", help="Keep rows of one group in one part.")] = None,
-    time_column: Annotated[str | None, typer.Option("--time", metavar="COL", help="Fit on the oldest rows, report on the newest.")] = None,
+    time_column: Annotated[
+        str | None, typer.Option("--time", metavar="COL", help="Fit on the oldest rows, report on the newest.")
+    ] = None,
     columns: Annotated[str | None, typer.Option(help="Comma-separated columns to model; all by default.")] = None,
     kind: Annotated[list[str] | None, typer.Option(metavar="COL=KIND", help="Overrule a guess: age=integer. Repeatable.")] = None,
-    samples: Annotated[list[str] | None, typer.Option(metavar="NAME=FILE", help="Samples of an outside generator. Repeatable.")] = None,
+    samples: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Samples of an outside generator. Repeatable.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    replay: Annotated[Path | None, typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits.")] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """From a table to a verdict. The same command again goes on where it stopped."""
@@ -121,7 +131,9 @@ def score(folder: Folder, data: Annotated[str, typer.Argument(metavar="FILE")], 
     scores = chosen.score(read(data).frame, seed=seed)
     mean = mean_nats(scores["nats"].to_numpy())
     about = {"model": chosen.name, "mean_nats": mean.value, "error": mean.error, "kind": str(scores["kind"].iloc[0])}
-    _deliver(scores, output, as_json, about, f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({about['kind']}), {mean.n:,} rows")
+    _deliver(
+        scores, output, as_json, about, f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({about['kind']}), {mean.n:,} rows"
+    )
 
 
 @app.command()
@@ -136,7 +148,13 @@ def impute(folder: Folder, data: Annotated[str, typer.Argument(metavar="FILE")],
     frame = read(data).frame
     filled = chosen.impute(frame, draws=draws, seed=seed)
     holes = int(frame[[f.name for f in chosen.schema.modelled]].isna().sum().sum())
-    _deliver(filled, output, as_json, {"model": chosen.name, "cells_filled": holes, "draws": draws}, f"{holes:,} cells filled by {chosen.name}")
+    _deliver(
+        filled,
+        output,
+        as_json,
+        {"model": chosen.name, "cells_filled": holes, "draws": draws},
+        f"{holes:,} cells filled by {chosen.name}",
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- running
@@ -149,7 +167,9 @@ def _replay(folder: Path, source: str | None, out: Path | None, as_json: bool) -
     config = read_json(folder / "config.json")
     source = source or str(config.get("source") or "")
     if not source:
-        _refuse(f"run --replay {folder}: the run was not made from a file; give its data again: mixtura run FILE --replay {folder}")
+        _refuse(
+            f"run --replay {folder}: the run was not made from a file; give its data again: mixtura run FILE --replay {folder}"
+        )
     out = out or folder.with_name(folder.name + "-replay")
     study, different = replay(folder, out, source)
     verdict = "yes" if not different else f"no, these differ: {', '.join(different)}"
@@ -190,7 +210,10 @@ class _Screen:
             row |= {"done": 1.0, "left": None, "status": record.status, "note": record.reason, "nats": record.select_nats}
             if self.live is None:
                 said = record.reason if record.status != "fitted" else f"{_number(record.select_nats, 3)} nats on the select rows"
-                self.console.print(f"{record.name}: {record.status}, {said}" if record.status != "fitted" else f"{record.name}: {said}", highlight=False)
+                self.console.print(
+                    f"{record.name}: {record.status}, {said}" if record.status != "fitted" else f"{record.name}: {said}",
+                    highlight=False,
+                )
         if self.live is not None:
             self.live.update(self._table())
 
@@ -246,9 +269,17 @@ def _show_plan(console: Console, planned: Planned) -> None:
         console.print(f"… and {len(planned.columns) - len(shown):,} more columns", style="dim")
     s = planned.splits
     crossed = f", cross-fitted in {s['folds']} folds" if s["folds"] else ""
-    console.print(f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report ({s['duplicates']:,} with a twin)")
+    console.print(
+        f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report ({s['duplicates']:,} with a twin)"
+    )
     spent = f", {_clock(planned.resumed)} of it spent before" if planned.resumed > 1 else ""
-    bound = f"budget {_clock(planned.budget)}{spent}" if planned.budget else f"{planned.steps:,} steps a fit{_about(planned.estimate)}" if planned.steps else "replay"
+    bound = (
+        f"budget {_clock(planned.budget)}{spent}"
+        if planned.budget
+        else f"{planned.steps:,} steps a fit{_about(planned.estimate)}"
+        if planned.steps
+        else "replay"
+    )
     console.print(f"{bound}; seed {planned.seed}; {', '.join(planned.families)}")
 
 
@@ -294,7 +325,9 @@ def _show_study(console: Console, study: Study) -> None:
 def _unconverged(s: Score) -> str:
     if s.converged is not False:
         return ""
-    return f"{s.name}: not converged" + ("" if s.wanted is None or s.seconds is None or s.wanted <= s.seconds else f", would need about {_clock(s.wanted)}")
+    return f"{s.name}: not converged" + (
+        "" if s.wanted is None or s.seconds is None or s.wanted <= s.seconds else f", would need about {_clock(s.wanted)}"
+    )
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -302,7 +335,9 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _with_error(value: float | None, error: float | None, digits: int = 3) -> str:
-    return _number(value, digits) + ("" if value is None or error is None or not math.isfinite(error) else f" ± {error:.{digits}f}")
+    return _number(value, digits) + (
+        "" if value is None or error is None or not math.isfinite(error) else f" ± {error:.{digits}f}"
+    )
 
 
 def _clock(seconds: float | None) -> str:
@@ -335,7 +370,13 @@ def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
 
     from mixtura.folder import plain
 
-    print(json.dumps(plain(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result), ensure_ascii=False, allow_nan=False))
+    print(
+        json.dumps(
+            plain(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result),
+            ensure_ascii=False,
+            allow_nan=False,
+        )
+    )
 
 
 def _deliver(frame: pd.DataFrame, output: Path | None, as_json: bool, about: dict[str, Any], said: str = "") -> None:
@@ -344,12 +385,17 @@ def _deliver(frame: pd.DataFrame, output: Path | None, as_json: bool, about: dic
 
     if output is not None:
         write(frame, output)
-    rows = None if output is not None else json.loads(str(frame.to_json(orient="records", date_format="iso", double_precision=15)))
+    rows = (
+        None if output is not None else json.loads(str(frame.to_json(orient="records", date_format="iso", double_precision=15)))
+    )
 
     def show() -> None:
         if said:
             print(said)
-        print(f"{len(frame):,} rows written to {output}" if output is not None else frame.to_csv(index=False), end="\n" if output is not None else "")
+        print(
+            f"{len(frame):,} rows written to {output}" if output is not None else frame.to_csv(index=False),
+            end="\n" if output is not None else "",
+        )
 
     _emit({**about, "rows": len(frame), "output": None if output is None else str(output), "data": rows}, as_json, show)
 
@@ -363,7 +409,9 @@ def _can_write(output: Path | None) -> None:
     if output.suffix.lower() not in WRITERS:
         _refuse(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {', '.join(WRITERS)}")
     if output.is_dir() or not output.parent.is_dir():
-        _refuse(f"{output}: {'is a folder' if output.is_dir() else f'there is no folder {output.parent}'}; name a file in a folder that exists")
+        _refuse(
+            f"{output}: {'is a folder' if output.is_dir() else f'there is no folder {output.parent}'}; name a file in a folder that exists"
+        )
 
 
 def _chosen(folder: Path, model: str | None) -> Any:
@@ -381,7 +429,9 @@ def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
     pairs = [item.split("=", 1) for item in items or []]
     for pair in pairs:
         if len(pair) != 2 or not all(pair):
-            _refuse(f"{flag} {'='.join(pair)}: expected NAME=VALUE, as in {flag} {'age=integer' if flag == '--kind' else 'gan=gan.csv'}")
+            _refuse(
+                f"{flag} {'='.join(pair)}: expected NAME=VALUE, as in {flag} {'age=integer' if flag == '--kind' else 'gan=gan.csv'}"
+            )
     return {name: value for name, value in pairs}
 
 

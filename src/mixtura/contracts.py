@@ -113,12 +113,15 @@ class Space:
 
     def outside(self, x: Tensor) -> Tensor:
         """(n,) bool: rows that no model of this space can produce (unseen level, value off the support)."""
+        return self.off(x).any(1)
+
+    def off(self, x: Tensor) -> Tensor:
+        """(n, dims) bool: the entries that put a row outside."""
         flat = self.flat(x)
-        top = torch.tensor(
-            [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns], dtype=x.dtype, device=x.device
-        )
+        levels = [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns]
+        top = torch.tensor(levels, dtype=x.dtype, device=x.device)
         low, high, half = self._support(x)
-        return ((flat > top) | (flat < low - half) | (flat > high + half)).any(1)
+        return (flat > top) | (flat < low - half) | (flat > high + half)
 
     def clamp(self, x: Tensor) -> Tensor:
         """``x`` moved onto the support (NaN stays NaN)."""
@@ -239,9 +242,13 @@ class Model(nn.Module, ABC):
             if context is not None:
                 raise InputError(f"context: {type(self).__name__} was built without a context; leave it out")
             return None
+        if context is not None and not isinstance(context, Tensor):
+            raise InputError(f"context: expected a torch tensor, got {type(context).__name__}; give one row for each sample row")
         if context is None or tuple(context.shape) != (n, *self.context_shape):
             got = "none" if context is None else f"({_commas(context.shape)})"
             raise InputError(f"context: expected ({_commas((n, *self.context_shape))}), one row for each sample row, got {got}")
+        flat = context.reshape(n, -1)
+        _refuse_first(~torch.isfinite(flat), flat, "context", "a finite number", "drop or repair the row")
         return context
 
     @property
@@ -272,6 +279,8 @@ class Density(Model):
         """(n,) nats, float64, with respect to the base measure of the space. −inf off the support."""
         x = self.space.check(x)
         context = self.check_context(context, x.shape[0])
+        if len(x) == 0:
+            return x.new_zeros(0)
         if self.open_support:
             return self._log_prob(x, context)
         outside = self.space.outside(x)
@@ -293,6 +302,8 @@ class LowerBound(Model):
         expectation is at most log p (Burda et al. 2016, section 3). −inf off the support."""
         x = self.space.check(x)
         context = self.check_context(context, x.shape[0])
+        if len(x) == 0:
+            return x.new_zeros(0)
         if self.open_support:
             return self._log_prob_bound(x, context, draws, rng)
         outside = self.space.outside(x)
@@ -319,11 +330,27 @@ class Conditioned:
 class Conditional(Model):
     """p(some entries | others), the unknown ones being observed values (never "missing")."""
 
-    @abstractmethod
+    #: as :attr:`Density.open_support`
+    open_support: bool = False
+
+    @final
     def condition(
         self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
     ) -> Conditioned:
-        """``known`` (n, *shape) bool marks the entries of ``x`` to condition on; others are ignored."""
+        """``known`` (n, *shape) bool marks the entries of ``x`` to condition on; others are ignored. A row whose known
+        entries lie off the support has evidence −inf, and draws as if they stood at its edge."""
+        context = self.check_context(context, len(x))
+        seen = torch.where(known, x, torch.zeros_like(x))
+        off = self.space.off(seen) & self.space.flat(known)
+        inside = seen if self.open_support else torch.where(known, self.space.clamp(seen), seen)
+        filled = self._condition(inside, known, draws, context, rng)
+        if self.open_support:
+            return filled
+        evidence = filled.log_evidence.masked_fill(off.any(1), -math.inf)
+        return Conditioned(torch.where(known, x, filled.values), evidence, filled.ess)
+
+    @abstractmethod
+    def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned: ...
 
 
 def density_kind(model: Model) -> Literal["exact", "bound"] | None:

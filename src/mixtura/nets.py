@@ -120,7 +120,7 @@ class CodeLayout(nn.Module):
         ends = torch.tensor(self.widths, dtype=torch.int64).cumsum(0)
         #: the slice of each code
         self.blocks = [slice(int(end) - width, int(end)) for end, width in zip(ends, self.widths, strict=True)]
-        single = torch.tensor([w == 1 for w in self.widths], dtype=torch.bool)
+        single = torch.tensor([k == 2 for k in cardinalities], dtype=torch.bool)
         self.register_buffer("single", single, persistent=False)
         # the column of level 0, as if two-level codes had one
         self.register_buffer("columns", ends - torch.tensor(self.widths, dtype=torch.int64) - single.long(), persistent=False)
@@ -148,13 +148,13 @@ class CodeLayout(nn.Module):
 
     def input(self, s: int, codes: Tensor) -> Tensor:
         """(n,) codes of slot s alone → (n, w) float32."""
-        if self.widths[s] == 1:
+        if self.cardinalities[s] == 2:
             return codes.float().unsqueeze(1)
         return nn.functional.one_hot(codes, self.widths[s]).float()
 
-    def logits(self, block: Tensor) -> Tensor:
-        """The (n, w) outputs of one code → (n, k) logits."""
-        return nn.functional.pad(block, (1, 0)) if block.shape[1] == 1 else block
+    def logits(self, s: int, block: Tensor) -> Tensor:
+        """The (n, w) outputs of code s → (n, k) logits."""
+        return nn.functional.pad(block, (1, 0)) if self.cardinalities[s] == 2 else block
 
     def log_chosen(self, out: Tensor, codes: Tensor) -> Tensor:
         """(n, width) outputs → (n, S) log probabilities of the codes."""
@@ -162,5 +162,7 @@ class CodeLayout(nn.Module):
             return -nn.functional.binary_cross_entropy_with_logits(out, codes.to(out), reduction="none")
         if not self.widths:
             return out
-        groups = (self.logits(out[:, block]) for block in self.blocks)
-        return -torch.stack([nn.functional.cross_entropy(g, c, reduction="none") for g, c in zip(groups, codes.T, strict=True)], 1)
+        groups = (self.logits(s, out[:, block]) for s, block in enumerate(self.blocks))
+        return -torch.stack(
+            [nn.functional.cross_entropy(g, c, reduction="none") for g, c in zip(groups, codes.T, strict=True)], 1
+        )

@@ -126,8 +126,8 @@ def _by_group(groups: pd.Series, shuffle: np.random.Generator) -> list[np.ndarra
     rows = np.cumsum(np.bincount(codes, minlength=len(uniques))[order])
     part_of = np.empty(len(uniques), dtype=np.int64)
     part_of[order] = np.searchsorted(_cuts(len(groups)), rows - 1, side="right")
-    # the last two groups in the draw make sure that no part is empty
-    part_of[order[-1]] = 2
+    # the first group of the draw and the last two make sure that no part is empty
+    part_of[order[0]], part_of[order[-1]] = 0, 2
     if not (part_of == 1).any():
         part_of[order[-2]] = 1
     return [np.flatnonzero(part_of[codes] == k) for k in range(3)]

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
@@ -345,7 +346,7 @@ class _Game:
             size = int.from_bytes(content[:8], "little")
             state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
             self._take(tensors, _Progress(**(state | {"curve": [tuple(p) for p in state["curve"]]})))
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, SafetensorError) as error:
             raise InputError(
                 f"{path}: not a checkpoint of this {self.name} ({type(error).__name__}); remove it or start over with --fresh"
             ) from error

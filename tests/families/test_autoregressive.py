@@ -29,7 +29,7 @@ def artist():
     rng = generator(3)
     config = autoregressive.Config(hidden=(64, 64), orderings=1)
     model = autoregressive.build(Space.levels(4, 4, levels=2), config=config, rng=rng)
-    for _ in fit(model, bars_and_stripes().repeat(400, 1, 1), Recipe(steps=1500, rate=5e-3, average=0.99), rng=rng):
+    for _ in fit(model, bars_and_stripes().repeat(400, 1, 1), Recipe(steps=3000, rate=5e-3, average=0.99, patience=20), rng=rng):
         pass
     return model
 

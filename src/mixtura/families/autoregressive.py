@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
 from mixtura.nets import CodeLayout, MaskedNet, Walk
-from mixtura.rng import seeded
+from mixtura.rng import generator, seeded
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
 
@@ -53,10 +53,11 @@ class Autoregressive(Density, Conditional):
         self.layout = CodeLayout(self.columns.cardinalities)
         c, k = self.columns.continuous, self.layout.width
         self.sizes = [k, c * config.components, c * config.components, c * config.components]
-        positions = [torch.randperm(space.dims, generator=rng) for _ in range(config.orderings)]
+        # the orderings follow from the configuration alone: a loaded model has the masks it was trained with
+        positions = [torch.randperm(space.dims, generator=generator(r, "ordering")) for r in range(config.orderings)]
         if config.natural:
             positions[0] = torch.arange(space.dims)
-        self.register_buffer("positions", torch.stack(positions))
+        self.register_buffer("positions", torch.stack(positions), persistent=False)
         context = math.prod(context_shape) if context_shape else 0
         with seeded(int(torch.randint(2**62, (), generator=rng))):
             self.nets = nn.ModuleList(self._net(p, context) for p in positions)
@@ -125,7 +126,7 @@ class Autoregressive(Density, Conditional):
         values = torch.logsumexp(nats, -1)
         for s, v in self.columns.overlaps:
             # log P(0) − log P(atom): the normaliser of the logits cancels
-            group = self.layout.logits(logits[:, self.layout.blocks[s]])
+            group = self.layout.logits(s, logits[:, self.layout.blocks[s]])
             ratio = group[:, 0] - group.gather(1, parts.codes[:, [s]]).squeeze(1)
             landed = nn.functional.softplus(ratio + values[:, v])
             codes = codes + nn.functional.pad((parts.overlap[:, v] * landed).unsqueeze(1), (s, codes.shape[1] - s - 1))
@@ -148,9 +149,7 @@ class Autoregressive(Density, Conditional):
                 x[rows] = self._walk(r, len(rows), None if context is None else context[rows], rng)
         return x.reshape(n, *self.space.shape)
 
-    def condition(
-        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
-    ) -> Conditioned:
+    def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Likelihood weighting along every ordering: unknown entries are drawn in turn, known ones weigh the
         particle by their conditional; draws are taken from the particles by weight. ``ess`` says how many count."""
         n, R = len(x), len(self.nets)
@@ -181,7 +180,7 @@ class Autoregressive(Density, Conditional):
         nats = torch.where(known, self._entries(out, parts), 0.0)
         for s, j in enumerate(self.columns.coded):
             if self.space.columns[j].missing:
-                log_codes = torch.log_softmax(self.layout.logits(out[:, self.layout.blocks[s]]), 1)
+                log_codes = torch.log_softmax(self.layout.logits(s, out[:, self.layout.blocks[s]]), 1)
                 nats[:, j] += torch.where(known[:, j], 0.0, torch.logsumexp(log_codes[:, :-1], 1))
         return nats.sum(1)
 
@@ -202,7 +201,7 @@ class Autoregressive(Density, Conditional):
         for position, j in enumerate(torch.argsort(self.positions[r]).tolist()):
             s, v = columns.code_of.get(j), columns.value_of.get(j)
             if s is not None:
-                logits = self.layout.logits(walk.outputs(position, [self.layout.blocks[s]])[0]).double()
+                logits = self.layout.logits(s, walk.outputs(position, [self.layout.blocks[s]])[0]).double()
                 if given is not None and self.space.columns[j].missing:
                     logits[:, -1] = -math.inf  # an unknown entry is one that was observed
                 codes[:, s] = random.categorical(logits, rng).to(self.device)

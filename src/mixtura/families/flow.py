@@ -63,6 +63,11 @@ class _FlowBase(Model):
                 self.flow = zuko.flows.NSF(c, bins=config.bins, **common)
             else:
                 self.flow = zuko.flows.MAF(c, **common)
+            # start at the identity: what sets the transforms says nothing yet (without context, a single value's are bare)
+            for transform in self.flow.modules():
+                bare, network = getattr(transform, "phi", ()), getattr(transform, "hyper", ())
+                for p in (*bare, *(p for layer in [*network][-1:] for p in layer.parameters())):
+                    nn.init.zeros_(p)
             self.codes = None
             if codes:
                 position = self.layout.positions(torch.arange(len(self.columns.coded)))
@@ -108,7 +113,7 @@ class _FlowBase(Model):
                 inputs = torch.cat([inputs, context.float().flatten(1)], 1)
             walk = Walk(self.codes, inputs)
             for s, block in enumerate(self.layout.blocks):
-                logits = self.layout.logits(walk.outputs(s, [block])[0])
+                logits = self.layout.logits(s, walk.outputs(s, [block])[0])
                 codes[:, s] = random.categorical(logits, rng).to(self.device)
                 inputs[:, block] = self.layout.input(s, codes[:, s])
         law = self.flow(self._given(codes, context))

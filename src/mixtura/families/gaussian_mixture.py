@@ -231,9 +231,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         labels = random.categorical(self.weights.log().expand(n, -1), rng)
         return self._fill(labels, None, None, rng)
 
-    def condition(
-        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
-    ) -> Conditioned:
+    def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Components are reweighted by their claim on the known entries, the rest is drawn from the component's
         conditional (for rounded columns: of the Gaussian behind the cells, then rounded)."""
         filled = self.columns.blank(x, known)

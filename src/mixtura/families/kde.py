@@ -166,16 +166,16 @@ class KernelDensity(Density, Conditional):
         """(S,) log(1 − λ) and log(λ/(k − 1)), with λ between 0 and its value for "no information", (k − 1)/k."""
         k = torch.tensor(self.columns.cardinalities, dtype=torch.float64, device=self.device)
         change = (k - 1) / k * torch.sigmoid(self.logit_change.double()).clamp(1e-6, 1 - 1e-6)
-        return torch.log1p(-change), change.log() - (k - 1).clamp(min=1).log()
+        # a code of one level always matches
+        differ = torch.where(k > 1, change.clamp(min=1e-300).log() - (k - 1).clamp(min=1).log(), 0.0)
+        return torch.log1p(-change), differ
 
     # ---------------------------------------------------------------------------------------- sampling
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         return self._around(torch.randint(len(self.codes), (n,), generator=rng).to(self.device), rng, observed=False)
 
-    def condition(
-        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
-    ) -> Conditioned:
+    def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Centres are reweighted by their kernels at the known entries; the rest is drawn around the chosen centre."""
         parts = self.columns.split(self.columns.blank(x, known))
         flat = known.reshape(len(x), -1)

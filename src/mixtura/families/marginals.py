@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
-from mixtura.transforms import Columns, log_logistic_mass, log_normal_mass
+from mixtura.transforms import LOG, Columns, log_logistic_mass, log_normal_mass
 
 
 class Config(BaseModel):
@@ -37,6 +37,8 @@ class Config(BaseModel):
 
 #: width of the broad part, in standard deviations of the column
 BROAD = 5.0
+#: cells taken for the width of a rounded column whose support has no end
+ENDLESS = 1000.0
 
 
 class Marginals(Density, Conditional, ClosedForm):
@@ -112,17 +114,27 @@ class Marginals(Density, Conditional, ClosedForm):
         gauss = torch.logsumexp(self.log_weight + mass, 2)
         origin = torch.zeros_like(parts.values)
         broad = log_logistic_mass(parts, origin, origin + math.log(BROAD))
-        values = torch.logaddexp(gauss + seen, broad + self.log_floor)
-        # beyond the support of a rounded column: e^{-t/L} / 2L at t cells from the edge, L the cells inside
-        δ = torch.where(self.columns.resolution > 0, self.columns.resolution, 1.0)
-        cells = (self.columns.highest - self.columns.lowest) / δ + 1
-        beyond = (flat - self.space.flat(inside))[:, self.columns.numeric].abs() / δ
+        # where the support ends, the broad part keeps half of its share for what lies beyond
+        δ, bent = self.columns.resolution, self.columns.warp == LOG
+        share = self.log_floor - torch.where((δ > 0) | bent, math.log(2), 0.0)
+        values = torch.logaddexp(gauss + seen, broad + share)
         for s, v in self.columns.overlaps:
             landed = nn.functional.softplus(self.log_frequency[first[s]] + values[:, v] - codes[:, s])
             codes[:, s] += torch.where(parts.overlap[:, v], landed, 0.0)
         codes = torch.where(off[:, self.columns.coded] & levels, self.log_floor, codes + seen)
-        values = torch.where(off[:, self.columns.numeric], self.log_floor - (2 * cells).log() - beyond / cells, values)
-        return codes, torch.where(parts.present, values, 0.0) + parts.base
+        base = parts.base
+        raw, edge = flat[:, self.columns.numeric], self.space.flat(inside)[:, self.columns.numeric]
+        # beyond a rounded column's support: e^{−t/L} / 2L at t cells from the edge, L the cells inside
+        cells = torch.where(δ > 0, (self.columns.highest - self.columns.lowest) / δ + 1, 1.0)
+        cells = torch.where(torch.isfinite(cells), cells, ENDLESS)
+        far = (raw - edge).abs() / torch.where(δ > 0, δ, 1.0)
+        values = torch.where(off[:, self.columns.numeric], share - (2 * cells).log() - far / cells, values)
+        # below the end of a logarithm: an exponential about as wide as the column is large
+        below = bent & (δ == 0) & (raw <= self.columns.shift)
+        width = torch.where(bent, self.columns.centre, 0.0).exp()
+        values = torch.where(below, share - width.log() - (raw - self.columns.shift).abs() / width, values)
+        base = torch.where(below, 0.0, base)
+        return codes, torch.where(parts.present, values, 0.0) + base
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         codes, values = self._terms(x)
@@ -143,9 +155,7 @@ class Marginals(Density, Conditional, ClosedForm):
         stacked = torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int64, device=values.device)
         return self.columns.join(stacked, values)
 
-    def condition(
-        self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
-    ) -> Conditioned:
+    def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Unknown entries are drawn from their marginals, observed values only."""
         x = self.columns.blank(x, known)
         observed = self.log_frequency.clone()
