@@ -269,9 +269,8 @@ def _show_plan(console: Console, planned: Planned) -> None:
         console.print(f"… and {len(planned.columns) - len(shown):,} more columns", style="dim")
     s = planned.splits
     crossed = f", cross-fitted in {s['folds']} folds" if s["folds"] else ""
-    console.print(
-        f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report ({s['duplicates']:,} with a twin)"
-    )
+    twins = f"({s['duplicates']:,} with a twin)"
+    console.print(f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report {twins}")
     spent = f", {_clock(planned.resumed)} of it spent before" if planned.resumed > 1 else ""
     bound = (
         f"budget {_clock(planned.budget)}{spent}"
@@ -301,11 +300,9 @@ def _show_study(console: Console, study: Study) -> None:
             notes.append(f"{s.name} {s.status}: {s.reason.removeprefix(s.name + ': ')}")
             table.add_row(s.name, s.status)
             continue
-        nats = _with_error(s.nats, s.nats_error)
-        table.add_row(
-            s.name, nats if s.kind == "exact" else "", nats if s.kind == "bound" else "", _with_error(s.memorisation, s.memorisation_error, 2),
-            _number(s.seconds, 1), _number(s.sample_ms, 0),
-        )  # fmt: skip
+        nats, copied = _with_error(s.nats, s.nats_error), _with_error(s.memorisation, s.memorisation_error, 2)
+        exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
+        table.add_row(s.name, exact, bound, copied, _number(s.seconds, 1), _number(s.sample_ms, 0))
         notes += [n for n in (_unconverged(s), f"{s.name}: {s.reason}" if s.reason else "") if n]
     console.print()
     console.print(table)
@@ -409,9 +406,8 @@ def _can_write(output: Path | None) -> None:
     if output.suffix.lower() not in WRITERS:
         _refuse(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {', '.join(WRITERS)}")
     if output.is_dir() or not output.parent.is_dir():
-        _refuse(
-            f"{output}: {'is a folder' if output.is_dir() else f'there is no folder {output.parent}'}; name a file in a folder that exists"
-        )
+        what = "is a folder" if output.is_dir() else f"there is no folder {output.parent}"
+        _refuse(f"{output}: {what}; name a file in a folder that exists")
 
 
 def _chosen(folder: Path, model: str | None) -> Any:
@@ -429,9 +425,8 @@ def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
     pairs = [item.split("=", 1) for item in items or []]
     for pair in pairs:
         if len(pair) != 2 or not all(pair):
-            _refuse(
-                f"{flag} {'='.join(pair)}: expected NAME=VALUE, as in {flag} {'age=integer' if flag == '--kind' else 'gan=gan.csv'}"
-            )
+            like = "age=integer" if flag == "--kind" else "gan=gan.csv"
+            _refuse(f"{flag} {'='.join(pair)}: expected NAME=VALUE; as in {flag} {like}")
     return {name: value for name, value in pairs}
 
 
