@@ -25,7 +25,10 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
     from mixtura.study import Options, Planned
 
 #: "the words on the command line are wrong": typer's own class, which older versions take from click
-WrongUsage: type[Exception] = typer.BadParameter.__mro__[1]
+WrongUsage: Any = typer.BadParameter.__mro__[1]
+INTERRUPTED = 130
+#: scores shown where no file was asked for
+FEW = 8
 
 app = typer.Typer(
     name="mixtura",
@@ -38,7 +41,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output (docs/cli-json.md).")]
-Seed = Annotated[int, typer.Option(help="Same seed, same bits.")]
+Seed = Annotated[int, typer.Option(min=0, help="Same seed, same bits.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `mixtura run` wrote.")]
 Model = Annotated[str | None, typer.Option(help="One model of the run, or blend; the verdict's choice by default.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .csv .tsv .parquet .json .jsonl .npy .npz")]
@@ -81,16 +84,41 @@ def run(
     from mixtura.study import Options, conduct, preview
 
     if replay is not None:
-        _replay(replay, source, out, as_json)
+        asked = {
+            "--budget": budget,
+            "--steps": steps,
+            "--families": families,
+            "--seed": seed,
+            "--split": split,
+            "--group": group,
+            "--time": time_column,
+            "--columns": columns,
+            "--kind": kind,
+            "--samples": samples,
+            "--dry-run": dry_run,
+        }
+        odd = next((flag for flag, value in asked.items() if value), None)
+        if odd is not None:
+            _say(f"run --replay: {odd} was given, but a replay asks what the run asked; leave it out")
+        _replay(replay, source, out, fresh, device, as_json)
         return
     if source is None:
-        _refuse("run: no data was given; name a file, or the bundled example penguins")
+        _say("run: no data was given; name a file, or the bundled example penguins")
     options = Options(
-        budget=budget, steps=steps, families=None if families is None else _listed(families), seed=seed,
-        out=out or Path("runs") / Path(source.rsplit(":", 1)[0] if ".npz:" in source else source).stem, fresh=fresh,
-        split=split, group=group, time=time_column, columns=None if columns is None else _listed(columns),
-        kinds=_pairs(kind, "--kind"), samples=_pairs(samples, "--samples"), device=device,
-    )  # fmt: skip
+        budget=budget,
+        steps=steps,
+        families=_listed(families, "--families"),
+        seed=seed,
+        out=out or Path("runs") / Path(source.rsplit(":", 1)[0] if ".npz:" in source else source).stem,
+        fresh=fresh,
+        split=split,
+        group=group,
+        time=time_column,
+        columns=_listed(columns, "--columns"),
+        kinds=_pairs(kind, "--kind"),
+        samples=_pairs(samples, "--samples"),
+        device=device,
+    )
     if dry_run:
         planned = preview(source, options)
         _emit(planned, as_json, lambda: _show_plan(_console(stderr=False), planned))
@@ -120,8 +148,14 @@ def sample(
 
 
 @app.command()
-def score(folder: Folder, data: Annotated[str, typer.Argument(metavar="FILE")], output: Output = None, model: Model = None,
-          seed: Seed = 0, as_json: Json = False) -> None:  # fmt: skip
+def score(
+    folder: Folder,
+    data: Annotated[str, typer.Argument(metavar="FILE")],
+    output: Output = None,
+    model: Model = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
     """Log-density of every row in nats, with its kind: exact or bound. Higher is likelier."""
     from mixtura.data.read import read
     from mixtura.metrics.likelihood import mean_nats
@@ -131,15 +165,20 @@ def score(folder: Folder, data: Annotated[str, typer.Argument(metavar="FILE")], 
     scores = chosen.score(read(data).frame, seed=seed)
     mean = mean_nats(scores["nats"].to_numpy())
     about = {"model": chosen.name, "mean_nats": mean.value, "error": mean.error, "kind": str(scores["kind"].iloc[0])}
-    _deliver(
-        scores, output, as_json, about, f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({about['kind']}), {mean.n:,} rows"
-    )
+    said = f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({about['kind']}), {mean.n:,} rows"
+    _deliver(scores, output, as_json, about, said, at_most=FEW)
 
 
 @app.command()
-def impute(folder: Folder, data: Annotated[str, typer.Argument(metavar="FILE")], output: Output = None,
-           draws: Annotated[int, typer.Option(help="Completions of every row; a column `draw` numbers them.")] = 1,
-           model: Model = None, seed: Seed = 0, as_json: Json = False) -> None:  # fmt: skip
+def impute(
+    folder: Folder,
+    data: Annotated[str, typer.Argument(metavar="FILE")],
+    output: Output = None,
+    draws: Annotated[int, typer.Option(help="Completions of every row; a column `draw` numbers them.")] = 1,
+    model: Model = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
     """Fill missing cells by draws from their law given the rest of the row."""
     from mixtura.data.read import read
 
@@ -147,7 +186,7 @@ def impute(folder: Folder, data: Annotated[str, typer.Argument(metavar="FILE")],
     chosen = _chosen(folder, model)
     frame = read(data).frame
     filled = chosen.impute(frame, draws=draws, seed=seed)
-    holes = int(frame[[f.name for f in chosen.schema.modelled]].isna().sum().sum())
+    holes = int(chosen.schema.encode(frame, holes=True).isnan().sum())
     _deliver(
         filled,
         output,
@@ -160,18 +199,11 @@ def impute(folder: Folder, data: Annotated[str, typer.Argument(metavar="FILE")],
 # --------------------------------------------------------------------------------------------------------- running
 
 
-def _replay(folder: Path, source: str | None, out: Path | None, as_json: bool) -> None:
-    from mixtura.folder import read_json
+def _replay(folder: Path, source: str | None, out: Path | None, fresh: bool, device: str, as_json: bool) -> None:
     from mixtura.study import replay
 
-    config = read_json(folder / "config.json")
-    source = source or str(config.get("source") or "")
-    if not source:
-        _refuse(
-            f"run --replay {folder}: the run was not made from a file; give its data again: mixtura run FILE --replay {folder}"
-        )
     out = out or folder.with_name(folder.name + "-replay")
-    study, different = replay(folder, out, source)
+    study, different = replay(folder, out, source, fresh=fresh, device=device)
     verdict = "yes" if not different else f"no, these differ: {', '.join(different)}"
     _emit({**_summary(study), "different": different}, as_json, lambda: print(f"same bits: {verdict}"))
     if different:
@@ -209,11 +241,9 @@ class _Screen:
             row = self.rows.setdefault(record.name, {})
             row |= {"done": 1.0, "left": None, "status": record.status, "note": record.reason, "nats": record.select_nats}
             if self.live is None:
-                said = record.reason if record.status != "fitted" else f"{_number(record.select_nats, 3)} nats on the select rows"
-                self.console.print(
-                    f"{record.name}: {record.status}, {said}" if record.status != "fitted" else f"{record.name}: {said}",
-                    highlight=False,
-                )
+                fitted = f"{_number(record.select_nats, 3)} nats on the select rows"
+                said = fitted if record.status == "fitted" else f"{record.status}, {record.reason}"
+                self.console.print(f"{record.name}: {said}")
         if self.live is not None:
             self.live.update(self._table())
 
@@ -250,14 +280,15 @@ def _watched(records: Iterator[Any], screen: _Screen) -> Iterator[Any]:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, markup=False)  # a column may be named "[/b]"
 
 
 def _show_plan(console: Console, planned: Planned) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     of = "" if planned.rows_total == planned.rows else f" drawn evenly from {planned.rows_total:,}"
-    console.print(f"[bold]{planned.name}[/bold]: {planned.rows:,} rows{of}, {len(planned.columns)} columns")
+    console.print(Text.assemble((planned.name, "bold"), f": {planned.rows:,} rows{of}, {len(planned.columns)} columns"))
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("column", "kind", "detail"):
         table.add_column(name, overflow="ellipsis", no_wrap=name != "detail")
@@ -272,13 +303,8 @@ def _show_plan(console: Console, planned: Planned) -> None:
     twins = f"({s['duplicates']:,} with a twin)"
     console.print(f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report {twins}")
     spent = f", {_clock(planned.resumed)} of it spent before" if planned.resumed > 1 else ""
-    bound = (
-        f"budget {_clock(planned.budget)}{spent}"
-        if planned.budget
-        else f"{planned.steps:,} steps a fit{_about(planned.estimate)}"
-        if planned.steps
-        else "replay"
-    )
+    by_steps = f"{planned.steps:,} steps a fit{_about(planned.estimate)}" if planned.steps else "replay"
+    bound = f"budget {_clock(planned.budget)}{spent}" if planned.budget else by_steps
     console.print(f"{bound}; seed {planned.seed}; {', '.join(planned.families)}")
 
 
@@ -309,7 +335,8 @@ def _show_study(console: Console, study: Study) -> None:
     for note in notes:
         console.print(f"  {note}", style="dim")
     v = study.verdict
-    console.print(f"\n[bold]{v.sentence}[/bold]", soft_wrap=True)
+    console.print()
+    console.print(v.sentence, style="bold", soft_wrap=True)
     console.print(f"objective: {v.objective}; memorisation: ½ none, 1 copies; draw: 1,000 rows", style="dim", soft_wrap=True)
     if study.folder is None:
         return
@@ -322,9 +349,8 @@ def _show_study(console: Console, study: Study) -> None:
 def _unconverged(s: Score) -> str:
     if s.converged is not False:
         return ""
-    return f"{s.name}: not converged" + (
-        "" if s.wanted is None or s.seconds is None or s.wanted <= s.seconds else f", would need about {_clock(s.wanted)}"
-    )
+    known = s.wanted is not None and s.seconds is not None and s.wanted > s.seconds
+    return f"{s.name}: not converged" + (f", would need about {_clock(s.wanted)}" if known else "")
 
 
 def _number(value: float | None, digits: int) -> str:
@@ -332,9 +358,8 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _with_error(value: float | None, error: float | None, digits: int = 3) -> str:
-    return _number(value, digits) + (
-        "" if value is None or error is None or not math.isfinite(error) else f" ± {error:.{digits}f}"
-    )
+    known = value is not None and error is not None and math.isfinite(error)
+    return _number(value, digits) + (f" ± {error:.{digits}f}" if known else "")
 
 
 def _clock(seconds: float | None) -> str:
@@ -367,34 +392,35 @@ def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
 
     from mixtura.folder import plain
 
-    print(
-        json.dumps(
-            plain(asdict(result) if is_dataclass(result) and not isinstance(result, type) else result),
-            ensure_ascii=False,
-            allow_nan=False,
-        )
-    )
+    record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    print(json.dumps(plain(record), ensure_ascii=False, allow_nan=False))
 
 
-def _deliver(frame: pd.DataFrame, output: Path | None, as_json: bool, about: dict[str, Any], said: str = "") -> None:
-    """Write the frame, or show it; one object with --json (the rows inside it where there is no file)."""
+def _deliver(
+    frame: pd.DataFrame, output: Path | None, as_json: bool, about: dict[str, Any], said: str = "", at_most: int | None = None
+) -> None:
+    """Write the frame, or show it (at most so many rows); one object with --json, all rows in it where there is no file."""
     from mixtura.data.read import write
 
     if output is not None:
         write(frame, output)
-    rows = (
-        None if output is not None else json.loads(str(frame.to_json(orient="records", date_format="iso", double_precision=15)))
-    )
+    shown = None if output is not None else str(frame.to_json(orient="records", date_format="iso", double_precision=15))
 
     def show() -> None:
-        if said:
-            print(said)
-        print(
-            f"{len(frame):,} rows written to {output}" if output is not None else frame.to_csv(index=False),
-            end="\n" if output is not None else "",
-        )
+        if output is not None:
+            print(*filter(None, [said, f"{len(frame):,} rows written to {output}"]), sep="\n")
+            return
+        if said:  # rows that go into a pipe are not mixed with words
+            print(said, file=sys.stdout if at_most else sys.stderr)
+        print(frame.head(at_most or len(frame)).to_csv(index=False), end="")
+        if at_most and len(frame) > at_most:
+            print(f"… {len(frame) - at_most:,} more rows; -o scores.csv writes them all")
 
-    _emit({**about, "rows": len(frame), "output": None if output is None else str(output), "data": rows}, as_json, show)
+    _emit(
+        {**about, "rows": len(frame), "output": None if output is None else str(output), "data": json.loads(shown or "null")},
+        as_json,
+        show,
+    )
 
 
 def _can_write(output: Path | None) -> None:
@@ -404,10 +430,11 @@ def _can_write(output: Path | None) -> None:
     from mixtura.data.read import WRITERS
 
     if output.suffix.lower() not in WRITERS:
-        _refuse(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {', '.join(WRITERS)}")
-    if output.is_dir() or not output.parent.is_dir():
-        what = "is a folder" if output.is_dir() else f"there is no folder {output.parent}"
-        _refuse(f"{output}: {what}; name a file in a folder that exists")
+        _say(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {', '.join(WRITERS)}")
+    if output.is_dir():
+        _say(f"{output}: is a folder, expected a file; name a file in it")
+    if not output.parent.is_dir():
+        _say(f"{output}: there is no folder {output.parent}; make it first")
 
 
 def _chosen(folder: Path, model: str | None) -> Any:
@@ -417,21 +444,22 @@ def _chosen(folder: Path, model: str | None) -> Any:
     return study.best if model is None else study.model(model)
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _listed(text: str | None, flag: str) -> list[str] | None:
+    if text is None:
+        return None
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        _say(f"{flag} {text!r}: no name was given; write them with commas between, or leave {flag} out for all")
+    return names
 
 
 def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
     pairs = [item.split("=", 1) for item in items or []]
     for pair in pairs:
         if len(pair) != 2 or not all(pair):
-            like = "age=integer" if flag == "--kind" else "gan=gan.csv"
-            _refuse(f"{flag} {'='.join(pair)}: expected NAME=VALUE; as in {flag} {like}")
+            example = "age=integer" if flag == "--kind" else "gan=gan.csv"
+            _say(f"{flag} {'='.join(pair)}: expected NAME=VALUE, as in {flag} {example}")
     return {name: value for name, value in pairs}
-
-
-def _refuse(sentence: str) -> NoReturn:
-    raise typer.BadParameter(sentence)
 
 
 @contextmanager
@@ -440,14 +468,10 @@ def _one_sentence() -> Iterator[None]:
     try:
         yield
     except WrongUsage as error:
-        own = str(getattr(error, "message", ""))
-        said = own if ";" in own else str(getattr(error, "format_message", lambda: own)()).rstrip(".") + "; see mixtura --help"
-        _say(said)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        context = getattr(error, "ctx", None)
+        _say(f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'mixtura'} --help")
     except (KeyboardInterrupt, typer.Abort):
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        _stop()
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
@@ -466,9 +490,16 @@ def _say(sentence: str) -> NoReturn:
     sys.exit(2)
 
 
+def _stop() -> NoReturn:
+    print("stopped; the same command goes on from here", file=sys.stderr)
+    sys.exit(INTERRUPTED)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Run a command; exits with 0, 1 (a replay differs), 2 (an input cannot be used) or 130 (interrupted)."""
     with _one_sentence():
-        code = app(args=argv, standalone_mode=False)
-        if isinstance(code, int) and code:
+        code = app(args=argv, prog_name="mixtura", standalone_mode=False)
+        if code == INTERRUPTED:  # newer typer answers the interrupt itself
+            _stop()
+        if code:
             sys.exit(code)

@@ -166,8 +166,13 @@ def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | No
         lifted = {k: math.nan if raw[k] is None else raw[k] for k in ("gain", "error", "trimmed", "trimmed_error")}
         verdict = Verdict(**(raw | lifted))
         scores = [Score(**record) for record in store.read_lines(out / "scores.jsonl")]
+        outside = next((s.name for s in scores if Path(s.name).name != s.name), None)
+        if outside is not None:
+            raise ValueError(f"{outside!r} is no name of a model")
         loaded = {s.name: store.load_model(out / "models" / s.name, space, models or {}) for s in scores if s.status == "fitted"}
         blend = mixture.blend([loaded[n] for n in verdict.weights], list(verdict.weights.values()))
+        if verdict.choice not in (*loaded, "blend"):
+            raise KeyError(verdict.choice)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
             raise

@@ -173,10 +173,12 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
     with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, _one_thread():
         table, schema = understand(data, options)
         out = Path(options.out) if options.out is not None else Path(scratch)
-        if _open(out, options, table, schema, str(data) if isinstance(data, str | Path) else None):
+        config = _question(options, table, str(data) if isinstance(data, str | Path) else None)
+        if _finished(out, options, config):
             yield Done(load(out, models=options.models))
             return
         job = _Job(out, options, table, schema, began)
+        job.take_up(config)  # nothing is written before all that was asked is known to fit
         yield job.planned()
         yield from job.train_all()
         study = job.verdict()
@@ -215,10 +217,10 @@ def understand(data: Any, options: Options) -> tuple[Table, Schema]:
     return table, guess(table.frame.drop(columns=helpers), kinds=kinds, columns=options.columns)
 
 
-def _open(out: Path, options: Options, table: Table, schema: Schema, source: str | None) -> bool:
-    """Make or take up the folder; True if it holds a finished run of the same question."""
+def _question(options: Options, table: Table, source: str | None) -> dict[str, Any]:
+    """What config.json holds: what is asked, of which data, on which machine."""
     device = str(train.choose_device(options.device))
-    config = {
+    return {
         "format": store.FORMAT,
         "mixtura": _version(),
         "source": source,
@@ -226,24 +228,24 @@ def _open(out: Path, options: Options, table: Table, schema: Schema, source: str
         "asked": options.asked(),
         "same_bits": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device},
     }
+
+
+def _finished(out: Path, options: Options, config: Mapping[str, Any]) -> bool:
+    """Whether the folder holds a finished run of the same question; InputError if it holds anything else. Only what
+    is known to be a run is ever started over: other programs write a config.json too."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, expected a folder to write the run to; give another --out")
-    if options.fresh and (out / "config.json").exists():
-        shutil.rmtree(out)
-    if (out / "config.json").exists():
-        kept = store.read_json(out / "config.json")
-        for part, what in (("data", "other data"), ("asked", "other options")):
-            if not isinstance(kept, dict) or kept.get(part) != store.plain(config[part]):
-                raise InputError(f"{out}: holds a run on {what}; give another --out, or --fresh to start over")
-        return (out / "verdict.json").exists()
-    if out.exists() and any(out.iterdir()):
+    if not out.exists() or not any(out.iterdir()):
+        return False
+    kept = store.read_json(out / "config.json") if (out / "config.json").exists() else None
+    if not isinstance(kept, dict) or not {"format", "data", "asked"} <= kept.keys():
         raise InputError(f"{out}: the folder is not empty and holds no run; give another --out")
-    try:
-        store.write_json(out / "schema.json", schema.to_json())
-        store.write_json(out / "config.json", config)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give another --out") from error
-    return False
+    if options.fresh:
+        return False
+    for part, what in (("data", "other data"), ("asked", "other options")):
+        if kept[part] != store.plain(config[part]):
+            raise InputError(f"{out}: holds a run on {what}; give another --out, or --fresh to start over")
+    return (out / "verdict.json").exists()
 
 
 def _version() -> str:
@@ -274,12 +276,24 @@ class _Job:
         self.splits = plan.make_splits(self.x, seed=options.seed, groups=groups, times=times, given=given)
         self.candidates = self._candidates()
         self.timed = {c.name for c in self.candidates if self._is_timed(c)}
-        state = store.read_json(out / "state.json") if (out / "state.json").exists() else {}
-        self.units: dict[str, dict[str, Any]] = state.get("units", {})
-        self.failures: dict[str, dict[str, Any]] = state.get("failures", {})
-        self.earlier = float(state.get("elapsed", 0.0))
+        self.units: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, dict[str, Any]] = {}
+        self.earlier = 0.0
         self.began, self.saved = began, time.monotonic()
         self.history: list[dict[str, Any]] = []
+
+    def take_up(self, config: Mapping[str, Any]) -> None:
+        """Make the folder, or take up the run that stopped in it."""
+        if self.options.fresh and self.out.exists():
+            shutil.rmtree(self.out)
+        if not (self.out / "config.json").exists():
+            try:
+                store.write_json(self.out / "schema.json", self.schema.to_json())
+                store.write_json(self.out / "config.json", config)
+            except OSError as error:
+                raise InputError(f"{self.out}: cannot be written ({error.strerror}); give another --out") from error
+        elif (self.out / "state.json").exists():
+            self.units, self.failures, self.earlier = _read_state(self.out)
 
     def _column(self, name: str | None) -> pd.Series | None:
         return None if name is None else cast(pd.Series, self.table.frame[name])
@@ -540,6 +554,18 @@ class _Job:
         shutil.rmtree(out / "work", ignore_errors=True)
 
 
+def _read_state(out: Path) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """How far a run has come: its fits, its failures, its seconds."""
+    state = store.read_json(out / "state.json")
+    try:
+        units, failures, elapsed = state["units"], state["failures"], float(state["elapsed"])
+        if not all(isinstance(entry, dict) for part in (units, failures) for entry in part.values()):
+            raise TypeError("expected one object an entry")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{out}/state.json: damaged ({type(error).__name__}: {error}); run again with --fresh") from error
+    return units, failures, elapsed
+
+
 def _build_family(row: Family, seconds: float | None, space: Space, n: int, rng: torch.Generator) -> Model:
     return row.build(space, config=row.suggest(space, n, seconds), rng=rng)
 
@@ -588,18 +614,35 @@ def _judge_blend(mixed: Tensor, single: Tensor, best: str, share: Mapping[str, f
     )  # fmt: skip
 
 
-def replay(folder: str | Path, out: str | Path, data: Any, **options: Any) -> tuple[Study, list[str]]:
+def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any) -> tuple[Study, list[str]]:
     """Do a finished run again from its recorded steps, into ``out``; the study, and the files that differ in any bit
-    (none, on the same machine kind, torch version and thread count)."""
-    source = Path(folder)
+    (none, on the same machine kind, torch version and thread count). ``data``: by default the file the run names."""
+    source, out = Path(folder), Path(out)
     store.read_json(source / "verdict.json")
-    config, state = store.read_json(source / "config.json"), store.read_json(source / "state.json")
-    asked = config["asked"]
-    kept = {k: asked[k] for k in ("budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds")}
-    kept["budget"] = None if asked["steps"] is not None else asked["budget"]
-    study = run(data, **(kept | options), stops=state["units"], out=out, fresh=True)
-    if store.read_json(Path(out) / "config.json")["data"]["fingerprint"] != config["data"]["fingerprint"]:
-        raise InputError(f"{source}: the data has changed since that run; a replay needs the same bytes")
+    kept, made_from, fingerprint = _recorded(source)
+    units, _, _ = _read_state(source)
+    data = made_from if data is None else data
+    if data is None:
+        raise InputError(f"{source}: the run was not made from a file; give its data again, mixtura run FILE --replay {source}")
+    if out.resolve() == source.resolve():
+        raise InputError(f"{out}: holds the run to be replayed; give another --out")
+    if not options.get("fresh") and out.is_dir() and any(out.iterdir()):
+        raise InputError(f"{out}: the folder is not empty; give another --out, or --fresh to start over")
+    if read(data, seed=kept["seed"]).fingerprint != fingerprint:
+        raise InputError(f"{source}: was made from other data; a replay needs the same bytes")
+    study = run(data, **(kept | options), stops=units, out=out)
     weights = sorted(p.relative_to(source) for p in (source / "models").rglob("*.safetensors"))
     same = [*weights, Path("nats.safetensors"), Path("samples.csv")]
-    return study, [str(p) for p in same if (source / p).read_bytes() != (Path(out) / p).read_bytes()]
+    return study, [str(p) for p in same if (source / p).read_bytes() != (out / p).read_bytes()]
+
+
+def _recorded(folder: Path) -> tuple[dict[str, Any], str | None, str]:
+    """Of a run folder: the options to ask the same again, the file it was made from, the fingerprint of its data."""
+    config = store.read_json(folder / "config.json")
+    try:
+        asked = config["asked"]
+        kept = {k: asked[k] for k in ("budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds")}
+        kept["budget"] = None if asked["steps"] is not None else asked["budget"]
+        return kept, config["source"], config["data"]["fingerprint"]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{folder}/config.json: damaged ({type(error).__name__}: {error}); replay another run") from error

@@ -11,7 +11,7 @@ an ordering; the R orderings are an even mixture.
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Annotated, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,9 +29,9 @@ class Config(BaseModel):
     natural: whether the first ordering is the table's own (others are drawn). particles: proposals a row when filling gaps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    hidden: tuple[int, ...] = (128, 128)
-    components: int = Field(default=8, ge=1)
-    orderings: int = Field(default=2, ge=1)
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128, 128)
+    components: int = Field(default=8, ge=1, le=256)
+    orderings: int = Field(default=2, ge=1, le=64)
     natural: bool = True
     particles: int = Field(default=64, ge=2)
 

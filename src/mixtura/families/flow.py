@@ -15,7 +15,7 @@ and makes it a :class:`BoundedFlow`.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import zuko
@@ -36,9 +36,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     transform: Literal["affine", "spline"] = "affine"
     order: Literal["autoregressive", "coupling"] = "autoregressive"
-    transforms: int = Field(default=4, ge=1)
-    hidden: tuple[int, ...] = (128, 128)
-    bins: int = Field(default=8, ge=2)
+    transforms: int = Field(default=4, ge=1, le=64)
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128, 128)
+    bins: int = Field(default=8, ge=2, le=256)
 
 
 class _FlowBase(Model):
