@@ -46,7 +46,7 @@ class Config(BaseModel):
 
 
 #: full covariance: at most so many continuous columns, and so many patterns of absent values
-FULL_COLUMNS, FULL_PATTERNS = 64, 16
+FULL_COLUMNS, FULL_PATTERNS = 64, 4
 #: components and covariance are chosen with at most so many rows
 CHOOSING_ROWS = 8_000
 #: prior rows a component borrows: of unit variance, and of each code's overall frequencies
@@ -131,12 +131,13 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         labels = _start(values, parts.present, hot, k, seed)
         shares = torch.nn.functional.one_hot(labels, k).double()
         prior = (hot.sum(0) + 1) / (len(hot) + max(self.columns.cardinalities))
-        state = self._maximise(shares, values, parts.present, hot, prior, None, covariance)
+        patterns = _patterns(parts.present) if covariance == "full" else []
+        state = self._maximise(shares, values, parts.present, patterns, hot, prior, None, covariance)
         last = -math.inf
         for _ in range(self.config.iterations):
-            joint = _log_joint(state, values, parts.present, hot)
+            joint = _log_joint(state, values, parts.present, patterns, hot)
             score = float(torch.logsumexp(joint, 1).mean())
-            state = self._maximise(torch.softmax(joint, 1), values, parts.present, hot, prior, state, covariance)
+            state = self._maximise(torch.softmax(joint, 1), values, parts.present, patterns, hot, prior, state, covariance)
             if score - last < 1e-4:
                 break
             last = score
@@ -153,8 +154,9 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         return _State(of(fitted.weights_), of(fitted.means_), of(fitted.covariances_), values.new_zeros(k, 0))
 
     def _maximise(
-        self, shares: Tensor, values: Tensor, present: Tensor, hot: Tensor, prior: Tensor, state: _State | None, covariance: str
-    ) -> _State:
+        self, shares: Tensor, values: Tensor, present: Tensor, patterns: Patterns, hot: Tensor, prior: Tensor,
+        state: _State | None, covariance: str,
+    ) -> _State:  # fmt: skip
         """The M-step, with ``PRIOR_ROWS`` prior rows so that no component collapses."""
         n, k = shares.shape
         size = shares.sum(0)
@@ -168,7 +170,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             square = shares.T @ (seen * values**2) - 2 * means * (shares.T @ (seen * values)) + count * means**2
             variance = (square.clamp(min=0) + PRIOR_ROWS * 0.1) / (count + PRIOR_ROWS) + self.config.ridge
             return _State(weights, means, variance, (tables / totals).log())
-        means, spread = _moments(shares, values, present, state)
+        means, spread = _moments(shares, values, patterns, state)
         eye = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
         spread = (spread + PRIOR_ROWS * 0.1 * eye) / (size + PRIOR_ROWS)[:, None, None] + self.config.ridge * eye
         return _State(weights, means, spread, (tables / totals).log())
@@ -299,7 +301,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         return values
 
 
-def _log_joint(state: _State, values: Tensor, present: Tensor, hot: Tensor) -> Tensor:
+def _log_joint(state: _State, values: Tensor, present: Tensor, patterns: Patterns, hot: Tensor) -> Tensor:
     """(n, K) log π_k θ_k N_k of dequantised values: the E-step."""
     out = state.weights.log() + hot @ state.log_tables.T
     seen = present.double()
@@ -308,24 +310,26 @@ def _log_joint(state: _State, values: Tensor, present: Tensor, hot: Tensor) -> T
         quadratic = (seen * values**2) @ precision.T - 2 * (seen * values) @ (precision * state.means).T
         constant = precision * state.means**2 + state.covariance.log() + math.log(2 * math.pi)
         return out - 0.5 * (quadratic + seen @ constant.T)
-    for pattern, rows in _patterns(present):
+    for pattern, rows in patterns:
         o = pattern.nonzero().squeeze(1)
         if len(o):
-            normal = torch.distributions.MultivariateNormal(
-                state.means[:, o], state.covariance[:, o[:, None], o], validate_args=False
-            )
-            out[rows] += normal.log_prob(values[rows][:, o].unsqueeze(1))
+            factor = torch.linalg.cholesky(state.covariance[:, o[:, None], o])
+            eye = torch.eye(len(o), dtype=factor.dtype, device=factor.device)
+            whiten = torch.linalg.solve_triangular(factor, eye, upper=False)
+            z = values[rows][:, o] @ whiten.mT - (whiten @ state.means[:, o].unsqueeze(2)).mT
+            log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+            out[rows] -= (0.5 * z.square().sum(2) + log_det.unsqueeze(1) + 0.5 * len(o) * math.log(2 * math.pi)).T
     return out
 
 
-def _moments(shares: Tensor, values: Tensor, present: Tensor, state: _State | None) -> tuple[Tensor, Tensor]:
+def _moments(shares: Tensor, values: Tensor, patterns: Patterns, state: _State | None) -> tuple[Tensor, Tensor]:
     """Means (K, C) and scatter (K, C, C) with absent values replaced by their conditional expectation under
     ``state`` (by the origin before there is one)."""
     n, k = shares.shape
     c = values.shape[1]
     filled = values.unsqueeze(0).expand(k, n, c).clone()
     extra = torch.zeros(k, c, c, dtype=values.dtype, device=values.device)
-    for pattern, rows in _patterns(present):
+    for pattern, rows in patterns:
         o, u = pattern.nonzero().squeeze(1), (~pattern).nonzero().squeeze(1)
         if len(u) == 0:
             continue
@@ -350,7 +354,10 @@ def _moments(shares: Tensor, values: Tensor, present: Tensor, state: _State | No
     return means, (weight * deviation).mT @ deviation + extra
 
 
-def _patterns(rows: Tensor) -> list[tuple[Tensor, Tensor]]:
+Patterns = list[tuple[Tensor, Tensor]]
+
+
+def _patterns(rows: Tensor) -> Patterns:
     """The distinct rows, each with the indices where it stands."""
     distinct, inverse = rows.unique(dim=0, return_inverse=True)
     return [(pattern, (inverse == i).nonzero().squeeze(1)) for i, pattern in enumerate(distinct)]
