@@ -337,7 +337,9 @@ def _show_study(console: Console, study: Study) -> None:
     v = study.verdict
     console.print()
     console.print(v.sentence, style="bold", soft_wrap=True)
-    console.print(f"objective: {v.objective}; memorisation: ½ none, 1 copies; draw: 1,000 rows", style="dim", soft_wrap=True)
+    chosen = "weights and best single model were chosen on the select rows"
+    console.print(f"objective: {v.objective}; {chosen}", style="dim", soft_wrap=True)
+    console.print("memorisation: ½ none, 1 copies; draw ms: 1,000 rows", style="dim", soft_wrap=True)
     if study.folder is None:
         return
     console.print(f"\neverything is in {study.folder} (model card: {study.folder}/README.md); next:", soft_wrap=True)

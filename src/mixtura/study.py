@@ -606,6 +606,9 @@ def _judge_blend(mixed: Tensor, single: Tensor, best: str, share: Mapping[str, f
     unsure = f" ± {g.error:.{digits}f} nats on {g.n:,} unseen rows{caveat}"
     if better:
         sentence = f"gain {g.value:.{digits}f}{unsure} over {best}: use the blend {parts}"
+    elif share[best] == 1:
+        alone = "where the weights were chosen no blend beat it by 2 standard errors"
+        sentence = f"no gain: use {best} ({alone}; {g.n:,} unseen rows)"
     else:
         sentence = f"no gain: use {best} (the blend differs by {g.value:+.{digits}f}{unsure})"
     return Verdict(
