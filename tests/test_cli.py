@@ -185,7 +185,9 @@ def test_a_stopped_run_says_so_and_goes_on(place):
     line = f"-m mixtura run {place}/people.csv --steps 3000 --families flow --out {place}/runs/stopped"
     log = place / "stopped.log"
     with log.open("w") as err:
-        process = subprocess.Popen([sys.executable, *line.split()], stdout=subprocess.PIPE, stderr=err)
+        # a test runner in the background has SIGINT ignored, and its children would inherit that
+        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        process = subprocess.Popen([sys.executable, *line.split()], stdout=subprocess.PIPE, stderr=err, preexec_fn=heard)
     while "flow: training" not in log.read_text() and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
