@@ -27,7 +27,7 @@ from mixtura.families import autoregressive, flow
 from mixtura.rng import generator
 from mixtura.train import Recipe, fit
 
-STEPS, BATCH, ROWS, DRAWN = 1_000, 256, 10_000, 5_000
+STEPS, BATCH, ROWS, DRAWN = 2_000, 256, 10_000, 5_000
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -36,11 +36,9 @@ def seconds(work: Callable[[], object]) -> float:
     return time.process_time() - began
 
 
-def our_training(build: Callable[[], Model], x: torch.Tensor) -> Model:
-    model = build()
-    for _ in fit(model, x, Recipe(steps=STEPS, batch=BATCH, every=250), rng=generator(0)):
+def our_training(model: Model, x: torch.Tensor) -> None:
+    for _ in fit(model, x, Recipe(steps=STEPS, batch=BATCH, every=500), rng=generator(0)):
         pass
-    return model
 
 
 def peer_training(net: Peer, x: torch.Tensor) -> None:
@@ -93,12 +91,11 @@ Peer = ZukoFlow | ZukoMade
 def compare(name: str, build: Callable[[], Model], x: torch.Tensor, peer: Callable[[], Peer], rounds: int) -> None:
     standard = ((x - x.mean(0)) / x.std(0)).float() if name == "flow" else x.float()
     ours, theirs, our_draws, their_draws = [], [], [], []
-    seconds(lambda: our_training(build, x[:500]))  # both wait for torch's own lazy imports once
+    our_training(build(), x[:500])  # both wait for torch's own lazy imports once
     for _ in range(rounds):
-        ours.append(seconds(lambda: our_training(build, x)))
-        net = peer()
+        model, net = build(), peer()
+        ours.append(seconds(lambda model=model: our_training(model, x)))
         theirs.append(seconds(lambda net=net: peer_training(net, standard)))
-        model = our_training(build, x)
         our_draws.append(seconds(lambda model=model: model.sample(DRAWN, rng=generator(0))))
         their_draws.append(seconds(lambda net=net: net.sample(DRAWN)))
     for what, count, mine, peers in (("steps", STEPS, ours, theirs), ("samples", DRAWN, our_draws, their_draws)):

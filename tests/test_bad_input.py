@@ -293,6 +293,7 @@ USE = [
     ("sample run -o nowhere/new.csv", "no folder"),
     ("sample run -o folder.csv", "is a folder"),
     ("sample run -o new.npy", ".parquet"),
+    ("sample run -o /proc/new.csv", "/proc/new.csv: cannot be written"),
     ("score run", "FILE"),
     ("score run nowhere.csv", "give the path"),
     ("score run empty.csv", "is empty"),

@@ -176,9 +176,10 @@ def test_a_replay_has_the_same_bits(ran, do, place):
 
 def test_samples_of_an_outside_generator_join_the_table(do, place):
     people()[:30].to_csv(place / "gan.csv", index=False)
-    did = do("run people.csv --steps 5 --families marginals --samples gan=gan.csv --out runs/gan --json")
-    [row] = [s for s in json.loads(did.out)["scores"] if s["name"] == "gan"]
+    did = do("run people.csv --steps 5 --families marginals --samples our/gan=gan.csv --out runs/gan --json")
+    [row] = [s for s in json.loads(did.out)["scores"] if s["name"] == "our/gan"]
     assert row["status"] == "samples only" and row["nats"] is None and 0 <= row["memorisation"] <= 1
+    assert do("sample runs/gan -n 1").code == 0  # a name that is no model's may hold a slash
 
 
 def test_a_stopped_run_says_so_and_goes_on(place):

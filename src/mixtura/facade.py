@@ -166,7 +166,7 @@ def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | No
         lifted = {k: math.nan if raw[k] is None else raw[k] for k in ("gain", "error", "trimmed", "trimmed_error")}
         verdict = Verdict(**(raw | lifted))
         scores = [Score(**record) for record in store.read_lines(out / "scores.jsonl")]
-        outside = next((s.name for s in scores if Path(s.name).name != s.name), None)
+        outside = next((s.name for s in scores if s.status == "fitted" and Path(s.name).name != s.name), None)
         if outside is not None:
             raise ValueError(f"{outside!r} is no name of a model")
         loaded = {s.name: store.load_model(out / "models" / s.name, space, models or {}) for s in scores if s.status == "fitted"}

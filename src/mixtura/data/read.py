@@ -427,7 +427,7 @@ _ENDINGS = " ".join(_READERS)
 def write(frame: pd.DataFrame, path: str | Path) -> None:
     """Write ``frame`` as its ending says (.csv .tsv .parquet .json .jsonl; .npy and .npz for numbers alone),
     all of it or nothing: a reader never sees half a file. Raises InputError for another ending, a folder
-    that is not there, or cells that the format cannot hold."""
+    that is not there or takes no file, or cells that the format cannot hold."""
     path = Path(path)
     if path.suffix.lower() not in WRITERS:
         raise InputError(
@@ -441,6 +441,10 @@ def write(frame: pd.DataFrame, path: str | Path) -> None:
         with draft.open("wb") as file:
             WRITERS[path.suffix.lower()](frame, file)
         os.replace(draft, path)
+    except OSError as error:  # it would name the draft
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or error}); check the path and the space on the disk"
+        ) from error
     finally:
         draft.unlink(missing_ok=True)
 
