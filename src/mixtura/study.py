@@ -126,6 +126,9 @@ class Options:
             raise InputError("budget and steps: give one of them; steps makes every fit take so many steps")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"seed: expected a whole number, 0 or more, got {self.seed!r}")
+        odd = next((name for name in self.models if Path(name).name != name), None)
+        if odd is not None:
+            raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")
         clash = sorted((set(self.models) | set(self.samples)) & ({*TABLE, "blend"}) | set(self.models) & set(self.samples))
         if clash:
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
