@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mixtura.nets import CodeLayout, MaskedNet, Walk
+from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.rng import generator, seeded
 
 

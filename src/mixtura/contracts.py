@@ -79,6 +79,18 @@ class Space:
         columns = tuple(columns)
         return Space((len(columns),), columns)
 
+    @staticmethod
+    def image(channels: int, height: int, width: int, *, low: float = 0, high: float = 255, resolution: float = 1) -> Space:
+        """Pixels in the file's own levels, low … high in steps of ``resolution``."""
+        shape = (channels, height, width)
+        return Space(shape, (Column(resolution=resolution, low=low, high=high),) * math.prod(shape))
+
+    @property
+    def is_image(self) -> bool:
+        """Whether an observation is (channels, height, width) of numbers all of one kind."""
+        c = self.columns[0]
+        return len(self.shape) == 3 and c.kind == "continuous" and not c.missing and not c.atoms and set(self.columns) == {c}
+
     @property
     def dims(self) -> int:
         """Number of entries of one observation."""
@@ -231,9 +243,14 @@ class Model(nn.Module, ABC):
     def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Look at the fit rows once before training (centres, scales). Default: nothing."""
 
-    def encode(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor) -> Tensor:
         """Data units → what this model's phases are fed, row by row, done once before training. Default: ``x``."""
         return x
+
+    def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
+        """What the family's experts would look at beside the score, measured on unseen rows x: name → number, in nats
+        unless the name says otherwise. Default: nothing."""
+        return {}
 
     @final
     def check_context(self, context: Tensor | None, n: int) -> Tensor | None:
@@ -291,7 +308,10 @@ class Density(Model):
 
 
 class LowerBound(Model):
-    """A stochastic lower bound on the log-density."""
+    """A stochastic lower bound on the log-density: exp of one draw is an unbiased estimate of a density, or falls short."""
+
+    #: what makes it a bound: "uniform dequantisation", "importance-weighted", "variational"
+    how: str = "uniform dequantisation"
 
     #: as :attr:`Density.open_support`
     open_support: bool = False
@@ -311,6 +331,39 @@ class LowerBound(Model):
 
     @abstractmethod
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor: ...
+
+
+class Latent(Model):
+    """A model with a hidden code z for every row: p(x) = ∫ p(x | z) p(z) dz, z standard normal of ``latent`` numbers."""
+
+    latent: int
+
+    @abstractmethod
+    def encode(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
+        """Rows (n, *shape) in data units → (n, latent), the mean of q(z | x)."""
+
+    @abstractmethod
+    def decode(self, z: Tensor, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
+        """Codes (n, latent) → (n, *shape) in data units, a draw of p(x | z)."""
+
+
+class Stepwise(Model):
+    """A sampler whose path y_T → … → y_0 → x is a Markov chain with known Gaussian steps (Sohl-Dickstein et al. 2015).
+    States y are (n, …) in the model's own standardised units."""
+
+    steps: int
+
+    @abstractmethod
+    def first(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        """y_T, pure noise."""
+
+    @abstractmethod
+    def transition(self, y: Tensor, k: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of y_{k−1} given y_k = ``y``, for k = T … 1; differentiable in the parameters."""
+
+    @abstractmethod
+    def finish(self, y: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        """y_0 → (n, *shape) in data units, a draw of p(x | y_0)."""
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,7 @@ def fit(
 def _fed(
     model: Model, x: Tensor, context: Tensor | None, rows: Tensor, device: torch.device | str
 ) -> tuple[Tensor, Tensor | None]:
-    fed = model.cpu().encode(x[rows]).to(device)
+    fed = model.cpu().feed(x[rows]).to(device)
     model.to(device)
     return fed, None if context is None else context[rows].to(device)
 

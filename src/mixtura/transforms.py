@@ -124,12 +124,22 @@ class Columns(nn.Module):
     def prepare(self, x: Tensor) -> None:
         """Choose warp, centre and scale of each numeric column from fit rows (n, *shape) in data units."""
         flat = self.space.flat(x)
+        if self.space.is_image:
+            self._prepare_image(x)
+            return
         for c, j in enumerate(self.numeric):
             values = flat[:, j]
             values = values[~torch.isnan(values) & ~_is_atom(values, self.space.columns[j])]
             if len(values) == 0:
                 continue
             self._prepare_one(c, values, self.space.columns[j])
+
+    def _prepare_image(self, x: Tensor) -> None:
+        """One centre and scale a channel: a pixel that hardly varies is not blown up, and neighbours stay comparable."""
+        channels = x.transpose(0, 1).flatten(1)
+        scale = channels.std(1, correction=0).clamp(min=max(self.space.columns[0].resolution, 1e-12))
+        each = self.space.dims // self.space.shape[0]
+        self.centre, self.scale = channels.mean(1).repeat_interleave(each), scale.repeat_interleave(each)
 
     def _prepare_one(self, c: int, values: Tensor, column: Column) -> None:
         δ = column.resolution

@@ -215,7 +215,7 @@ def test_every_parameter_gets_a_finite_gradient(family, table):
     touched = set()
     for phase in model.phases():
         parameters = list(phase.parameters)
-        loss = phase.loss(model.encode(x), None, generator(14))
+        loss = phase.loss(model.feed(x), None, generator(14))
         assert loss.shape == () and torch.isfinite(loss)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):

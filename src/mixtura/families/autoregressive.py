@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
-from mixtura.nets import CodeLayout, MaskedNet, Walk
+from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.rng import generator, seeded
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
@@ -86,7 +86,7 @@ class Autoregressive(Density, Conditional):
             if start:
                 net.head.bias.data[: self.layout.width] = torch.cat(start).to(net.head.bias)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def phases(self) -> tuple[Phase, ...]:

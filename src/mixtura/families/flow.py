@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import Density, InputError, LowerBound, Model, Phase, Space
-from mixtura.nets import CodeLayout, MaskedNet, Walk
+from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts
 
@@ -76,7 +76,7 @@ class _FlowBase(Model):
     def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
 
-    def encode(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def phases(self) -> tuple[Phase, ...]:

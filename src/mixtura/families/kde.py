@@ -66,7 +66,7 @@ class KernelDensity(Density, Conditional):
         # Scott's rule as the start of the search
         self.log_bandwidth.data.fill_(math.log(0.6) - math.log(len(parts.codes)) / (self.columns.continuous + 4))
 
-    def encode(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def phases(self) -> tuple[Phase, ...]:

@@ -1,4 +1,4 @@
-"""Networks. No probability here."""
+"""Networks whose outputs see only some inputs: MADE, its walk, and how codes enter and leave a network."""
 
 from __future__ import annotations
 
