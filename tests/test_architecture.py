@@ -41,13 +41,17 @@ DOORS: dict[str, tuple[str, ...]] = {
     "features": ("rng",),
     "arms": ("rng",),
     "ledger": ("rng",),
+    "verdict": ("kernels", "metrics", "select"),
     "plan": (*GROUND, "metrics", "mixture", "data"),
     "judge": (*GROUND, "metrics", "mixture", "data"),
     "folder": ("contracts", "rng", "families.TABLE", "metrics.TABLE"),
 }
 DOORS["session"] = ("select", "arms", "ledger", "features", "kernels")
 # what a person holds: a fitted model, a study, a loaded folder
-DOORS["facade"] = ("contracts", "rng", "data", "mixture", "plan", "judge", "folder")
+DOORS["facade"] = ("contracts", "rng", "data", "mixture", "plan", "judge", "verdict", "folder")
+# how samples are looked at; evaluate
+DOORS["lens"] = (*GROUND, "data", "features", "judge", "metrics")
+DOORS["job"] = tuple(room for room in DOORS if room not in ("__init__", "session"))
 DOORS["study"] = tuple(room for room in DOORS if room not in ("__init__", "session"))
 DOORS["estimators"] = tuple(room for room in DOORS if room not in ("__init__", "study"))
 DOORS["report"] = tuple(DOORS)

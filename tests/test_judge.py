@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mixtura.contracts import Column, Density, LowerBound, Model, Space
-from mixtura.judge import DRAWS, REPEATS, TILE, log_probs, memorised, sampling_cost
+from mixtura.judge import REPEATS, TILE, bits_per_dimension, log_probs, memorised, plain_features, timed_sample
+from mixtura.metrics.likelihood import Estimate
 from mixtura.rng import generator, normal
 from mixtura.transforms import Columns
 
@@ -62,10 +63,10 @@ def test_exact_nats_come_tile_by_tile_without_error(n, with_context):
 
 
 def test_a_bound_is_the_log_of_the_mean_of_all_draws():
-    """REPEATS × DRAWS estimates of one number: the result is repeatable, and near and mostly below the truth."""
+    """REPEATS × draws estimates of one number: the result is repeatable, and near and mostly below the truth."""
     x, model = lines(1), Bound()
     runs = torch.stack([log_probs(model, x, rng=generator(3, i))[0] for i in range(400)]) - model.law(x, None)
-    variance = math.expm1(model.spread**2) / (REPEATS * DRAWS)  # of the mean estimate over its expectation
+    variance = math.expm1(model.spread**2) / (REPEATS * Bound.draws)  # of the mean estimate over its expectation
     assert float(runs.exp().mean()) == pytest.approx(1, abs=5 * math.sqrt(variance / 400))
     assert float(runs.mean()) == pytest.approx(-variance / 2, abs=5 * math.sqrt(variance / 400))
     assert torch.equal(log_probs(model, x, rng=generator(3))[0], log_probs(model, x, rng=generator(3))[0])
@@ -73,7 +74,7 @@ def test_a_bound_is_the_log_of_the_mean_of_all_draws():
 
 def test_the_sampling_error_of_a_bound_is_that_of_its_mean():
     errors = torch.tensor([log_probs(Bound(), lines(50), rng=generator(4, i))[1] for i in range(300)], dtype=torch.float64)
-    variance = math.expm1(Bound.spread**2) / (REPEATS * DRAWS)
+    variance = math.expm1(Bound.spread**2) / (REPEATS * Bound.draws)
     assert float(errors.square().mean().sqrt()) == pytest.approx(math.sqrt(variance), rel=0.15)
 
 
@@ -110,7 +111,8 @@ def test_copies_are_found_out(copied, want):
     samples[: round(copied * 400)] = train[: round(copied * 400)]
     columns = Columns(MIXED)
     columns.prepare(train)
-    found = memorised(samples, train, unseen, columns, rng=generator(6))
+    look = lambda x: plain_features(x, columns)  # noqa: E731
+    found = memorised(look(samples), look(train), look(unseen), rng=generator(6))
     assert found.n == 400 and abs(found.value - want) < 4 * found.error + 1e-9 and 0 < found.error < 0.06
 
 
@@ -119,11 +121,27 @@ def test_rows_off_the_support_can_be_compared():
     train = mixed(100, 1)
     columns.prepare(train)
     samples = torch.tensor([[1e9, 7.0, -5.0], [-1e9, 0.0, math.nan]], dtype=torch.float64)
-    assert 0 <= memorised(samples, train, mixed(100, 2), columns, rng=generator(7)).value <= 1
+    look = lambda x: plain_features(x, columns)  # noqa: E731
+    assert 0 <= memorised(look(samples), look(train), look(mixed(100, 2)), rng=generator(7)).value <= 1
 
 
 def test_the_cost_of_sampling_counts_the_asked_rows():
     model = Samples()
-    cost, error = sampling_cost(model, rows=50, repeats=4, rng=generator(8))
-    assert model.sizes == [50] * 4
-    assert 0 < cost < 1000 and error >= 0
+    x, cost = timed_sample(model, 50, rng=generator(8))
+    assert model.sizes == [50] and x.shape == (50, 1) and 0 < cost < 10_000
+
+
+# ------------------------------------------------------------------------------------------------- bits of images
+
+
+@pytest.mark.parametrize("step", [1.0, 1 / 255])
+def test_uniform_levels_are_eight_bits_whatever_their_unit(step):
+    space = Space.image(3, 4, 4, low=0, high=255 * step, resolution=step)
+    nats = -48 * math.log(256) - 48 * math.log(step)  # log(mass / δ) of every pixel
+    bits = bits_per_dimension(Estimate(nats, 48 * math.log(2), 10), space)
+    assert bits.value == pytest.approx(8) and bits.error == pytest.approx(1) and bits.n == 10
+
+
+@pytest.mark.parametrize("space", [Space.continuous(3), Space.continuous(1, 4, 4)])
+def test_what_has_no_levels_has_no_bits(space):
+    assert bits_per_dimension(Estimate(-1.0, 0.1, 10), space) is None

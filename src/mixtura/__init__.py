@@ -13,9 +13,10 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "run": "study", "load": "facade", "replay": "study", "Study": "facade", "Facade": "facade",
+    "run": "study", "evaluate": "lens", "load": "facade", "replay": "study", "Study": "facade", "Facade": "facade",
     "InputError": "contracts", "Space": "contracts", "Column": "contracts", "Model": "contracts", "ClosedForm": "contracts",
     "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts",
+    "Latent": "contracts", "Stepwise": "contracts",
     "Phase": "contracts",
     "fit": "train", "Recipe": "train", "blend": "mixture", "stack": "select.simplex",
 }  # fmt: skip

@@ -29,6 +29,8 @@ WrongUsage: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
 #: scores shown where no file was asked for
 FEW = 8
+#: columns of a terminal from which on the leaderboard shows costs too
+WIDE = 96
 
 app = typer.Typer(
     name="mixtura",
@@ -45,6 +47,13 @@ Seed = Annotated[int, typer.Option(min=0, help="Same seed, same bits.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `mixtura run` wrote.")]
 Model = Annotated[str | None, typer.Option(help="One model of the run, or blend; the verdict's choice by default.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .csv .tsv .parquet .json .jsonl .npy .npz")]
+Rows = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write: as for tables; images to .npz .npy .zip or a folder")
+]
+Features = Annotated[
+    str | None, typer.Option(help="What samples are compared by: pixels, pca:64, conv:256, or a local .onnx or .pt2 network.")
+]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read, and name them.")]
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -53,7 +62,10 @@ Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to wri
 @app.command()
 def run(
     source: Annotated[
-        str | None, typer.Argument(help="A .csv .tsv .parquet .json .jsonl .npy .npz[:key] file, or the example penguins.")
+        str | None,
+        typer.Argument(
+            help="A table (.csv .tsv .parquet .json .jsonl .npy .npz[:key]), a folder or .zip of images, or penguins, digits."
+        ),
     ] = None,
     budget: Annotated[str | None, typer.Option(help="Time for the whole run: 60s (the default), 5m, 1h.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of a budget: training steps of every fit.")] = None,
@@ -74,13 +86,19 @@ def run(
     samples: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="Samples of an outside generator. Repeatable.")
     ] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="What the verdict speaks of: nats or mmd; by default what suits the data.")
+    ] = None,
+    features: Features = None,
+    skip_broken: SkipBroken = False,
+    size: Annotated[int | None, typer.Option(min=1, help="Resize images to so many pixels a side.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     replay: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """From a table to a verdict. The same command again goes on where it stopped."""
+    """From a table or images to a verdict. The same command again goes on where it stopped."""
     from mixtura.study import Options, conduct, preview
 
     if replay is not None:
@@ -95,6 +113,10 @@ def run(
             "--columns": columns,
             "--kind": kind,
             "--samples": samples,
+            "--objective": objective,
+            "--features": features,
+            "--skip-broken": skip_broken,
+            "--size": size,
             "--dry-run": dry_run,
         }
         odd = next((flag for flag, value in asked.items() if value), None)
@@ -103,7 +125,7 @@ def run(
         _replay(replay, source, out, fresh, device, as_json)
         return
     if source is None:
-        _say("run: no data was given; name a file, or the bundled example penguins")
+        _say("run: no data was given; name a file, or a bundled example, penguins or digits")
     options = Options(
         budget=budget,
         steps=steps,
@@ -117,6 +139,10 @@ def run(
         columns=_listed(columns, "--columns"),
         kinds=_pairs(kind, "--kind"),
         samples=_pairs(samples, "--samples"),
+        objective=objective,
+        features=features,
+        skip_broken=skip_broken,
+        size=size,
         device=device,
     )
     if dry_run:
@@ -129,6 +155,7 @@ def run(
         study = getattr(record, "study", study)
     if study is None:
         raise RuntimeError("the run ended without a verdict")
+    _report(options.out)
     _emit(_summary(study), as_json, lambda: _show_study(_console(stderr=False), study))
 
 
@@ -136,15 +163,23 @@ def run(
 def sample(
     folder: Folder,
     n: Annotated[int, typer.Option("-n", "--rows", help="How many rows.")] = 1000,
-    output: Output = None,
+    output: Rows = None,
     model: Model = None,
     seed: Seed = 0,
+    start: Annotated[int, typer.Option(min=0, help="Go on with the seed's sequence after so many rows.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """New rows, with the columns, types and rounding of the data."""
-    _can_write(output)
-    chosen = _chosen(folder, model)
-    _deliver(chosen.sample(n, seed=seed), output, as_json, {"model": chosen.name, "seed": seed})
+    """New rows, with the columns, types and rounding of the data; or new images."""
+    from mixtura.facade import load
+
+    study = load(folder)
+    images = study.schema.space.is_image
+    if images and output is None:
+        _say("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
+    _can_write(output, images=images)
+    chosen = study.best if model is None else study.model(model)
+    about = {"model": chosen.name, "seed": seed, "start": start}
+    _deliver(chosen.sample(n, seed=seed, start=start), output, as_json, about)
 
 
 @app.command()
@@ -157,12 +192,11 @@ def score(
     as_json: Json = False,
 ) -> None:
     """Log-density of every row in nats, with its kind: exact or bound. Higher is likelier."""
-    from mixtura.data.read import read
     from mixtura.metrics.likelihood import mean_nats
 
     _can_write(output)
-    chosen = _chosen(folder, model)
-    scores = chosen.score(read(data).frame, seed=seed)
+    chosen = _with_density(folder, model)
+    scores = chosen.score(data, seed=seed)
     mean = mean_nats(scores["nats"].to_numpy())
     about = {"model": chosen.name, "mean_nats": mean.value, "error": mean.error, "kind": str(scores["kind"].iloc[0])}
     said = f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({about['kind']}), {mean.n:,} rows"
@@ -183,7 +217,7 @@ def impute(
     from mixtura.data.read import read
 
     _can_write(output)
-    chosen = _chosen(folder, model)
+    chosen = _with_density(folder, model)
     frame = read(data).frame
     filled = chosen.impute(frame, draws=draws, seed=seed)
     holes = int(chosen.schema.encode(frame, holes=True).isnan().sum())
@@ -196,7 +230,57 @@ def impute(
     )
 
 
+@app.command()
+def evaluate(
+    real: Annotated[str, typer.Argument(metavar="REAL", help="Rows or images the generator has not seen.")],
+    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Rows or images it made.")],
+    train: Annotated[str | None, typer.Option(help="What it learnt from: then memorisation is measured too.")] = None,
+    features: Features = None,
+    skip_broken: SkipBroken = False,
+    output: Output = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Every metric that compares two sets, with its standard error. No model needed."""
+    from mixtura.lens import evaluate as compare
+
+    _can_write(output)
+    table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
+    if output is not None or as_json:
+        _deliver(table, output, as_json, {"real": real, "generated": generated})
+    else:
+        _show_metrics(_console(stderr=False), table)
+
+
+@app.command()
+def report(
+    folder: Folder,
+    open_page: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write it; RUN/report.html by default.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One self-contained page of a finished run, to look at offline or to send."""
+    import webbrowser
+
+    from mixtura.facade import load
+    from mixtura.report import build
+
+    load(folder)  # says what is wrong with a folder that holds no finished run
+    page = build(folder, output)
+    _emit({"report": str(page), "bytes": page.stat().st_size}, as_json, lambda: print(page))
+    if open_page and not webbrowser.open(page.resolve().as_uri()):
+        print(f"no browser was found; open {page} yourself", file=sys.stderr)
+
+
 # --------------------------------------------------------------------------------------------------------- running
+
+
+def _report(folder: Any) -> None:
+    """Write the page beside the run, unless a finished run has it already."""
+    from mixtura.report import build
+
+    if not (Path(folder) / "report.html").exists():
+        build(folder)
 
 
 def _replay(folder: Path, source: str | None, out: Path | None, fresh: bool, device: str, as_json: bool) -> None:
@@ -284,11 +368,30 @@ def _console(*, stderr: bool) -> Console:
 
 
 def _show_plan(console: Console, planned: Planned) -> None:
-    from rich.table import Table
     from rich.text import Text
 
     of = "" if planned.rows_total == planned.rows else f" drawn evenly from {planned.rows_total:,}"
-    console.print(Text.assemble((planned.name, "bold"), f": {planned.rows:,} rows{of}, {len(planned.columns)} columns"))
+    console.print(Text.assemble((planned.name, "bold"), f": {planned.what}{of}"))
+    for reason in planned.skipped[:FEW]:
+        console.print(f"left out {reason}", style="dim")
+    if len(planned.skipped) > FEW:
+        console.print(f"left out {len(planned.skipped) - FEW:,} more files", style="dim")
+    _show_columns(console, planned)
+    s = planned.splits
+    crossed = f", cross-fitted in {s['folds']} folds" if s["folds"] else ""
+    twins = f"({s['duplicates']:,} with a twin)"
+    console.print(f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report {twins}")
+    spent = f", {_clock(planned.resumed)} of it spent before" if planned.resumed > 1 else ""
+    by_steps = f"{planned.steps:,} steps a fit{_about(planned.estimate)}" if planned.steps else "replay"
+    bound = f"budget {_clock(planned.budget)}{spent}" if planned.budget else by_steps
+    console.print(f"{bound}; seed {planned.seed}; {', '.join(planned.families)}")
+
+
+def _show_columns(console: Console, planned: Planned) -> None:
+    from rich.table import Table
+
+    if planned.columns and planned.columns[0]["kind"] == "images":
+        return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("column", "kind", "detail"):
         table.add_column(name, overflow="ellipsis", no_wrap=name != "detail")
@@ -298,14 +401,6 @@ def _show_plan(console: Console, planned: Planned) -> None:
     console.print(table)
     if len(shown) < len(planned.columns):
         console.print(f"… and {len(planned.columns) - len(shown):,} more columns", style="dim")
-    s = planned.splits
-    crossed = f", cross-fitted in {s['folds']} folds" if s["folds"] else ""
-    twins = f"({s['duplicates']:,} with a twin)"
-    console.print(f"split {s['rule']}: {s['fit']:,} fit, {s['select']:,} select{crossed}, {s['report']:,} report {twins}")
-    spent = f", {_clock(planned.resumed)} of it spent before" if planned.resumed > 1 else ""
-    by_steps = f"{planned.steps:,} steps a fit{_about(planned.estimate)}" if planned.steps else "replay"
-    bound = f"budget {_clock(planned.budget)}{spent}" if planned.budget else by_steps
-    console.print(f"{bound}; seed {planned.seed}; {', '.join(planned.families)}")
 
 
 def _about(seconds: float | None) -> str:
@@ -317,8 +412,12 @@ def _show_study(console: Console, study: Study) -> None:
 
     from mixtura.facade import ranked
 
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("model", "nats, exact", "nats, bound ≥", "memorisation", "fit s", "draw ms"):
+    images = study.schema.space.is_image
+    bits = any(s.bits is not None for s in study.scores)
+    exact_unit, bound_unit = ("bits/dim, exact", "bits/dim ≤") if bits else ("nats, exact", "nats, bound ≥")
+    costs = ("fit s", "draw ms") if console.width >= WIDE else ()
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name in ("model", exact_unit, bound_unit, "MMD²", "memorised", *costs):
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     notes = []
     for s in ranked(study.scores):
@@ -326,10 +425,13 @@ def _show_study(console: Console, study: Study) -> None:
             notes.append(f"{s.name} {s.status}: {s.reason.removeprefix(s.name + ': ')}")
             table.add_row(s.name, s.status)
             continue
-        nats, copied = _with_error(s.nats, s.nats_error), _with_error(s.memorisation, s.memorisation_error, 2)
-        exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
-        table.add_row(s.name, exact, bound, copied, _number(s.seconds, 1), _number(s.sample_ms, 0))
-        notes += [n for n in (_unconverged(s), f"{s.name}: {s.reason}" if s.reason else "") if n]
+        density = _with_error(s.bits, s.bits_error) if bits else _with_error(s.nats, s.nats_error)
+        exact, bound = (density if s.kind == kind else "" for kind in ("exact", "bound"))
+        mmd = s.metrics.get("mmd2", {"value": None, "error": None})
+        copied = _with_error(s.memorisation, s.memorisation_error, 2)
+        spent = (_number(s.seconds, 1), _number(s.sample_ms, 0))[: len(costs)]
+        table.add_row(s.name, exact, bound, _to_two_digits(**mmd), copied, *spent)
+        notes += [n for n in (_unconverged(s), _collapsed(s), f"{s.name}: {s.reason}" if s.reason else "") if n]
     console.print()
     console.print(table)
     for note in notes:
@@ -338,14 +440,45 @@ def _show_study(console: Console, study: Study) -> None:
     console.print()
     console.print(v.sentence, style="bold", soft_wrap=True)
     chosen = "weights and best single model were chosen on the select rows"
-    console.print(f"objective: {v.objective}; {chosen}", style="dim", soft_wrap=True)
-    console.print("memorisation: ½ none, 1 copies; draw ms: 1,000 rows", style="dim", soft_wrap=True)
+    console.print(f"objective: {v.unit}, as {study.why}; {chosen}", style="dim", soft_wrap=True)
+    for objective, other in study.verdicts.items():
+        if objective != study.objective:
+            console.print(f"in {other.unit}: {other.sentence}", style="dim", soft_wrap=True)
+    told = "; draw ms: 1,000 rows" if costs else ""
+    console.print(f"MMD²: 0 for equal laws; memorised: ½ none, 1 copies{told}", style="dim", soft_wrap=True)
     if study.folder is None:
         return
-    console.print(f"\neverything is in {study.folder} (model card: {study.folder}/README.md); next:", soft_wrap=True)
-    console.print(f"  mixtura sample {study.folder} -n 1000 -o new.csv", soft_wrap=True)
-    console.print(f"  mixtura score {study.folder} more.csv -o scores.csv", soft_wrap=True)
-    console.print(f"  mixtura impute {study.folder} holes.csv -o filled.csv", soft_wrap=True)
+    folder = study.folder
+    console.print(f"\neverything is in {folder} (report.html, and README.md, the model card); next:", soft_wrap=True)
+    console.print(f"  mixtura report {folder} --open", soft_wrap=True)
+    console.print(f"  mixtura sample {folder} -n 1000 -o {'new.zip' if images else 'new.csv'}", soft_wrap=True)
+    if "nats" in study.verdicts:
+        console.print(f"  mixtura score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv", soft_wrap=True)
+    if not images:
+        console.print(f"  mixtura impute {folder} holes.csv -o filled.csv", soft_wrap=True)
+
+
+def _collapsed(s: Score) -> str:
+    """What a model with hidden codes says of them."""
+    d = s.diagnosis
+    if "rate" not in d:
+        return ""
+    return (
+        f"{s.name}: rate {d['rate']:.1f} + distortion {d['distortion']:.1f} nats; "
+        f"{d['active']:.0f} of {d['latents']:.0f} latents in use"
+    )
+
+
+def _show_metrics(console: Console, table: pd.DataFrame) -> None:
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("metric", "value", "better", "unit", "what it is"):
+        shown.add_column(name, justify="right" if name == "value" else "left", no_wrap=name != "what it is")
+    for row in table.to_dict("records"):
+        shown.add_row(row["metric"], _to_two_digits(row["value"], row["error"]), row["better"], row["unit"], row["summary"])
+    console.print(shown)
+    console.print("± is one standard error", style="dim")
 
 
 def _unconverged(s: Score) -> str:
@@ -364,6 +497,12 @@ def _with_error(value: float | None, error: float | None, digits: int = 3) -> st
     return _number(value, digits) + (f" ± {error:.{digits}f}" if known else "")
 
 
+def _to_two_digits(value: float | None = None, error: float | None = None, **_: Any) -> str:
+    from mixtura.verdict import digits_of
+
+    return _with_error(value, error, digits_of(error))
+
+
 def _clock(seconds: float | None) -> str:
     if seconds is None:
         return ""
@@ -379,7 +518,8 @@ def _summary(study: Study) -> dict[str, Any]:
     from mixtura.facade import ranked
 
     return {
-        "verdict": asdict(study.verdict),
+        "verdict": {**asdict(study.verdict), "why": study.why},
+        "verdicts": {objective: asdict(v) for objective, v in study.verdicts.items()},
         "scores": [asdict(s) for s in ranked(study.scores)],
         "columns": study.schema.describe(),
         "folder": None if study.folder is None else str(study.folder),
@@ -399,18 +539,22 @@ def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 
 def _deliver(
-    frame: pd.DataFrame, output: Path | None, as_json: bool, about: dict[str, Any], said: str = "", at_most: int | None = None
+    rows: Any, output: Path | None, as_json: bool, about: dict[str, Any], said: str = "", at_most: int | None = None
 ) -> None:
-    """Write the frame, or show it (at most so many rows); one object with --json, all rows in it where there is no file."""
-    from mixtura.data.read import write
+    """Write rows, or show them (at most so many); one object with --json, all rows in it where there is no file."""
+    import pandas as pd
+
+    from mixtura.data.source import write
 
     if output is not None:
-        write(frame, output)
+        write(rows, output)
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(index=range(len(rows)))
     shown = None if output is not None else str(frame.to_json(orient="records", date_format="iso", double_precision=15))
 
     def show() -> None:
         if output is not None:
-            print(*filter(None, [said, f"{len(frame):,} rows written to {output}"]), sep="\n")
+            kind = "rows" if isinstance(rows, pd.DataFrame) else "images"
+            print(*filter(None, [said, f"{len(frame):,} {kind} written to {output}"]), sep="\n")
             return
         if said:  # rows that go into a pipe are not mixed with words
             print(said, file=sys.stdout if at_most else sys.stderr)
@@ -425,25 +569,27 @@ def _deliver(
     )
 
 
-def _can_write(output: Path | None) -> None:
+def _can_write(output: Path | None, *, images: bool = False) -> None:
     """Refuse a path that cannot be written before any work is done."""
     if output is None:
         return
     from mixtura.data.read import WRITERS
 
-    if output.suffix.lower() not in WRITERS:
-        _say(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {', '.join(WRITERS)}")
-    if output.is_dir():
+    known = (".npz", ".npy", ".zip", "") if images else tuple(WRITERS)
+    if output.suffix.lower() not in known:
+        shown = f"{', '.join(filter(None, known))}{' or a folder' if images else ''}"
+        _say(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {shown}")
+    if output.is_dir() and not (images and output.suffix == ""):
         _say(f"{output}: is a folder, expected a file; name a file in it")
     if not output.parent.is_dir():
         _say(f"{output}: there is no folder {output.parent}; make it first")
 
 
-def _chosen(folder: Path, model: str | None) -> Any:
+def _with_density(folder: Path, model: str | None) -> Any:
     from mixtura.facade import load
 
     study = load(folder)
-    return study.best if model is None else study.model(model)
+    return study.density if model is None else study.model(model)
 
 
 def _listed(text: str | None, flag: str) -> list[str] | None:

@@ -312,6 +312,8 @@ class LowerBound(Model):
 
     #: what makes it a bound: "uniform dequantisation", "importance-weighted", "variational"
     how: str = "uniform dequantisation"
+    #: estimates behind one call of a judge: more tighten the bound, and cost
+    draws: int = 8
 
     #: as :attr:`Density.open_support`
     open_support: bool = False

@@ -14,31 +14,42 @@ import torch
 from mixtura import folder as store
 from mixtura import judge, mixture, plan
 from mixtura.contracts import Conditional, InputError, Model, Space, density_kind
-from mixtura.data.read import Table, read
-from mixtura.data.schema import Schema
+from mixtura.data import source
+from mixtura.data.images import ImageSchema
+from mixtura.data.source import AnySchema, Content
 from mixtura.judge import Score
 from mixtura.rng import generator
+from mixtura.verdict import Verdict, digits_of
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
 LEAST_ESS = 5.0
 
 
-class Facade:
-    """A fitted model in the person's own terms: frames in and out, ``seed=``."""
+#: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
+BLOCK, BLOCK_IMAGES = 1_000, 64
 
-    def __init__(self, name: str, model: Model, schema: Schema, proposal: Conditional | None = None) -> None:
+
+class Facade:
+    """A fitted model in the person's own terms: frames (or arrays of images) in and out, ``seed=``."""
+
+    def __init__(self, name: str, model: Model, schema: AnySchema, proposal: Conditional | None = None) -> None:
         self.name, self.model, self.schema, self._proposal = name, model, schema, proposal
 
     def __repr__(self) -> str:
-        return f"<{self.name}: {len(self.schema.modelled)} columns, {density_kind(self.model) or 'samples only'}>"
+        return f"<{self.name}: {density_kind(self.model) or 'samples only'}>"
 
-    def sample(self, n: int, seed: int = 0) -> pd.DataFrame:
-        """n new rows with the columns, types and rounding of the data."""
-        if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-            raise InputError(f"n: expected a whole number of rows, 1 or more, got {n!r}")
-        rng = generator(seed, "sample")
-        tiles = [self.model.sample(min(10_000, n - i), rng=rng) for i in range(0, n, 10_000)]
-        return self.schema.decode(torch.cat(tiles))
+    def sample(self, n: int, seed: int = 0, start: int = 0) -> Content:
+        """n new rows with the columns, types and rounding of the data; images as (n, H, W) or (n, H, W, 3).
+
+        A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same.
+        """
+        for name, given, least in (("n", n, 1), ("start", start, 0)):
+            if isinstance(given, bool) or not isinstance(given, int) or given < least:
+                raise InputError(f"{name}: expected a whole number of rows, {least} or more, got {given!r}")
+        size = BLOCK_IMAGES if self.schema.space.is_image else BLOCK
+        blocks = range(start // size, (start + n - 1) // size + 1)
+        rows = [self.model.sample(size, rng=generator(seed, "sample", block)) for block in blocks]
+        return self.schema.decode(torch.cat(rows)[start % size :][:n])
 
     def score(self, data: Any, seed: int = 0) -> pd.DataFrame:
         """Columns ``nats`` (of every row) and ``kind`` (exact or bound). Higher is likelier."""
@@ -47,17 +58,19 @@ class Facade:
             raise InputError(
                 f"{self.name}: it has samples but no density, so it cannot score rows; use --model with a family that has one"
             )
-        frame = as_frame(data)
-        x = self.schema.encode(frame, name="data")
+        rows = source.contents(data, self.schema)
+        x = source.encode(self.schema, rows)
         nats, _ = judge.log_probs(self.model, x, rng=generator(seed, "score"))
-        return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=frame.index)
+        return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
         """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
         there come back untouched. With several draws the rows are repeated, a column ``draw`` first."""
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
-        frame = as_frame(data)
+        frame = source.contents(data, self.schema)
+        if isinstance(self.schema, ImageSchema) or not isinstance(frame, pd.DataFrame):
+            raise InputError("impute: images have no missing cells; impute is for tables")
         x = self.schema.encode(frame, holes=True, name="data")
         known = ~torch.isnan(x)
         odd = self.schema.space.outside(torch.where(known, x, self.schema.space.clamp(torch.zeros_like(x))))
@@ -81,58 +94,58 @@ class Facade:
         return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
 
 
-def as_frame(data: Any) -> pd.DataFrame:
-    """A frame as it is, anything else as :func:`mixtura.data.read.read` reads it (with its InputErrors)."""
-    return data if isinstance(data, pd.DataFrame) else read(data).frame
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What to use, by how much and how sure. gain ± error: nats a row of the blend over the best single model, paired
-    on ``rows`` unseen rows; trimmed: without the 1 % of rows that differ most. kind: weakest kind in the comparison."""
-
-    objective: str
-    choice: str
-    best: str
-    kind: str
-    weights: dict[str, float]
-    gap: float
-    gain: float | None
-    error: float | None
-    trimmed: float | None
-    trimmed_error: float | None
-    rows: int
-    sentence: str
-
-
 @dataclass
 class Study:
-    """A finished run: ``best`` (the verdict's choice), ``models``, ``blends``, ``verdict``, ``leaderboard``."""
+    """A finished run. ``verdicts`` by objective ("nats", "mmd"), each with a blend in ``blends``; ``verdict`` is the one of
+    ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density."""
 
-    schema: Schema
+    schema: AnySchema
     scores: list[Score]
-    verdict: Verdict
+    verdicts: dict[str, Verdict]
+    objective: str
+    why: str
     models: dict[str, Facade]
     blends: dict[str, Facade]
     folder: Path | None = None
 
     @property
+    def verdict(self) -> Verdict:
+        """What to use, by how much and how sure."""
+        return self.verdicts[self.objective]
+
+    @property
     def best(self) -> Facade:
         """The verdict's choice."""
-        return self.blends["nats"] if self.verdict.choice == "blend" else self.models[self.verdict.choice]
+        return self._chosen(self.objective)
+
+    @property
+    def density(self) -> Facade:
+        """The choice in nats. InputError where no model has a density."""
+        if "nats" not in self.verdicts:
+            raise InputError("score: no model of this run has a density; run again with a family that has one")
+        return self._chosen("nats")
+
+    def _chosen(self, objective: str) -> Facade:
+        choice = self.verdicts[objective].choice
+        return self.blends[objective] if choice == "blend" else self.models[choice]
 
     def model(self, name: str) -> Facade:
-        """By family name, or "blend". InputError with the names there are."""
-        if name == "blend":
-            return self.blends["nats"]
-        if name not in self.models:
-            raise InputError(f"model: no {name!r} in this run; there are {', '.join([*self.models, 'blend'])}")
-        return self.models[name]
+        """By name; "blend" is that of the verdict's objective, "blend:nats" and "blend:mmd" the other way. InputError
+        with the names there are."""
+        known = {**self.models, "blend": self.blends[self.objective], **{f"blend:{k}": v for k, v in self.blends.items()}}
+        if name not in known:
+            raise InputError(f"model: no {name!r} in this run; there are {', '.join(known)}")
+        return known[name]
 
     @property
     def leaderboard(self) -> pd.DataFrame:
-        """One row a model, exact densities before bounds, best first."""
-        return pd.DataFrame([asdict(s) for s in ranked(self.scores)])
+        """One row a model, exact densities before bounds, best first; a column for each metric of its samples."""
+        rows = []
+        for s in ranked(self.scores):
+            row = asdict(s)
+            found = row.pop("metrics")
+            rows.append(row | {name: value["value"] for name, value in found.items()})
+        return pd.DataFrame(rows)
 
 
 def ranked(scores: Sequence[Score]) -> list[Score]:
@@ -143,12 +156,17 @@ def ranked(scores: Sequence[Score]) -> list[Score]:
 
 
 def assemble(
-    schema: Schema, scores: list[Score], verdict: Verdict, models: Mapping[str, Model], blend: Model, folder: Path
-) -> Study:
-    """A :class:`Study` of fitted models and their blend; the first of them that conditions well proposes for the others."""
+    schema: AnySchema, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
+    models: Mapping[str, Model], folder: Path,
+) -> Study:  # fmt: skip
+    """A :class:`Study` of fitted models and their blends; the first of them that conditions well proposes for the others."""
     proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
     facades = {name: Facade(name, model, schema, proposal) for name, model in models.items()}
-    return Study(schema, scores, verdict, facades, {"nats": Facade("blend", blend, schema, proposal)}, folder)
+    blends = {}
+    for name, v in verdicts.items():
+        blend = mixture.blend([models[n] for n in v.weights], list(v.weights.values()))
+        blends[name] = Facade("blend", blend, schema, proposal)
+    return Study(schema, scores, dict(verdicts), objective, why, facades, blends, folder)
 
 
 def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | None = None) -> Study:
@@ -161,48 +179,61 @@ def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | No
         raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
     try:
         raw = store.read_json(out / "verdict.json")
-        schema = Schema.from_json(store.read_json(out / "schema.json"))
-        space = schema.space
-        lifted = {k: math.nan if raw[k] is None else raw[k] for k in ("gain", "error", "trimmed", "trimmed_error")}
-        verdict = Verdict(**(raw | lifted))
+        schema = source.from_json(store.read_json(out / "schema.json"))
+        lifted = lambda v: {k: math.nan if v[k] is None else v[k] for k in ("gain", "error")}  # noqa: E731
+        verdicts = {name: Verdict(**(v | lifted(v))) for name, v in raw["verdicts"].items()}
         scores = [Score(**record) for record in store.read_lines(out / "scores.jsonl")]
-        outside = next((s.name for s in scores if s.status == "fitted" and Path(s.name).name != s.name), None)
+        named = [s.name for s in scores if s.status in ("fitted", "samples only")]
+        outside = next((name for name in named if Path(name).name != name), None)
         if outside is not None:
             raise ValueError(f"{outside!r} is no name of a model")
-        loaded = {s.name: store.load_model(out / "models" / s.name, space, models or {}) for s in scores if s.status == "fitted"}
-        blend = mixture.blend([loaded[n] for n in verdict.weights], list(verdict.weights.values()))
-        if verdict.choice not in (*loaded, "blend"):
-            raise KeyError(verdict.choice)
+        loaded = {s.name: _load_one(out, s, schema.space, models or {}) for s in scores if s.name in named}
+        study = assemble(schema, scores, verdicts, raw["objective"], str(raw["why"]), loaded, out)
+        _ = study.best
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{out}: the run folder is damaged ({type(error).__name__}: {error}); run again with --fresh") from error
-    return assemble(schema, scores, verdict, loaded, blend, out)
+    return study
 
 
-def card(study: Study, table: Table, splits: plan.Splits) -> str:
+def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[[Space], Model]]) -> Model:
+    if score.status == "fitted":
+        return store.load_model(out / "models" / score.name, space, own)
+    return mixture.Given(space, store.read_tensors(out / "samples" / f"{score.name}.safetensors")["rows"])
+
+
+def card(study: Study, name: str, splits: plan.Splits) -> str:
     """The model card of a run, as Markdown: its sentence, how it was measured, the leaderboard."""
     v = study.verdict
+    about = f"Objective: {v.unit} ({study.why}), measured on {v.rows:,} that chose nothing (split {splits.rule}). "
+    if v.trimmed is not None:
+        about += f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} {v.unit}. "
+    about += f"Weights are optimal to {v.gap:.1e} on the select rows."
+    others = [o.sentence for key, o in study.verdicts.items() if key != study.objective]
     lines = [
-        f"# {table.name}: a mixtura run", "", f"**{v.sentence}**", "",
-        f"Objective: {v.objective}, measured on {v.rows:,} rows that chose nothing (split {splits.rule}). "
-        f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} nats. "
-        f"Weights are optimal to {v.gap:.1e} nats on the select rows.", "",
-        "| model | nats (exact) | nats (bound) | memorisation (½ = none) | training, s |", "|---|---|---|---|---|",
+        f"# {name}: a mixtura run", "", f"**{v.sentence}**", "", about, "",
+        *[f"By the other objective: {sentence}." for sentence in others], "",
+        "| model | nats (exact) | nats (bound) | MMD² | memorisation (½ = none) | training, s |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for s in ranked(study.scores):
         if s.status in ("skipped", "failed"):
-            lines.append(f"| {s.name} | {s.status}: {s.reason} | | | |")
+            lines.append(f"| {s.name} | {s.status}: {s.reason} | | | | |")
             continue
         nats, copied = _pm(s.nats, s.nats_error), _pm(s.memorisation, s.memorisation_error)
         exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
-        lines.append(f"| {s.name} | {exact} | {bound} | {copied} | {'' if s.seconds is None else f'{s.seconds:.1f}'} |")
+        mmd = s.metrics.get("mmd2", {"value": None, "error": None})
+        seconds = "" if s.seconds is None else f"{s.seconds:.1f}"
+        lines.append(f"| {s.name} | {exact} | {bound} | {_pm(mmd['value'], mmd['error'])} | {copied} | {seconds} |")
     lines += [
-        "", f"{splits.duplicates:,} of the {v.rows:,} report rows equal a training row in every column.", "",
+        "", f"{splits.duplicates:,} of the {len(splits.report):,} report rows equal a training row in every column.", "",
         "Use: `mixtura sample`, `mixtura score`, `mixtura impute` on this folder, or `mixtura.load(folder)` in Python.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 
 def _pm(value: float | None, error: float | None) -> str:
-    return "" if value is None else f"{value:.3f}" + (f" ± {error:.3f}" if error is not None and math.isfinite(error) else "")
+    if value is None:
+        return ""
+    digits = digits_of(error)
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None and math.isfinite(error) else "")

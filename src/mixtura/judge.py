@@ -1,24 +1,27 @@
-"""Models to scores: nats on unseen rows with their kind and errors, memorisation, cost."""
+"""Models to scores: nats on unseen rows with their kind and errors, what their samples are like, memorisation, cost."""
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from statistics import median
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mixtura.contracts import Density, LowerBound, Model
+from mixtura.contracts import Density, LowerBound, Model, Space
+from mixtura.metrics import TABLE
 from mixtura.metrics.likelihood import Estimate
 from mixtura.metrics.neighbours import memorisation
 from mixtura.transforms import Columns
 
-#: independent repetitions of a sampled bound, and draws in each
-REPEATS, DRAWS = 4, 8
+#: independent repetitions of a sampled bound
+REPEATS = 4
 TILE = 2_048
+#: samples of every model that are looked at, once for choosing and once for reporting
+SAMPLES = 1_000
 #: memorisation looks at no more rows than this of each kind
 MOST_COMPARED = 2_000
 
@@ -29,8 +32,11 @@ class Score:
 
     status: "fitted", "skipped" (cannot serve, see reason), "failed" (see reason) or "samples only".
     nats: mean log-density of a report row, "exact" or "bound" by kind, with its standard error; mc_error is what
-    sampling the bound adds. memorisation: ½ = none, 1 = copies. seconds: of training. sample_ms: to draw 1,000
-    rows. converged and wanted: whether training ended by itself, and the seconds it would have taken.
+    sampling the bound adds; how: what the number is ("cell masses", "uniform dequantisation", …). bits: of images, bits
+    per dimension, −(nats + D log δ) / (D log 2). memorisation: ½ = none, 1 = copies. seconds: of training. sample_ms: to
+    draw 1,000 rows. converged and wanted: whether training ended by itself, and the seconds it would have taken.
+    metrics: what the samples are like beside the report rows, by the names of ``metrics.TABLE``. diagnosis: what the
+    family says of itself.
     """
 
     name: str
@@ -50,6 +56,11 @@ class Score:
     steps: int | None = None
     converged: bool | None = None
     wanted: float | None = None
+    how: str = ""
+    bits: float | None = None
+    bits_error: float | None = None
+    metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    diagnosis: Mapping[str, float] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -66,7 +77,7 @@ def log_probs(model: Model, x: Tensor, *, context: Tensor | None = None, rng: to
         [
             torch.cat(
                 [
-                    model.log_prob_bound(x[i : i + TILE], context=_rows(context, i), draws=DRAWS, rng=rng)
+                    model.log_prob_bound(x[i : i + TILE], context=_rows(context, i), draws=model.draws, rng=rng)
                     for i in range(0, len(x), TILE)
                 ]
             )
@@ -82,27 +93,50 @@ def _rows(context: Tensor | None, i: int) -> Tensor | None:
     return None if context is None else context[i : i + TILE]
 
 
-def memorised(samples: Tensor, train: Tensor, unseen: Tensor, columns: Columns, *, rng: torch.Generator) -> Estimate:
-    """Memorisation of ``samples`` against training and unseen rows, all (n, *shape) in data units.
-
-    Rows are compared by standardised values beside indicators of every code, scaled so that two different codes
-    are as far apart as one standard deviation. ``columns`` was prepared on the training rows.
-    """
-    pick = lambda x: x[torch.randperm(len(x), generator=rng)[:MOST_COMPARED]]  # noqa: E731
-    rows = [_features(pick(x), columns).numpy() for x in (samples, train, unseen)]
-    return memorisation(rows[0], rows[1], rows[2], rng=rng)
+def bits_per_dimension(nats: Estimate, space: Space) -> Estimate | None:
+    """Bits per dimension of images in levels of step δ: −(nats + D log δ) / (D log 2); None for anything else."""
+    δ = space.columns[0].resolution
+    if not space.is_image or δ == 0:
+        return None
+    unit = space.dims * math.log(2)
+    return Estimate(-(nats.value + space.dims * math.log(δ)) / unit, nats.error / unit, nats.n)
 
 
-def _features(x: Tensor, columns: Columns) -> Tensor:
+def plain_features(x: Tensor, columns: Columns) -> Tensor:
+    """Rows (n, *shape) in data units as standardised values beside indicators of every code, scaled so that two different
+    codes are as far apart as one standard deviation; (n, d) float64. ``columns`` was prepared on the fit rows."""
     parts = columns.split(columns.space.clamp(x))
     return torch.cat([parts.values, columns.indicators(parts.codes).double() / math.sqrt(2)], 1)
 
 
-def sampling_cost(model: Model, *, rows: int = 500, repeats: int = 3, rng: torch.Generator) -> tuple[float, float]:
-    """Milliseconds of process time to draw 1,000 rows: the median of a few goes and half their range."""
-    costs = []
-    for _ in range(repeats):
-        began = time.process_time()
-        model.sample(rows, rng=rng)
-        costs.append((time.process_time() - began) * 1e6 / rows)
-    return median(costs), (max(costs) - min(costs)) / 2
+def memorised(samples: Tensor, train: Tensor, unseen: Tensor, *, rng: torch.Generator) -> Estimate:
+    """Memorisation of ``samples`` against training and unseen rows, all (n, d) features; at most ``MOST_COMPARED`` of each."""
+    pick = lambda x: x[torch.randperm(len(x), generator=rng)[:MOST_COMPARED]].numpy()  # noqa: E731
+    return memorisation(pick(samples), pick(train), pick(unseen), rng=rng)
+
+
+def appraise(
+    real: Tensor,
+    generated: Tensor,
+    look: Callable[[Tensor], Tensor],
+    *,
+    codes: Tensor | None,
+    seed: Callable[[str], torch.Generator],
+) -> dict[str, Estimate]:
+    """Every metric of the table that compares two sets: of rows (n, *shape) in data units, seen as features by ``look``,
+    and, where ``codes`` (dims,) says which columns of a table are codes, column by column. ``seed``: name → generator."""
+    seen = look(real), look(generated)
+    found = {}
+    for row in TABLE.values():
+        if row.takes == "features":
+            found[row.name] = row.function(*seen, rng=seed(row.name))
+        elif row.takes == "columns" and codes is not None:
+            found[row.name] = row.function(real.flatten(1), generated.flatten(1), codes=codes, rng=seed(row.name))
+    return {name: value for name, value in found.items() if isinstance(value, Estimate)}
+
+
+def timed_sample(model: Model, n: int, *, rng: torch.Generator) -> tuple[Tensor, float]:
+    """n rows, and the milliseconds of process time that 1,000 took."""
+    began = time.process_time()
+    x = model.sample(n, rng=rng)
+    return x, (time.process_time() - began) * 1e6 / n

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mixtura.contracts import Conditional, Conditioned, Density, InputError, LowerBound, Model, Phase, density_kind
+from mixtura.contracts import Conditional, Conditioned, Density, InputError, LowerBound, Model, Phase, Space, density_kind
 from mixtura.rng import categorical, uniform
 
 #: numbers in flight at a time while filling gaps (32 MiB as float64)
@@ -55,6 +55,23 @@ def blend(models: Sequence[Model], weights: Sequence[float]) -> Model:
     kinds = {density_kind(model) for model in parts}
     kind = SampleBlend if None in kinds else BoundBlend if "bound" in kinds else ExactBlend
     return kind(parts, shares)
+
+
+class Given(Model):
+    """The rows (n, *shape) of an outside generator, drawn with replacement: it can take part where samples are blended."""
+
+    rows: Tensor
+
+    def __init__(self, space: Space, rows: Tensor) -> None:
+        super().__init__(space)
+        self.register_buffer("rows", space.check(rows, name="samples"))
+
+    def phases(self) -> tuple[Phase, ...]:
+        """None: there is nothing to train."""
+        return ()
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return self.rows[torch.randint(len(self.rows), (n,), generator=rng)]
 
 
 class SampleBlend(Model):
@@ -109,13 +126,14 @@ class BoundBlend(SampleBlend, LowerBound):
         self.open_support = any(cast(Density | LowerBound, model).open_support for model in models)
 
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
-        return _log_sum_exp([log_w + _log_density(model, x, context, rng, draws) for model, log_w in self.components()])
+        # a model that wants few draws (they are dear) gets its own number in proportion
+        return _log_sum_exp([log_w + _log_density(m, x, context, rng, draws / self.draws) for m, log_w in self.components()])
 
 
-def _log_density(model: Model, x: Tensor, context: Tensor | None, rng: torch.Generator, draws: int = 8) -> Tensor:
-    """(n,) nats of a Density, or of a LowerBound by ``draws`` draws."""
+def _log_density(model: Model, x: Tensor, context: Tensor | None, rng: torch.Generator, effort: float = 1.0) -> Tensor:
+    """(n,) nats of a Density, or of a LowerBound by ``effort`` times as many draws as it wants."""
     if isinstance(model, LowerBound):
-        return model.log_prob_bound(x, context=context, draws=draws, rng=rng)
+        return model.log_prob_bound(x, context=context, draws=max(1, round(effort * model.draws)), rng=rng)
     return cast(Density, model).log_prob(x, context=context)
 
 

@@ -1,26 +1,92 @@
-"""What will be done before it is done: the split of the rows, the budget, the families."""
+"""What will be done before it is done: what is asked, the split of the rows, the budget, the families."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import InputError, Model, Space
+from mixtura.data.source import load
 from mixtura.rng import child_seed
 
 #: shares of the rows that fit, select and report
 SHARES = (0.6, 0.2, 0.2)
-#: select and report need no more rows than this for errors of a hundredth of a nat
-MOST_HELD = 5_000
+#: select and report need no more rows than this for errors of a hundredth of a nat; of images, whose models are slower
+#: to score and hungrier for rows, fewer
+MOST_HELD, MOST_HELD_IMAGES = 5_000, 1_000
 #: with fewer fit and select rows than this the choice is cross-fitted, in so many folds
 CROSS_FIT_BELOW, FOLDS = 1_000, 5
 LEAST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a run may be asked; the arguments of ``mixtura.run``. ``models`` maps a name to a callable Space → Model of
+    your own, ``samples`` a name to a file or frame of an outside generator's samples. ``objective``: "nats" or "mmd", by
+    default what suits the data; ``features``: what samples are compared by (features.py). ``stops`` replays recorded steps."""
+
+    budget: str | float | None = None
+    steps: int | None = None
+    families: Sequence[str] | None = None
+    seed: int = 0
+    out: str | Path | None = None
+    fresh: bool = False
+    split: str | None = None
+    group: str | None = None
+    time: str | None = None
+    columns: Sequence[str] | None = None
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, Callable[[Space], Model]] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
+    objective: str | None = None
+    features: str | None = None
+    skip_broken: bool = False
+    size: int | None = None
+    device: str = "auto"
+    stops: Mapping[str, Mapping[str, Any]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is not None and (isinstance(self.steps, bool) or self.steps < 1):
+            raise InputError(f"steps: expected a whole number, 1 or more, got {self.steps!r}")
+        if self.steps is not None and self.budget is not None:
+            raise InputError("budget and steps: give one of them; steps makes every fit take so many steps")
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise InputError(f"seed: expected a whole number, 0 or more, got {self.seed!r}")
+        odd = next((name for name in (*self.models, *self.samples) if Path(name).name != name), None)
+        if odd is not None:
+            raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")
+        if self.objective not in (None, "nats", "mmd"):
+            raise InputError(f"objective: {self.objective!r} is none, expected nats or mmd; leave it out for what suits the data")
+
+    @property
+    def planned_seconds(self) -> float | None:
+        """The budget in seconds; None for a run by steps."""
+        return None if self.steps is not None else parse_budget(60.0 if self.budget is None else self.budget)
+
+    @property
+    def seconds(self) -> float | None:
+        """The seconds that bound this run; None where steps do, given or replayed."""
+        return None if self.stops is not None else self.planned_seconds
+
+    def asked(self) -> dict[str, Any]:
+        """What decides the result, as plain data: two runs that agree in it are the same run."""
+        families = None if self.families is None else list(self.families)
+        columns = None if self.columns is None else list(self.columns)
+        samples = {name: load(source).fingerprint for name, source in self.samples.items()}
+        return {
+            "budget": self.planned_seconds, "steps": self.steps, "families": families, "seed": self.seed,
+            "split": self.split, "group": self.group, "time": self.time, "columns": columns,
+            "kinds": dict(self.kinds), "models": sorted(self.models), "samples": samples, "objective": self.objective,
+            "features": self.features, "skip_broken": self.skip_broken, "size": self.size,
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -85,11 +151,12 @@ def make_splits(
         order = shuffle.permutation(n) if times is None else _by_time(times)
         fit, select, report = np.split(order, _cuts(n))
         rule = "at random" if times is None else f"by time ({times.name}): the newest rows report"
+    most = MOST_HELD_IMAGES if x.dim() > 2 else MOST_HELD
     for name, part in (("fit", fit), ("select", select), ("report", report)):
         if len(part) < 2:
             raise InputError(f"{rule}: the {name} part has {len(part)} rows, expected 2 or more; give more rows or another split")
     spare = (
-        [shuffle.permutation(part)[MOST_HELD:] for part in (select, report)]
+        [shuffle.permutation(part)[most:] for part in (select, report)]
         if given is None and times is None and groups is None
         else []
     )
@@ -148,9 +215,10 @@ def _by_time(times: pd.Series) -> np.ndarray:
 
 
 def _repeated(x: Tensor, splits: Splits) -> int:
-    flat = x.reshape(len(x), -1).nan_to_num(nan=-1.2345e300)
-    _, label = flat.unique(dim=0, return_inverse=True)
-    return int(torch.isin(label[splits.report], label[torch.cat([splits.fit, splits.select])]).sum())
+    flat = x.reshape(len(x), -1).nan_to_num(nan=-1.2345e300) + 0.0  # −0 becomes 0, so that equal rows are equal bytes
+    key = lambda part: [row.tobytes() for row in flat[part].numpy()]  # noqa: E731
+    known = {*key(splits.fit), *key(splits.select)}
+    return sum(row in known for row in key(splits.report))
 
 
 def choose_families(asked: Sequence[str] | None, table: Sequence[str]) -> list[str]:

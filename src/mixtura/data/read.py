@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -73,19 +74,20 @@ def read(source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor, *, rows:
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise InputError(f"rows: expected a whole number of rows to keep, 1 or more, got {rows!r}")
     if isinstance(source, str | Path):
-        path, key = _locate(str(source))
+        path, key = find(str(source))
+        _refuse_other(path)
         opened, name = _open(path, key), path.name if key is None else f"{path.name}:{key}"
-        fingerprint = _hash_file(path, key)
+        fingerprint = hash_file(path, key)
     else:
         opened, name, fingerprint = _in_memory(source)
     if opened.rows == 0 or opened.columns == 0:
         raise InputError(f"{name}: it has no rows of data; give a table with at least one row under its header")
     keep = min(rows, max(1, MOST_CELLS // opened.columns))
-    frame = named(opened.take(_choose(opened.rows, keep, seed)), name=name)
+    frame = named(opened.take(choose(opened.rows, keep, seed)), name=name)
     return Table(frame.reset_index(drop=True), name, opened.rows, fingerprint)
 
 
-def _choose(total: int, keep: int, seed: int) -> np.ndarray:
+def choose(total: int, keep: int, seed: int) -> np.ndarray:
     """Sorted positions of an even sample of ``keep`` of ``total`` rows: those with the smallest random keys."""
     rng = np.random.default_rng(seed)
     chosen, keys = np.empty(0, dtype=np.int64), np.empty(0)
@@ -101,19 +103,27 @@ def _choose(total: int, keep: int, seed: int) -> np.ndarray:
 # ----------------------------------------------------------------------------------------- finding a file
 
 
-def _locate(source: str) -> tuple[Path, str | None]:
+def named_path(source: str) -> tuple[Path, str | None]:
+    """What ``source`` names, there or not: an example, a path, or ``file.npz:key`` as a path and its key."""
     if source in examples.names():
         return examples.path(source), None
-    path, key = Path(source), None
-    if ".npz:" in source:
-        front, _, key = source.rpartition(".npz:")
-        path = Path(front + ".npz")
-    if path.is_dir():
-        raise InputError(f"{source} is a folder, expected a file; give one of the tables in it")
+    front, key = source.rpartition(".npz:")[::2]
+    return (Path(f"{front}.npz"), key) if front else (Path(source), None)
+
+
+def find(source: str) -> tuple[Path, str | None]:
+    """As :func:`named_path`. Raises InputError, with what is named nearly so, if it is not there."""
+    path, key = named_path(source)
     if not path.exists():
         raise InputError(
             f"no file {source!r}{_nearest(path)}; give the path of a table or an example ({', '.join(examples.names())})"
         )
+    return path, key
+
+
+def _refuse_other(path: Path) -> None:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder, expected a file; give one of the tables in it")
     if path.suffix.lower() not in _READERS:
         raise InputError(
             f"{path.name}: {path.suffix or 'a name without ending'} is not read here, expected {_ENDINGS}; "
@@ -121,7 +131,6 @@ def _locate(source: str) -> tuple[Path, str | None]:
         )
     if path.stat().st_size == 0:
         raise InputError(f"{path.name} is empty, expected a table; check how it was written")
-    return path, key
 
 
 def _nearest(path: Path) -> str:
@@ -137,7 +146,8 @@ def _open(path: Path, key: str | None) -> _Source:
         raise InputError(f"{path.name}: this account may not read it; change its permissions") from error
 
 
-def _hash_file(path: Path, key: str | None) -> str:
+def hash_file(path: Path, key: str | None) -> str:
+    """sha256 of a file, and of the key inside it."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(b"" if key is None else key.encode())
@@ -335,7 +345,7 @@ def _pyarrow() -> tuple[Any, Any]:
 
 
 def _open_npy(path: Path) -> _Source:
-    with _numpy_errors(path):
+    with numpy_errors(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path.name} holds several named arrays, expected one; give it the ending .npz")
@@ -343,7 +353,7 @@ def _open_npy(path: Path) -> _Source:
 
 
 def _open_npz(path: Path, key: str | None) -> _Source:
-    with _numpy_errors(path):
+    with numpy_errors(path):
         archive = np.load(path, allow_pickle=False)
         if isinstance(archive, np.ndarray):
             raise InputError(f"{path.name} holds one array without a name, expected an archive; give it the ending .npy")
@@ -360,12 +370,13 @@ def _open_npz(path: Path, key: str | None) -> _Source:
 
 
 @contextmanager
-def _numpy_errors(path: Path) -> Iterator[None]:
+def numpy_errors(path: Path) -> Iterator[None]:
+    """Whatever a damaged or hostile numpy file raises, as an InputError."""
     try:
         yield
     except InputError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         if "allow_pickle" in str(error) or "Python objects" in str(error):
             raise InputError(
                 f"{path.name} holds Python objects, which are never loaded; save an array of numbers or text"
@@ -375,7 +386,9 @@ def _numpy_errors(path: Path) -> Iterator[None]:
 
 def _from_array(array: np.ndarray, name: str) -> _Source:
     if array.ndim not in (1, 2):
-        raise InputError(f"{name}: expected a 2-D array (rows, columns), got shape {array.shape}; reshape it")
+        raise InputError(
+            f"{name}: expected a table (rows, columns) or images (n, H, W) or (n, H, W, 3), got shape {array.shape}; reshape it"
+        )
     if array.dtype.kind not in "biufUM":
         raise InputError(f"{name}: expected numbers or text, got an array of {array.dtype}; convert it")
     wide = array[:, None] if array.ndim == 1 else array
@@ -387,15 +400,25 @@ def _in_memory(source: Any) -> tuple[_Source, str, str]:
         frame = named(source, name="table")
         return _Source(len(frame), frame.shape[1], lambda chosen: frame.iloc[chosen]), "table", _hash_frame(frame)
     if isinstance(source, torch.Tensor):
-        source = source.detach().cpu()
-        source = (source.float() if source.dtype == torch.bfloat16 else source).numpy()
+        source = to_numpy(source)
     if isinstance(source, np.ndarray):
-        opened = _from_array(source, "array")
-        head = f"{source.dtype.str} {source.shape}".encode()
-        return opened, "array", hashlib.sha256(head + np.ascontiguousarray(source).tobytes()).hexdigest()
+        return _from_array(source, "array"), "array", hash_array(source)
     raise InputError(
         f"expected a path, an example, a DataFrame or an array, got {type(source).__name__}; convert it to one of these"
     )
+
+
+def to_numpy(x: torch.Tensor) -> np.ndarray:
+    """The numbers of a tensor, wherever it lives; bfloat16, which numpy has not, as float32."""
+    x = x.detach().cpu()
+    return (x.float() if x.dtype == torch.bfloat16 else x).numpy()
+
+
+def hash_array(array: np.ndarray) -> str:
+    """sha256 of an array: its type, shape and values."""
+    digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 def _hash_frame(frame: pd.DataFrame) -> str:
@@ -436,16 +459,25 @@ def write(frame: pd.DataFrame, path: str | Path) -> None:
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it first")
     frame = named(frame, name=path.name)
+    with drafted(path) as draft, draft.open("wb") as file:
+        WRITERS[path.suffix.lower()](frame, file)
+
+
+@contextmanager
+def drafted(path: Path) -> Iterator[Path]:
+    """Inside, a path beside ``path`` to write a file or a folder to; afterwards it takes the place of ``path``, or, if
+    anything went wrong, is gone. Raises InputError if the disk refuses."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with draft.open("wb") as file:
-            WRITERS[path.suffix.lower()](frame, file)
+        yield draft
         os.replace(draft, path)
     except OSError as error:  # it would name the draft
         raise InputError(
             f"{path}: cannot be written ({error.strerror or error}); check the path and the space on the disk"
         ) from error
     finally:
+        if draft.is_dir():
+            shutil.rmtree(draft)
         draft.unlink(missing_ok=True)
 
 

@@ -9,17 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixtura.contracts import InputError
+from mixtura.kernels import Estimate
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its standard error (NaN where there is none) and how many rows it was measured on."""
-
-    value: float
-    error: float
-    n: int
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,19 @@
-"""What the nearest neighbours of generated rows say."""
+"""What nearest neighbours say: whether samples are copies, and how far two sets cover one another."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from mixtura.contracts import InputError
+from mixtura.metrics.arrays import pair
 from mixtura.metrics.likelihood import Estimate
 
 Array = NDArray[np.float64]
@@ -33,10 +38,10 @@ def memorisation(samples: ArrayLike, train: ArrayLike, held_out: ArrayLike, *, r
     Raises InputError on arrays that are not (rows, d) with one d, or not finite.
     """
     ours, seen, unseen = _check(samples, "samples"), _check(train, "train"), _check(held_out, "held_out")
-    for name, rows in (("train", seen), ("held_out", unseen)):
-        if rows.shape[1] != ours.shape[1]:
+    for name, part in (("train", seen), ("held_out", unseen)):
+        if part.shape[1] != ours.shape[1]:
             raise InputError(
-                f"{name}: expected {ours.shape[1]} features as in samples, got {rows.shape[1]}; give the same features of each"
+                f"{name}: expected {ours.shape[1]} features as in samples, got {part.shape[1]}; give the same features of each"
             )
     size = min(len(seen), len(unseen))
     seen, unseen = _subsample(seen, size, rng), _subsample(unseen, size, rng)
@@ -72,10 +77,10 @@ def _nearest(x: Array, reference: Array) -> tuple[Array, NDArray[np.intp]]:
     centre = reference.mean(0)
     centred = reference - centre
     half_norms = np.square(centred).sum(1) / 2
-    rows = max(1, TILE_ENTRIES // max(reference.shape))
-    nearest = [np.argmin(half_norms - (x[i : i + rows] - centre) @ centred.T, 1) for i in range(0, len(x), rows)]
+    tile = max(1, TILE_ENTRIES // max(reference.shape))
+    nearest = [np.argmin(half_norms - (x[i : i + tile] - centre) @ centred.T, 1) for i in range(0, len(x), tile)]
     index = np.concatenate(nearest)
-    direct = [np.square(x[i : i + rows] - reference[index[i : i + rows]]).sum(1) for i in range(0, len(x), rows)]
+    direct = [np.square(x[i : i + tile] - reference[index[i : i + tile]]).sum(1) for i in range(0, len(x), tile)]
     return np.concatenate(direct), index
 
 
@@ -92,3 +97,220 @@ def _check(x: ArrayLike, name: str) -> Array:
             f"{name}: row {row}, column {column} is {array[row, column]}, expected a finite number; encode missing values first"
         )
     return array
+
+
+# ------------------------------------------------------------------------------------ how two sets cover one another
+
+#: rows a side of a tile of distances
+TILE = 1024
+
+#: numbers that are worked on at once where every row has its own few partners
+CACHE = 2**18
+
+#: neighbours looked at beyond those needed, so that the rounding of a matrix product cannot hide the right one
+SPARE = 2
+
+
+class Manifold(NamedTuple):
+    """Four shares (density is a ratio and can exceed 1)."""
+
+    precision: Estimate
+    recall: Estimate
+    density: Estimate
+    coverage: Estimate
+
+
+def manifold(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, k: int = 5) -> Manifold:
+    """Improved precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), density and coverage (Naeem et al. 2020,
+    equations 4 and 6) of ``generated`` (m, d) beside ``real`` (n, d).
+
+    r(x) is the distance from a row to the k-th nearest other row of its set, B(x) the ball of that radius, closed: a row at
+    the distance r(x) is inside, so that a set and its copy, even of one repeated row, have precision = recall = 1.
+
+        precision   share of generated rows that are in some B(real)
+        recall      share of real rows that are in some B(generated)
+        density     mean number of B(real) that a generated row is in, over k
+        coverage    share of real rows whose B holds a generated row
+
+    On equal laws density is about 1, the others depend on the dimension and on n: read them beside those of held-out rows.
+
+    Distances are float32 matrix products of centred rows, tile by tile; radii, and every pair too near to its radius for
+    a product's rounding, are measured again by differences. Memory beyond the rows is O(tile² + n k).
+
+    Errors. A share p of m rows has p(1 − p)/m for the luck of these rows (p drawn towards ½ as in :func:`memorisation`),
+    and Σ uᵢ(uᵢ − 1)/m² for that of the rows with the balls, of which row i alone is the reason for uᵢ of the m: what would be
+    lost without row i, less the part that is the luck of the m rows. Density has the variance of its mean over generated rows
+    and the same for real rows, whose neighbours' balls grow where a row goes.
+
+    Raises InputError on arrays that are not finite (rows, d) with one d, 3 rows or more, or a k that is not 1 … rows − 2.
+    """
+    x, y = pair(real, generated, least=3)
+    least = min(len(x), len(y))
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= least - 2:
+        raise InputError(f"k: expected a whole number from 1 to {least - 2} (rows of the smaller set less 2), got {k!r}")
+    centre = (x.sum(0, dtype=torch.float64) + y.sum(0, dtype=torch.float64)) / (len(x) + len(y))
+    ours, theirs = _Balls.around(x, centre, k), _Balls.around(y, centre, k)
+    real_holds, generated_holds, wider = _cross(ours, theirs)
+    return Manifold(
+        precision=_share(real_holds.by_column, len(x)),
+        recall=_share(generated_holds.by_row, len(y)),
+        density=_density(real_holds, wider, ours.neighbours),
+        coverage=_share(real_holds.by_row, len(y)),
+    )
+
+
+def precision(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
+    """Of :func:`manifold`, which gives all four at the price of one; ``rng`` is not drawn from."""
+    return manifold(real, generated, k=k).precision
+
+
+def recall(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
+    """As :func:`precision`."""
+    return manifold(real, generated, k=k).recall
+
+
+def density(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
+    """As :func:`precision`."""
+    return manifold(real, generated, k=k).density
+
+
+def coverage(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
+    """As :func:`precision`."""
+    return manifold(real, generated, k=k).coverage
+
+
+@dataclass(frozen=True)
+class _Balls:
+    """Rows with their balls. Radii and norms are of half the squared distance, in which a tile is one product.
+
+    rows: (n, d) as given. centred: (n, d) float32. half_norms: (n,) float32. neighbours: (n, k), nearest first.
+    radii: (n, 2) float64, to the neighbours k and k + 1.
+    """
+
+    rows: Tensor
+    centred: Tensor
+    half_norms: Tensor
+    neighbours: Tensor
+    radii: Tensor
+
+    @staticmethod
+    def around(x: Tensor, centre: Tensor, k: int) -> _Balls:
+        centred = (x - centre).float()
+        half_norms = centred.square().sum(1) / 2
+        candidates = _nearest_others(centred, half_norms, min(k + 1 + SPARE, len(x) - 1))
+        at_once = max(1, CACHE // candidates[0].numel() // x.shape[1])
+        to_candidates = torch.cat(
+            [_half_squares(row[:, None], x[near]) for row, near in zip(x.split(at_once), candidates.split(at_once), strict=True)]
+        )
+        distance, order = to_candidates.sort(dim=1, stable=True)
+        return _Balls(x, centred, half_norms, candidates.gather(1, order)[:, :k], distance[:, k - 1 : k + 1].clone())
+
+
+def _half_squares(x: Tensor, y: Tensor) -> Tensor:
+    """Of differences in the precision of the rows: the same pair gives the same number wherever it is met."""
+    return (x - y).square_().sum(-1, dtype=torch.float64) / 2
+
+
+def _tile(x: Tensor, half_x: Tensor, y: Tensor, half_y: Tensor) -> Tensor:
+    """(a, b) half squared distances, float32."""
+    return torch.addmm(half_y, x, y.T, alpha=-1).add_(half_x[:, None])
+
+
+def _nearest_others(x: Tensor, half_norms: Tensor, count: int) -> Tensor:
+    """(n, count) indices of the nearest other rows of x (n, d), by tiles of which each pair of blocks needs one."""
+    n = len(x)
+    best, index = torch.full((n, count), math.inf), torch.zeros(n, count, dtype=torch.int64)
+
+    def merge(block: slice, distances: Tensor, first: int) -> None:
+        near, at = distances.topk(min(count, distances.shape[1]), 1, largest=False)
+        values, places = torch.cat([best[block], near], 1), torch.cat([index[block], at + first], 1)
+        best[block], order = values.topk(count, 1, largest=False)
+        index[block] = places.gather(1, order)
+
+    for i in _blocks(n):
+        for j in _blocks(n):
+            if j.start < i.start:
+                continue
+            distances = _tile(x[i], half_norms[i], x[j], half_norms[j])
+            if i == j:
+                distances.fill_diagonal_(math.inf)
+            else:
+                merge(j, distances.T.contiguous(), i.start)
+            merge(i, distances, j.start)
+    return index
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + TILE, n)) for start in range(0, n, TILE))
+
+
+class _Held(NamedTuple):
+    """For each row: in how many balls it is or how many rows its ball holds, and, where that is one, which."""
+
+    count: Tensor
+    which: Tensor
+
+
+class _Inside(NamedTuple):
+    by_row: _Held
+    by_column: _Held
+
+
+def _cross(real: _Balls, generated: _Balls) -> tuple[_Inside, _Inside, Tensor]:
+    """Which generated row (column) is inside the ball of which real row (row), which real row is inside the ball of which
+    generated row, and how many generated rows each real ball would hold at radius k + 1, (n,), to rounding."""
+    n, m = len(real.rows), len(generated.rows)
+    rounding = (4 + math.sqrt(real.rows.shape[1])) * torch.finfo(torch.float32).eps
+    sums = [(torch.zeros(n, 2, dtype=torch.float64), torch.zeros(m, 2, dtype=torch.float64)) for _ in range(2)]
+    wider = torch.zeros(n, dtype=torch.float64)
+    for i in _blocks(n):
+        for j in _blocks(m):
+            distances = _tile(real.centred[i], real.half_norms[i], generated.centred[j], generated.half_norms[j])
+            slack = rounding * (real.half_norms[i].max() + generated.half_norms[j].max()).double()
+            exact = lambda at, i=i, j=j: _half_squares(real.rows[i][at[:, 0]], generated.rows[j][at[:, 1]])  # noqa: E731
+            for (by_row, by_column), radius in zip(sums, (real.radii[i, :1], generated.radii[j, 0]), strict=True):
+                inside = _inside(distances, radius, slack, exact)
+                by_row[i] += inside @ _numbered(j)
+                by_column[j] += inside.T @ _numbered(i)
+            wider[i] += (distances <= real.radii[i, 1:].float()).sum(1)
+    first, second = (_Inside(_Held(*rows.long().T), _Held(*columns.long().T)) for rows, columns in sums)
+    return first, second, wider
+
+
+def _inside(distances: Tensor, radius: Tensor, slack: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """(a, b) float32 of 1 where ``distances`` ≤ ``radius``; those within ``slack`` of it by the ``exact`` ones."""
+    surely = distances <= (radius - slack).float()
+    unsure = ((distances < (radius + slack).float()) & ~surely).nonzero()
+    inside = surely.float()
+    for at in unsure.split(TILE):
+        limit = radius.expand(distances.shape)[at[:, 0], at[:, 1]]
+        # sums of squares in another order differ by this much
+        inside[at[:, 0], at[:, 1]] = (exact(at) <= limit * (1 + 1e-12)).float()
+    return inside
+
+
+def _numbered(block: slice) -> Tensor:
+    """(block, 2) ones and row numbers: a sum over one ball gives 1 and its number, exactly below 2²⁴ rows."""
+    return torch.stack([torch.ones(block.stop - block.start), torch.arange(block.start, block.stop).float()], 1)
+
+
+def _share(held: _Held, holders: int) -> Estimate:
+    """Share of rows that are held at all, ``holders`` the number of rows that can hold them."""
+    n = len(held.count)
+    value = float((held.count > 0).double().mean())
+    alone = torch.bincount(held.which[held.count == 1], minlength=holders).double()
+    drawn = (value * n + 2) / (n + 4)
+    return Estimate(value, math.sqrt(drawn * (1 - drawn) / n + float((alone * (alone - 1)).sum()) / n**2), n)
+
+
+def _density(inside: _Inside, wider: Tensor, neighbours: Tensor) -> Estimate:
+    """Mean number of real balls around a generated row over k; ``wider`` (n,): rows inside each ball at radius k + 1."""
+    n, k = neighbours.shape
+    per_row, per_ball = inside.by_column.count.double(), inside.by_row.count.double()
+    m = len(per_row)
+    grown = (wider - per_ball)[:, None].expand(n, k)
+    gained = torch.zeros(n, dtype=torch.float64).index_add_(0, neighbours.flatten(), grown.flatten())
+    net = per_ball - gained
+    balls = float((net - net.mean()).square().sum() - (per_ball + gained).sum())
+    error = math.sqrt(float(per_row.var()) / m + max(balls, 0.0) / m**2) / k
+    return Estimate(float(per_row.mean()) / k, error, m)

@@ -1,0 +1,76 @@
+"""Tables and images behind one door: what a person names becomes data with a schema, whichever of the two it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from torch import Tensor
+
+from mixtura.contracts import InputError
+from mixtura.data import images, read, schema
+from mixtura.data.images import ImageSchema, Pictures
+from mixtura.data.read import Table
+from mixtura.data.schema import Kind, Schema
+
+Data = Table | Pictures
+AnySchema = Schema | ImageSchema
+#: what a facade takes and gives: rows of a table, or images (n, H, W) or (n, H, W, 3)
+Content = pd.DataFrame | np.ndarray
+
+
+def load(source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None) -> Data:
+    """A path, the name of an example, a frame, an array or a tensor → a table, or images. Raises InputError."""
+    if images.is_images(source):
+        return images.read_images(source, seed=seed, skip_broken=skip_broken, size=size)
+    for flag, given in (("--skip-broken", skip_broken), ("--size", size is not None)):
+        if given:
+            raise InputError(f"{flag}: is for images, and this is a table; leave it out")
+    return read.read(source, seed=seed)
+
+
+def content(data: Data) -> Content:
+    """The rows of it."""
+    return data.pixels if isinstance(data, Pictures) else data.frame
+
+
+def contents(source: Any, like: AnySchema) -> Content:
+    """Rows to be encoded by ``like``: a frame or an array as it is, anything else as :func:`load` reads it."""
+    if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and isinstance(like, ImageSchema)):
+        return source
+    data = load(source)
+    if isinstance(data, Pictures) != isinstance(like, ImageSchema):
+        given, learnt = ("images", "a table") if isinstance(data, Pictures) else ("a table", "images")
+        raise InputError(f"{data.name}: holds {given}, but {learnt} was learnt; give data of the same kind")
+    return content(data)
+
+
+def learn(data: Data, *, kinds: Mapping[str, str] | None = None, columns: Iterable[str] | None = None) -> AnySchema:
+    """What its columns, or its pixels, mean. ``kinds`` and ``columns`` overrule and choose, for tables."""
+    if isinstance(data, Table):
+        return schema.guess(data.frame, kinds=cast(Mapping[str, Kind], kinds or {}), columns=columns)  # guess refuses no kinds
+    for flag, given in (("--kind", kinds), ("--columns", columns)):
+        if given:
+            raise InputError(f"{flag}: is for tables, and these are images; leave it out")
+    return images.guess_images(data)
+
+
+def encode(schema: AnySchema, rows: Content, *, name: str = "data") -> Tensor:
+    """``schema.encode``, whichever it is: rows → (n, *shape) float64 in tensor units."""
+    return cast(Any, schema).encode(rows, name=name)
+
+
+def from_json(plain: Mapping[str, Any]) -> AnySchema:
+    """The inverse of either schema's ``to_json``."""
+    return ImageSchema.from_json(dict(plain)) if plain.get("kind") == "images" else Schema.from_json(dict(plain))
+
+
+def write(rows: Content, path: str | Path) -> None:
+    """Rows to a file: a table's formats, or .npz, .npy, .zip or a folder for images."""
+    if isinstance(rows, pd.DataFrame):
+        read.write(rows, path)
+    else:
+        images.write_images(rows, path)

@@ -1,0 +1,511 @@
+"""A run in its folder: fit every family, score it, weigh, open the report rows once, write everything down.
+
+A run that was stopped, killed included, goes on from its folder to the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from mixtura import folder as store
+from mixtura import judge, mixture, plan, train, verdict
+from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
+from mixtura.data import source
+from mixtura.data.source import AnySchema, Data
+from mixtura.facade import Study, assemble, card
+from mixtura.families import TABLE, Family
+from mixtura.judge import SAMPLES, Score
+from mixtura.lens import Lens
+from mixtura.metrics.likelihood import mean_nats
+from mixtura.plan import Options
+from mixtura.rng import child_seed, generator, seeded
+from mixtura.verdict import Pool
+
+#: rows of the verdict's choice that are written to the folder, and of everything that the report shows
+EXAMPLE_ROWS, SHOWN_ROWS = 1_000, 400
+#: samples whose nearest training row is shown
+NEAREST = 24
+#: of the budget: what the end of a run takes (metrics, files), and what scoring and sampling a model is thought to take
+#: before it has been measured
+ENDING, SCORING = 0.08, 0.03
+
+
+# --------------------------------------------------------------------------------------------------- the records
+
+
+@dataclass(frozen=True)
+class Planned:
+    """The first record: what was understood and what will be done."""
+
+    name: str
+    what: str
+    rows: int
+    rows_total: int
+    skipped: list[str]
+    columns: list[dict[str, str]]
+    splits: dict[str, Any]
+    families: list[str]
+    budget: float | None
+    steps: int | None
+    seed: int
+    folder: str | None
+    estimate: float | None
+    resumed: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A model is being trained: ``done`` of 1, the latest validation nats, seconds left for this model."""
+
+    name: str
+    done: float
+    validation: float | None
+    left: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A model has been fitted and scored on the select rows, or not (see status and reason)."""
+
+    name: str
+    status: str
+    reason: str
+    select_nats: float | None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The last record."""
+
+    study: Study
+
+
+Record = Planned | Progress | Judged | Done
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A model to fit: how to build it, how to train it."""
+
+    name: str
+    build: Callable[[Space, int, torch.Generator], Model]
+    family: str | None
+    recipe: Mapping[str, Any]
+
+
+class Job:
+    """A run in its folder."""
+
+    def __init__(self, out: Path, options: Options, data: Data, schema: AnySchema, began: float) -> None:
+        self.out, self.options, self.data, self.schema = out, options, data, schema
+        self.device = train.choose_device(options.device)
+        self.x = source.encode(schema, source.content(data), name=data.name)
+        groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
+        self.splits = plan.make_splits(self.x, seed=options.seed, groups=groups, times=times, given=given)
+        self.candidates = self._candidates()
+        self.timed = {c.name for c in self.candidates if self._is_timed(c)}
+        self.units: dict[str, dict[str, Any]] = {}
+        self.failures: dict[str, dict[str, Any]] = {}
+        self.earlier = 0.0
+        self.began, self.saved = began, time.monotonic()
+        self.history: list[dict[str, Any]] = []
+        self.lens = Lens(schema, self.x[self.splits.fit], options.features, seed=options.seed)
+
+    def take_up(self, config: Mapping[str, Any]) -> None:
+        """Make the folder, or take up the run that stopped in it."""
+        if self.options.fresh and self.out.exists():
+            shutil.rmtree(self.out)
+        if not (self.out / "config.json").exists():
+            try:
+                store.write_json(self.out / "schema.json", self.schema.to_json())
+                store.write_json(self.out / "config.json", config)
+            except OSError as error:
+                raise InputError(f"{self.out}: cannot be written ({error.strerror}); give another --out") from error
+        elif (self.out / "state.json").exists():
+            self.units, self.failures, self.earlier = read_state(self.out)
+
+    def _column(self, name: str | None) -> pd.Series | None:
+        return None if name is None else cast(pd.Series, cast(pd.DataFrame, source.content(self.data))[name])
+
+    def _candidates(self) -> list[_Candidate]:
+        seconds, own, outside = self.options.planned_seconds, self.options.models, self.options.samples
+        rows = [TABLE[name] for name in plan.choose_families(self.options.families, list(TABLE))]
+        clash = sorted((set(own) | set(outside)) & ({*TABLE, "blend"}) | set(own) & set(outside))
+        if clash:
+            raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
+        families = [_Candidate(row.name, partial(_build_family, row, seconds), row.name, row.recipe) for row in rows]
+        return families + [_Candidate(name, partial(_build_own, own), None, {}) for name, own in own.items()]
+
+    def _is_timed(self, candidate: _Candidate) -> bool:
+        """Whether its fit trains for a share of the budget; a closed fit takes the time it takes."""
+        try:
+            return not isinstance(candidate.build(self.schema.space, len(self.splits.training), generator(0)), ClosedForm)
+        except Exception:  # noqa: BLE001  it is reported, with its reason, when it is its turn
+            return False
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds this run has had, earlier sittings included."""
+        return self.earlier + time.monotonic() - self.began
+
+    def _save_state(self) -> None:
+        store.write_json(self.out / "state.json", {"elapsed": self.elapsed, "units": self.units, "failures": self.failures})
+        self.saved = time.monotonic()
+
+    def _share(self, name: str) -> float | None:
+        """Seconds for one fit of this model: what is left when all scoring is paid, shared evenly among the models to come."""
+        budget = self.options.seconds
+        if budget is None:
+            return None
+        names = [c.name for c in self.candidates]
+        coming = [n for n in names[names.index(name) :] if n not in self.failures and n in self.timed]
+        # report rows are scored at the end, as many as select rows were or (cross-fitted) fewer
+        owed = sum(u["scoring"] for u in self.units.values() if "scoring" in u) + SCORING * budget * 2 * len(coming)
+        left = (1 - ENDING) * budget - self.elapsed - owed
+        folds = self.splits.folds
+        todo = folds + 1 - sum("stop_at" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
+        return max(0.2, left / (len(coming) - 1 + todo / (folds + 1)) / (folds + 1))
+
+    def planned(self, *, estimate: bool = False) -> Planned:
+        """What was understood and what will be done; ``estimate`` times a few steps to say how long steps will take."""
+        s, budget = self.splits, self.options.seconds
+        sizes = {"fit": len(s.fit), "select": len(s.select), "report": len(s.report)}
+        return Planned(
+            name=self.data.name, what=what(self.schema, len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
+            skipped=list(getattr(self.data, "skipped", ())), columns=self.schema.describe(),
+            splits=sizes | {"rule": s.rule, "folds": s.folds, "duplicates": s.duplicates}, resumed=self.earlier,
+            families=[c.name for c in self.candidates], budget=budget, steps=self.options.steps, seed=self.options.seed,
+            folder=None if self.options.out is None else str(self.out),
+            estimate=self._estimate() if estimate and budget is None else budget,
+        )  # fmt: skip
+
+    def _estimate(self) -> float | None:
+        """Seconds a run by steps will take, from timing a few steps of every model on a few rows."""
+        if self.options.steps is None:
+            return None
+        total, rows = 0.0, self.x[self.splits.fit[:2_000]]
+        for candidate in self.candidates:
+            began = time.monotonic()
+            try:
+                model = candidate.build(self.schema.space, len(rows), generator(0))
+                if isinstance(model, ClosedForm):
+                    model.fit_closed(rows, None, generator(0))
+                    total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
+                else:
+                    recipe = train.Recipe(**{**candidate.recipe, "steps": 20})
+                    spent = [step.seconds for step in train.fit(model, rows, recipe, rng=generator(0), device=self.device)]
+                    total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(self.options.steps, recipe.most_steps)
+            except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
+                continue
+        return total * (self.splits.folds + 1)
+
+    # ------------------------------------------------------------------------------------------------- training
+
+    def train_all(self) -> Iterator[Record]:
+        """Fit every candidate, in every fold and on all training rows; a failure is a record, not the end."""
+        for candidate in self.candidates:
+            name = candidate.name
+            try:
+                if name not in self.failures and not self._nats_path(name).exists():
+                    yield Progress(name, 0.0, None, None)
+                    yield from self._train_one(candidate)
+            except InputError as error:
+                self._fail(name, "skipped", str(error))
+            except Exception as error:  # noqa: BLE001  one family must not take the others down; its reason is in the table
+                store.write(self.out / "work" / f"{name}.error.txt", traceback.format_exc())
+                message = str(error).splitlines()[0] if str(error) else "no message"
+                self._fail(name, "failed", f"{type(error).__name__}: {message}")
+            if name in self.failures:
+                yield Judged(name, self.failures[name]["status"], self.failures[name]["reason"], None)
+            else:
+                nats = store.read_tensors(self._nats_path(name)).get("select")
+                yield Judged(name, "fitted", "", None if nats is None else float(nats.mean()))
+
+    def _fail(self, name: str, status: str, reason: str) -> None:
+        self.failures[name] = {"status": status, "reason": reason}
+        self._save_state()
+
+    def _nats_path(self, name: str) -> Path:
+        return self.out / "work" / f"{name}.nats.safetensors"
+
+    def _train_one(self, candidate: _Candidate) -> Iterator[Record]:
+        name, splits, seed = candidate.name, self.splits, self.options.seed
+        pieces = []
+        for k in range(splits.folds):
+            kept = self._fold_path(name, k)
+            if not kept.exists():
+                learn, left = splits.fold(k)
+                model = yield from self._fit(candidate, f"{name}/{k}", self.x[splits.training[learn]], k / (splits.folds + 1))
+                tensors = {"position": left, "seen": self._seen(model, SAMPLES // splits.folds, name, f"fold {k}")}
+                if density_kind(model) is not None:
+                    rng = generator(seed, name, "fold", k)
+                    tensors["nats"], _ = judge.log_probs(model, self.x[splits.training[left]], rng=rng)
+                store.write_tensors(kept, tensors)
+                self._save_state()
+            pieces.append(store.read_tensors(kept))
+        model = yield from self._fit(candidate, f"{name}/all", self.x[splits.training], splits.folds / (splits.folds + 1))
+        yield Progress(name, 1.0, None, None, "scoring")
+        began = time.monotonic()
+        model.sample(8, rng=generator(seed, name, "trial"))  # one that cannot sample fails here, alone
+        tensors = {} if pieces else {"seen": self._seen(model, SAMPLES, name, "select")}
+        if density_kind(model) is not None:
+            if pieces:
+                position = torch.cat([p["position"] for p in pieces])
+                tensors["select"] = torch.cat([p["nats"] for p in pieces])[position.argsort()]
+            else:
+                tensors["select"], _ = judge.log_probs(model, self.x[splits.select], rng=generator(seed, name, "select"))
+        self.units[f"{name}/all"]["scoring"] = time.monotonic() - began
+        config = getattr(model, "config", None)
+        settings = config.model_dump(mode="json") if candidate.family and config else None
+        store.save_model(self.out / "models" / name, model, candidate.family, settings)
+        store.write_tensors(self._nats_path(name), tensors or {"none": torch.zeros(1)})
+        self._save_state()
+
+    def _fold_path(self, name: str, k: int) -> Path:
+        return self.out / "work" / f"{name}.fold{k}.safetensors"
+
+    def _seen(self, model: Model, n: int, name: str, what: str) -> Tensor:
+        """Features of n samples."""
+        return self.lens(model.sample(n, rng=generator(self.options.seed, name, "samples", what)))
+
+    def _fit(self, candidate: _Candidate, unit: str, x: Tensor, done_before: float) -> Generator[Record, None, Model]:
+        """Fit one model to rows x; returns it. ``done_before``: how much of this candidate's work came before."""
+        name, folds = candidate.name, self.splits.folds
+        rng = generator(self.options.seed, unit)
+        model = candidate.build(self.schema.space, len(x), rng)
+        began = time.monotonic()
+        if isinstance(model, ClosedForm):
+            yield Progress(name, done_before, None, None, "fitting")
+            model.fit_closed(x, None, rng)
+            self.units[unit] = {"steps": None, "stop_at": None, "seconds": time.monotonic() - began, "converged": True}
+            return model.eval()
+        if not model.phases():
+            raise InputError(f"{name}: it offers neither phases to train nor fit_closed; a model of your own needs one of them")
+        entry = self.units.setdefault(unit, {"share": self._share(name)})
+        self._save_state()
+        recipe = self._recipe(candidate, unit, entry)
+        work, stem = self.out / "work", unit.replace("/", ".")
+        work.mkdir(parents=True, exist_ok=True)
+        shown = 0.0
+        for step in train.fit(model, x, recipe, rng=rng, device=self.device, checkpoint=work / f"{stem}.checkpoint", name=name):
+            now = time.monotonic()
+            if now - self.saved > 2:
+                self._save_state()
+            if step.validation is not None:
+                self.history.append({"model": name, "fit": unit, **asdict(step)})
+            if step.finished:
+                entry |= {"steps": step.steps, "stop_at": step.step, "seconds": step.seconds}
+                entry |= {"converged": step.converged, "wanted": step.wanted, "best": step.best}
+                store.write_lines(work / f"{stem}.history.jsonl", [h for h in self.history if h["fit"] == unit])
+            if now - shown > 0.2 or step.finished:
+                shown = now
+                share = step.step / step.steps
+                left = step.seconds / step.step * (step.steps - step.step)
+                yield Progress(name, done_before + share / (folds + 1), -step.best if math.isfinite(step.best) else None, left)
+        return model
+
+    def _recipe(self, candidate: _Candidate, unit: str, entry: Mapping[str, Any]) -> train.Recipe:
+        settings = dict(candidate.recipe)
+        if self.options.stops is not None:
+            kept = self.options.stops.get(unit)
+            if kept is None:
+                raise InputError(f"{unit}: the run to be replayed has no record of it; it was not finished")
+            return train.Recipe(**{**settings, "steps": kept["steps"], "stop_at": kept["stop_at"]})
+        if self.options.steps is not None:
+            most = settings.get("most_steps", self.options.steps)
+            return train.Recipe(**{**settings, "steps": min(self.options.steps, most)})
+        return train.Recipe(**{**settings, "seconds": entry["share"]})
+
+    # ------------------------------------------------------------------------------------------------- verdict
+
+    def verdict(self) -> Study:
+        """Weigh on the select rows, open the report rows once, write everything down."""
+        space, splits, seed = self.schema.space, self.splits, self.options.seed
+        names = [c.name for c in self.candidates if c.name not in self.failures]
+        models = {name: store.load_model(self.out / "models" / name, space, self.options.models) for name in names}
+        kept = {name: store.read_tensors(self._nats_path(name)) for name in names}
+        select = {name: kept[name]["select"] for name in names if "select" in kept[name]}
+        outside = self._outside()
+        if not models:
+            reasons = "; ".join(f"{n}: {f['reason']}" for n, f in self.failures.items())
+            raise InputError(f"no family could be fitted to this data ({reasons})")
+        report, mc_error, drawn, cost = {}, {}, {}, {}
+        for name, model in models.items():
+            if name in select:
+                rng = generator(seed, name, "report")
+                report[name], mc_error[name] = judge.log_probs(model, self.x[splits.report], rng=rng)
+            drawn[name], cost[name] = judge.timed_sample(model, SAMPLES, rng=generator(seed, name, "samples"))
+        drawn |= {name: rows[1::2] for name, rows in outside.items()}
+        verdicts = {}
+        if select:
+            kinds = {name: str(density_kind(models[name])) for name in select}
+            verdicts["nats"] = verdict.in_nats(select, report, kinds, noun(self.schema))
+        seen = {name: self.lens(x) for name, x in drawn.items()}
+        shown = self.lens(self.x[splits.report])
+        choosing = self._pools(names, kept, {name: self.lens(rows[::2]) for name, rows in outside.items()})
+        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, Pool(shown, seen), self.lens.kernel, noun(self.schema))
+        objective, why = verdict.which(
+            verdicts, asked=self.options.objective, images=space.is_image, outside=[*outside]
+        )
+        if objective not in verdicts:
+            raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
+        scores = self._scores(models, report, mc_error, drawn, seen, shown, cost)
+        everyone = models | {name: mixture.Given(space, rows) for name, rows in outside.items()}
+        study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.out)
+        self._write(study, select, report, drawn, seen, quadratic, {n: r for n, r in outside.items() if n in everyone})
+        return study
+
+    def _outside(self) -> dict[str, Tensor]:
+        """Rows of every outside generator that fit the schema; of one that do not, the failure is noted."""
+        found = {}
+        for name, given in self.options.samples.items():
+            try:
+                rows = self.schema.space.clamp(source.encode(self.schema, source.contents(given, self.schema), name=name))
+                if len(rows) < 16:
+                    raise InputError(f"{name}: {len(rows)} rows are too few to judge; give 16 or more")
+                found[name] = rows[: 4 * SAMPLES]
+            except InputError as error:
+                self.failures[name] = {"status": "failed", "reason": str(error)}
+        return found
+
+    def _pools(self, names: Sequence[str], kept: Mapping[str, Mapping[str, Tensor]], outside: Mapping[str, Tensor]) -> list[Pool]:
+        """What weights in MMD² are chosen on: select rows beside samples; or, a fold, its left-out rows beside samples of the
+        models that did not see them."""
+        splits = self.splits
+        if not splits.folds:
+            return [Pool(self.lens(self.x[splits.select]), {name: kept[name]["seen"] for name in names} | dict(outside))]
+        pools = []
+        for k in range(splits.folds):
+            _, left = splits.fold(k)
+            seen = {name: store.read_tensors(self._fold_path(name, k))["seen"] for name in names}
+            pools.append(Pool(self.lens(self.x[splits.training[left]]), seen | dict(outside)))
+        return pools
+
+    def _scores(
+        self, models: Mapping[str, Model], report: Mapping[str, Tensor], mc_error: Mapping[str, float],
+        drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], shown: Tensor, cost: Mapping[str, float],
+    ) -> list[Score]:  # fmt: skip
+        splits, seed = self.splits, self.options.seed
+        fit, real = self.lens(self.x[splits.training]), self.x[splits.report]
+        scores = []
+        for name in [*(c.name for c in self.candidates), *self.options.samples]:
+            if name in self.failures:
+                scores.append(Score(name, **self.failures[name]))
+                continue
+            copied = judge.memorised(seen[name], fit, shown, rng=generator(seed, name, "memorisation"))
+            found = judge.appraise(
+                real, drawn[name], self.lens, codes=self.lens.codes, seed=partial(generator, seed, name, "metric")
+            )
+            score = Score(
+                name, "samples only", rows=len(real), memorisation=copied.value, memorisation_error=copied.error,
+                metrics={metric: asdict(value) for metric, value in found.items()},
+            )  # fmt: skip
+            scores.append(self._fitted(score, models[name], report.get(name), mc_error, cost[name]) if name in models else score)
+        return scores
+
+    def _fitted(
+        self, score: Score, model: Model, nats: Tensor | None, mc_error: Mapping[str, float], cost: float
+    ) -> Score:
+        """The score of a model of this run, with what only a model has."""
+        name, unit = score.name, self.units[f"{score.name}/all"]
+        fits = [u["seconds"] for key, u in self.units.items() if key.startswith(f"{name}/") and key != f"{name}/all"]
+        mean = mean_nats(nats.numpy()) if nats is not None else None
+        bits = judge.bits_per_dimension(mean, self.schema.space) if mean else None
+        rng = generator(self.options.seed, name, "diagnosis")
+        with torch.no_grad():
+            diagnosis = model.diagnose(self.x[self.splits.report][:500], None, rng)
+        how = model.how if isinstance(model, LowerBound) else "cell masses" if isinstance(model, Density) else ""
+        return replace(
+            score, status="fitted", kind=density_kind(model), mc_error=mc_error.get(name), nats=mean.value if mean else None,
+            nats_error=mean.error if mean else None, sample_ms=cost, seconds=unit["seconds"],
+            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=unit["stop_at"],
+            converged=unit["converged"], wanted=unit.get("wanted"), how=how, diagnosis=diagnosis,
+            bits=bits.value if bits else None, bits_error=bits.error if bits else None,
+        )  # fmt: skip
+
+    def _write(
+        self, study: Study, select: Mapping[str, Tensor], report: Mapping[str, Tensor], drawn: Mapping[str, Tensor],
+        seen: Mapping[str, Tensor], quadratic: Mapping[str, Any], outside: Mapping[str, Tensor],
+    ) -> None:  # fmt: skip
+        out, splits = self.out, self.splits
+        store.write_tensors(
+            out / "nats.safetensors",
+            {f"{n}.select": v for n, v in select.items()} | {f"{n}.report": v for n, v in report.items()},
+        )
+        store.write_tensors(out / "splits.safetensors", {p: getattr(splits, p) for p in ("fit", "select", "report")})
+        for name, rows in outside.items():
+            store.write_tensors(out / "samples" / f"{name}.safetensors", {"rows": rows})
+        kept = sorted((out / "work").glob("*.history.jsonl"))
+        store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
+        store.write_lines(out / "scores.jsonl", [asdict(s) for s in study.scores])
+        store.write_json(out / "quadratic.json", {**quadratic, "features": self.lens.name})
+        store.write_tensors(out / "gallery.safetensors", self._gallery(drawn, seen))
+        example = "samples.npz" if self.schema.space.is_image else "samples.csv"
+        source.write(study.best.sample(EXAMPLE_ROWS, seed=self.options.seed), out / example)
+        store.write(out / "README.md", card(study, self.data.name, splits))
+        self._save_state()
+        verdicts = {name: asdict(v) for name, v in study.verdicts.items()}
+        store.write_json(out / "verdict.json", {"objective": study.objective, "why": study.why, "verdicts": verdicts})
+        shutil.rmtree(out / "work", ignore_errors=True)
+
+    def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the report shows, in data units: unseen real rows, samples, and the training row nearest to some samples."""
+        training = self.x[self.splits.training]
+        fit = self.lens(training)
+        gallery = {"real": self.x[self.splits.report][:SHOWN_ROWS]}
+        for name, x in drawn.items():
+            nearest = torch.cdist(seen[name][:NEAREST].double(), fit.double()).argmin(1)
+            gallery |= {f"samples.{name}": x[:SHOWN_ROWS], f"nearest.{name}": training[nearest]}
+        return {name: x.float() if self.schema.space.is_image else x for name, x in gallery.items()}
+
+
+def noun(schema: AnySchema) -> str:
+    """What one calls the observations."""
+    return "images" if schema.space.is_image else "rows"
+
+
+def what(schema: AnySchema, n: int) -> str:
+    """The data in a few words."""
+    if schema.space.is_image:
+        return f"{n:,} {schema.describe()[0]['detail']}"
+    return f"{n:,} rows, {len(schema.describe())} columns"
+
+
+def read_state(out: Path) -> tuple[dict[str, Any], dict[str, Any], float]:
+    """How far a run has come: its fits, its failures, its seconds."""
+    state = store.read_json(out / "state.json")
+    try:
+        units, failures, elapsed = state["units"], state["failures"], float(state["elapsed"])
+        if not all(isinstance(entry, dict) for part in (units, failures) for entry in part.values()):
+            raise TypeError("expected one object an entry")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{out}/state.json: damaged ({type(error).__name__}: {error}); run again with --fresh") from error
+    return units, failures, elapsed
+
+
+def _build_family(row: Family, seconds: float | None, space: Space, n: int, rng: torch.Generator) -> Model:
+    return row.build(space, config=row.suggest(space, n, seconds), rng=rng)
+
+
+def _build_own(own: Callable[[Space], Model], space: Space, _n: int, rng: torch.Generator) -> Model:
+    with seeded(child_seed(int(torch.randint(2**62, (), generator=rng)), "own")):
+        model = own(space)
+    if not isinstance(model, Model):
+        raise InputError(f"models: expected a callable Space → mixtura.Model, got {type(model).__name__}")
+    return model
+
+

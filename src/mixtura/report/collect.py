@@ -1,0 +1,136 @@
+"""A run folder as plain data: everything the page shows, and nothing it does not."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mixtura import folder as store
+from mixtura.contracts import InputError
+from mixtura.data import source
+from mixtura.data.schema import Schema
+from mixtura.data.source import AnySchema
+from mixtura.facade import ranked
+from mixtura.job import read_state, what
+from mixtura.judge import Score
+from mixtura.metrics import TABLE
+from mixtura.report import figures
+
+#: points of a learning curve that a screen can tell apart
+MOST_POINTS = 200
+#: characters of a reason a family gave for failing
+MOST_SAID = 400
+
+
+def collect(folder: str | Path) -> dict[str, Any]:
+    """Everything the page shows of a finished run, as numbers, text, lists and dicts.
+
+    Keys: title, kind ("table" or "images"), folder, made (data, splits, machine), verdict (of the objective spoken of,
+    with ``why``), verdicts (by objective), next (commands), scores (as ranked), metrics (what their samples were judged
+    by), features, curves (model → [step, seconds, nats]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report rows), and
+    images or table, see :mod:`mixtura.report.figures`. Raises InputError if the folder is unfinished or damaged.
+    """
+    out = Path(folder)
+    told = store.read_json(out / "verdict.json")
+    try:
+        return _collect(out, told)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{out}: the run folder is damaged ({type(error).__name__}: {error}); run again with --fresh") from error
+
+
+def _collect(out: Path, told: Mapping[str, Any]) -> dict[str, Any]:
+    schema = source.from_json(store.read_json(out / "schema.json"))
+    scores = ranked([Score(**record) for record in store.read_lines(out / "scores.jsonl")])
+    config, quadratic = store.read_json(out / "config.json"), store.read_json(out / "quadratic.json")
+    verdict = told["verdicts"][told["objective"]] | {"why": told["why"]}
+    names = [s.name for s in scores if s.status in ("fitted", "samples only")]
+    gallery = store.read_tensors(out / "gallery.safetensors")
+    images = schema.space.is_image
+    return {
+        "title": config["data"]["name"],
+        "kind": "images" if images else "table",
+        "folder": str(out),
+        "made": _made(out, config, schema, told),
+        "verdict": verdict,
+        "verdicts": told["verdicts"],
+        "next": _next(out, images, "nats" in told["verdicts"]),
+        "scores": [asdict(s) | {"reason": figures.short(s.reason, MOST_SAID)} for s in scores],
+        "metrics": _metrics(scores),
+        "features": quadratic["features"],
+        "curves": _curves(store.read_lines(out / "history.jsonl"), names),
+        "quadratic": {key: quadratic[key] for key in ("unit", "names", "Q", "b", "c", "weights", "gap", "rows")},
+        "images": _images(gallery, names, schema) if images else None,
+        "table": _table(gallery, names, schema, verdict["best"]) if isinstance(schema, Schema) else None,
+    }
+
+
+def _made(out: Path, config: Mapping[str, Any], schema: AnySchema, told: Mapping[str, Any]) -> dict[str, Any]:
+    """How, where and of what the run was made."""
+    asked, machine, rows = config["asked"], config["same_bits"], config["data"]["rows"]
+    parts = store.read_tensors(out / "splits.safetensors")
+    units, _, elapsed = read_state(out)
+    folds = {unit.rpartition("/")[2] for unit in units} - {"all"}
+    splits = {part: len(parts[part]) for part in ("fit", "select", "report")}
+    return {
+        "mixtura": config["mixtura"], "torch": machine["torch"], "device": machine["device"], "seconds": elapsed,
+        "seed": asked["seed"], "budget": asked["budget"], "steps": asked["steps"], "rows": rows,
+        "rows_total": config["data"]["rows_total"], "what": what(schema, rows),
+        "splits": splits | {"rule": _rule(asked), "folds": len(folds), "duplicates": told.get("duplicates")},
+    }  # fmt: skip
+
+
+def _rule(asked: Mapping[str, Any]) -> str:
+    for key, rule in (("split", "as given by {}"), ("group", "by whole groups of {}"), ("time", "by {}, the newest rows last")):
+        if asked[key] is not None:
+            return rule.format(asked[key])
+    return "at random"
+
+
+def _next(out: Path, images: bool, density: bool) -> list[dict[str, str]]:
+    """Commands to paste, as the command line says them at the end of a run."""
+    run = shlex.quote(str(out))
+    noun, new, more = ("images", "new.zip", "more.npz") if images else ("rows", "new.csv", "more.csv")
+    commands = [(f"new {noun}", f"mixtura sample {run} -n 1000 -o {new}")]
+    if density:
+        commands.append((f"how likely {noun} are", f"mixtura score {run} {more} -o scores.csv"))
+    if not images:
+        commands.append(("gaps filled", f"mixtura impute {run} holes.csv -o filled.csv"))
+    return [{"for": purpose, "command": command} for purpose, command in commands]
+
+
+def _metrics(scores: Sequence[Score]) -> list[dict[str, str]]:
+    found = {name for s in scores for name in s.metrics}
+    return [
+        {"name": row.name, "summary": row.summary, "direction": row.direction, "unit": row.unit}
+        for row in TABLE.values()
+        if row.name in found
+    ]
+
+
+def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Nats of the held-out slice while the final fit of each model trained; folds left out."""
+    curves: dict[str, list[list[float]]] = {}
+    for record in history:
+        if record["model"] in names and record["fit"].endswith("/all") and record["validation"] is not None:
+            curves.setdefault(record["model"], []).append([record["step"], record["seconds"], -record["validation"]])
+    thin = lambda curve: sorted({round(k) for k in np.linspace(0, len(curve) - 1, MOST_POINTS)})  # noqa: E731
+    return {name: [curve[k] for k in thin(curve)] for name, curve in curves.items()}
+
+
+def _images(gallery: Mapping[str, Tensor], names: Sequence[str], schema: AnySchema) -> dict[str, Any]:
+    pixel = schema.space.columns[0]
+    sets = {name: (gallery[f"samples.{name}"], gallery[f"nearest.{name}"]) for name in names}
+    return figures.pictures(gallery["real"], sets, pixel.low, pixel.high)
+
+
+def _table(gallery: Mapping[str, Tensor], names: Sequence[str], schema: Schema, best: str) -> dict[str, Any]:
+    sets = {name: gallery[f"samples.{name}"].numpy() for name in names}
+    return figures.columns(schema.modelled, gallery["real"].numpy(), sets, best)

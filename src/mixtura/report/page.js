@@ -1,0 +1,578 @@
+"use strict";
+// Draws the page from the JSON in it. Text only ever enters as text, so that a name may hold anything. Every number that is
+// one of the JSON's carries its path there (data-key), which is how the tests hold the page to its data.
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const images = data.kind === "images";
+  const noun = images ? "images" : "rows";
+  // not the names of models, which are file names
+  const VERDICT = "/verdict", BENCH = "/bench";
+  const COLOURS = 8;
+  const $ = (id) => document.getElementById(id);
+  const at = (path) => path.reduce((value, key) => (value == null ? null : value[key]), data);
+  const sum = (values) => values.reduce((a, b) => a + b, 0);
+
+  // ------------------------------------------------------------------------------------------------- elements
+
+  function make(tag, attributes = {}, ...children) {
+    const drawn = tag.startsWith("svg:");
+    const node = drawn ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
+    for (const [key, value] of Object.entries(attributes)) {
+      if (key === "style") for (const [name, v] of Object.entries(value)) node.style.setProperty(name, v);
+      else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
+      else if (value != null && value !== false) node.setAttribute(key, value);
+    }
+    node.append(...children.filter((child) => child != null));
+    return node;
+  }
+
+  function fixed(value, digits) {
+    const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
+    return value == null ? "–" : value.toLocaleString("en", options).replace("-", "−");
+  }
+
+  // decimals that show two digits of an error, between 2 and 7, as the command line rounds
+  function digitsOf(error) {
+    return error > 0 ? Math.min(7, Math.max(2, 1 - Math.floor(Math.log10(error)))) : 3;
+  }
+
+  function num(path, digits = 0) {
+    return make("span", { class: "num", "data-key": JSON.stringify(path) }, fixed(at(path), digits));
+  }
+
+  function percent(path, digits = 0) {
+    return make("span", { class: "num", "data-key": JSON.stringify(path), "data-scale": 100 }, fixed(100 * at(path), digits) + " %");
+  }
+
+  function withError(path, errorPath) {
+    const digits = digitsOf(at(errorPath));
+    const error = at(errorPath) == null ? null : make("span", { class: "error" }, " ± ", num(errorPath, digits));
+    return [num(path, digits), error];
+  }
+
+  // a part of the page that this run has nothing to show in
+  function leave(part) {
+    $(part).remove();
+    document.querySelector(`nav a[href="#${part}"]`).remove();
+  }
+
+  // -------------------------------------------------------------------------------------------------- colours
+
+  const judged = data.scores.filter((s) => s.status === "fitted" || s.status === "samples only").map((s) => s.name);
+  const colour = (name) => `var(--c${Math.max(0, judged.indexOf(name)) % COLOURS})`;
+  const dashed = (name) => (judged.indexOf(name) >= COLOURS ? "dashed" : "");
+  const swatch = (name) => make("i", { class: "swatch", style: { "--c": colour(name) } });
+
+  // -------------------------------------------------------------------------------------------------- verdict
+
+  function verdict() {
+    const spoken = ["verdicts", data.verdict.objective];
+    const v = data.verdict;
+    if (v.choice === "blend") shares(Object.keys(v.weights).filter((name) => v.weights[name] >= 0.005), spoken);
+    $("facts").append(
+      fact(`gain of the blend over ${v.best}, ${v.unit}`, ...withError([...spoken, "gain"], [...spoken, "error"]), whisker(v.gain, v.error)),
+      fact(`score of the choice, ${v.unit}`, ...withError([...spoken, "value"], [...spoken, "value_error"])),
+      fact(`unseen ${noun} it was measured on`, num([...spoken, "rows"])),
+    );
+    if (v.trimmed != null) {
+      $("facts").append(fact("gain without the 1 % of rows that differ most", ...withError([...spoken, "trimmed"], [...spoken, "trimmed_error"])));
+    }
+    $("why").append(`This speaks of ${v.unit}: ${v.why}.`);
+    for (const [name, other] of Object.entries(data.verdicts)) {
+      if (name !== v.objective) $("why").append(` In ${other.unit}: ${other.sentence}.`);
+    }
+    for (const { for: purpose, command } of data.next) {
+      const code = make("code", {}, command);
+      const button = make("button", { type: "button", "aria-label": `Copy the command for ${purpose}`, onclick: () => copy(code, button) }, "Copy");
+      $("next").append(make("div", { class: "command" }, make("span", {}, purpose), code, button));
+    }
+  }
+
+  function fact(what, ...values) {
+    return make("div", {}, make("dt", {}, what), make("dd", {}, ...values));
+  }
+
+  function shares(names, spoken) {
+    const order = names.sort((a, b) => at([...spoken, "weights", b]) - at([...spoken, "weights", a]));
+    const flex = (name) => ({ flex: `${at([...spoken, "weights", name])} 1 0`, background: colour(name) });
+    const key = (name) => make("li", {}, swatch(name), name, " ", percent([...spoken, "weights", name]));
+    $("share").append(
+      make("div", { class: "bar", "aria-hidden": true }, ...order.map((name) => make("div", { style: flex(name) }))),
+      make("ul", { class: "keys", "aria-label": "Weights of the blend" }, ...order.map(key)),
+    );
+  }
+
+  // the gain as a point, two errors to each side, against a line at zero
+  function whisker(gain, error) {
+    if (!(error > 0)) return null;
+    const reach = 1.1 * Math.max(Math.abs(gain) + 2 * error, 3 * error);
+    const x = (value) => 100 + (100 * value) / reach;
+    const line = (d, stroke, width) => make("svg:path", { d, stroke, "stroke-width": width });
+    return make(
+      "svg:svg", { viewBox: "0 0 200 16", role: "img", "aria-label": "The gain, two errors to each side, against zero" },
+      line("M100 0V16", "var(--quiet)", 1),
+      line(`M${x(gain - 2 * error)} 8H${x(gain + 2 * error)}`, "var(--accent)", 3),
+      make("svg:circle", { cx: x(gain), cy: 8, r: 4.5, fill: "var(--accent)" }),
+    );
+  }
+
+  async function copy(code, button) {
+    getSelection().selectAllChildren(code);
+    const done = await navigator.clipboard?.writeText(code.textContent).then(() => true, () => false);
+    button.textContent = done ? "Copied" : "Selected";
+  }
+
+  // ---------------------------------------------------------------------------------------------- leaderboard
+
+  const LEADING = new Set(["mmd2", images ? "frechet" : "marginal_distance", "c2st"]);
+  const titled = { mmd2: "MMD²", c2st: "told apart", frechet: "Fréchet distance", kid: "KID", rke: "RKE", same_law: "p of equal laws" };
+  const board = { column: null, up: false, every: false };
+
+  function measured() {
+    const bits = data.scores.some((s) => s.bits != null);
+    const nats = (kind, title, field, better, minor) => ({
+      title, better, minor, says: kind, path: (s, i) => (s.kind === kind && s[field] != null ? [i, field] : null), error: `${field}_error`,
+    });
+    const densities = (field, better, minor, unit, sign) => [
+      nats("exact", `${unit}, exact`, field, better, minor), nats("bound", `${unit}, bound ${sign}`, field, better, minor),
+    ];
+    const samples = data.metrics.map((m) => ({
+      title: titled[m.name] ?? m.name.replaceAll("_", " "), better: m.direction, minor: !LEADING.has(m.name), says: `${m.summary}; ${m.unit}`,
+      path: (s, i) => (s.metrics[m.name] ? [i, "metrics", m.name, "value"] : null),
+    }));
+    const plain = (field, title, minor, digits, says) => ({
+      title, minor, digits, says, path: (s, i) => (s[field] == null ? null : [i, field]),
+    });
+    return [
+      ...(bits ? densities("bits", "lower", false, "bits/dim", "≤") : []),
+      ...densities("nats", "higher", bits, "nats", "≥"),
+      ...samples,
+      { ...plain("memorisation", "memorised", false, 2, "share of samples nearest to a training row; ½ is none, 1 is copies"), error: "memorisation_error" },
+      plain("seconds", "fit, s", false, 1, "seconds of training"),
+      plain("sample_ms", "draw 1,000, ms", true, 0, "milliseconds to draw 1,000"),
+    ].filter((c) => data.scores.some((s, i) => c.path(s, i)));
+  }
+
+  function leaderboard() {
+    const columns = measured().filter((c) => board.every || !c.minor);
+    const value = (c, i) => { const path = c.path(data.scores[i], i); return path && at(["scores", ...path]); };
+    const best = columns.map((c) => {
+      const found = data.scores.map((s, i) => value(c, i)).filter((v) => v != null);
+      return { higher: Math.max(...found), lower: Math.min(...found) }[c.better];
+    });
+    const order = data.scores.map((s, i) => i);
+    const sorted = columns.find((c) => c.title === board.column);
+    if (sorted) {
+      const key = (i) => value(sorted, i) ?? (board.up ? Infinity : -Infinity);
+      order.sort((a, b) => (board.up ? key(a) - key(b) : key(b) - key(a)) || a - b);
+    }
+    const body = order.map((i) => row(data.scores[i], i, columns, best));
+    $("board").replaceChildren(
+      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "model"), ...columns.map(heading))), make("tbody", {}, ...body),
+    );
+  }
+
+  function heading(c) {
+    const here = board.column === c.title;
+    const sort = () => {
+      board.up = here ? !board.up : c.better !== "higher";
+      board.column = c.title;
+      leaderboard();
+      [...$("board").querySelectorAll("thead button")].find((b) => b.textContent === c.title).focus();
+    };
+    const button = make("button", { type: "button", title: c.says, onclick: sort }, c.title);
+    return make("th", { scope: "col", "aria-sort": here && (board.up ? "ascending" : "descending") }, button);
+  }
+
+  function row(s, i, columns, best) {
+    const chosen = data.verdict.choice === s.name;
+    const name = make("th", { scope: "row" }, judged.includes(s.name) ? swatch(s.name) : null, s.name);
+    if (!judged.includes(s.name)) {
+      return make("tr", {}, name, make("td", { class: "reason", colspan: columns.length }, `${s.status}: ${s.reason}`));
+    }
+    return make("tr", { class: chosen && "chosen" }, name, ...columns.map((c, k) => cell(s, i, c, best[k])));
+  }
+
+  function cell(s, i, c, best) {
+    const path = c.path(s, i);
+    if (!path) return make("td");
+    const full = ["scores", ...path];
+    const errorPath = path.at(-1) === "value" ? [...full.slice(0, -1), "error"] : [...full.slice(0, -1), c.error ?? "none"];
+    const shown = c.digits != null && !c.error ? [num(full, c.digits)] : withError(full, errorPath);
+    return make("td", { class: at(full) === best && "best" }, ...shown);
+  }
+
+  function notes() {
+    const late = data.scores.map((s, i) => [s, i]).filter(([s]) => s.converged === false);
+    const said = late.flatMap(([s, i], k) => [k ? "; " : "Not converged when their time was over: ", s.name,
+      ...(s.wanted > s.seconds ? [", which would have taken about ", num(["scores", i, "wanted"]), " s"] : [])]);
+    $("notes").append(...said, late.length ? "." : "");
+  }
+
+  // ---------------------------------------------------------------------------------------- weights that move
+
+  const q = data.quadratic;
+  const bench = { w: [...q.weights], from: [...q.weights], active: q.weights.indexOf(Math.max(...q.weights)), inputs: [], outputs: [] };
+
+  // MMD²(w) = w'Qw − 2 b'w + c
+  function distance(w) {
+    return sum(w.map((v, i) => v * (sum(w.map((u, j) => q.Q[i][j] * u)) - 2 * q.b[i]))) + q.c;
+  }
+
+  // weight i becomes value, the others keep their proportions; where they have none, those they had last, or equal ones
+  function moved(i, value) {
+    const base = [bench.w, bench.from].find((w) => 1 - w[i] > 1e-9) ?? q.names.map((name, j) => (j === i ? 0 : 1));
+    const rest = sum(base) - base[i];
+    return base.map((v, j) => (j === i ? value : (v * (1 - value)) / rest));
+  }
+
+  function settle(w, active) {
+    if (1 - w[active] > 1e-9) bench.from = w;
+    bench.w = w;
+    bench.active = active;
+    weigh();
+    if (selected() === BENCH) requestAnimationFrame(samples);
+  }
+
+  function sliders() {
+    if (q.names.length < 2) return leave("weights");
+    q.names.forEach((name, i) => {
+      const id = `weight-${i}`;
+      const go = (value) => settle(moved(i, Math.min(1, Math.max(0, value))), i);
+      const keys = { ArrowRight: 0.01, ArrowUp: 0.01, ArrowLeft: -0.01, ArrowDown: -0.01, PageUp: 0.1, PageDown: -0.1 };
+      const press = (event) => {
+        if (!(event.key in keys)) return;
+        event.preventDefault();
+        go(bench.w[i] + keys[event.key] * (event.shiftKey ? 10 : 1));
+      };
+      const input = make("input", {
+        id, type: "range", min: 0, max: 1, step: 0.001, oninput: () => go(Number(input.value)), onkeydown: press,
+        onfocus: () => { bench.active = i; weigh(); },
+      });
+      const mark = make("i", { style: { left: `calc(10px + ${q.weights[i]} * (100% - 20px))` } });
+      const output = make("output", { for: id });
+      bench.inputs.push(input);
+      bench.outputs.push(output);
+      const label = make("label", { for: id }, swatch(name), name);
+      $("sliders").append(make("div", { class: "weight", style: { "--c": colour(name) } }, label, output, make("div", { class: "track" }, mark, input)));
+    });
+    $("reset").addEventListener("click", () => settle([...q.weights], bench.active));
+    weigh();
+  }
+
+  function weigh() {
+    bench.w.forEach((v, i) => {
+      bench.inputs[i].value = v;
+      bench.inputs[i].style.setProperty("--at", `${100 * v}%`);
+      bench.inputs[i].setAttribute("aria-valuetext", fixed(100 * v, 1) + " %");
+      bench.outputs[i].textContent = fixed(100 * v, 1) + " %";
+    });
+    const digits = Math.min(7, digitsOf(data.verdicts.mmd.value_error) + 1);
+    const marked = distance(q.weights);
+    const apart = distance(bench.w) - marked;
+    $("score").textContent = fixed(distance(bench.w), digits);
+    $("score").dataset.value = distance(bench.w);
+    $("against").replaceChildren(
+      Math.abs(apart) < 1e-12 ? "the weights of the run" : `${fixed(Math.abs(apart), digits)} ${apart > 0 ? "worse" : "better"} than the weights of the run`,
+      ", on ", num(["quadratic", "rows"]), ` unseen ${noun}; the error of such a distance is about `, num(["verdicts", "mmd", "value_error"], digits), ".",
+    );
+    valley(marked, digits);
+  }
+
+  // the distance along the path that the slider last touched moves on
+  function valley(marked, digits) {
+    const i = bench.active;
+    const path = Array.from({ length: 51 }, (_, k) => [k / 50, distance(moved(i, k / 50))]);
+    const all = [...path.map((p) => p[1]), marked];
+    const low = Math.min(...all), span = Math.max(...all) - low || 1;
+    const x = { low: 0, high: 1, ticks: [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]] };
+    const y = { low: low - 0.08 * span, high: low + 1.08 * span, ticks: [low, low + span].map((v) => [v, fixed(v, digits)]) };
+    const p = plot($("valley"), x, y);
+    p.line([[0, marked], [1, marked]], { class: "mark" });
+    p.line(path, { style: { "--c": colour(q.names[i]) } });
+    p.dot(bench.w[i], distance(bench.w), colour(q.names[i]));
+    $("valley-says").textContent = `MMD² as the weight of ${q.names[i]} moves and the others keep their proportions; dashed: the weights of the run.`;
+  }
+
+  // ------------------------------------------------------------------------------------------------- plotting
+
+  // Lines are stretched with the box; text is HTML, so that it stays as large as text on any screen.
+  function plot(host, x, y) {
+    const fx = (v) => (v - x.low) / (x.high - x.low), fy = (v) => 1 - (v - y.low) / (y.high - y.low);
+    const picture = make("svg:svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", "aria-hidden": true });
+    const line = (points, attributes) => {
+      const d = points.map(([a, b], k) => `${k ? "L" : "M"}${(1000 * fx(a)).toFixed(1)} ${(1000 * fy(b)).toFixed(1)}`).join("");
+      picture.append(make("svg:path", { ...attributes, d }));
+    };
+    const label = (kind, where, text) => make("span", { class: kind, style: where }, text);
+    host.replaceChildren(picture);
+    for (const [v, text] of y.ticks) {
+      line([[x.low, v], [x.high, v]], { class: "grid" });
+      host.append(label("y", { top: `${100 * fy(v)}%` }, text));
+    }
+    for (const [v, text] of x.ticks) host.append(label("x", { left: `${100 * fx(v)}%` }, text));
+    const dot = (a, b, c) => host.append(make("i", { class: "dot", style: { left: `${100 * fx(a)}%`, top: `${100 * fy(b)}%`, "--c": c } }));
+    return { line, dot };
+  }
+
+  function ticks(low, high, about) {
+    const raw = (high - low) / about, power = 10 ** Math.floor(Math.log10(raw));
+    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
+    const digits = Math.max(0, -Math.floor(Math.log10(step)));
+    const first = Math.ceil(low / step);
+    return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, k) => [(first + k) * step, fixed((first + k) * step, digits)]);
+  }
+
+  function logTicks(low, high) {
+    const digits = high - low > 2.2 ? [1] : [1, 2, 5];
+    const powers = Array.from({ length: 12 }, (_, k) => k - 4);
+    const values = powers.flatMap((power) => digits.map((d) => d * 10 ** power)).map((v) => [Math.log10(v), v]);
+    return values.filter(([at]) => at >= low && at <= high).map(([at, v]) => [at, fixed(v, v < 1 ? Math.ceil(-at) : 0)]);
+  }
+
+  // ---------------------------------------------------------------------------------------------- real beside generated
+
+  const selected = () => $("model").value;
+  const blended = () => selected() === VERDICT || selected() === BENCH;
+  const called = () => ({ [VERDICT]: "the blend", [BENCH]: "the blend above" })[selected()] ?? selected();
+
+  // [name, weight] of all that what is selected is made of
+  function parts() {
+    if (selected() === BENCH) return q.names.map((name, i) => [name, bench.w[i]]);
+    return selected() === VERDICT ? Object.entries(data.verdict.weights) : [[selected(), 1]];
+  }
+
+  function picker() {
+    const option = (value, text) => make("option", { value }, text);
+    const blend = data.verdict.choice === "blend";
+    if (blend) $("model").append(option(VERDICT, "the blend of the verdict"));
+    $("model").append(...judged.map((name) => option(name, name)));
+    if (q.names.length > 1) $("model").append(option(BENCH, "the blend above, as its weights stand"));
+    $("model").value = blend ? VERDICT : data.verdict.best;
+    $("model").addEventListener("change", samples);
+  }
+
+  function samples() {
+    $("seen").replaceChildren(...(images ? gallery() : [...histograms(), ...pairs()]));
+  }
+
+  // A tile of a sprite, as a background: the grid reflows, the file stays one image.
+  function tile(sprite, k) {
+    const { across, side, shape } = data.images;
+    const down = Math.ceil(sprite.n / across), part = (index, count) => (count > 1 ? (100 * index) / (count - 1) : 0);
+    return make("div", {
+      class: "tile",
+      style: {
+        "aspect-ratio": `${shape[2]} / ${shape[1]}`, "background-image": `url(${sprite.png})`, "background-size": `${100 * across}% ${100 * down}%`,
+        "background-position": `${part(k % across, across)}% ${part(Math.floor(k / across), down)}%`,
+      },
+    });
+  }
+
+  function tiles(label, made) {
+    return make("div", { class: data.images.side <= 32 ? "tiles coarse" : "tiles", role: "img", "aria-label": label }, ...made);
+  }
+
+  // Of a blend, tile k comes from the model whose stretch of the weights holds the k-th of an even sequence in [0, 1).
+  function drawnFrom(k) {
+    let left = (k * 0.6180339887 + 0.5) % 1;
+    const found = parts().find(([, weight]) => (left -= weight) < 0) ?? parts()[0];
+    return data.images.models[found[0]];
+  }
+
+  function gallery() {
+    const { models, real } = data.images, name = called();
+    const range = (n) => Array.from({ length: n }, (_, k) => k);
+    const pair = (k) => make("div", { class: "twin" }, tile(drawnFrom(k).samples, k), tile(drawnFrom(k).nearest, k));
+    const least = (part) => Math.min(...parts().map(([model]) => models[model][part].n));
+    return [
+      make("div", { class: "beside" },
+        make("figure", {}, make("h3", {}, "Real, unseen"), tiles("Real images", range(real.n).map((k) => tile(real, k)))),
+        make("figure", {}, make("h3", {}, `By ${name}`), tiles(`Images by ${name}`, range(least("samples")).map((k) => tile(drawnFrom(k).samples, k))))),
+      make("h3", {}, "Samples, each above the training image nearest to it"),
+      make("p", { class: "aside" }, `Nearest in the features that samples are judged by (${data.features}). A copy would be its own twin.`),
+      tiles(`Images by ${name}, each above its nearest training image`, range(least("nearest")).map(pair)),
+    ];
+  }
+
+  // shares of the chosen model, or of the blend: a mixture's histogram is the mixture of the histograms
+  function share(models, read) {
+    return sum(parts().map(([name, weight]) => weight * read(models[name])));
+  }
+
+  function histograms() {
+    const t = data.table;
+    const of = t.columns.length < t.total
+      ? [`The ${t.columns.length} of `, num(["table", "total"]), ` columns where ${t.by} is furthest from the real rows. `] : [];
+    const intro = make("p", { class: "intro" }, ...of, "Filled: ", num(["table", "rows", "real"]), ` unseen rows. Line: ${called()}. `,
+      "Point at a bin, or focus a figure and use the arrow keys.");
+    return [intro, make("div", { class: "cards" }, ...t.columns.map((c, i) => (c.kind === "number" ? numbers(c, i) : categories(c, i))))];
+  }
+
+  function numbers(c, i) {
+    const n = c.labels.length, whole = c.labels.at(-1) === "missing" && n > 1 ? n - 1 : n;
+    const x = (k) => (k < whole ? k : k + 0.6), made = c.labels.map((_, k) => share(c.models, (m) => m[k]));
+    const top = Math.max(...c.real, ...made, 1e-9), y = (v) => (1 - (0.97 * v) / top).toFixed(4);
+    const cursor = make("svg:rect", { class: "cursor", y: 0, width: 1, height: 1, visibility: "hidden" });
+    const step = (from, to) => made.slice(from, to).map((v, k) => `${k ? "L" : "M"}${x(from + k)} ${y(v)}H${x(from + k) + 1}`).join("");
+    const picture = make("svg:svg", { class: "small-plot", viewBox: `0 0 ${x(n - 1) + 1} 1`, preserveAspectRatio: "none", "aria-hidden": true },
+      ...c.real.map((v, k) => make("svg:rect", { x: x(k) + 0.04, width: 0.92, y: y(v), height: 1 - y(v) })),
+      make("svg:path", { d: step(0, whole) + (whole < n ? step(whole, n) : "") }), cursor);
+    const readout = make("p", { class: "readout", "aria-live": "polite" });
+    const span = (text, flex) => make("span", { style: { flex } }, text);
+    const ends = make("div", { class: "ends" }, span(c.ends[0], whole / 2), span(c.ends[1], whole / 2), whole < n ? span("missing", 1.6) : null);
+    const tell = (k) => {
+      cursor.setAttribute("x", x(k));
+      cursor.setAttribute("visibility", "visible");
+      readout.replaceChildren(...told(c, i, k, made[k]));
+    };
+    const card = make("figure", { class: "card", tabindex: 0, role: "group", "aria-roledescription": "histogram", "aria-label": c.name },
+      make("h3", {}, c.name), picture, ends, readout);
+    follow(card, picture, (f) => Math.min(n - 1, Math.floor(f * (x(n - 1) + 1))), n, tell);
+    return card;
+  }
+
+  function told(c, i, k, made) {
+    const generated = blended() ? fixed(100 * made, 1) + " %" : percent(["table", "columns", i, "models", selected(), k], 1);
+    return [`${c.labels[k]}: real `, percent(["table", "columns", i, "real", k], 1), `, ${called()} `, generated];
+  }
+
+  function categories(c, i) {
+    const made = c.labels.map((_, k) => share(c.models, (m) => m[k])), top = Math.max(...c.real, ...made, 1e-9), x = (v) => (97 * v) / top;
+    const readout = make("p", { class: "readout", "aria-live": "polite" });
+    const levels = c.labels.map((label, k) => make("div", { class: "level" }, make("span", {}, label),
+      make("svg:svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": true },
+        make("svg:rect", { width: x(c.real[k]), height: 10 }), make("svg:path", { d: `M${x(made[k])} 0V10` }))));
+    const card = make("figure", { class: "card", tabindex: 0, role: "group", "aria-roledescription": "histogram", "aria-label": c.name },
+      make("h3", {}, c.name), ...levels, readout);
+    const tell = (k) => readout.replaceChildren(...told(c, i, k, made[k]));
+    follow(card, null, null, levels.length, tell);
+    levels.forEach((level, k) => level.addEventListener("pointerenter", () => tell(k)));
+    return card;
+  }
+
+  // the pointer over a picture, or the arrow keys on its card, choose one of n places
+  function follow(card, picture, place, n, tell) {
+    let k = -1;
+    picture?.addEventListener("pointermove", (event) => {
+      const box = picture.getBoundingClientRect();
+      tell((k = Math.max(0, place((event.clientX - box.left) / box.width))));
+    });
+    card.addEventListener("keydown", (event) => {
+      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      tell((k = Math.min(n - 1, Math.max(0, k + by))));
+    });
+  }
+
+  function pairs() {
+    if (!data.table.pairs.length) return [];
+    const cards = data.table.pairs.map((p) => {
+      const made = p.real.map((column, i) => column.map((_, j) => share(p.models, (m) => m[i][j])));
+      return make("figure", { class: "card" }, make("h3", {}, `↑ ${p.y.name}`, make("br"), `→ ${p.x.name}`), make("div", { class: "heats" },
+        heat(p.real, "heat real", `Real rows, ${p.y.name} by ${p.x.name}`), heat(made, "heat", `${called()}, ${p.y.name} by ${p.x.name}`)));
+    });
+    const says = `Unseen rows on the left, ${called()} on the right; the stronger the colour, the more rows.`;
+    return [make("h3", {}, "The columns that depend most on one another"), make("p", { class: "aside" }, says), make("div", { class: "cards" }, ...cards)];
+  }
+
+  function heat(cells, kind, label) {
+    const wide = cells.length, tall = cells[0].length, top = Math.max(...cells.flat(), 1e-9);
+    const rects = cells.flatMap((column, i) => column.map((v, j) => v > 0 && make("svg:rect",
+      { x: i, y: tall - 1 - j, width: 1, height: 1, "fill-opacity": Math.sqrt(v / top).toFixed(2) })));
+    return make("svg:svg", { class: kind, viewBox: `0 0 ${wide} ${tall}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
+      ...rects.filter((rect) => rect));
+  }
+
+  // ------------------------------------------------------------------------------------------ learning curves
+
+  const learning = { by: 1, cursor: null };
+
+  function curves() {
+    const names = Object.keys(data.curves), X = (p) => Math.log10(Math.max(p[learning.by], 1e-4));
+    const later = names.flatMap((name) => data.curves[name].slice(Math.floor(data.curves[name].length / 8)).map((p) => p[2]));
+    const all = names.flatMap((name) => data.curves[name]);
+    const pad = 0.06 * (Math.max(...later) - Math.min(...later) || 1);
+    let low = Math.min(...all.map(X)), high = Math.max(...all.map(X));
+    if (high - low < 0.1) [low, high] = [low - 0.1, high + 0.1];
+    const y = { low: Math.min(...later) - pad, high: Math.max(...later) + pad };
+    const p = plot($("curves-plot"), { low, high, ticks: logTicks(low, high) }, { ...y, ticks: ticks(y.low, y.high, 5) });
+    const where = learning.cursor == null ? null : low + learning.cursor * (high - low);
+    if (where != null) p.line([[where, y.low], [where, y.high]], { class: "mark" });
+    const keys = names.map((name) => {
+      const curve = data.curves[name], style = { "--c": colour(name) };
+      if (curve.length > 1) p.line(curve.map((point) => [X(point), point[2]]), { style, class: dashed(name) });
+      const apart = curve.map((point) => Math.abs(X(point) - (where ?? Infinity)));
+      const k = where == null ? curve.length - 1 : apart.indexOf(Math.min(...apart));
+      const shown = curve[k][2] >= y.low && (curve.length === 1 || where != null);
+      if (shown) p.dot(X(curve[k]), curve[k][2], colour(name));
+      return make("li", {}, swatch(name), name, " ", num(["curves", name, k, 2], 2), " at ",
+        learning.by ? num(["curves", name, k, 1], 1) : num(["curves", name, k, 0]), learning.by ? " s" : " steps");
+    });
+    $("curves-says").replaceChildren(make("ul", { class: "keys" }, ...keys));
+  }
+
+  function learn() {
+    if (!Object.keys(data.curves).length) return leave("learning");
+    [["by-steps", 0], ["by-seconds", 1]].forEach(([id, by]) => $(id).addEventListener("click", () => {
+      learning.by = by;
+      for (const button of [$("by-steps"), $("by-seconds")]) button.setAttribute("aria-pressed", button.id === id);
+      curves();
+    }));
+    const tell = (k) => { learning.cursor = k / 100; curves(); };
+    follow($("curves"), $("curves-plot"), (f) => Math.min(100, 100 * f), 101, tell);
+    curves();
+  }
+
+  // --------------------------------------------------------------------------------------------------- method
+
+  function method() {
+    const m = data.made, s = m.splits;
+    const say = (host, what, ...text) => $(host).append(make("dt", {}, what), make("dd", {}, ...text));
+    const twins = s.duplicates == null ? [] : ["; ", num(["made", "splits", "duplicates"]), ` of the report ${noun} equal a training one in everything`];
+    const drawn = m.rows_total > m.rows ? [", drawn evenly from ", num(["made", "rows_total"])] : [];
+    const folds = s.folds ? [" cross-fitted in ", num(["made", "splits", "folds"]), " folds: the models learn from both"] : ["; the models learn from the first alone"];
+    say("how", "Data", `${data.title}: ${m.what}`, ...drawn);
+    say("how", "Split", `${s.rule}: `, num(["made", "splits", "fit"]), " fit and ", num(["made", "splits", "select"]), " select", ...folds, "; ",
+      num(["made", "splits", "report"]), " report, opened once", ...twins);
+    say("how", "Chosen", "weights and the best single model on the select rows; every number above is of the report rows");
+    say("how", "Objective", `${data.verdict.unit}, as ${data.verdict.why}`);
+    const bounds = data.scores.filter((score) => score.how);
+    if (bounds.length) say("how", "Densities", bounds.map((score) => `${score.name}: ${score.kind}, ${score.how}`).join("; "));
+    say("how", "Samples", `compared by ${data.features}, with a Gaussian kernel of their median distance, both fitted on fit rows`);
+    const diagnosed = data.scores.map((score, i) => [score, i]).filter(([score]) => Object.keys(score.diagnosis).length);
+    for (const [score, i] of diagnosed) {
+      say("how", `${score.name} says`, ...Object.keys(score.diagnosis).flatMap((key, k) => [k ? ", " : "", `${key} `, num(["scores", i, "diagnosis", key], 2)]));
+    }
+    const bound = m.budget == null ? [num(["made", "steps"]), " steps a fit"] : ["budget ", num(["made", "budget"]), " s"];
+    say("how", "Run", "seed ", num(["made", "seed"]), "; ", ...bound, ", took ", num(["made", "seconds"]), ` s on ${m.device}; torch ${m.torch}`);
+    for (const c of data.metrics) say("measures", titled[c.name] ?? c.name.replaceAll("_", " "), `${c.summary}; ${c.direction} is better (${c.unit})`);
+  }
+
+  // ------------------------------------------------------------------------------------------------- the page
+
+  function theme() {
+    const system = matchMedia("(prefers-color-scheme: dark)");
+    const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+    const say = () => { $("theme").textContent = dark() ? "Light" : "Dark"; };
+    $("theme").addEventListener("click", () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; say(); });
+    system.addEventListener("change", say);
+    say();
+  }
+
+  theme();
+  verdict();
+  leaderboard();
+  $("every").addEventListener("click", () => {
+    board.every = !board.every;
+    $("every").setAttribute("aria-pressed", board.every);
+    leaderboard();
+  });
+  notes();
+  sliders();
+  picker();
+  samples();
+  learn();
+  method();
+})();

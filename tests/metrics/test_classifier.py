@@ -1,0 +1,70 @@
+"""Classifier two-sample test: chance on equal laws, the best possible share on known ones."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import norm
+
+from mixtura.contracts import InputError
+from mixtura.metrics import c2st
+from mixtura.rng import generator
+
+
+def test_equal_laws_give_one_half_within_the_error():
+    scores = []
+    for seed in range(6):
+        x, y = np.random.default_rng(seed).normal(size=(2, 500, 4))
+        found = c2st(x, y, rng=generator(seed))
+        assert found.n == 1000 and found.error == pytest.approx(0.5 / math.sqrt(1000), rel=0.01)
+        scores.append((found.value - 0.5) / found.error)
+    assert abs(np.mean(scores)) < 1.2 and np.abs(scores).max() < 4
+
+
+@pytest.mark.parametrize("shift", [1.0, 2.0])
+def test_a_shift_is_told_almost_as_well_as_can_be(shift):
+    """The best rule for N(0, 1) and N(δ, 1) is right with probability Φ(δ/2)."""
+    x, y = np.random.default_rng(0).normal(size=(2, 3000, 2))
+    y[:, 0] += shift
+    best = norm.cdf(shift / 2)
+    assert best - 0.04 < c2st(100 + 3 * x, 100 + 3 * y, rng=generator(0)).value < best + 0.02
+
+
+def test_what_no_mean_shows_is_seen():
+    """Same margins, opposite correlation: a linear classifier is at chance."""
+    x, z = np.random.default_rng(0).normal(size=(2, 1000))
+    rows = lambda sign: np.stack([x, sign * 0.9 * x + 0.44 * z], 1)  # noqa: E731
+    assert c2st(rows(1), rows(-1), rng=generator(0)).value > 0.8
+
+
+def test_the_larger_set_is_no_advantage_and_sets_apart_are_told_always():
+    rng = np.random.default_rng(0)
+    found = c2st(rng.normal(size=(2000, 3)), rng.normal(size=(200, 3)), rng=generator(0))
+    assert found.n == 400 and abs(found.value - 0.5) < 4 * found.error
+    apart = c2st(rng.normal(size=(200, 3)), 50 + rng.normal(size=(150, 3)), rng=generator(0))
+    assert apart.value == 1 and 0 < apart.error < 0.02
+
+
+def test_a_feature_may_be_scaled_and_bent():
+    x, y = np.random.default_rng(0).normal(size=(2, 300, 3))
+    bent = lambda z: np.exp(1e3 * (z / 1e3 + 1) - 1e3)  # noqa: E731
+    assert c2st(x, y + 0.5, rng=generator(0)).value == pytest.approx(
+        c2st(bent(x), bent(y + 0.5), rng=generator(0)).value, abs=0.02
+    )
+
+
+def test_same_seed_same_bits_and_global_generators_are_left_alone():
+    x, y = np.random.default_rng(0).normal(size=(2, 100, 3))
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first, again = (c2st(x, y, rng=generator(0)) for _ in range(2))
+    assert first == again
+    assert torch.equal(torch_state, torch.get_rng_state()) and (numpy_state == np.random.get_state()[1]).all()
+
+
+@pytest.mark.parametrize(
+    "n, folds, says", [(4, 5, "real: expected 5 rows or more, got 4"), (9, 1, "folds: expected a whole number, 2 or more, got 1")]
+)
+def test_refusals(n, folds, says):
+    with pytest.raises(InputError, match=says):
+        c2st(np.zeros((n, 2)), np.zeros((9, 2)), rng=generator(0), folds=folds)

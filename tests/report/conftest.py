@@ -1,0 +1,38 @@
+"""Two small finished runs: a table with an outside generator and one that fails, and images."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mixtura
+
+
+def people(n, seed=0, centre=100.0):
+    rng = np.random.default_rng(seed)
+    size = rng.normal(centre, 3, n).round(1)
+    frame = pd.DataFrame({"size": size, "twice": 2 * size + rng.normal(0, 1, n), "colour": rng.choice(["red", "blue", None], n)})
+    return frame.assign(day=pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 90, n), "D"))
+
+
+def bars(n, seed=0, size=8):
+    """uint8 images of one bright bar, lying or standing."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 40, (n, size, size))
+    for image in x:
+        (image if rng.random() < 0.5 else image.T)[rng.integers(size)] += 200
+    return x.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def table_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "people"
+    outside = {"far": people(300, 6, centre=105.0), "odd": pd.DataFrame({"other": [1.0]})}
+    return mixtura.run(people(300), steps=20, families=["kde", "gaussian_mixture"], samples=outside, out=out)
+
+
+@pytest.fixture(scope="session")
+def image_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "bars"
+    return mixtura.run(bars(1_100), steps=20, families=["gaussian_mixture"], out=out)

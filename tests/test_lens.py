@@ -1,0 +1,79 @@
+"""``evaluate`` on pairs of sets whose difference is known, and what it says to pairs that cannot be compared."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mixtura
+from mixtura.contracts import InputError
+from mixtura.metrics import TABLE
+
+
+def people(n, seed, centre=100.0, red=0.5):
+    rng = np.random.default_rng(seed)
+    size = rng.normal(centre, 3, n).round(1)
+    size[::9] = np.nan
+    return pd.DataFrame({"size": size, "colour": rng.choice(["red", "blue"], n, p=[red, 1 - red]), "count": rng.poisson(20, n)})
+
+
+def blobs(n, seed, level=90):
+    """8×8 images in levels 0 … 255, brighter on one side."""
+    rng = np.random.default_rng(seed)
+    return np.clip(rng.normal(np.linspace(level, 255 - level, 8), 30, (n, 8, 8)), 0, 255).astype(np.uint8)
+
+
+def values(*given, **options):
+    table = mixtura.evaluate(*given, **options).set_index("metric")
+    assert np.isfinite(table["value"]).all() and (table["error"] >= 0).all()
+    return table
+
+
+SETS = {
+    "table": (people(400, 1), people(300, 2), people(300, 3, centre=106.0, red=0.9)),
+    "images": (blobs(400, 1), blobs(250, 2), blobs(250, 3, level=40)),
+}
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_another_law_is_farther_than_the_same_law_by_every_metric(kind):
+    real, same, other = SETS[kind]
+    near, far = values(real, same), values(real, other)
+    compared = [row.name for row in TABLE.values() if row.takes == "features" or (kind == "table" and row.takes == "columns")]
+    assert list(near.index) == list(far.index) == compared and len(compared) >= 8
+    for name in compared:
+        if name in ("vendi", "rke", "precision", "recall", "density"):
+            continue  # another law can be as diverse, or lie where the real one is dense
+        worse = far.value[name] > near.value[name] if near.better[name] == "lower" else far.value[name] < near.value[name]
+        assert worse, name
+    assert abs(near.value["mmd2"]) < 4 * near.error["mmd2"] < far.value["mmd2"]
+    assert abs(near.value["c2st"] - 0.5) < 4 * near.error["c2st"] and far.value["c2st"] > 0.7
+
+
+def test_copies_of_the_training_rows_are_memorised():
+    train, real = people(300, 4), people(300, 5)
+    assert values(real, train.copy(), train=train).value["memorisation"] > 0.9
+    assert abs(values(real, people(300, 6), train=train).value["memorisation"] - 0.5) < 0.15
+
+
+def test_features_can_be_chosen_and_the_seed_repeats_everything():
+    real, same, _ = SETS["images"]
+    once, again, pixels = (mixtura.evaluate(real, same, features=f, seed=3) for f in ("conv:16", "conv:16", "pixels"))
+    pd.testing.assert_frame_equal(once, again)
+    assert (once.value != pixels.value).any()
+
+
+@pytest.mark.parametrize(
+    ("real", "generated", "said"),
+    [
+        (SETS["images"][0], SETS["table"][1], "generated"),
+        (SETS["table"][0], SETS["images"][1], "holds images, but a table was learnt"),
+        (SETS["table"][0], people(300, 2).drop(columns="size"), "no column 'size'"),
+        (SETS["images"][0], blobs(20, 1)[:, :6], "8"),
+        (SETS["table"][0], people(5, 1), "generated: 5 rows are too few to compare"),
+    ],
+)
+def test_sets_that_cannot_be_compared_are_named(real, generated, said):
+    with pytest.raises(InputError, match=said):
+        mixtura.evaluate(real, generated)
