@@ -459,7 +459,8 @@ class Job:
         store.write(out / "README.md", card(study, self.data.name, splits))
         self._save_state()
         verdicts = {name: asdict(v) for name, v in study.verdicts.items()}
-        store.write_json(out / "verdict.json", {"objective": study.objective, "why": study.why, "verdicts": verdicts})
+        spoken = {"objective": study.objective, "why": study.why, "duplicates": splits.duplicates}
+        store.write_json(out / "verdict.json", spoken | {"verdicts": verdicts})
         shutil.rmtree(out / "work", ignore_errors=True)
 
     def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ def people(n, seed=0, centre=100.0):
     return frame.assign(day=pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 90, n), "D"))
 
 
-def bars(n, seed=0, size=8):
+def bars(n, seed=0, size=6):
     """uint8 images of one bright bar, lying or standing."""
     rng = np.random.default_rng(seed)
     x = rng.integers(0, 40, (n, size, size))
@@ -35,4 +35,4 @@ def table_run(tmp_path_factory):
 @pytest.fixture(scope="session")
 def image_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "bars"
-    return mixtura.run(bars(1_100), steps=20, families=["gaussian_mixture"], out=out)
+    return mixtura.run(bars(1_260), steps=20, families=["gaussian_mixture"], out=out)

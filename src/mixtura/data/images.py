@@ -378,7 +378,8 @@ class ImageSchema:
         """The inverse of :meth:`to_json`. Raises InputError if ``data`` is something else."""
         try:
             schema = ImageSchema(**{k: v for k, v in data.items() if k != "kind"})
-            if np.dtype(schema.dtype).kind not in "uif" or not all(math.isfinite(v) for v in (schema.low, schema.high, schema.step)):
+            finite = all(math.isfinite(v) for v in (schema.low, schema.high, schema.step))
+            if np.dtype(schema.dtype).kind not in "uif" or not finite:
                 raise ValueError("levels of no kind")
             _ = schema.space
         except (TypeError, ValueError, OverflowError) as error:

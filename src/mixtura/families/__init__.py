@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mixtura.contracts import Model
-from mixtura.families import autoregressive, flow, gaussian_mixture, kde, marginals
+from mixtura.families import autoregressive, diffusion, flow, gaussian_mixture, kde, marginals
 
 __all__ = ["TABLE", "Family"]
 
@@ -51,6 +51,14 @@ TABLE: dict[str, Family] = {
             autoregressive.suggest,
             autoregressive.build,
             "one column after the other (MADE)",
+        ),
+        Family(
+            "diffusion",
+            diffusion.Config,
+            diffusion.suggest,
+            diffusion.build,
+            "a chain of Gaussian steps from noise to data",
+            diffusion.RECIPE,
         ),
     )
 }

@@ -83,7 +83,7 @@ def _made(out: Path, config: Mapping[str, Any], schema: AnySchema, told: Mapping
         "mixtura": config["mixtura"], "torch": machine["torch"], "device": machine["device"], "seconds": elapsed,
         "seed": asked["seed"], "budget": asked["budget"], "steps": asked["steps"], "rows": rows,
         "rows_total": config["data"]["rows_total"], "what": what(schema, rows),
-        "splits": splits | {"rule": _rule(asked), "folds": len(folds), "duplicates": told.get("duplicates")},
+        "splits": splits | {"rule": _rule(asked), "folds": len(folds), "duplicates": told["duplicates"]},
     }  # fmt: skip
 
 

@@ -44,12 +44,6 @@
     return make("span", { class: "num", "data-key": JSON.stringify(path), "data-scale": 100 }, fixed(100 * at(path), digits) + " %");
   }
 
-  function withError(path, errorPath) {
-    const digits = digitsOf(at(errorPath));
-    const error = at(errorPath) == null ? null : make("span", { class: "error" }, " ± ", num(errorPath, digits));
-    return [num(path, digits), error];
-  }
-
   // a part of the page that this run has nothing to show in
   function leave(part) {
     $(part).remove();
@@ -59,154 +53,35 @@
   // -------------------------------------------------------------------------------------------------- colours
 
   const judged = data.scores.filter((s) => s.status === "fitted" || s.status === "samples only").map((s) => s.name);
-  const colour = (name) => `var(--c${Math.max(0, judged.indexOf(name)) % COLOURS})`;
-  const dashed = (name) => (judged.indexOf(name) >= COLOURS ? "dashed" : "");
-  const swatch = (name) => make("i", { class: "swatch", style: { "--c": colour(name) } });
+  const colour = (name) => `c${judged.indexOf(name) % COLOURS}`;
+  const dashed = (name) => (judged.indexOf(name) >= COLOURS ? " dashed" : "");
+  const swatch = (name) => make("i", { class: `swatch ${colour(name)}` });
 
-  // -------------------------------------------------------------------------------------------------- verdict
+  // ------------------------------------------------------------------------------------------- what stands still
 
-  function verdict() {
-    const spoken = ["verdicts", data.verdict.objective];
-    const v = data.verdict;
-    if (v.choice === "blend") shares(Object.keys(v.weights).filter((name) => v.weights[name] >= 0.005), spoken);
-    $("facts").append(
-      fact(`gain of the blend over ${v.best}, ${v.unit}`, ...withError([...spoken, "gain"], [...spoken, "error"]), whisker(v.gain, v.error)),
-      fact(`score of the choice, ${v.unit}`, ...withError([...spoken, "value"], [...spoken, "value_error"])),
-      fact(`unseen ${noun} it was measured on`, num([...spoken, "rows"])),
-    );
-    if (v.trimmed != null) {
-      $("facts").append(fact("gain without the 1 % of rows that differ most", ...withError([...spoken, "trimmed"], [...spoken, "trimmed_error"])));
-    }
-    $("why").append(`This speaks of ${v.unit}: ${v.why}.`);
-    for (const [name, other] of Object.entries(data.verdicts)) {
-      if (name !== v.objective) $("why").append(` In ${other.unit}: ${other.sentence}.`);
-    }
-    for (const { for: purpose, command } of data.next) {
-      const code = make("code", {}, command);
-      const button = make("button", { type: "button", "aria-label": `Copy the command for ${purpose}`, onclick: () => copy(code, button) }, "Copy");
-      $("next").append(make("div", { class: "command" }, make("span", {}, purpose), code, button));
-    }
-  }
-
-  function fact(what, ...values) {
-    return make("div", {}, make("dt", {}, what), make("dd", {}, ...values));
-  }
-
-  function shares(names, spoken) {
-    const order = names.sort((a, b) => at([...spoken, "weights", b]) - at([...spoken, "weights", a]));
-    const flex = (name) => ({ flex: `${at([...spoken, "weights", name])} 1 0`, background: colour(name) });
-    const key = (name) => make("li", {}, swatch(name), name, " ", percent([...spoken, "weights", name]));
-    $("share").append(
-      make("div", { class: "bar", "aria-hidden": true }, ...order.map((name) => make("div", { style: flex(name) }))),
-      make("ul", { class: "keys", "aria-label": "Weights of the blend" }, ...order.map(key)),
-    );
-  }
-
-  // the gain as a point, two errors to each side, against a line at zero
-  function whisker(gain, error) {
-    if (!(error > 0)) return null;
-    const reach = 1.1 * Math.max(Math.abs(gain) + 2 * error, 3 * error);
-    const x = (value) => 100 + (100 * value) / reach;
-    const line = (d, stroke, width) => make("svg:path", { d, stroke, "stroke-width": width });
-    return make(
-      "svg:svg", { viewBox: "0 0 200 16", role: "img", "aria-label": "The gain, two errors to each side, against zero" },
-      line("M100 0V16", "var(--quiet)", 1),
-      line(`M${x(gain - 2 * error)} 8H${x(gain + 2 * error)}`, "var(--accent)", 3),
-      make("svg:circle", { cx: x(gain), cy: 8, r: 4.5, fill: "var(--accent)" }),
-    );
-  }
-
-  async function copy(code, button) {
+  async function copy(event) {
+    const code = event.target.previousElementSibling;
     getSelection().selectAllChildren(code);
     const done = await navigator.clipboard?.writeText(code.textContent).then(() => true, () => false);
-    button.textContent = done ? "Copied" : "Selected";
+    event.target.textContent = done ? "Copied" : "Selected";
   }
 
-  // ---------------------------------------------------------------------------------------------- leaderboard
-
-  const LEADING = new Set(["mmd2", images ? "frechet" : "marginal_distance", "c2st"]);
-  const titled = { mmd2: "MMD²", c2st: "told apart", frechet: "Fréchet distance", kid: "KID", rke: "RKE", same_law: "p of equal laws" };
-  const board = { column: null, up: false, every: false };
-
-  function measured() {
-    const bits = data.scores.some((s) => s.bits != null);
-    const nats = (kind, title, field, better, minor) => ({
-      title, better, minor, says: kind, path: (s, i) => (s.kind === kind && s[field] != null ? [i, field] : null), error: `${field}_error`,
-    });
-    const densities = (field, better, minor, unit, sign) => [
-      nats("exact", `${unit}, exact`, field, better, minor), nats("bound", `${unit}, bound ${sign}`, field, better, minor),
-    ];
-    const samples = data.metrics.map((m) => ({
-      title: titled[m.name] ?? m.name.replaceAll("_", " "), better: m.direction, minor: !LEADING.has(m.name), says: `${m.summary}; ${m.unit}`,
-      path: (s, i) => (s.metrics[m.name] ? [i, "metrics", m.name, "value"] : null),
-    }));
-    const plain = (field, title, minor, digits, says) => ({
-      title, minor, digits, says, path: (s, i) => (s[field] == null ? null : [i, field]),
-    });
-    return [
-      ...(bits ? densities("bits", "lower", false, "bits/dim", "≤") : []),
-      ...densities("nats", "higher", bits, "nats", "≥"),
-      ...samples,
-      { ...plain("memorisation", "memorised", false, 2, "share of samples nearest to a training row; ½ is none, 1 is copies"), error: "memorisation_error" },
-      plain("seconds", "fit, s", false, 1, "seconds of training"),
-      plain("sample_ms", "draw 1,000, ms", true, 0, "milliseconds to draw 1,000"),
-    ].filter((c) => data.scores.some((s, i) => c.path(s, i)));
+  // by a column, first its better end first, then the other; rows without a number last
+  function sort(heading, column) {
+    const once = heading.getAttribute("aria-sort");
+    const up = once ? once !== "ascending" : heading.firstElementChild.dataset.better === "lower";
+    const value = (row) => row.cells[column]?.dataset.value;
+    const key = (row) => (value(row) ? Number(value(row)) : up ? Infinity : -Infinity);
+    const rows = [...$("board").tBodies[0].rows].sort((a, b) => (up ? key(a) - key(b) : key(b) - key(a)) || 0);
+    $("board").tBodies[0].append(...rows);
+    for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");
+    heading.setAttribute("aria-sort", up ? "ascending" : "descending");
   }
 
   function leaderboard() {
-    const columns = measured().filter((c) => board.every || !c.minor);
-    const value = (c, i) => { const path = c.path(data.scores[i], i); return path && at(["scores", ...path]); };
-    const best = columns.map((c) => {
-      const found = data.scores.map((s, i) => value(c, i)).filter((v) => v != null);
-      return { higher: Math.max(...found), lower: Math.min(...found) }[c.better];
-    });
-    const order = data.scores.map((s, i) => i);
-    const sorted = columns.find((c) => c.title === board.column);
-    if (sorted) {
-      const key = (i) => value(sorted, i) ?? (board.up ? Infinity : -Infinity);
-      order.sort((a, b) => (board.up ? key(a) - key(b) : key(b) - key(a)) || a - b);
-    }
-    const body = order.map((i) => row(data.scores[i], i, columns, best));
-    $("board").replaceChildren(
-      make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "model"), ...columns.map(heading))), make("tbody", {}, ...body),
-    );
-  }
-
-  function heading(c) {
-    const here = board.column === c.title;
-    const sort = () => {
-      board.up = here ? !board.up : c.better !== "higher";
-      board.column = c.title;
-      leaderboard();
-      [...$("board").querySelectorAll("thead button")].find((b) => b.textContent === c.title).focus();
-    };
-    const button = make("button", { type: "button", title: c.says, onclick: sort }, c.title);
-    return make("th", { scope: "col", "aria-sort": here && (board.up ? "ascending" : "descending") }, button);
-  }
-
-  function row(s, i, columns, best) {
-    const chosen = data.verdict.choice === s.name;
-    const name = make("th", { scope: "row" }, judged.includes(s.name) ? swatch(s.name) : null, s.name);
-    if (!judged.includes(s.name)) {
-      return make("tr", {}, name, make("td", { class: "reason", colspan: columns.length }, `${s.status}: ${s.reason}`));
-    }
-    return make("tr", { class: chosen && "chosen" }, name, ...columns.map((c, k) => cell(s, i, c, best[k])));
-  }
-
-  function cell(s, i, c, best) {
-    const path = c.path(s, i);
-    if (!path) return make("td");
-    const full = ["scores", ...path];
-    const errorPath = path.at(-1) === "value" ? [...full.slice(0, -1), "error"] : [...full.slice(0, -1), c.error ?? "none"];
-    const shown = c.digits != null && !c.error ? [num(full, c.digits)] : withError(full, errorPath);
-    return make("td", { class: at(full) === best && "best" }, ...shown);
-  }
-
-  function notes() {
-    const late = data.scores.map((s, i) => [s, i]).filter(([s]) => s.converged === false);
-    const said = late.flatMap(([s, i], k) => [k ? "; " : "Not converged when their time was over: ", s.name,
-      ...(s.wanted > s.seconds ? [", which would have taken about ", num(["scores", i, "wanted"]), " s"] : [])]);
-    $("notes").append(...said, late.length ? "." : "");
+    [...$("board").tHead.rows[0].cells].forEach((heading, k) => heading.firstElementChild?.addEventListener("click", () => sort(heading, k)));
+    $("every").addEventListener("click", () => $("every").setAttribute("aria-pressed", $("board").classList.toggle("every")));
+    document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", copy));
   }
 
   // ---------------------------------------------------------------------------------------- weights that move
@@ -254,7 +129,7 @@
       bench.inputs.push(input);
       bench.outputs.push(output);
       const label = make("label", { for: id }, swatch(name), name);
-      $("sliders").append(make("div", { class: "weight", style: { "--c": colour(name) } }, label, output, make("div", { class: "track" }, mark, input)));
+      $("sliders").append(make("div", { class: `weight ${colour(name)}` }, label, output, make("div", { class: "track" }, mark, input)));
     });
     $("reset").addEventListener("click", () => settle([...q.weights], bench.active));
     weigh();
@@ -289,7 +164,7 @@
     const y = { low: low - 0.08 * span, high: low + 1.08 * span, ticks: [low, low + span].map((v) => [v, fixed(v, digits)]) };
     const p = plot($("valley"), x, y);
     p.line([[0, marked], [1, marked]], { class: "mark" });
-    p.line(path, { style: { "--c": colour(q.names[i]) } });
+    p.line(path, { class: colour(q.names[i]) });
     p.dot(bench.w[i], distance(bench.w), colour(q.names[i]));
     $("valley-says").textContent = `MMD² as the weight of ${q.names[i]} moves and the others keep their proportions; dashed: the weights of the run.`;
   }
@@ -311,7 +186,7 @@
       host.append(label("y", { top: `${100 * fy(v)}%` }, text));
     }
     for (const [v, text] of x.ticks) host.append(label("x", { left: `${100 * fx(v)}%` }, text));
-    const dot = (a, b, c) => host.append(make("i", { class: "dot", style: { left: `${100 * fx(a)}%`, top: `${100 * fy(b)}%`, "--c": c } }));
+    const dot = (a, b, c) => host.append(make("i", { class: `dot ${c}`, style: { left: `${100 * fx(a)}%`, top: `${100 * fy(b)}%` } }));
     return { line, dot };
   }
 
@@ -501,8 +376,8 @@
     const where = learning.cursor == null ? null : low + learning.cursor * (high - low);
     if (where != null) p.line([[where, y.low], [where, y.high]], { class: "mark" });
     const keys = names.map((name) => {
-      const curve = data.curves[name], style = { "--c": colour(name) };
-      if (curve.length > 1) p.line(curve.map((point) => [X(point), point[2]]), { style, class: dashed(name) });
+      const curve = data.curves[name];
+      if (curve.length > 1) p.line(curve.map((point) => [X(point), point[2]]), { class: colour(name) + dashed(name) });
       const apart = curve.map((point) => Math.abs(X(point) - (where ?? Infinity)));
       const k = where == null ? curve.length - 1 : apart.indexOf(Math.min(...apart));
       const shown = curve[k][2] >= y.low && (curve.length === 1 || where != null);
@@ -525,31 +400,6 @@
     curves();
   }
 
-  // --------------------------------------------------------------------------------------------------- method
-
-  function method() {
-    const m = data.made, s = m.splits;
-    const say = (host, what, ...text) => $(host).append(make("dt", {}, what), make("dd", {}, ...text));
-    const twins = s.duplicates == null ? [] : ["; ", num(["made", "splits", "duplicates"]), ` of the report ${noun} equal a training one in everything`];
-    const drawn = m.rows_total > m.rows ? [", drawn evenly from ", num(["made", "rows_total"])] : [];
-    const folds = s.folds ? [" cross-fitted in ", num(["made", "splits", "folds"]), " folds: the models learn from both"] : ["; the models learn from the first alone"];
-    say("how", "Data", `${data.title}: ${m.what}`, ...drawn);
-    say("how", "Split", `${s.rule}: `, num(["made", "splits", "fit"]), " fit and ", num(["made", "splits", "select"]), " select", ...folds, "; ",
-      num(["made", "splits", "report"]), " report, opened once", ...twins);
-    say("how", "Chosen", "weights and the best single model on the select rows; every number above is of the report rows");
-    say("how", "Objective", `${data.verdict.unit}, as ${data.verdict.why}`);
-    const bounds = data.scores.filter((score) => score.how);
-    if (bounds.length) say("how", "Densities", bounds.map((score) => `${score.name}: ${score.kind}, ${score.how}`).join("; "));
-    say("how", "Samples", `compared by ${data.features}, with a Gaussian kernel of their median distance, both fitted on fit rows`);
-    const diagnosed = data.scores.map((score, i) => [score, i]).filter(([score]) => Object.keys(score.diagnosis).length);
-    for (const [score, i] of diagnosed) {
-      say("how", `${score.name} says`, ...Object.keys(score.diagnosis).flatMap((key, k) => [k ? ", " : "", `${key} `, num(["scores", i, "diagnosis", key], 2)]));
-    }
-    const bound = m.budget == null ? [num(["made", "steps"]), " steps a fit"] : ["budget ", num(["made", "budget"]), " s"];
-    say("how", "Run", "seed ", num(["made", "seed"]), "; ", ...bound, ", took ", num(["made", "seconds"]), ` s on ${m.device}; torch ${m.torch}`);
-    for (const c of data.metrics) say("measures", titled[c.name] ?? c.name.replaceAll("_", " "), `${c.summary}; ${c.direction} is better (${c.unit})`);
-  }
-
   // ------------------------------------------------------------------------------------------------- the page
 
   function theme() {
@@ -562,17 +412,9 @@
   }
 
   theme();
-  verdict();
   leaderboard();
-  $("every").addEventListener("click", () => {
-    board.every = !board.every;
-    $("every").setAttribute("aria-pressed", board.every);
-    leaderboard();
-  });
-  notes();
   sliders();
   picker();
   samples();
   learn();
-  method();
 })();

@@ -1,0 +1,359 @@
+"""Diffusion model of mixed columns and images: a chain of Gaussian steps from noise to data, with its variational bound
+(Sohl-Dickstein et al. 2015; Ho, Jain & Abbeel 2020; Kingma et al. 2021), in the coordinates of Karras et al. 2022.
+
+A row is a vector x: standardised values, and a code as numbers −1 and 1. Noise of level s makes y = x + s ε. One network
+tells mean and variance of what is behind,
+
+    D(y, s) ≈ E[x | y],    V(y, s) ≈ Var[x | y]  (an entry at a time),
+
+and a step from level s to s′ < s draws from
+
+    p(y′ | y) = N(D + r (y − D), s′² (1 − r) + (1 − r)² V),    r = s′² / s²,
+
+which is q(y′ | y, x) = N(x + r (y − x), s′² (1 − r)) with x integrated out as if it were N(D, V). So few steps do: the chain is
+exact, for any number of them, where x given y is Gaussian with independent entries. At the lowest level s₀ a value is drawn from
+N(D, V), hence a rounded one has the exact mass of its cell, and a code from softmax_k(−|y₀ − e_k|² / 2 s₀²). The bound,
+
+    log p(x) ≥ E_q [log p(y_T) / q(y_T | x) + Σ_k log p(y_{k−1} | y_k) / q(y_{k−1} | y_k, x) + log p(x | y₀)],
+
+is estimated along a whole path: exp of one path is an unbiased estimate of the density of the very chain that samples.
+
+What the network predicts is one choice (``PARAMETERISATIONS``), which levels a chain visits another (``SCHEDULES``), how a
+sampler walks them a third (``SAMPLERS``); all are free functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from mixtura import rng as random
+from mixtura.contracts import InputError, LowerBound, Phase, Space, Stepwise
+from mixtura.nets.denoisers import MlpDenoiser, UNet
+from mixtura.nets.masked import CodeLayout
+from mixtura.rng import seeded
+from mixtura.transforms import Columns, Parts, log_normal_mass
+
+#: (D, V) of (y, s)
+Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+
+#: the highest noise level, in standard deviations; beyond it rows are as good as Gaussian
+HIGHEST = 40.0
+#: the lowest is this part of the narrowest cell, within these limits
+PART_OF_CELL, LOWEST = 1 / 6, (0.002, 0.05)
+#: the log of V over its value for Gaussian rows stays within
+LOG_RATIO = 9.0
+#: weight of the variances' likelihood beside the error of the means
+VARIANCE_WEIGHT = 0.1
+#: half of the training levels are drawn around this log level, with this deviation; the others evenly in log
+LOG_CENTRE, LOG_SPREAD = -0.5, 1.2
+
+RECIPE = {"rate": 2e-3, "batch": 256, "average": 0.998, "patience": 8}
+
+
+# ------------------------------------------------------------------------------------------------- parameterisations
+# A network F sees c_in y and gives D = c_skip y + c_out F.
+
+
+def noise(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """F predicts ε (Ho et al. 2020, equation 11): D = y − s F. (c_skip, c_out, c_in)."""
+    return torch.ones_like(s), -s, (1 + s**2).rsqrt()
+
+
+def data(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """F predicts x."""
+    return torch.zeros_like(s), torch.ones_like(s), (1 + s**2).rsqrt()
+
+
+def velocity(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """F predicts v = (ε − s x) / √(1 + s²) (Salimans & Ho 2022, appendix D), up to sign the preconditioning of Karras et al.
+    2022, table 1, for data of unit variance: its target has unit variance at every level."""
+    return 1 / (1 + s**2), -s * (1 + s**2).rsqrt(), (1 + s**2).rsqrt()
+
+
+def flow(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """F predicts u = ε − x, flow matching on straight paths z = (1 − t) x + t ε = y / (1 + s) with t = s / (1 + s) (Lipman et
+    al. 2023): x = z − t u."""
+    return 1 / (1 + s), -s / (1 + s), 1 / (1 + s)
+
+
+PARAMETERISATIONS = {"noise": noise, "data": data, "velocity": velocity, "flow": flow}
+
+
+# --------------------------------------------------------------------------------------------------------- schedules
+# steps + 1 levels from lowest to highest.
+
+
+def geometric(steps: int, lowest: float, highest: float) -> Tensor:
+    """Even in log s."""
+    return torch.linspace(math.log(lowest), math.log(highest), steps + 1, dtype=torch.float64).exp()
+
+
+def karras(steps: int, lowest: float, highest: float, rho: float = 7.0) -> Tensor:
+    """Even in s^(1/ρ) (Karras et al. 2022, equation 5)."""
+    return torch.linspace(lowest ** (1 / rho), highest ** (1 / rho), steps + 1, dtype=torch.float64) ** rho
+
+
+def cosine(steps: int, lowest: float, highest: float) -> Tensor:
+    """Even in t, where s = tan(π t / 2) (Nichol & Dhariwal 2021, equation 17, without offset)."""
+    return torch.linspace(math.atan(lowest), math.atan(highest), steps + 1, dtype=torch.float64).tan()
+
+
+def linear(steps: int, lowest: float, highest: float) -> Tensor:
+    """Even in t, where 1 + s² = exp ∫β with β from 0.1 to 20 (Ho et al. 2020, section 4; Song et al. 2021, appendix C)."""
+    low, slope = 0.1, 19.9
+    at = lambda s: (math.sqrt(low**2 + 2 * slope * math.log1p(s**2)) - low) / slope  # noqa: E731
+    t = torch.linspace(at(lowest), at(highest), steps + 1, dtype=torch.float64)
+    return torch.expm1(low * t + slope * t**2 / 2).sqrt()
+
+
+def straight(steps: int, lowest: float, highest: float) -> Tensor:
+    """Even in t = s / (1 + s), the time of flow matching."""
+    t = torch.linspace(lowest / (1 + lowest), highest / (1 + highest), steps + 1, dtype=torch.float64)
+    return t / (1 - t)
+
+
+SCHEDULES = {"geometric": geometric, "karras": karras, "cosine": cosine, "linear": linear, "straight": straight}
+
+
+# ---------------------------------------------------------------------------------------------------------- samplers
+# y at the highest level → y at the lowest, along ``levels`` from lowest to highest.
+
+
+def reverse_step(denoise: Denoise, y: Tensor, s: float, lower: float) -> tuple[Tensor, Tensor]:
+    """Mean and variance of p(y′ | y), from level s to ``lower``."""
+    D, V = denoise(y, s)
+    r = lower**2 / s**2
+    return D + r * (y - D), lower**2 * (1 - r) + (1 - r) ** 2 * V
+
+
+def ancestral(denoise: Denoise, y: Tensor, levels: list[float], rng: torch.Generator) -> Tensor:
+    """Draw every step (DDPM: Ho et al. 2020, algorithm 2, with the variance of the module's head)."""
+    for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
+        mean, variance = reverse_step(denoise, y, s, lower)
+        y = mean + variance.sqrt() * random.normal(tuple(y.shape), rng, y)
+    return y
+
+
+def ddim(denoise: Denoise, y: Tensor, levels: list[float], rng: torch.Generator) -> Tensor:
+    """No noise on the way (Song et al. 2021, equation 12 with σ = 0): y′ = D + (s′/s) (y − D), Euler's method on
+    dy/ds = (y − D) / s."""
+    for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
+        D, _ = denoise(y, s)
+        y = D + lower / s * (y - D)
+    return y
+
+
+def heun(denoise: Denoise, y: Tensor, levels: list[float], rng: torch.Generator) -> Tensor:
+    """The same equation by Heun's second-order method (Karras et al. 2022, algorithm 1): two passes a step, few steps."""
+    for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
+        slope = (y - denoise(y, s)[0]) / s
+        ahead = y + (lower - s) * slope
+        y = y + (lower - s) * (slope + (ahead - denoise(ahead, lower)[0]) / lower) / 2
+    return y
+
+
+SAMPLERS = {"ancestral": ancestral, "ddim": ddim, "heun": heun}
+
+
+# ------------------------------------------------------------------------------------------------------------- model
+
+
+class Config(BaseModel):
+    """network: "mlp", or "unet" for images. width, depth: of hidden layers (of the U-Net: channels at full size, scales).
+    steps: T, of the chain whose bound is reported. sampler: "ancestral" draws from that very chain; "ddim" and "heun" take
+    ``sampler_steps``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    network: Literal["mlp", "unet"] = "mlp"
+    width: int = Field(default=128, ge=1, le=8192)
+    depth: int = Field(default=3, ge=1, le=64)
+    parameterisation: Literal["noise", "data", "velocity", "flow"] = "velocity"
+    schedule: Literal["geometric", "karras", "cosine", "linear", "straight"] = "geometric"
+    steps: int = Field(default=50, ge=1, le=10_000)
+    sampler: Literal["ancestral", "ddim", "heun"] = "ancestral"
+    sampler_steps: int = Field(default=20, ge=1, le=10_000)
+
+
+class Diffusion(LowerBound, Stepwise):
+    """A chain of Gaussian steps, and the bound on its density."""
+
+    how = "variational"
+    draws = 1
+    lowest: Tensor
+
+    def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
+        super().__init__(space, context_shape)
+        self.config, self.steps = config, config.steps
+        self.columns = Columns(space)
+        self.layout = CodeLayout(self.columns.cardinalities)
+        self.entries = self.layout.width + self.columns.continuous
+        self.register_buffer("lowest", torch.tensor(LOWEST[1], dtype=torch.float64))
+        context = math.prod(context_shape) if context_shape else 0
+        with seeded(int(torch.randint(2**62, (), generator=rng))):
+            if config.network == "unet":
+                self.net: nn.Module = UNet(space.shape[0], config.width, config.depth, context)
+            else:
+                self.net = MlpDenoiser(self.entries, config.width, config.depth, context)
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        self.columns.prepare(x)
+        rounded = self.columns.resolution > 0
+        cells = (self.columns.resolution / self.columns.scale)[rounded & (self.columns.scale > self.columns.resolution)]
+        narrow = float(cells.min()) * PART_OF_CELL if len(cells) else LOWEST[1] / 5
+        self.lowest.fill_(min(max(narrow, LOWEST[0]), LOWEST[1]))
+
+    def feed(self, x: Tensor) -> Tensor:
+        parts = self.columns.split(x)
+        return torch.cat([self._coded(parts.codes), parts.values.float(), parts.present.float()], 1)
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("denoising", tuple(self.net.parameters()), self._loss),)
+
+    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Squared error of F, whose target has about unit variance, and the likelihood of V; a mean over entries."""
+        c = self.columns.continuous
+        codes, values, present = rows.split([self.layout.width, c, c], 1)
+        x = torch.cat([codes, torch.where(present > 0, values, random.normal((len(rows), c), rng, rows))], 1)
+        s = self._training_levels(len(x), rng, x)[:, None]
+        y = x + s * random.normal(tuple(x.shape), rng, x)
+        D, V = self._denoise(y, s, context)
+        # the variance of Gaussian rows: errors count as those of v, whatever is predicted
+        plain = s**2 / (1 + s**2)
+        likelihood = (x - D.detach()).square() / V + (V / plain).log()
+        return ((x - D).square() / plain).mean() + VARIANCE_WEIGHT * likelihood.mean()
+
+    def _training_levels(self, n: int, rng: torch.Generator, like: Tensor) -> Tensor:
+        """(n,) levels, half of them around LOG_CENTRE and half even in log, each half stratified."""
+        low, high = math.log(float(self.lowest)), math.log(HIGHEST)
+        u = (torch.arange(n, dtype=like.dtype, device=like.device) + random.uniform((n,), rng, like)) / n
+        even, bell = low + (high - low) * u[::2], torch.special.ndtri(u[1::2].clamp(1e-6, 1 - 1e-6))
+        logs = torch.cat([even, LOG_CENTRE + LOG_SPREAD * bell]).clamp(low, high)
+        return logs[torch.randperm(n, generator=rng).to(like.device)].exp()
+
+    def _denoise(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """D and V of y (n, entries) at levels s (n, 1)."""
+        c_skip, c_out, c_in = PARAMETERISATIONS[self.config.parameterisation](s)
+        seen = c_in * y
+        if self.config.network == "unet":
+            F, ratio = (t.flatten(1) for t in self.net(seen.reshape(-1, *self.space.shape), s[:, 0].log(), context))
+        else:
+            F, ratio = self.net(seen, s[:, 0].log(), context)
+        variance = s**2 / (1 + s**2) * (LOG_RATIO * torch.tanh(ratio / LOG_RATIO)).exp()
+        return c_skip * y + c_out * F, variance
+
+    def _coded(self, codes: Tensor) -> Tensor:
+        return 2 * self.layout.inputs(codes) - 1
+
+    # ------------------------------------------------------------------------------------------------------- steps
+
+    def levels(self, steps: int) -> list[float]:
+        """steps + 1 noise levels, from lowest to highest, in standard deviations of a column."""
+        return SCHEDULES[self.config.schedule](steps, float(self.lowest), HIGHEST).tolist()
+
+    def denoiser(self, context: Tensor | None = None) -> Denoise:
+        """(D, V) of rows y (n, entries) at one level."""
+        return lambda y, s: self._denoise(y, torch.full((len(y), 1), s, dtype=y.dtype, device=y.device), context)
+
+    def first(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        like = torch.empty(0, device=self.device)
+        return math.sqrt(1 + HIGHEST**2) * random.normal((n, self.entries), rng, like)
+
+    def transition(self, y: Tensor, k: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        levels = self.levels(self.steps)
+        mean, variance = reverse_step(self.denoiser(context), y, levels[k], levels[k - 1])
+        return mean, variance.sqrt()
+
+    def finish(self, y: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        D, V = self.denoiser(context)(y, float(self.lowest))
+        k = self.layout.width
+        logits = self._code_logits(y[:, :k].double())
+        codes = torch.zeros(len(y), len(self.columns.coded), dtype=torch.int64, device=y.device)
+        for i, group in enumerate(logits):
+            codes[:, i] = random.categorical(group, rng).to(y.device)
+        values = D[:, k:] + V[:, k:].sqrt() * random.normal((len(y), self.columns.continuous), rng, D)
+        return self.columns.join(codes, values)
+
+    def _code_logits(self, y: Tensor) -> list[Tensor]:
+        """For each code, (n, k) of −|y − e|² / 2 s₀² up to a constant: y·e / s₀² for e of −1 and 1."""
+        blocks = [y[:, block] / float(self.lowest) ** 2 for block in self.layout.blocks]
+        return [2 * self.layout.logits(i, block) for i, block in enumerate(blocks)]
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        steps = self.steps if self.config.sampler == "ancestral" else self.config.sampler_steps
+        y = self.first(n, context, rng)
+        y = SAMPLERS[self.config.sampler](self.denoiser(context), y, self.levels(steps), rng)
+        return self.finish(y, context, rng)
+
+    # ------------------------------------------------------------------------------------------------------- bound
+
+    def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
+        parts = self.columns.split(x)
+        paths = torch.stack([sum(self._path(parts, context, rng).values(), x.new_zeros(len(x))) for _ in range(draws)])
+        return torch.logsumexp(paths, 0) - math.log(draws)
+
+    @torch.no_grad()
+    def _path(self, parts: Parts, context: Tensor | None, rng: torch.Generator) -> dict[str, Tensor]:
+        """(n,) nats of the three terms of the bound along one path."""
+        denoise, levels = self.denoiser(context), self.levels(self.steps)
+        unknown = random.normal(tuple(parts.values.shape), rng, parts.values)
+        values = torch.where(parts.present, parts.values, unknown)
+        filled = torch.where(parts.present, 0.0, _log_normal(unknown, unknown.new_zeros(()), unknown.new_ones(()))).sum(1)
+        x = torch.cat([self._coded(parts.codes).double(), values], 1)
+        y = x + HIGHEST * random.normal(tuple(x.shape), rng, x)
+        top = torch.tensor(1 + HIGHEST**2, dtype=x.dtype, device=x.device)
+        prior = (_log_normal(y, top * 0, top) - _log_normal(y, x, top - 1)).sum(1)
+        path = torch.zeros_like(prior)
+        for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
+            mean, variance = (t.double() for t in reverse_step(denoise, y.float(), s, lower))
+            r = lower**2 / s**2
+            q_mean, q_variance = x + r * (y - x), torch.tensor(lower**2 * (1 - r), dtype=x.dtype, device=x.device)
+            y = q_mean + q_variance.sqrt() * random.normal(tuple(x.shape), rng, x)
+            path += (_log_normal(y, mean, variance) - _log_normal(y, q_mean, q_variance)).sum(1)
+        D, V = (t.double() for t in denoise(y.float(), levels[0]))
+        k = self.layout.width
+        behind = parts.log_base - filled + self._reconstruction(parts, values, y[:, :k], D[:, k:], V[:, k:].sqrt())
+        return {"prior": prior, "path": path, "reconstruction": behind}
+
+    def _reconstruction(self, parts: Parts, values: Tensor, y: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+        """(n,) log p(codes, values | y₀)."""
+        cell = parts.present & (parts.width > 0)
+        low, width = torch.where(cell, parts.low, values), torch.where(cell, parts.width, 0.0)
+        inside = log_normal_mass(low, width, parts.open_low & cell, parts.open_high & cell, location, scale)
+        codes = self._code_logits(y)
+        chosen = [group.log_softmax(1).gather(1, parts.codes[:, [i]]).squeeze(1) for i, group in enumerate(codes)]
+        return inside.sum(1) + sum(chosen, inside.new_zeros(len(inside)))
+
+    def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
+        terms = self._path(self.columns.split(self.space.clamp(x)), context, rng)
+        return {name: float(nats.mean()) for name, nats in terms.items()}
+
+
+def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    return -0.5 * ((x - mean).square() / variance + variance.log() + math.log(2 * math.pi))
+
+
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
+    """The configuration for so many fit rows and a run of so many seconds: on one core a row-wide network learns more in a
+    minute than a U-Net, which needs a quarter of an hour."""
+    if space.is_image and seconds is not None and seconds >= 900 * max(1.0, space.dims / 256):
+        return Config(network="unet", width=32, depth=2 if min(space.shape[1:]) < 16 else 3)
+    if space.dims > 100:
+        return Config(width=512, depth=2, steps=40)
+    return Config(width=64 if rows < 1_000 else 192, depth=3, steps=32 if rows < 1_000 else 50)
+
+
+def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Diffusion:
+    """An untrained model; InputError where its network cannot serve."""
+    if config.network == "unet" and not space.is_image:
+        raise InputError("diffusion: a U-Net is for images, and this is a table; use network='mlp'")
+    if space.dims > 50_000:
+        raise InputError(f"diffusion: {space.dims:,} entries are more than the 50,000 it is made for; resize with --size")
+    return Diffusion(space, context_shape, config, rng)

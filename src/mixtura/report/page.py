@@ -1,0 +1,187 @@
+"""Plain data → HTML. What stands still is written here and in ``template.html``; ``page.js`` draws what moves.
+
+Every number on the page that is one of the data's carries its path there (``data-key``), which is how the tests hold the
+page to its data. Text only ever enters as text, so that a name may hold anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from mixtura import folder as store
+from mixtura.verdict import digits_of
+
+HERE = Path(__file__).parent
+#: colours of models in ``style.css``
+COLOURS = 8
+#: metrics that are shown at once; the others wait for "every measure"
+LEADING = ("mmd2", "frechet", "marginal_distance", "c2st")
+TITLES = {
+    "mmd2": "MMD²", "frechet": "Fréchet distance", "kid": "KID", "rke": "RKE", "c2st": "told apart", "same_law": "p of equal laws"
+}  # fmt: skip
+
+Where = Sequence[str | int]
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The page of what :func:`mixtura.report.collect` returned."""
+    data = store.plain(data)
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    judged = [s["name"] for s in data["scores"] if s["status"] in ("fitted", "samples only")]
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.globals.update(
+        num=partial(number, data), pm=partial(with_error, data), title=title, board=board(data), whisker=whisker,
+        colour=lambda name: f"c{judged.index(name) % COLOURS}", judged=judged,
+    )  # fmt: skip
+    return page.from_string((HERE / "template.html").read_text(encoding="utf-8")).render(
+        data=data, json=_inert(data), style=Markup(style), script=Markup(script),
+        style_hash=_hash(style), script_hash=_hash(script),
+    )  # fmt: skip
+
+
+def _inert(data: Any) -> Markup:
+    """Strict JSON that cannot end the script element it stands in."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
+def _hash(text: str) -> str:
+    """What a Content-Security-Policy names an inline text by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+# --------------------------------------------------------------------------------------------------------- numbers
+
+
+def at(data: Any, path: Where) -> Any:
+    """The entry of the data at a path; None below what is absent."""
+    return reduce(lambda value, key: None if value is None else value[key], path, data)
+
+
+def number(data: Any, path: Where, digits: int = 0, *, percent: bool = False) -> Markup:
+    """The number at a path, to so many decimals, as a span that knows where it came from."""
+    value = at(data, path)
+    text = "–" if value is None else f"{100 * value if percent else value:,.{digits}f}".replace("-", "−") + " %" * percent
+    scale = Markup(' data-scale="100"') if percent else ""
+    return Markup('<span class="num" data-key="{}"{}>{}</span>').format(json.dumps(path), scale, text)
+
+
+def with_error(data: Any, path: Where, error: Where) -> Markup:
+    """A number and its standard error, to two digits of the error as on the command line."""
+    digits = digits_of(at(data, error))
+    if at(data, error) is None:
+        return number(data, path, digits)
+    return number(data, path, digits) + Markup(' <span class="error">± {}</span>').format(number(data, error, digits))
+
+
+def whisker(gain: float | None, error: float | None) -> tuple[float, float, float] | None:
+    """Of a gain ± 2 errors the low end, the middle and the high end on a line from 0 to 200 that has no gain at 100."""
+    if gain is None or not error:
+        return None
+    reach = 1.1 * max(abs(gain) + 2 * error, 3 * error)
+    low, middle, high = (round(100 + 100 * end / reach, 1) for end in (gain - 2 * error, gain, gain + 2 * error))
+    return low, middle, high
+
+
+def title(metric: str) -> str:
+    """A metric's name as a heading."""
+    return TITLES.get(metric, metric.replace("_", " "))
+
+
+# ----------------------------------------------------------------------------------------------------- leaderboard
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the leaderboard. ``field``: score → where in it the number is, or None where the score has none.
+
+    better: "higher", "lower", or None where no value is the best. minor: shown with every measure only.
+    """
+
+    title: str
+    says: str
+    better: str | None
+    minor: bool
+    field: Callable[[Mapping[str, Any]], tuple[str, ...] | None]
+    digits: int | None = None
+
+    def error(self, field: Sequence[str]) -> tuple[str, ...]:
+        """Where its error is."""
+        return (*field[:-1], "error") if field[-1] == "value" else (*field[:-1], f"{field[-1]}_error")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of it: what is shown, what it is sorted by, whether it is the best of its column."""
+
+    shown: Markup
+    value: float | None
+    best: bool
+
+
+def board(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaderboard: ``columns``, and for each score, in the data's order, its ``rows`` entry, a cell a column."""
+    columns = [c for c in _columns(data) if any(_value(c, s) is not None for s in data["scores"])]
+    best = [_best(c, [v for s in data["scores"] if (v := _value(c, s)) is not None]) for c in columns]
+    rows = [
+        [_cell(data, i, c, b) for c, b in zip(columns, best, strict=True)] for i in range(len(data["scores"]))
+    ]  # fmt: skip
+    return {"columns": columns, "rows": rows}
+
+
+def _columns(data: Mapping[str, Any]) -> list[Column]:
+    bits = any(s["bits"] is not None for s in data["scores"])
+    metrics = [
+        Column(title(m["name"]), f"{m['summary']}; {m['unit']}", m["direction"], m["name"] not in LEADING, _of_metric(m["name"]))
+        for m in data["metrics"]
+    ]
+    copies = "share of samples nearest to a training row; ½ is none, 1 is copies"
+    return [
+        Column("bits/dim, exact", "bits per dimension", "lower", False, _of_kind("exact", "bits")),
+        Column("bits/dim, bound ≤", "upper bound on bits per dimension", "lower", False, _of_kind("bound", "bits")),
+        Column("nats, exact", "mean log-density of a row", "higher", bits, _of_kind("exact", "nats")),
+        Column("nats, bound ≥", "lower bound on the mean log-density of a row", "higher", bits, _of_kind("bound", "nats")),
+        *metrics,
+        Column("memorised", copies, None, False, lambda s: ("memorisation",)),
+        Column("fit, s", "seconds of training", None, False, lambda s: ("seconds",), 1),
+        Column("draw 1,000, ms", "milliseconds to draw 1,000", None, True, lambda s: ("sample_ms",), 0),
+    ]
+
+
+def _of_kind(kind: str, field: str) -> Callable[[Mapping[str, Any]], tuple[str, ...] | None]:
+    return lambda s: (field,) if s["kind"] == kind else None
+
+
+def _of_metric(name: str) -> Callable[[Mapping[str, Any]], tuple[str, ...] | None]:
+    return lambda s: ("metrics", name, "value") if name in s["metrics"] else None
+
+
+def _value(column: Column, score: Mapping[str, Any]) -> float | None:
+    field = column.field(score)
+    return None if field is None else at(score, field)
+
+
+def _best(column: Column, values: Sequence[float]) -> float:
+    return {"higher": max, "lower": min}[column.better](values) if column.better else math.nan
+
+
+def _cell(data: Mapping[str, Any], i: int, column: Column, best: float) -> Cell:
+    score = data["scores"][i]
+    field, value = column.field(score), _value(column, score)
+    if field is None or value is None:
+        return Cell(Markup(""), None, False)
+    path = ("scores", i, *field)
+    if column.digits is not None:
+        return Cell(number(data, path, column.digits), value, False)
+    return Cell(with_error(data, path, ("scores", i, *column.error(field))), value, value == best)
