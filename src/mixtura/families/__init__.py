@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from mixtura.contracts import Model
-from mixtura.families import autoregressive, diffusion, flow, gaussian_mixture, kde, marginals
+from mixtura.families import autoregressive, diffusion, flow, gaussian_mixture, kde, marginals, vae
 
 __all__ = ["TABLE", "Family"]
 
@@ -52,6 +52,7 @@ TABLE: dict[str, Family] = {
             autoregressive.build,
             "one column after the other (MADE)",
         ),
+        Family("vae", vae.Config, vae.suggest, vae.build, "a hidden normal code behind every row", vae.RECIPE),
         Family(
             "diffusion",
             diffusion.Config,

@@ -1,4 +1,5 @@
-"""Autoregressive density of mixed columns with exact likelihood (MADE, Germain et al. 2015; survey section 2).
+"""Autoregressive density with exact likelihood: of mixed columns (MADE, Germain et al. 2015; survey section 2) and of
+images (PixelCNN, van den Oord et al. 2016).
 
     p(x) = (1/R) Σ_r Π_j p(x_j | x_{before j in ordering r})
 
@@ -6,34 +7,51 @@ Each column is a code and a value. A code has logits; a value, given that it is 
 logistics, and a rounded one scores as the mass of its cell, Σ_m π_m (σ((high−μ_m)/s_m) − σ((low−μ_m)/s_m))
 (Salimans et al. 2017, PixelCNN++, section 2.1). Missing is one more level of the code. One masked network
 an ordering; the R orderings are an even mixture.
+
+Of images, :class:`Pixels` takes the values in raster order through causal convolutions (nets/pixels.py): a softmax over
+the levels (van den Oord et al. 2016, section 3.2), or the same mixture of logistics.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Annotated, cast
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
 from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
+from mixtura.nets.pixels import PixelNet, PixelWalk
 from mixtura.rng import generator, seeded
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
 
 class Config(BaseModel):
-    """hidden: widths of the hidden layers. components: logistics a value. orderings: R, one network each.
-    natural: whether the first ordering is the table's own (others are drawn). particles: proposals a row when filling gaps."""
+    """kind: "masked" (any columns) or "pixels" (images alone).
+
+    masked: hidden: widths of the hidden layers. orderings: R, one network each. natural: whether the first ordering is the
+    table's own (others are drawn). particles: proposals a row when filling gaps.
+    pixels: width: features a channel. dilations: of the residual blocks, one each. head: "levels" (a softmax, where the
+    levels are few against the rows) or "logistics".
+    components: logistics a value, in both."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["masked", "pixels"] = "masked"
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128, 128)
     components: int = Field(default=8, ge=1, le=256)
     orderings: int = Field(default=2, ge=1, le=64)
     natural: bool = True
     particles: int = Field(default=64, ge=2)
+    width: int = Field(default=32, ge=1, le=1024)
+    dilations: tuple[Annotated[int, Field(ge=1, le=64)], ...] = (1, 2, 1, 2)
+    head: Literal["levels", "logistics"] = "logistics"
 
 
 #: log-scales of the logistics are held in this range of standardised units
@@ -141,13 +159,26 @@ class Autoregressive(Density, Conditional):
         return torch.logsumexp(single, 0) - math.log(len(self.nets))
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        if self.space.is_image:
+            return _in_tiles(self._sample_image, 1 + 2 * self.space.dims, n, context, rng)
         ordering = torch.randint(len(self.nets), (n,), generator=rng)
         x = torch.empty(n, self.space.dims, dtype=torch.float64, device=self.device)
         for r in range(len(self.nets)):
             rows = (ordering == r).nonzero().squeeze(1).to(self.device)
             if len(rows):
-                x[rows] = self._walk(r, len(rows), None if context is None else context[rows], rng)
+                draw = partial(_uniform, len(rows), rng)
+                x[rows] = self._walk(r, len(rows), None if context is None else context[rows], draw)
         return x.reshape(n, *self.space.shape)
+
+    def _sample_image(self, u: Tensor, context: Tensor | None) -> Tensor:
+        """Every row from its own uniform numbers (n, 1 + 2 dims)."""
+        ordering = (u[:, 0] * len(self.nets)).long()
+        x = torch.empty(len(u), *self.space.shape, dtype=torch.float64, device=self.device)
+        for r in range(len(self.nets)):
+            # every ordering walks with all rows: how a product is summed depends on how many there are
+            walked = self._walk(r, len(u), context, iter(u[:, 1:].unbind(1)).__next__)
+            x[ordering == r] = walked.reshape(x.shape)[ordering == r]
+        return x
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Likelihood weighting along every ordering: unknown entries are drawn in turn, known ones weigh the
@@ -159,7 +190,7 @@ class Autoregressive(Density, Conditional):
         widened = None if context is None else context.repeat_interleave(each, 0)
         values, log_weight = [], []
         for r in range(R):
-            filled = self._walk(r, n * each, widened, rng, flat, mask)
+            filled = self._walk(r, n * each, widened, partial(_uniform, n * each, rng), flat, mask)
             values.append(filled.reshape(n, each, -1))
             log_weight.append(self._log_weight(r, filled, mask, widened).reshape(n, each))
         all_values, all_weights = torch.cat(values, 1), torch.cat(log_weight, 1)
@@ -186,9 +217,16 @@ class Autoregressive(Density, Conditional):
 
     @torch.no_grad()
     def _walk(
-        self, r: int, n: int, context: Tensor | None, rng: torch.Generator, x: Tensor | None = None, known: Tensor | None = None
+        self,
+        r: int,
+        n: int,
+        context: Tensor | None,
+        draw: Callable[[], Tensor],
+        x: Tensor | None = None,
+        known: Tensor | None = None,
     ) -> Tensor:
-        """(n, dims) rows in data units, drawn column by column in ordering r; ``known`` entries are those of x."""
+        """(n, dims) rows in data units, drawn column by column in ordering r from the uniform numbers (n,) that ``draw``
+        gives; ``known`` entries are those of x."""
         net, columns, m = cast(MaskedNet, self.nets[r]), self.columns, self.config.components
         k, c = self.sizes[0], columns.continuous
         given = None if x is None else columns.split(x.reshape(n, *self.space.shape))
@@ -204,11 +242,11 @@ class Autoregressive(Density, Conditional):
                 logits = self.layout.logits(s, walk.outputs(position, [self.layout.blocks[s]])[0]).double()
                 if given is not None and self.space.columns[j].missing:
                     logits[:, -1] = -math.inf  # an unknown entry is one that was observed
-                codes[:, s] = random.categorical(logits, rng).to(self.device)
+                codes[:, s] = _invert(logits, draw())
             if v is not None:
                 rows = [slice(k + (i * c + v) * m, k + (i * c + v + 1) * m) for i in range(3)]
                 weights, location, log_scale = (t.double() for t in walk.outputs(position, rows))
-                values[:, v] = columns.settle(_draw_logistic(weights, location, log_scale, rng), v)
+                values[:, v] = columns.settle(_draw_logistic(weights, location, log_scale, draw(), draw()), v)
             if given is not None and known is not None:
                 if s is not None:
                     codes[:, s] = torch.where(known[:, j], given.codes[:, s], codes[:, s])
@@ -225,17 +263,138 @@ class Autoregressive(Density, Conditional):
         return out if x is None or known is None else torch.where(known, x, out)
 
 
-def _draw_logistic(weights: Tensor, location: Tensor, log_scale: Tensor, rng: torch.Generator) -> Tensor:
-    """(n, M) parameters → (n,) draws, by inverting the logistic distribution function."""
-    which = random.categorical(weights, rng).to(weights.device).unsqueeze(1)
-    u = random.uniform((len(weights),), rng, location).clamp(1e-12, 1 - 1e-12)
+class Pixels(Density):
+    """Exact density of images: p(x) = Π_j p(x_j | values before j in raster order, channel by channel within a pixel)."""
+
+    def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
+        super().__init__(space, context_shape)
+        self.config = config
+        self.columns = Columns(space)
+        self.levels = _levels(space) if config.head == "levels" else 0
+        context = math.prod(context_shape) if context_shape else 0
+        with seeded(int(torch.randint(2**62, (), generator=rng))):
+            self.net = PixelNet(
+                space.shape, config.width * space.shape[0], config.dilations, self.levels or 3 * config.components, context
+            )
+
+    # -------------------------------------------------------------------------------------------- training
+
+    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """The outputs start as the marginals: smoothed frequencies of every pixel's levels, or logistics spread evenly."""
+        self.columns.prepare(x)
+        level = self.net.level.data.view(-1, self.net.outputs)
+        if self.levels:
+            counts = torch.zeros_like(level).scatter_add_(1, self._codes(x).T, level.new_ones(level.shape[0], len(x)))
+            pooled = counts.sum(0) + 1
+            level.copy_((counts + pooled / pooled.sum()).log())
+        else:
+            m = self.config.components
+            weights, location, log_scale = level.split(m, 1)
+            weights.zero_()
+            location.copy_(torch.linspace(-1.5, 1.5, m))
+            log_scale.fill_(math.log(1.0 / m))
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("likelihood", tuple(self.net.parameters()), self._loss),)
+
+    def _loss(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return -self._log_prob(x, context).mean()
+
+    def _codes(self, x: Tensor) -> Tensor:
+        """(n, C, H, W) in data units → (n, dims) level numbers 0, 1, …"""
+        low, step = self.space.columns[0].low, self.space.columns[0].resolution
+        return ((self.space.flat(x) - low) / step).round().long()
+
+    # ----------------------------------------------------------------------------------------- using it
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        return torch.cat(
+            [
+                self._tile(x[i : i + TILE], None if context is None else context[i : i + TILE])
+                for i in range(0, len(x), TILE)
+            ]
+        )
+
+    def _tile(self, x: Tensor, context: Tensor | None) -> Tensor:
+        parts = self.columns.split(x)
+        out = self.net(parts.values.float().reshape(x.shape), None if context is None else context.float().flatten(1))
+        if self.levels:
+            nats = -functional.cross_entropy(out.flatten(0, 1), self._codes(x).flatten(), reduction="none")
+            return nats.reshape(len(x), -1).double().sum(1) + parts.log_base
+        if not self.training:
+            out = out.double()
+        else:
+            parts = self.columns.unpack(parts.pack())
+        weights, location, log_scale = out.split(self.config.components, 2)
+        nats = torch.log_softmax(weights, 2) + log_logistic_mass(parts, location, log_scale.clamp(*LOG_SCALE))
+        return torch.logsumexp(nats, 2).double().sum(1) + parts.log_base
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return _in_tiles(self._walk, self.space.dims * (1 if self.levels else 2), n, context, rng)
+
+    def _walk(self, u: Tensor, context: Tensor | None) -> Tensor:
+        """(n, C, H, W) images in data units, value by value, each from its own one or two of the uniform numbers."""
+        walk = PixelWalk(self.net, len(u), None if context is None else context.float().flatten(1))
+        values = torch.zeros(len(u), *self.space.shape, dtype=torch.float64, device=u.device)
+        draw = iter(u.unbind(1)).__next__
+        column = self.space.columns[0]
+        channels, height, breadth = self.space.shape
+        for i, j, c in itertools.product(range(height), range(breadth), range(channels)):
+            out = walk.outputs(c, i, j).double()
+            at = (c * height + i) * breadth + j
+            if self.levels:
+                level = column.low + _invert(out, draw()) * column.resolution
+                values[:, c, i, j] = (level - self.columns.centre[at]) / self.columns.scale[at]
+            else:
+                drawn = _draw_logistic(*out.split(self.config.components, 1), draw(), draw())
+                values[:, c, i, j] = self.columns.settle(drawn, at)
+            walk.tell(c, i, j, values[:, c, i, j])
+        return self.columns.join(torch.zeros(len(u), 0, dtype=torch.int64, device=u.device), values.flatten(1))
+
+
+#: images in hand at once: scored, and drawn
+TILE = 256
+#: images are drawn at least so many at once: with fewer rows a matrix product may sum in another order
+LEAST_TILE = 32
+
+
+def _in_tiles(
+    draw: Callable[[Tensor, Tensor | None], Tensor], numbers: int, n: int, context: Tensor | None, rng: torch.Generator
+) -> Tensor:
+    """n images by ``draw``, which turns uniform numbers (tile, ``numbers``) and contexts into images. An image has its
+    numbers to itself, so that drawing n at once or in parts gives the same ones."""
+    made = []
+    for i in range(0, n, TILE):
+        rows = min(TILE, n - i)
+        u = random.uniform((rows, numbers), rng, torch.empty(0, dtype=torch.float64))
+        filler = -rows % LEAST_TILE
+        mine = None if context is None else functional.pad(context[i : i + rows].flatten(1), (0, 0, 0, filler))
+        made.append(draw(functional.pad(u, (0, 0, 0, filler), value=0.5), mine)[:rows])
+    return torch.cat(made)
+
+
+def _uniform(n: int, rng: torch.Generator) -> Tensor:
+    return random.uniform((n,), rng, torch.empty(0, dtype=torch.float64))
+
+
+def _invert(logits: Tensor, u: Tensor) -> Tensor:
+    """(n, k) unnormalised log-probabilities and uniform numbers (n,) → (n,) codes, by the inverse distribution function."""
+    cdf = torch.softmax(logits.double(), 1).cumsum(1)
+    return (u.to(cdf).unsqueeze(1) * cdf[:, -1:] >= cdf).sum(1).clamp(max=logits.shape[1] - 1)
+
+
+def _draw_logistic(weights: Tensor, location: Tensor, log_scale: Tensor, choice: Tensor, u: Tensor) -> Tensor:
+    """(n, M) parameters and two uniform numbers a row → (n,) draws, by inverting the logistic distribution function."""
+    which = _invert(weights, choice).unsqueeze(1)
     scale = log_scale.clamp(*LOG_SCALE).gather(1, which).squeeze(1).exp()
-    return location.gather(1, which).squeeze(1) + scale * torch.logit(u)
+    return location.gather(1, which).squeeze(1) + scale * torch.logit(u.to(scale).clamp(1e-12, 1 - 1e-12))
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for a table of so many fit rows: narrow nets and two orderings for few rows, where variance
-    is what hurts; one wide net where steps are what is short."""
+    """The configuration for so many fit rows: of images, convolutions; of a table narrow nets and two orderings for few
+    rows, where variance is what hurts, and one wide net where steps are what is short."""
+    if space.is_image:
+        return Config(kind="pixels", head="levels" if 0 < _levels(space) <= 256 else "logistics")
     if space.dims > 100:
         return Config(hidden=(500,), components=5, orderings=1)
     if rows < 1_000:
@@ -245,10 +404,24 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     return Config(hidden=(256, 256), components=10, orderings=1)
 
 
-def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Autoregressive:
-    """An untrained model."""
+def _levels(space: Space) -> int:
+    """How many levels the pixels of an image have, 0 where they are not rounded or have no ends."""
+    low, high, step = (getattr(space.columns[0], name) for name in ("low", "high", "resolution"))
+    return round((high - low) / step) + 1 if step > 0 and math.isfinite(high - low) else 0
+
+
+def build(
+    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
+) -> Autoregressive | Pixels:
+    """An untrained model; InputError where the configuration cannot serve the space."""
     if space.dims > 4096:
         raise InputError(
             f"autoregressive: {space.dims} columns are more than the 4,096 this family walks through; choose fewer with --columns"
         )
-    return Autoregressive(space, context_shape, config, rng)
+    if config.kind == "masked":
+        return Autoregressive(space, context_shape, config, rng)
+    if not space.is_image:
+        raise InputError("autoregressive: kind 'pixels' is for images, and these rows are a table; use kind 'masked'")
+    if config.head == "levels" and not _levels(space):
+        raise InputError("autoregressive: head 'levels' needs pixels in steps between two ends; use head 'logistics'")
+    return Pixels(space, context_shape, config, rng)

@@ -11,8 +11,10 @@ and a step from level s to s′ < s draws from
     p(y′ | y) = N(D + r (y − D), s′² (1 − r) + (1 − r)² V),    r = s′² / s²,
 
 which is q(y′ | y, x) = N(x + r (y − x), s′² (1 − r)) with x integrated out as if it were N(D, V). So few steps do: the chain is
-exact, for any number of them, where x given y is Gaussian with independent entries. At the lowest level s₀ a value is drawn from
-N(D, V), hence a rounded one has the exact mass of its cell, and a code from softmax_k(−|y₀ − e_k|² / 2 s₀²). The bound,
+exact, for any number of them, where x given y is Gaussian with independent entries. Of a code the network tells log-odds F that
+the noise itself does not, and D and V are those of π = softmax_k(F_k − |y − e_k|² / 2s²), Bayes' rule for the corners e_k: at low
+noise nothing is left to learn. At the lowest level s₀ a value is drawn from N(D, V), hence a rounded one has the exact mass of
+its cell, and a code from π. The bound,
 
     log p(x) ≥ E_q [log p(y_T) / q(y_T | x) + Σ_k log p(y_{k−1} | y_k) / q(y_{k−1} | y_k, x) + log p(x | y₀)],
 
@@ -41,6 +43,8 @@ from mixtura.transforms import Columns, Parts, log_normal_mass
 
 #: (D, V) of (y, s)
 Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+#: fresh standard normal noise of the shape of y
+Noise = Callable[[], Tensor]
 
 #: the highest noise level, in standard deviations; beyond it rows are as good as Gaussian
 HIGHEST = 40.0
@@ -50,6 +54,8 @@ PART_OF_CELL, LOWEST = 1 / 6, (0.002, 0.05)
 LOG_RATIO = 9.0
 #: weight of the variances' likelihood beside the error of the means
 VARIANCE_WEIGHT = 0.1
+#: rows sampled at a time, always so many: matrix kernels round a row otherwise in a batch of another size
+TILE = 128
 #: half of the training levels are drawn around this log level, with this deviation; the others evenly in log
 LOG_CENTRE, LOG_SPREAD = -0.5, 1.2
 
@@ -132,15 +138,15 @@ def reverse_step(denoise: Denoise, y: Tensor, s: float, lower: float) -> tuple[T
     return D + r * (y - D), lower**2 * (1 - r) + (1 - r) ** 2 * V
 
 
-def ancestral(denoise: Denoise, y: Tensor, levels: list[float], rng: torch.Generator) -> Tensor:
+def ancestral(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) -> Tensor:
     """Draw every step (DDPM: Ho et al. 2020, algorithm 2, with the variance of the module's head)."""
     for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
         mean, variance = reverse_step(denoise, y, s, lower)
-        y = mean + variance.sqrt() * random.normal(tuple(y.shape), rng, y)
+        y = mean + variance.sqrt() * noise()
     return y
 
 
-def ddim(denoise: Denoise, y: Tensor, levels: list[float], rng: torch.Generator) -> Tensor:
+def ddim(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) -> Tensor:
     """No noise on the way (Song et al. 2021, equation 12 with σ = 0): y′ = D + (s′/s) (y − D), Euler's method on
     dy/ds = (y − D) / s."""
     for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
@@ -149,7 +155,7 @@ def ddim(denoise: Denoise, y: Tensor, levels: list[float], rng: torch.Generator)
     return y
 
 
-def heun(denoise: Denoise, y: Tensor, levels: list[float], rng: torch.Generator) -> Tensor:
+def heun(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) -> Tensor:
     """The same equation by Heun's second-order method (Karras et al. 2022, algorithm 1): two passes a step, few steps."""
     for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
         slope = (y - denoise(y, s)[0]) / s
@@ -224,11 +230,16 @@ class Diffusion(LowerBound, Stepwise):
         x = torch.cat([codes, torch.where(present > 0, values, random.normal((len(rows), c), rng, rows))], 1)
         s = self._training_levels(len(x), rng, x)[:, None]
         y = x + s * random.normal(tuple(x.shape), rng, x)
-        D, V = self._denoise(y, s, context)
+        logits, D, V = self._behind(y, s, context)
         # the variance of Gaussian rows: errors count as those of v, whatever is predicted
-        plain = s**2 / (1 + s**2)
+        plain, x = s**2 / (1 + s**2), x[:, self.layout.width :]
         likelihood = (x - D.detach()).square() / V + (V / plain).log()
-        return ((x - D).square() / plain).mean() + VARIANCE_WEIGHT * likelihood.mean()
+        terms = ((x - D).square() / plain).sum() + VARIANCE_WEIGHT * likelihood.sum()
+        for group, block in zip(logits, self.layout.blocks, strict=True):
+            corner = codes[:, block]
+            level = corner[:, 0] > 0 if group.shape[1] == 2 and corner.shape[1] == 1 else corner.argmax(1)
+            terms = terms + nn.functional.cross_entropy(group, level.long(), reduction="sum")
+        return terms / (len(rows) * self.entries)
 
     def _training_levels(self, n: int, rng: torch.Generator, like: Tensor) -> Tensor:
         """(n,) levels, half of them around LOG_CENTRE and half even in log, each half stratified."""
@@ -238,16 +249,29 @@ class Diffusion(LowerBound, Stepwise):
         logs = torch.cat([even, LOG_CENTRE + LOG_SPREAD * bell]).clamp(low, high)
         return logs[torch.randperm(n, generator=rng).to(like.device)].exp()
 
-    def _denoise(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """D and V of y (n, entries) at levels s (n, 1)."""
+    def _behind(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
+        """What is behind y (n, entries) at levels s (n, 1): log π (n, k) up to a constant of every code; D, V of the values."""
+        k = self.layout.width
         c_skip, c_out, c_in = PARAMETERISATIONS[self.config.parameterisation](s)
         seen = c_in * y
         if self.config.network == "unet":
             F, ratio = (t.flatten(1) for t in self.net(seen.reshape(-1, *self.space.shape), s[:, 0].log(), context))
         else:
             F, ratio = self.net(seen, s[:, 0].log(), context)
-        variance = s**2 / (1 + s**2) * (LOG_RATIO * torch.tanh(ratio / LOG_RATIO)).exp()
-        return c_skip * y + c_out * F, variance
+        variance = s**2 / (1 + s**2) * (LOG_RATIO * torch.tanh(ratio[:, k:] / LOG_RATIO)).exp()
+        # −|y − e_k|² / 2s² for corners of −1 and 1 is 2 y_k / s² up to a constant, for one number as for a group
+        odds = F[:, :k] + 2 * y[:, :k] / s**2
+        logits = [self.layout.logits(i, odds[:, block]) for i, block in enumerate(self.layout.blocks)]
+        return logits, c_skip * y[:, k:] + c_out * F[:, k:], variance
+
+    def _denoise(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """D and V of y (n, entries) at levels s (n, 1)."""
+        logits, D, V = self._behind(y, s, context)
+        if not logits:
+            return D, V
+        # a two-level code is one number: the share of its second level
+        share = torch.cat([g.softmax(1)[:, -w:] for g, w in zip(logits, self.layout.widths, strict=True)], 1)
+        return torch.cat([2 * share - 1, D], 1), torch.cat([4 * share * (1 - share), V], 1)
 
     def _coded(self, codes: Tensor) -> Tensor:
         return 2 * self.layout.inputs(codes) - 1
@@ -263,8 +287,7 @@ class Diffusion(LowerBound, Stepwise):
         return lambda y, s: self._denoise(y, torch.full((len(y), 1), s, dtype=y.dtype, device=y.device), context)
 
     def first(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        like = torch.empty(0, device=self.device)
-        return math.sqrt(1 + HIGHEST**2) * random.normal((n, self.entries), rng, like)
+        return math.sqrt(1 + HIGHEST**2) * random.normal((n, self.entries), rng, torch.empty(0, device=self.device))
 
     def transition(self, y: Tensor, k: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
         levels = self.levels(self.steps)
@@ -272,25 +295,33 @@ class Diffusion(LowerBound, Stepwise):
         return mean, variance.sqrt()
 
     def finish(self, y: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        D, V = self.denoiser(context)(y, float(self.lowest))
-        k = self.layout.width
-        logits = self._code_logits(y[:, :k].double())
-        codes = torch.zeros(len(y), len(self.columns.coded), dtype=torch.int64, device=y.device)
-        for i, group in enumerate(logits):
-            codes[:, i] = random.categorical(group, rng).to(y.device)
-        values = D[:, k:] + V[:, k:].sqrt() * random.normal((len(y), self.columns.continuous), rng, D)
-        return self.columns.join(codes, values)
+        return self._read(y, context, random.normal(tuple(y.shape), rng, y))
 
-    def _code_logits(self, y: Tensor) -> list[Tensor]:
-        """For each code, (n, k) of −|y − e|² / 2 s₀² up to a constant: y·e / s₀² for e of −1 and 1."""
-        blocks = [y[:, block] / float(self.lowest) ** 2 for block in self.layout.blocks]
-        return [2 * self.layout.logits(i, block) for i, block in enumerate(blocks)]
+    def _read(self, y: Tensor, context: Tensor | None, noise: Tensor) -> Tensor:
+        """y₀ and normal noise, both (n, entries) → rows in data units."""
+        logits, D, V = self._behind(y, self.lowest.to(y).expand(len(y), 1), context)
+        codes = torch.zeros(len(y), len(self.columns.coded), dtype=torch.int64, device=y.device)
+        for i, (group, block) in enumerate(zip(logits, self.layout.blocks, strict=True)):
+            codes[:, i] = _inverted(group, torch.special.ndtr(noise[:, block.start]))
+        return self.columns.join(codes, D + V.sqrt() * noise[:, self.layout.width :])
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        # a seed a row, drawn one after the other: n rows and then n more are the 2n rows of one call
+        seeds = torch.randint(2**62, (n,), generator=rng, device=rng.device).tolist()
+        tiles = [range(i, i + TILE) for i in range(0, n, TILE)]
+        return torch.cat([self._tile([seeds[min(i, n - 1)] for i in tile], context, tile) for tile in tiles])[:n]
+
+    def _tile(self, seeds: list[int], context: Tensor | None, rows: range) -> Tensor:
+        """A row for each seed; those beyond the last one asked for repeat it, and fall away."""
+        if context is not None:
+            context = context[torch.tensor(rows, device=context.device).clamp(max=len(context) - 1)]
+        streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+        noise = lambda: torch.stack([torch.randn(self.entries, generator=stream) for stream in streams]).to(self.device)  # noqa: E731
         steps = self.steps if self.config.sampler == "ancestral" else self.config.sampler_steps
-        y = self.first(n, context, rng)
-        y = SAMPLERS[self.config.sampler](self.denoiser(context), y, self.levels(steps), rng)
-        return self.finish(y, context, rng)
+        y = SAMPLERS[self.config.sampler](
+            self.denoiser(context), math.sqrt(1 + HIGHEST**2) * noise(), self.levels(steps), noise
+        )
+        return self._read(y, context, noise())
 
     # ------------------------------------------------------------------------------------------------------- bound
 
@@ -317,23 +348,23 @@ class Diffusion(LowerBound, Stepwise):
             q_mean, q_variance = x + r * (y - x), torch.tensor(lower**2 * (1 - r), dtype=x.dtype, device=x.device)
             y = q_mean + q_variance.sqrt() * random.normal(tuple(x.shape), rng, x)
             path += (_log_normal(y, mean, variance) - _log_normal(y, q_mean, q_variance)).sum(1)
-        D, V = (t.double() for t in denoise(y.float(), levels[0]))
-        k = self.layout.width
-        behind = parts.log_base - filled + self._reconstruction(parts, values, y[:, :k], D[:, k:], V[:, k:].sqrt())
-        return {"prior": prior, "path": path, "reconstruction": behind}
-
-    def _reconstruction(self, parts: Parts, values: Tensor, y: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-        """(n,) log p(codes, values | y₀)."""
+        logits, D, V = self._behind(y.float(), self.lowest.to(y.float()).expand(len(y), 1), context)
         cell = parts.present & (parts.width > 0)
         low, width = torch.where(cell, parts.low, values), torch.where(cell, parts.width, 0.0)
-        inside = log_normal_mass(low, width, parts.open_low & cell, parts.open_high & cell, location, scale)
-        codes = self._code_logits(y)
-        chosen = [group.log_softmax(1).gather(1, parts.codes[:, [i]]).squeeze(1) for i, group in enumerate(codes)]
-        return inside.sum(1) + sum(chosen, inside.new_zeros(len(inside)))
+        inside = log_normal_mass(low, width, parts.open_low & cell, parts.open_high & cell, D.double(), V.double().sqrt())
+        chosen = [-nn.functional.cross_entropy(g.double(), parts.codes[:, i], reduction="none") for i, g in enumerate(logits)]
+        behind = inside.sum(1) + sum(chosen, parts.log_base - filled)
+        return {"prior": prior, "path": path, "reconstruction": behind}
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
         terms = self._path(self.columns.split(self.space.clamp(x)), context, rng)
         return {name: float(nats.mean()) for name, nats in terms.items()}
+
+
+def _inverted(logits: Tensor, u: Tensor) -> Tensor:
+    """(n, k) unnormalised log-probabilities and (n,) uniform numbers → (n,) codes, by inverting the distribution function."""
+    cdf = torch.softmax(logits.double(), -1).cumsum(-1)
+    return (u[:, None] * cdf[:, -1:] >= cdf).sum(1).clamp(max=logits.shape[1] - 1)
 
 
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:

@@ -227,7 +227,7 @@ def dependence(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _groups(x: np.ndarray) -> np.ndarray:
-    """(n,) values → group numbers 0 … G − 1, none empty: each value its own where there are few, else quantiles; missing last."""
+    """(n,) values → group numbers 0 … G − 1, none empty: a value each where there are few, else quantiles; missing last."""
     missing = np.isnan(x)
     present = x[~missing]
     if len(np.unique(present)) > GROUPS:

@@ -11,6 +11,7 @@
   const $ = (id) => document.getElementById(id);
   const at = (path) => path.reduce((value, key) => (value == null ? null : value[key]), data);
   const sum = (values) => values.reduce((a, b) => a + b, 0);
+  const range = (n) => Array.from({ length: n }, (_, k) => k);
 
   // ------------------------------------------------------------------------------------------------- elements
 
@@ -24,6 +25,12 @@
     }
     node.append(...children.filter((child) => child != null));
     return node;
+  }
+
+  // a picture that fills its box, whatever that box is; said by its label or, without one, by the text around it
+  function stretched(kind, wide, tall, label, ...shapes) {
+    const said = label == null ? { "aria-hidden": true } : { role: "img", "aria-label": label };
+    return make("svg:svg", { class: kind, viewBox: `0 0 ${wide} ${tall}`, preserveAspectRatio: "none", ...said }, ...shapes);
   }
 
   function fixed(value, digits) {
@@ -41,7 +48,8 @@
   }
 
   function percent(path, digits = 0) {
-    return make("span", { class: "num", "data-key": JSON.stringify(path), "data-scale": 100 }, fixed(100 * at(path), digits) + " %");
+    const shown = fixed(100 * at(path), digits) + " %";
+    return make("span", { class: "num", "data-key": JSON.stringify(path), "data-scale": 100 }, shown);
   }
 
   // a part of the page that this run has nothing to show in
@@ -79,7 +87,9 @@
   }
 
   function leaderboard() {
-    [...$("board").tHead.rows[0].cells].forEach((heading, k) => heading.firstElementChild?.addEventListener("click", () => sort(heading, k)));
+    [...$("board").tHead.rows[0].cells].forEach((heading, k) => {
+      heading.firstElementChild?.addEventListener("click", () => sort(heading, k));
+    });
     $("every").addEventListener("click", () => $("every").setAttribute("aria-pressed", $("board").classList.toggle("every")));
     document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", copy));
   }
@@ -87,7 +97,8 @@
   // ---------------------------------------------------------------------------------------- weights that move
 
   const q = data.quadratic;
-  const bench = { w: [...q.weights], from: [...q.weights], active: q.weights.indexOf(Math.max(...q.weights)), inputs: [], outputs: [] };
+  const bench = { w: [...q.weights], from: [...q.weights], active: 0, inputs: [], outputs: [] };
+  bench.active = q.weights.indexOf(Math.max(...q.weights));
 
   // MMD²(w) = w'Qw − 2 b'w + c
   function distance(w) {
@@ -129,7 +140,8 @@
       bench.inputs.push(input);
       bench.outputs.push(output);
       const label = make("label", { for: id }, swatch(name), name);
-      $("sliders").append(make("div", { class: `weight ${colour(name)}` }, label, output, make("div", { class: "track" }, mark, input)));
+      const track = make("div", { class: "track" }, mark, input);
+      $("sliders").append(make("div", { class: `weight ${colour(name)}` }, label, output, track));
     });
     $("reset").addEventListener("click", () => settle([...q.weights], bench.active));
     weigh();
@@ -147,9 +159,10 @@
     const apart = distance(bench.w) - marked;
     $("score").textContent = fixed(distance(bench.w), digits);
     $("score").dataset.value = distance(bench.w);
+    const than = `${fixed(Math.abs(apart), digits)} ${apart > 0 ? "worse" : "better"} than `;
     $("against").replaceChildren(
-      Math.abs(apart) < 1e-12 ? "the weights of the run" : `${fixed(Math.abs(apart), digits)} ${apart > 0 ? "worse" : "better"} than the weights of the run`,
-      ", on ", num(["quadratic", "rows"]), ` unseen ${noun}; the error of such a distance is about `, num(["verdicts", "mmd", "value_error"], digits), ".",
+      `${Math.abs(apart) < 1e-12 ? "" : than}the weights of the run, on `, num(["quadratic", "rows"]),
+      ` unseen ${noun}; such a distance is known to about `, num(["verdicts", "mmd", "value_error"], digits), ".",
     );
     valley(marked, digits);
   }
@@ -157,7 +170,7 @@
   // the distance along the path that the slider last touched moves on
   function valley(marked, digits) {
     const i = bench.active;
-    const path = Array.from({ length: 51 }, (_, k) => [k / 50, distance(moved(i, k / 50))]);
+    const path = range(51).map((k) => [k / 50, distance(moved(i, k / 50))]);
     const all = [...path.map((p) => p[1]), marked];
     const low = Math.min(...all), span = Math.max(...all) - low || 1;
     const x = { low: 0, high: 1, ticks: [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]] };
@@ -166,7 +179,8 @@
     p.line([[0, marked], [1, marked]], { class: "mark" });
     p.line(path, { class: colour(q.names[i]) });
     p.dot(bench.w[i], distance(bench.w), colour(q.names[i]));
-    $("valley-says").textContent = `MMD² as the weight of ${q.names[i]} moves and the others keep their proportions; dashed: the weights of the run.`;
+    const says = `MMD² as the weight of ${q.names[i]} moves and the others keep their proportions`;
+    $("valley-says").textContent = `${says}; dashed: the weights of the run.`;
   }
 
   // ------------------------------------------------------------------------------------------------- plotting
@@ -174,7 +188,7 @@
   // Lines are stretched with the box; text is HTML, so that it stays as large as text on any screen.
   function plot(host, x, y) {
     const fx = (v) => (v - x.low) / (x.high - x.low), fy = (v) => 1 - (v - y.low) / (y.high - y.low);
-    const picture = make("svg:svg", { viewBox: "0 0 1000 1000", preserveAspectRatio: "none", "aria-hidden": true });
+    const picture = stretched("", 1000, 1000, null);
     const line = (points, attributes) => {
       const d = points.map(([a, b], k) => `${k ? "L" : "M"}${(1000 * fx(a)).toFixed(1)} ${(1000 * fy(b)).toFixed(1)}`).join("");
       picture.append(make("svg:path", { ...attributes, d }));
@@ -186,7 +200,9 @@
       host.append(label("y", { top: `${100 * fy(v)}%` }, text));
     }
     for (const [v, text] of x.ticks) host.append(label("x", { left: `${100 * fx(v)}%` }, text));
-    const dot = (a, b, c) => host.append(make("i", { class: `dot ${c}`, style: { left: `${100 * fx(a)}%`, top: `${100 * fy(b)}%` } }));
+    const dot = (a, b, c) => {
+      host.append(make("i", { class: `dot ${c}`, style: { left: `${100 * fx(a)}%`, top: `${100 * fy(b)}%` } }));
+    };
     return { line, dot };
   }
 
@@ -194,13 +210,13 @@
     const raw = (high - low) / about, power = 10 ** Math.floor(Math.log10(raw));
     const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= raw);
     const digits = Math.max(0, -Math.floor(Math.log10(step)));
-    const first = Math.ceil(low / step);
-    return Array.from({ length: Math.floor(high / step) - first + 1 }, (_, k) => [(first + k) * step, fixed((first + k) * step, digits)]);
+    const first = Math.ceil(low / step), count = Math.floor(high / step) - first + 1;
+    return range(count).map((k) => [(first + k) * step, fixed((first + k) * step, digits)]);
   }
 
   function logTicks(low, high) {
     const digits = high - low > 2.2 ? [1] : [1, 2, 5];
-    const powers = Array.from({ length: 12 }, (_, k) => k - 4);
+    const powers = range(12).map((k) => k - 4);
     const values = powers.flatMap((power) => digits.map((d) => d * 10 ** power)).map((v) => [Math.log10(v), v]);
     return values.filter(([at]) => at >= low && at <= high).map(([at, v]) => [at, fixed(v, v < 1 ? Math.ceil(-at) : 0)]);
   }
@@ -238,7 +254,8 @@
     return make("div", {
       class: "tile",
       style: {
-        "aspect-ratio": `${shape[2]} / ${shape[1]}`, "background-image": `url(${sprite.png})`, "background-size": `${100 * across}% ${100 * down}%`,
+        "aspect-ratio": `${shape[2]} / ${shape[1]}`, "background-image": `url(${sprite.png})`,
+        "background-size": `${100 * across}% ${100 * down}%`,
         "background-position": `${part(k % across, across)}% ${part(Math.floor(k / across), down)}%`,
       },
     });
@@ -257,15 +274,17 @@
 
   function gallery() {
     const { models, real } = data.images, name = called();
-    const range = (n) => Array.from({ length: n }, (_, k) => k);
     const pair = (k) => make("div", { class: "twin" }, tile(drawnFrom(k).samples, k), tile(drawnFrom(k).nearest, k));
     const least = (part) => Math.min(...parts().map(([model]) => models[model][part].n));
+    const seen = range(real.n).map((k) => tile(real, k));
+    const made = range(least("samples")).map((k) => tile(drawnFrom(k).samples, k));
+    const says = `Nearest in the features that samples are judged by, ${data.features}. A copy would stand above its original.`;
     return [
       make("div", { class: "beside" },
-        make("figure", {}, make("h3", {}, "Real, unseen"), tiles("Real images", range(real.n).map((k) => tile(real, k)))),
-        make("figure", {}, make("h3", {}, `By ${name}`), tiles(`Images by ${name}`, range(least("samples")).map((k) => tile(drawnFrom(k).samples, k))))),
+        make("figure", {}, make("h3", {}, "Real, unseen"), tiles("Real images", seen)),
+        make("figure", {}, make("h3", {}, `By ${name}`), tiles(`Images by ${name}`, made))),
       make("h3", {}, "Samples, each above the training image nearest to it"),
-      make("p", { class: "aside" }, `Nearest in the features that samples are judged by (${data.features}). A copy would be its own twin.`),
+      make("p", { class: "aside" }, says),
       tiles(`Images by ${name}, each above its nearest training image`, range(least("nearest")).map(pair)),
     ];
   }
@@ -279,9 +298,10 @@
     const t = data.table;
     const of = t.columns.length < t.total
       ? [`The ${t.columns.length} of `, num(["table", "total"]), ` columns where ${t.by} is furthest from the real rows. `] : [];
-    const intro = make("p", { class: "intro" }, ...of, "Filled: ", num(["table", "rows", "real"]), ` unseen rows. Line: ${called()}. `,
-      "Point at a bin, or focus a figure and use the arrow keys.");
-    return [intro, make("div", { class: "cards" }, ...t.columns.map((c, i) => (c.kind === "number" ? numbers(c, i) : categories(c, i))))];
+    const intro = make("p", { class: "intro" }, ...of, "Filled: ", num(["table", "rows", "real"]),
+      ` unseen rows. Line: ${called()}. Point at a bin, or focus a figure and use the arrow keys.`);
+    const cards = t.columns.map((c, i) => (c.kind === "number" ? numbers(c, i) : categories(c, i)));
+    return [intro, make("div", { class: "cards" }, ...cards)];
   }
 
   function numbers(c, i) {
@@ -289,22 +309,27 @@
     const x = (k) => (k < whole ? k : k + 0.6), made = c.labels.map((_, k) => share(c.models, (m) => m[k]));
     const top = Math.max(...c.real, ...made, 1e-9), y = (v) => (1 - (0.97 * v) / top).toFixed(4);
     const cursor = make("svg:rect", { class: "cursor", y: 0, width: 1, height: 1, visibility: "hidden" });
-    const step = (from, to) => made.slice(from, to).map((v, k) => `${k ? "L" : "M"}${x(from + k)} ${y(v)}H${x(from + k) + 1}`).join("");
-    const picture = make("svg:svg", { class: "small-plot", viewBox: `0 0 ${x(n - 1) + 1} 1`, preserveAspectRatio: "none", "aria-hidden": true },
+    const steps = made.map((v, k) => `${k % whole ? "L" : "M"}${x(k)} ${y(v)}H${x(k) + 1}`).join("");
+    const picture = stretched("small-plot", x(n - 1) + 1, 1, null,
       ...c.real.map((v, k) => make("svg:rect", { x: x(k) + 0.04, width: 0.92, y: y(v), height: 1 - y(v) })),
-      make("svg:path", { d: step(0, whole) + (whole < n ? step(whole, n) : "") }), cursor);
+      make("svg:path", { d: steps }), cursor);
     const readout = make("p", { class: "readout", "aria-live": "polite" });
     const span = (text, flex) => make("span", { style: { flex } }, text);
-    const ends = make("div", { class: "ends" }, span(c.ends[0], whole / 2), span(c.ends[1], whole / 2), whole < n ? span("missing", 1.6) : null);
+    const gone = whole < n ? span("missing", 1.6) : null;
+    const ends = make("div", { class: "ends" }, span(c.ends[0], whole / 2), span(c.ends[1], whole / 2), gone);
     const tell = (k) => {
       cursor.setAttribute("x", x(k));
       cursor.setAttribute("visibility", "visible");
       readout.replaceChildren(...told(c, i, k, made[k]));
     };
-    const card = make("figure", { class: "card", tabindex: 0, role: "group", "aria-roledescription": "histogram", "aria-label": c.name },
-      make("h3", {}, c.name), picture, ends, readout);
+    const card = figure(c, picture, ends, readout);
     follow(card, picture, (f) => Math.min(n - 1, Math.floor(f * (x(n - 1) + 1))), n, tell);
     return card;
+  }
+
+  function figure(c, ...inside) {
+    const attributes = { class: "card", tabindex: 0, role: "group", "aria-roledescription": "histogram", "aria-label": c.name };
+    return make("figure", attributes, make("h3", {}, c.name), ...inside);
   }
 
   function told(c, i, k, made) {
@@ -313,13 +338,13 @@
   }
 
   function categories(c, i) {
-    const made = c.labels.map((_, k) => share(c.models, (m) => m[k])), top = Math.max(...c.real, ...made, 1e-9), x = (v) => (97 * v) / top;
+    const made = c.labels.map((_, k) => share(c.models, (m) => m[k]));
+    const top = Math.max(...c.real, ...made, 1e-9), x = (v) => (97 * v) / top;
     const readout = make("p", { class: "readout", "aria-live": "polite" });
-    const levels = c.labels.map((label, k) => make("div", { class: "level" }, make("span", {}, label),
-      make("svg:svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": true },
-        make("svg:rect", { width: x(c.real[k]), height: 10 }), make("svg:path", { d: `M${x(made[k])} 0V10` }))));
-    const card = make("figure", { class: "card", tabindex: 0, role: "group", "aria-roledescription": "histogram", "aria-label": c.name },
-      make("h3", {}, c.name), ...levels, readout);
+    const bar = (k) => [make("svg:rect", { width: x(c.real[k]), height: 10 }), make("svg:path", { d: `M${x(made[k])} 0V10` })];
+    const levels = c.labels.map((label, k) =>
+      make("div", { class: "level" }, make("span", {}, label), stretched("", 100, 10, null, ...bar(k))));
+    const card = figure(c, ...levels, readout);
     const tell = (k) => readout.replaceChildren(...told(c, i, k, made[k]));
     follow(card, null, null, levels.length, tell);
     levels.forEach((level, k) => level.addEventListener("pointerenter", () => tell(k)));
@@ -345,19 +370,21 @@
     if (!data.table.pairs.length) return [];
     const cards = data.table.pairs.map((p) => {
       const made = p.real.map((column, i) => column.map((_, j) => share(p.models, (m) => m[i][j])));
-      return make("figure", { class: "card" }, make("h3", {}, `↑ ${p.y.name}`, make("br"), `→ ${p.x.name}`), make("div", { class: "heats" },
-        heat(p.real, "heat real", `Real rows, ${p.y.name} by ${p.x.name}`), heat(made, "heat", `${called()}, ${p.y.name} by ${p.x.name}`)));
+      const both = `${p.y.name} by ${p.x.name}`, names = make("h3", {}, `↑ ${p.y.name}`, make("br"), `→ ${p.x.name}`);
+      const heats = [heat(p.real, "heat real", `Real rows, ${both}`), heat(made, "heat", `${called()}, ${both}`)];
+      return make("figure", { class: "card" }, names, make("div", { class: "heats" }, ...heats));
     });
     const says = `Unseen rows on the left, ${called()} on the right; the stronger the colour, the more rows.`;
-    return [make("h3", {}, "The columns that depend most on one another"), make("p", { class: "aside" }, says), make("div", { class: "cards" }, ...cards)];
+    const heading = make("h3", {}, "The columns that depend most on one another");
+    return [heading, make("p", { class: "aside" }, says), make("div", { class: "cards" }, ...cards)];
   }
 
   function heat(cells, kind, label) {
     const wide = cells.length, tall = cells[0].length, top = Math.max(...cells.flat(), 1e-9);
-    const rects = cells.flatMap((column, i) => column.map((v, j) => v > 0 && make("svg:rect",
-      { x: i, y: tall - 1 - j, width: 1, height: 1, "fill-opacity": Math.sqrt(v / top).toFixed(2) })));
-    return make("svg:svg", { class: kind, viewBox: `0 0 ${wide} ${tall}`, preserveAspectRatio: "none", role: "img", "aria-label": label },
-      ...rects.filter((rect) => rect));
+    const shade = (v) => Math.sqrt(v / top).toFixed(2);
+    const rects = cells.flatMap((column, i) => column.map((v, j) =>
+      v > 0 ? make("svg:rect", { x: i, y: tall - 1 - j, width: 1, height: 1, "fill-opacity": shade(v) }) : null));
+    return stretched(kind, wide, tall, label, ...rects);
   }
 
   // ------------------------------------------------------------------------------------------ learning curves

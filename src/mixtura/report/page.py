@@ -28,8 +28,13 @@ COLOURS = 8
 #: metrics that are shown at once; the others wait for "every measure"
 LEADING = ("mmd2", "frechet", "marginal_distance", "c2st")
 TITLES = {
-    "mmd2": "MMD²", "frechet": "Fréchet distance", "kid": "KID", "rke": "RKE", "c2st": "told apart", "same_law": "p of equal laws"
-}  # fmt: skip
+    "mmd2": "MMD²",
+    "frechet": "Fréchet distance",
+    "kid": "KID",
+    "rke": "RKE",
+    "c2st": "told apart",
+    "same_law": "p of equal laws",
+}
 
 Where = Sequence[str | int]
 

@@ -1,0 +1,319 @@
+"""The page in headless Chromium: it shows its data, its weights move as the formula says, and it fits a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from mixtura.report import build, collect, render
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; the [test] extra has it")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import Select  # noqa: E402
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="no chromium with chromedriver on this machine")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    flags = "headless=new no-sandbox disable-gpu disable-dev-shm-usage window-size=1200,900 force-prefers-reduced-motion"
+    for flag in flags.split():
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    with closing(driver) as window:
+        yield window
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def built(table_run, image_run):
+    return {"table": build(table_run.folder), "images": build(image_run.folder)}
+
+
+@pytest.fixture(params=["table", "images"])
+def page(browser, built, request):
+    """The page of a run, freshly opened; its data as ``page.data``."""
+    return opened(browser, built[request.param])
+
+
+@pytest.fixture
+def table(browser, built):
+    return opened(browser, built["table"])
+
+
+def opened(browser, path):
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    browser.get(path.as_uri())
+    browser.data = json.loads(browser.execute_script("return document.getElementById('data').textContent"))
+    return browser
+
+
+def complaints(page):
+    return [entry["message"] for entry in page.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
+
+
+def shown(page):
+    """[path, scale, text] of every number on the page that says where it comes from."""
+    script = "return [...document.querySelectorAll('[data-key]')].map(e => [e.dataset.key, e.dataset.scale, e.textContent])"
+    return [(json.loads(key), float(scale or 1), text) for key, scale, text in page.execute_script(script)]
+
+
+def check_numbers(page):
+    numbers = shown(page)
+    for path, scale, text in numbers:
+        value = page.data
+        for key in path:
+            value = value[key]
+        plain = text.replace("−", "-").replace(",", "").removesuffix(" %")
+        if value is None:
+            assert text == "–", path
+            continue
+        decimals = len(plain.partition(".")[2])
+        assert abs(float(plain) - scale * value) <= 0.5 * 10**-decimals * (1 + 1e-6), (path, text, value)
+    return {tuple(path) for path, _, _ in numbers}
+
+
+def formula(q, w):
+    w = np.array(w)
+    return w @ np.array(q["Q"]) @ w - 2 * np.array(q["b"]) @ w + q["c"]
+
+
+def weights(page):
+    script = "return [...document.querySelectorAll('#sliders output')].map(e => parseFloat(e.textContent) / 100)"
+    return page.execute_script(script)
+
+
+def score(page):
+    return float(page.find_element(By.ID, "score").get_attribute("data-value"))
+
+
+def test_nothing_is_wrong_and_nothing_is_fetched(page):
+    assert complaints(page) == []
+    sent = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
+    assert asked and {url for url in asked if not url.startswith("data:")} == {page.current_url}
+
+
+def test_every_number_is_the_datas(page):
+    page.find_element(By.ID, "every").click()
+    paths = check_numbers(page)
+    spoken = ("verdicts", page.data["verdict"]["objective"])
+    assert {(*spoken, "gain"), (*spoken, "error"), (*spoken, "rows"), ("made", "splits", "report"), ("made", "seed")} <= paths
+    for i, s in enumerate(page.data["scores"]):
+        if s["nats"] is not None:
+            assert ("scores", i, "nats") in paths
+        assert {("scores", i, "metrics", name, part) for name in s["metrics"] for part in ("value", "error")} <= paths
+    text = page.find_element(By.TAG_NAME, "body").text
+    sentence = page.data["verdict"]["sentence"]
+    assert sentence[1:] in text and "undefined" not in text and "NaN" not in text and "null" not in text
+    assert all(s["reason"] in text for s in page.data["scores"] if s["status"] == "failed")
+
+
+def test_every_measure_is_a_button(page):
+    headings = lambda: page.find_element(By.CSS_SELECTOR, "#board thead").text  # noqa: E731
+    few = headings()
+    page.find_element(By.ID, "every").click()
+    assert len(headings()) > len(few) and page.find_element(By.ID, "every").get_attribute("aria-pressed") == "true"
+    page.find_element(By.ID, "every").click()
+    assert headings() == few
+
+
+def test_a_heading_sorts(table):
+    column = next(h for h in table.find_elements(By.CSS_SELECTOR, "#board thead th") if h.text == "MMD²")
+    k = len(column.find_elements(By.XPATH, "preceding-sibling::th"))
+    read = "return [...document.querySelectorAll('#board tbody tr')].map(r => r.cells[arguments[0]]?.dataset.value)"
+    for direction, reverse in (("ascending", False), ("descending", True)):
+        column.find_element(By.TAG_NAME, "button").send_keys(Keys.ENTER)
+        found = table.execute_script(read, k)
+        values = [float(v) for v in found if v]
+        assert values == sorted(values, reverse=reverse) and len(values) == 3
+        assert found[-1] is None  # what failed stays last
+        assert column.get_attribute("aria-sort") == direction
+
+
+def test_arrow_keys_move_weights_and_the_score_follows(page):
+    q = page.data["quadratic"]
+    marked = q["weights"]
+    assert score(page) == pytest.approx(formula(q, marked), abs=1e-12)
+    check_numbers(page)
+    i = marked.index(max(marked))
+    slider = page.find_element(By.ID, f"weight-{i}")
+    slider.send_keys(Keys.ARROW_LEFT * 7)
+    moved = marked[i] - 0.07
+    rest = [w / (1 - marked[i]) if marked[i] < 1 else 1 / (len(marked) - 1) for w in marked]
+    expected = [moved if k == i else (1 - moved) * rest[k] for k in range(len(marked))]
+    assert weights(page) == pytest.approx(expected, abs=6e-4) and sum(weights(page)) == pytest.approx(1, abs=3e-3)
+    assert score(page) == pytest.approx(formula(q, expected), abs=1e-9)
+    text = page.find_element(By.ID, "score").text.replace("−", "-")
+    assert float(text) == pytest.approx(formula(q, expected), abs=0.5 * 10 ** -len(text.partition(".")[2]) + 1e-12)
+    assert slider.get_attribute("aria-valuetext") == f"{100 * moved:.1f} %"
+    page.find_element(By.ID, "reset").click()
+    assert score(page) == pytest.approx(formula(q, marked), abs=1e-12) and weights(page) == pytest.approx(marked, abs=6e-4)
+    assert complaints(page) == []
+
+
+def test_dragging_moves_weights_and_the_score_follows(page):
+    q = page.data["quadratic"]
+    n = len(q["names"])
+    slider = page.find_element(By.ID, f"weight-{n - 1}")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", slider)
+    box = slider.rect
+    start = round((q["weights"][n - 1] - 0.5) * (box["width"] - 20))
+    drag = webdriver.ActionChains(page, duration=0).move_to_element_with_offset(slider, start, 0).click_and_hold()
+    drag.move_to_element_with_offset(slider, 0, 0).release().perform()
+    w = float(slider.get_attribute("value"))
+    assert w == pytest.approx(0.5, abs=0.02)
+    rest = q["weights"][:-1] if q["weights"][-1] < 1 else [1.0] * (n - 1)
+    expected = [*(np.array(rest) * (1 - w) / sum(rest)), w]
+    assert score(page) == pytest.approx(formula(q, expected), abs=1e-9)
+
+
+def test_all_to_one_and_back_keeps_the_others_proportions(table):
+    q = table.data["quadratic"]
+    first, second = (table.find_element(By.ID, f"weight-{i}") for i in (0, 1))
+    for slider in (second, first):  # every weight is positive
+        slider.send_keys(Keys.SHIFT + Keys.ARROW_RIGHT * 3 if slider is second else Keys.ARROW_RIGHT * 20)
+    before = weights(table)
+    first.send_keys(Keys.PAGE_UP * 10)
+    assert weights(table)[0] == 1 and score(table) == pytest.approx(formula(q, np.eye(len(before))[0]), abs=1e-12)
+    first.send_keys(Keys.PAGE_DOWN * 5)
+    after = weights(table)
+    assert np.array(after[1:]) / sum(after[1:]) == pytest.approx(np.array(before[1:]) / sum(before[1:]), abs=4e-3)
+
+
+def test_samples_of_each_model_and_of_the_blend(page):
+    select = Select(page.find_element(By.ID, "model"))
+    drawn = {}
+    for option in [o.get_attribute("value") for o in select.options]:
+        select.select_by_value(option)
+        drawn[option] = page.execute_script("return document.getElementById('seen').innerHTML")
+        assert complaints(page) == []
+    judged = [s["name"] for s in page.data["scores"] if s["status"] != "failed"]
+    assert {*judged, "/bench"} <= set(drawn)
+    assert len(set(drawn.values())) >= len(judged)
+
+
+def test_a_histogram_tells_its_bins_by_pointer_and_by_keys(table):
+    column = next(c for c in table.data["table"]["columns"] if c["name"] == "size")
+    Select(table.find_element(By.ID, "model")).select_by_value("kde")
+    card = next(c for c in table.find_elements(By.CSS_SELECTOR, ".card") if c.get_attribute("aria-label") == "size")
+    card.send_keys(Keys.ARROW_RIGHT * 3)
+    readout = card.find_element(By.CSS_SELECTOR, ".readout").text
+    assert readout == f"{column['labels'][2]}: real {100 * column['real'][2]:.1f} %, kde {100 * column['models']['kde'][2]:.1f} %"
+    check_numbers(table)
+    picture = card.find_element(By.CSS_SELECTOR, "svg")
+    table.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", picture)
+    webdriver.ActionChains(table, duration=0).move_to_element(picture).perform()
+    assert card.find_element(By.CSS_SELECTOR, ".readout").text.split(":")[0] in column["labels"][3:-1]
+
+
+def test_curves_tell_their_nats(table):
+    name, curve = next(iter(table.data["curves"].items()))
+    says = table.find_element(By.ID, "curves-says")
+    assert name in says.text and f"{curve[-1][2]:.2f}".replace("-", "−") in says.text
+    table.find_element(By.ID, "by-steps").click()
+    assert "steps" in says.text and table.find_element(By.ID, "by-seconds").get_attribute("aria-pressed") == "false"
+    table.find_element(By.ID, "curves").send_keys(Keys.ARROW_RIGHT)
+    assert f"{curve[0][2]:.2f}".replace("-", "−") in says.text
+    check_numbers(table)
+
+
+def test_commands_can_be_copied(table):
+    button = table.find_elements(By.CSS_SELECTOR, ".copy")[0]
+    button.click()
+    assert table.execute_script("return getSelection().toString()") == table.data["next"][0]["command"]
+
+
+RATIO = """
+const [a, b] = [arguments[0], arguments[1]].map((name) => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const probe = document.body.appendChild(document.createElement('i'));
+  probe.style.color = `var(${name})`;
+  canvas.fillStyle = getComputedStyle(probe).color;
+  probe.remove();
+  canvas.fillRect(0, 0, 1, 1);
+  const linear = (v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].map((v) => linear(v / 255));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+});
+return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_light_and_dark_have_the_contrast_that_reading_needs(table, scheme):
+    features = [{"name": "prefers-color-scheme", "value": scheme}]
+    table.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    ratio = lambda a, b: table.execute_script(RATIO, a, b)  # noqa: E731
+    for text in ("--ink", "--quiet", "--accent"):
+        assert ratio(text, "--paper") >= 4.5 and ratio(text, "--card") >= 4.5, text  # WCAG 2.2, 1.4.3
+    assert ratio("--on-accent", "--accent") >= 4.5
+    for line in range(8):
+        assert ratio(f"--c{line}", "--paper") >= 3, line  # 1.4.11
+    paper = "return getComputedStyle(document.body).backgroundColor"
+    before, button = table.execute_script(paper), table.find_element(By.ID, "theme")
+    assert (sum(map(int, re.findall(r"\d+", before)[:3])) < 200) == (scheme == "dark")
+    assert button.text == {"light": "Dark", "dark": "Light"}[scheme]
+    button.click()
+    assert (sum(map(int, re.findall(r"\d+", table.execute_script(paper))[:3])) < 200) == (scheme == "light")
+    table.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_a_phone_scrolls_one_way_only(page, width):
+    metrics = {"width": width, "height": 780, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    try:
+        page.find_element(By.ID, "every").click()
+        wide = "return [document.documentElement.scrollWidth, innerWidth]"
+        assert page.execute_script(wide) == [width, width]
+        sizes = "return [...document.querySelectorAll('p, td, dd, figcaption')].map(e => getComputedStyle(e).fontSize)"
+        assert min(float(size.removesuffix("px")) for size in page.execute_script(sizes)) >= 12
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_everything_has_a_name_and_can_be_reached(page):
+    nameless = """
+    const named = (e) => e.ariaLabel || e.textContent.trim() || (e.labels && e.labels.length);
+    return [...document.querySelectorAll('button, select, input, a, [role=img], [role=group], [role=region]')]
+      .filter((e) => !named(e)).map((e) => e.outerHTML.slice(0, 80));
+    """
+    assert page.execute_script(nameless) == []
+    ids = page.execute_script("return [...document.querySelectorAll('[id]')].map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    targets = page.execute_script("return [...document.querySelectorAll('a[href]')].map(e => e.getAttribute('href').slice(1))")
+    assert set(targets) <= set(ids)
+
+
+@pytest.mark.parametrize("name", ["</script><b id=bad>x</b>", "\"'><img src=x onerror=alert(1)>", "{{7*7}} 🐧 <!--"])
+def test_hostile_names_are_shown_as_they_are(browser, table_run, tmp_path, name):
+    data = collect(table_run.folder)
+    text = json.dumps(data).replace('"size"', json.dumps(name)).replace('"kde"', json.dumps(name))
+    path = tmp_path / "hostile.html"
+    path.write_text(render(json.loads(text)), encoding="utf-8")
+    page = opened(browser, path)
+    assert complaints(page) == [] and page.find_elements(By.CSS_SELECTOR, "#bad, main img") == []
+    assert name in page.find_element(By.ID, "board").text and name in page.find_element(By.ID, "seen").text
+
+
+def test_without_javascript_verdict_and_leaderboard_stand(browser, table_run, built):
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.get(built["table"].as_uri())
+        text = browser.find_element(By.TAG_NAME, "main").text
+        assert table_run.verdict.sentence[1:] in text and "marginals" in browser.find_element(By.ID, "board").text
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
