@@ -6,7 +6,8 @@ INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 .PHONY: demo test check bench docs clean
 
 demo: .venv/ready-to-use
-	$(BIN)/mixtura run penguins --fresh
+	$(BIN)/mixtura run digits --fresh
+	$(BIN)/mixtura report runs/digits
 
 test: .venv/ready-to-test
 	$(BIN)/pytest

@@ -86,6 +86,11 @@ def edit(path: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     return lambda run: _write(run / path, json.dumps(change(json.loads((run / path).read_text()))))
 
 
+def verdict(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """Change the verdict in nats."""
+    return edit("verdict.json", lambda v: v | {"verdicts": v["verdicts"] | {"nats": change(v["verdicts"]["nats"])}})
+
+
 def tensors(change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Path], None]:
     """Change the largest tensor of the autoregressive model."""
 
@@ -116,11 +121,12 @@ MODELS: dict[str, Callable[[Path], Any]] = {
     "verdict_deep": lambda run: _write(run / "verdict.json", "[" * 100_000),
     "verdict_binary": lambda run: (run / "verdict.json").write_bytes(b"\xff\xfe\x00"),
     "verdict_folder": lambda run: _replace(run / "verdict.json", Path.mkdir),
-    "verdict_extra": edit("verdict.json", lambda v: v | {"code": "import os"}),
-    "verdict_stranger": edit("verdict.json", lambda v: v | {"weights": {"../../etc": 1.0}}),
-    "verdict_choice": edit("verdict.json", lambda v: v | {"choice": "nobody"}),
-    "verdict_weights": edit("verdict.json", lambda v: v | {"weights": dict.fromkeys(v["weights"], -1.0)}),
-    "verdict_words": edit("verdict.json", lambda v: v | {"weights": dict.fromkeys(v["weights"], "much")}),
+    "verdict_extra": verdict(lambda v: v | {"code": "import os"}),
+    "verdict_stranger": verdict(lambda v: v | {"weights": {"../../etc": 1.0}}),
+    "verdict_choice": verdict(lambda v: v | {"choice": "nobody"}),
+    "verdict_weights": verdict(lambda v: v | {"weights": dict.fromkeys(v["weights"], -1.0)}),
+    "verdict_words": verdict(lambda v: v | {"weights": dict.fromkeys(v["weights"], "much")}),
+    "verdict_objective": edit("verdict.json", lambda v: v | {"objective": "beauty"}),
     "schema_no_json": lambda run: _write(run / "schema.json", "]"),
     "schema_list": lambda run: _write(run / "schema.json", "[]"),
     "schema_empty": lambda run: _write(run / "schema.json", '{"fields": []}'),
@@ -214,7 +220,13 @@ RUN = [
     ("run inf.csv", "'size'"),
     ("run minus_inf.csv", "'size'"),
     ("run inf.npy", "'x1'"),
-    ("run cube.npy", "2-D"),
+    ("run cube.npy", "every pixel is 0"),
+    ("run good.csv --objective fid", "expected nats or mmd"),
+    ("run good.csv --features inception", "features: 'inception' is none"),
+    ("run good.csv --size 8", "is for images"),
+    ("run good.csv --skip-broken", "is for images"),
+    ("run digits --kind a=integer", "is for tables"),
+    ("run digits --group writer", "images have none"),
     ("run complex.npy", "convert"),
     ("run objects.npy", "never loaded"),
     ("run pickle.npy", "never loaded"),
@@ -279,6 +291,18 @@ RUN = [
     ("ran good.csv", "ran"),
 ]
 USE = [
+    ("evaluate good.csv", "GENERATED"),
+    ("evaluate good.csv nowhere.csv", "no file"),
+    ("evaluate good.csv narrow.csv", "no column 'count'"),
+    ("evaluate good.csv cube.npy", "holds images, but a table was learnt"),
+    ("evaluate one.csv one.csv", "at least 20 rows"),
+    ("evaluate good.csv good.csv --features pca:0", "features: 'pca:0' is none"),
+    ("evaluate good.csv good.csv --features conv:8", "table"),
+    ("evaluate good.csv good.csv --features net.onnx", "no file 'net.onnx'"),
+    ("evaluate good.csv good.csv -o new.docx", ".csv"),
+    ("report nowhere", "no such folder"),
+    ("report full", "mixtura run"),
+    ("report verdict_objective", "damaged"),
     ("sample", "RUN"),
     ("sample run -n 0", "1 or more"),
     ("sample run -n -3", "1 or more"),
@@ -303,7 +327,7 @@ USE = [
     ("score run inf.csv", "'size'"),
     ("score run gap.csv", "'size', row 0 is missing"),
     ("score run word.csv", "'large'"),
-    ("score run cube.npy", "2-D"),
+    ("score run cube.npy", "holds images, but a table was learnt"),
     ("score run pickle.npy", "never loaded"),
     ("score run cut.parquet", "write it again"),
     ("score run good.csv --model oracle", "there are"),

@@ -472,13 +472,15 @@ def _collapsed(s: Score) -> str:
 def _show_metrics(console: Console, table: pd.DataFrame) -> None:
     from rich.table import Table
 
+    told = console.width >= WIDE
     shown = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("metric", "value", "better", "unit", "what it is"):
+    for name in ("metric", "value", "better", "unit", *(["what it is"] if told else [])):
         shown.add_column(name, justify="right" if name == "value" else "left", no_wrap=name != "what it is")
     for row in table.to_dict("records"):
-        shown.add_row(row["metric"], _to_two_digits(row["value"], row["error"]), row["better"], row["unit"], row["summary"])
+        cells = (row["metric"], _to_two_digits(row["value"], row["error"]), row["better"], row["unit"])
+        shown.add_row(*cells, *([row["summary"]] if told else []))
     console.print(shown)
-    console.print("± is one standard error", style="dim")
+    console.print("± is one standard error" + ("" if told else "; a wider terminal says what each is"), style="dim")
 
 
 def _unconverged(s: Score) -> str:

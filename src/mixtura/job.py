@@ -407,9 +407,8 @@ class Job:
                 scores.append(Score(name, **self.failures[name]))
                 continue
             copied = judge.memorised(seen[name], fit, shown, rng=generator(seed, name, "memorisation"))
-            found = judge.appraise(
-                real, drawn[name], self.lens, codes=self.lens.codes, seed=partial(generator, seed, name, "metric")
-            )
+            rng = partial(generator, seed, name, "metric")
+            found = judge.appraise(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
             score = Score(
                 name, "samples only", rows=len(real), memorisation=copied.value, memorisation_error=copied.error,
                 metrics={metric: asdict(value) for metric, value in found.items()},

@@ -14,7 +14,7 @@ from torch import Tensor
 from mixtura.contracts import Density, LowerBound, Model, Space
 from mixtura.metrics import TABLE
 from mixtura.metrics.likelihood import Estimate
-from mixtura.metrics.neighbours import memorisation
+from mixtura.metrics.neighbours import manifold, memorisation
 from mixtura.transforms import Columns
 
 #: independent repetitions of a sampled bound
@@ -22,6 +22,8 @@ REPEATS = 4
 TILE = 2_048
 #: samples of every model that are looked at, once for choosing and once for reporting
 SAMPLES = 1_000
+#: metrics that ask whether two laws differ, by a kernel fitted for that
+KERNELLED = ("mmd2", "same_law")
 #: memorisation looks at no more rows than this of each kind
 MOST_COMPARED = 2_000
 
@@ -120,16 +122,22 @@ def appraise(
     generated: Tensor,
     look: Callable[[Tensor], Tensor],
     *,
+    kernel: Any,
     codes: Tensor | None,
     seed: Callable[[str], torch.Generator],
 ) -> dict[str, Estimate]:
-    """Every metric of the table that compares two sets: of rows (n, *shape) in data units, seen as features by ``look``,
-    and, where ``codes`` (dims,) says which columns of a table are codes, column by column. ``seed``: name → generator."""
+    """Every metric of the table that compares two sets: of rows (n, *shape) in data units, seen as features by ``look``
+    (with ``kernel`` where a kernel tells whether two laws differ), and, where ``codes`` (dims,) says which columns of a
+    table are codes, column by column. ``seed``: name → generator."""
     seen = look(real), look(generated)
+    around = manifold(*seen)._asdict()  # one pass gives all four
     found = {}
     for row in TABLE.values():
-        if row.takes == "features":
-            found[row.name] = row.function(*seen, rng=seed(row.name))
+        if row.name in around:
+            found[row.name] = around[row.name]
+        elif row.takes == "features":
+            options = {"kernel": kernel} if row.name in KERNELLED else {}
+            found[row.name] = row.function(*seen, rng=seed(row.name), **options)
         elif row.takes == "columns" and codes is not None:
             found[row.name] = row.function(real.flatten(1), generated.flatten(1), codes=codes, rng=seed(row.name))
     return {name: value for name, value in found.items() if isinstance(value, Estimate)}

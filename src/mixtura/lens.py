@@ -104,7 +104,7 @@ def evaluate(
         order = torch.randperm(len(x), generator=generator(seed, "fitted on"))
         fit, x = x[order[: len(x) // 5]], x[order[len(x) // 5 :]]
     lens = Lens(schema, fit, features, seed=seed)
-    found = judge.appraise(x, y, lens, codes=lens.codes, seed=lambda name: generator(seed, name))
+    found = judge.appraise(x, y, lens, kernel=lens.kernel, codes=lens.codes, seed=lambda name: generator(seed, name))
     if "train" in sets:
         found["memorisation"] = judge.memorised(lens(y), lens(sets["train"]), lens(x), rng=generator(seed, "memorisation"))
     return pd.DataFrame([_row(name, estimate) for name, estimate in found.items()])

@@ -158,7 +158,7 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
         raise InputError(f"{folder}: was made from other data; a replay needs the same bytes")
     study = run(data, **(kept | options), stops=units, out=out)
     weights = sorted(p.relative_to(folder) for p in (folder / "models").rglob("*.safetensors"))
-    same = [*weights, Path("nats.safetensors"), Path("gallery.safetensors")]
+    same = [*weights, Path("nats.safetensors"), Path("gallery.safetensors"), *(Path(p.name) for p in folder.glob("samples.*"))]
     return study, [str(p) for p in same if (folder / p).read_bytes() != (out / p).read_bytes()]
 
 

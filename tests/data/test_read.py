@@ -76,7 +76,7 @@ def test_records_may_differ_in_their_keys(make):
 
 def test_the_example_comes_with_the_package():
     table = read("penguins")
-    assert examples.names() == ("penguins",)
+    assert examples.names() == ("digits", "penguins")
     assert table.frame.shape == (344, 8) and table.rows_total == 344
     assert table.frame.loc[0].tolist() == ["Adelie", "Torgersen", "39.1", "18.7", "181", "3750", "male", "2007"]
     assert int(table.frame.isna().sum().sum()) == 19
@@ -252,7 +252,7 @@ def test_refused_arrays(tmp_path):
         "two.npz": r"2 arrays \(x, y\), expected one; say which, as in two.npz:x",
         "two.npz:z": "no array 'z'; it holds x, y",
         "none.npz": "0 arrays",
-        "cube.npy": r"expected a 2-D array .rows, columns., got shape \(2, 2, 2\)",
+        "cube.npy": r"expected a table .rows, columns. or images .*, got shape \(2, 2, 2\)",
         "cut.npy": "cannot be read as a numpy file",
         "half.npz": "cannot be read as a numpy file",
         "array.npz": "give it the ending .npy",
@@ -269,7 +269,7 @@ REFUSED_SOURCES = [
     (pd.DataFrame({"a": [[1], [2]]}), "cannot be told apart"),
     (pd.DataFrame(np.zeros((2, 2)), columns=["a", "a"]), "two columns are named 'a'"),
     ({"a": [1]}, "expected a path, an example, a DataFrame or an array, got dict"),
-    ("penguin", "no file 'penguin' .close: penguins.; give the path of a table or an example .penguins"),
+    ("penguin", "no file 'penguin' .close: penguins.; give the path of a table or an example .digits, penguins"),
 ]
 
 

@@ -219,9 +219,9 @@ def test_a_histogram_tells_its_bins_by_pointer_and_by_keys(table):
     assert card.find_element(By.CSS_SELECTOR, ".readout").text.split(":")[0] in column["labels"][3:-1]
 
 
-def test_curves_tell_their_nats(table):
+def test_curves_tell_their_values(table):
     name, curve = next(iter(table.data["curves"].items()))
-    says = table.find_element(By.ID, "curves-says")
+    says = table.find_element(By.ID, "curves")
     assert name in says.text and f"{curve[-1][2]:.2f}".replace("-", "−") in says.text
     table.find_element(By.ID, "by-steps").click()
     assert "steps" in says.text and table.find_element(By.ID, "by-seconds").get_attribute("aria-pressed") == "false"
@@ -283,6 +283,21 @@ def test_a_phone_scrolls_one_way_only(page, width):
         assert min(float(size.removesuffix("px")) for size in page.execute_script(sizes)) >= 12
     finally:
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_paper_gets_the_table_whole_and_light(page):
+    features = [{"name": "prefers-color-scheme", "value": "dark"}]
+    page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
+    sheet = {"width": 794, "height": 1123, "deviceScaleFactor": 1, "mobile": True}
+    page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", sheet)
+    try:
+        assert page.find_element(By.CSS_SELECTOR, "#board thead button").is_displayed()
+        assert not page.find_element(By.ID, "reset").is_displayed()
+        assert page.execute_script("return document.documentElement.scrollWidth") == 794
+        assert page.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    finally:
+        page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": []})
 
 
 def test_everything_has_a_name_and_can_be_reached(page):

@@ -69,7 +69,7 @@ def test_the_data_are_the_runs(table_run):
     assert {"mmd2", "marginal_distance"} <= metrics and "gain" not in metrics
 
 
-def test_curves_are_nats_of_the_final_fit(table_run):
+def test_curves_are_of_the_final_fit_and_rise(table_run):
     curves = collect(table_run.folder)["curves"]
     history = [json.loads(line) for line in (table_run.folder / "history.jsonl").read_text().splitlines()]
     kept = [h for h in history if h["fit"] == "kde/all" and h["validation"] is not None]

@@ -41,6 +41,10 @@ class Config(BaseModel):
     bins: int = Field(default=8, ge=2, le=256)
 
 
+#: values a row may have
+MOST_COLUMNS, MOST_PIXELS = 512, 4096
+
+
 class _FlowBase(Model):
     """What the exact flow and the bounded one share."""
 
@@ -58,6 +62,8 @@ class _FlowBase(Model):
                 "transforms": config.transforms,
                 "hidden_features": config.hidden,
                 "passes": passes,
+                # neighbouring pixels fall in different halves
+                "randperm": space.is_image,
             }
             if config.transform == "spline":
                 self.flow = zuko.flows.NSF(c, bins=config.bins, **common)
@@ -118,8 +124,16 @@ class _FlowBase(Model):
                 inputs[:, block] = self.layout.input(s, codes[:, s])
         law = self.flow(self._given(codes, context))
         # zuko draws from torch's global generator; the same inverse is applied to our own draws
-        base = random.normal((n, self.columns.continuous), rng, torch.empty(0, device=self.device))
-        return self.columns.join(codes, law.transform.inv(base))
+        return self.columns.join(codes, law.transform.inv(self._base(n, rng)))
+
+    def _base(self, n: int, rng: torch.Generator) -> Tensor:
+        """(n, C) standard normal numbers."""
+        shape, like = (n, self.columns.continuous), torch.empty(0, device=self.device)
+        if not self.space.is_image:
+            return random.normal(shape, rng, like)
+        # an image has its uniform numbers to itself, so that drawing n at once or in parts gives the same ones
+        u = random.uniform(shape, rng, like.double())
+        return torch.special.ndtri(u.clamp(min=1e-16)).float()
 
 
 class Flow(_FlowBase, Density):
@@ -144,6 +158,8 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for a table of so many fit rows: small and affine for few rows or many columns, splines where
     there are rows to feed them; one or two columns need splines in any case (an affine flow of one is a Gaussian)."""
     continuous = sum(c.kind == "continuous" for c in space.columns)
+    if space.is_image:
+        return Config(order="coupling", transforms=6, hidden=(256, 256))
     if continuous <= 2:
         return Config(transform="spline", transforms=2, hidden=(64, 64))
     if rows < 2_000 or continuous > 20:
@@ -158,9 +174,10 @@ def build(
     plain = [c for c in space.columns if c.kind == "continuous"]
     if not plain:
         raise InputError("flow: no continuous column to transform; use autoregressive, which is exact on levels")
-    if len(plain) > 512:
+    most = MOST_PIXELS if space.is_image else MOST_COLUMNS
+    if len(plain) > most:
         raise InputError(
-            f"flow: {len(plain)} continuous columns are more than the 512 this family is made for; use autoregressive"
+            f"flow: {len(plain)} continuous columns are more than the {most:,} this family is made for; use autoregressive"
         )
     exact = not any(c.resolution > 0 or c.missing or c.atoms for c in plain)
     return (Flow if exact else BoundedFlow)(space, context_shape, config, rng)

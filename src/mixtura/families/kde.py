@@ -173,6 +173,10 @@ class KernelDensity(Density, Conditional):
     # ---------------------------------------------------------------------------------------- sampling
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        if self.space.is_image:
+            # an image has its uniform numbers to itself, so that drawing n at once or in parts gives the same ones
+            u = random.uniform((n, 1 + self.columns.continuous), rng, self.values)
+            return self._placed((u[:, 0] * len(self.codes)).long(), self.codes[:1].expand(n, -1), u[:, 1:])
         return self._around(torch.randint(len(self.codes), (n,), generator=rng).to(self.device), rng, observed=False)
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
@@ -214,10 +218,15 @@ class KernelDensity(Density, Conditional):
         """One draw from the kernel of each chosen centre, (n, *shape) in data units."""
         drawn = [random.categorical(t[self.codes[centre, s]], rng) for s, t in enumerate(self._tables(observed))]
         codes = torch.stack(drawn, 1) if drawn else torch.zeros(len(centre), 0, dtype=torch.int64, device=self.device)
+        return self._placed(centre, codes, random.uniform((len(centre), self.columns.continuous), rng, self.values))
+
+    def _placed(self, centre: Tensor, codes: Tensor, u: Tensor) -> Tensor:
+        """Rows of chosen centres (n,) and codes (n, S), their values at the quantiles u (n, C) of the kernels."""
         known = self.present[centre]
         scale = torch.where(known, self.log_bandwidth.double().clamp(min=LEAST_LOG_BANDWIDTH).exp(), 0.55)
-        u = random.uniform((len(centre), self.columns.continuous), rng, scale).clamp(1e-12, 1 - 1e-12)
-        return self.columns.join(codes, torch.where(known, self.values[centre], 0.0) + scale * torch.logit(u))
+        return self.columns.join(
+            codes, torch.where(known, self.values[centre], 0.0) + scale * torch.logit(u.clamp(1e-12, 1 - 1e-12))
+        )
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:

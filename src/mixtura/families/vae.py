@@ -2,44 +2,49 @@
 
     p(x) = ∫ N(z; 0, I) Π_j p(x_j | z) dz,    q(z | x) = N(μ(x), diag σ(x)²)
 
-Given z the columns are independent: a code has logits, a value that is present a logistic or a Gaussian, and a rounded one
-scores as the mass of its cell. Training raises E_q log p(x | z) − β KL(q ‖ p) (Higgins et al. 2017; β = 1 is the evidence
-bound); what is reported never contains β, it is the bound of Burda et al. 2016, section 3,
+Given z the columns are independent: a code has logits, and a value that is present is of a mixture of logistics or Gaussians; a
+rounded one scores as the mass of its cell. Training raises E_q log p(x | z) − β KL(q ‖ p) (Higgins et al. 2017; β = 1 is the
+evidence bound); what is reported never contains β, it is the bound of Burda et al. 2016, section 3,
 
     log p(x) ≥ E log (1/K) Σ_k p(x, z_k) / q(z_k | x),    z_k ~ q(z | x).
 
-For K = 1 it is E_q log p(x | z) − KL: minus a distortion and a rate (Alemi et al. 2018). A rate near 0 means that the codes say
-nothing of the rows, posterior collapse, whatever the bound says.
+The evidence bound is E_q log p(x | z) − KL: minus a distortion and a rate (Alemi et al. 2018). A rate near 0 means that z says
+nothing of the row, posterior collapse, whatever the bound says.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mixtura import rng as random
-from mixtura.contracts import Latent, LowerBound, Phase, Space
-from mixtura.nets.coders import perceptron
+from mixtura.contracts import InputError, Latent, LowerBound, Phase, Space
+from mixtura.nets.coders import ImageDecoder, ImageEncoder, perceptron
 from mixtura.nets.masked import CodeLayout
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts, log_logistic_mass, log_normal_mass
 
 
 class Config(BaseModel):
-    """latent: numbers of a code. hidden: widths of both networks' layers; none makes a linear model. beta: weight of the rate in
-    training. samples: K in training (more than one trains the importance-weighted bound itself, without beta). observation: of a
-    value given the code. scale: of that, "one" for all columns, one a "column", or "free", told by the decoder."""
+    """latent: numbers of z. network: "mlp", or "conv" for images. hidden: widths of both networks' layers (channels, if they are
+    convolutions); none makes a linear model. beta: weight of the rate in training. samples: K in training; more than one trains
+    the importance-weighted bound itself. observation: the law of a value given z, a mixture of ``components`` of them. scale:
+    theirs, "one" for all columns, one a "column", or "free", told by the decoder."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     latent: int = Field(default=8, ge=1, le=4096)
+    network: Literal["mlp", "conv"] = "mlp"
     hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (128, 128)
     beta: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     samples: int = Field(default=1, ge=1, le=1000)
     observation: Literal["logistic", "normal"] = "logistic"
+    components: int = Field(default=1, ge=1, le=256)
     scale: Literal["one", "column", "free"] = "free"
 
 
@@ -48,128 +53,220 @@ RECIPE = {"rate": 2e-3, "average": 0.998, "patience": 8}
 LOG_SCALE = (-9.0, 5.0)
 #: a latent is in use if the mean of q moves by this variance from row to row (Burda et al. 2016, section 5)
 ACTIVE = 0.01
+#: rows in hand at once: scored, and drawn
+TILE = 256
+#: rows are drawn at least so many at once: with fewer a matrix product may sum in another order
+LEAST_TILE = 32
 
 
 class Vae(LowerBound, Latent):
-    """Hidden standard normal codes, and the bound that q(z | x) makes."""
+    """Hidden standard normal codes, and the bound that q(z | x) makes. Drawing n rows at once or in parts from one generator gives
+    the same rows."""
 
     how = "importance-weighted"
-    draws = 16
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
         super().__init__(space, context_shape)
         self.config, self.latent = config, config.latent
+        self.draws = 16 if space.dims <= 100 else 4
         self.columns = Columns(space)
         self.layout = CodeLayout(self.columns.cardinalities)
-        c, k = self.columns.continuous, self.layout.width
+        c, k, m = self.columns.continuous, self.layout.width, config.components
+        # numbers a value: weights, locations and log-scales of its components
+        self.sizes = [m if m > 1 else 0, m, m if config.scale == "free" else 0]
         context = math.prod(context_shape) if context_shape else 0
+        outputs = sum(self.sizes)
         with seeded(int(torch.randint(2**62, (), generator=rng))):
-            self.encoder = perceptron(k + c + context, config.hidden, 2 * config.latent)
-            self.decoder = perceptron(config.latent + context, config.hidden, k + c * (2 if config.scale == "free" else 1))
-            self.log_scale = nn.Parameter(torch.full((1 if config.scale == "one" else c,), math.log(0.5)))
-        nn.init.zeros_(self.decoder[-1].bias)  # type: ignore[arg-type]
+            if config.network == "conv":
+                self.encoder = ImageEncoder(space.shape, config.hidden, 2 * config.latent, context)
+                self.decoder = ImageDecoder(config.latent + context, config.hidden, space.shape, outputs)
+            else:
+                self.encoder = perceptron(k + c + context, config.hidden, 2 * config.latent)
+                self.decoder = perceptron(config.latent + context, config.hidden, k + outputs * c)
+        #: what the decoder's outputs are measured from
+        self.level = nn.Parameter(torch.zeros(k + outputs * c))
+        shared = {"one": 1, "column": c, "free": 0}[config.scale]
+        self.log_scale = nn.Parameter(torch.full((shared,), math.log(0.5))) if shared else None
 
     # ---------------------------------------------------------------------------------------------------- training
 
     def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """The outputs start as the marginals: smoothed frequencies of the codes, components spread over the values."""
         self.columns.prepare(x)
         counts = self.columns.indicators(self.columns.split(x).codes).sum(0) + 0.5
         groups = counts.log().split(list(self.columns.cardinalities)) if self.columns.coded else ()
         start = [g[1:] - g[0] if len(g) == 2 else g - g.logsumexp(0) for g in groups]
+        logits, values = self.level.data.split([self.layout.width, len(self.level) - self.layout.width])
         if start:
-            self.decoder[-1].bias.data[: self.layout.width] = torch.cat(start)  # type: ignore[union-attr]
+            logits.copy_(torch.cat(start))
+        m = self.config.components
+        _, location, log_scale = values.reshape(sum(self.sizes), -1).split(self.sizes)
+        location.copy_((torch.linspace(-1.5, 1.5, m) if m > 1 else torch.zeros(1))[:, None].expand_as(location))
+        log_scale.fill_(math.log(0.5 / m**0.5))
 
     def feed(self, x: Tensor) -> Tensor:
-        return self.columns.split(x).pack()
+        if not self.space.is_image:
+            return self.columns.split(x).pack()
+        # of pixels the values alone: their cells are all alike
+        return torch.cat([self.columns.split(tile).values.float() for tile in x.split(TILE)])
 
     def phases(self) -> tuple[Phase, ...]:
         return (Phase("evidence", tuple(self.parameters()), self._loss),)
 
     def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        parts = self.columns.unpack(rows)
+        parts = self._pixels(rows) if self.space.is_image else self.columns.unpack(rows)
         if self.config.samples > 1:
-            weights = torch.stack([self._weight(parts, context, rng) for _ in range(self.config.samples)])
-            return math.log(self.config.samples) - torch.logsumexp(weights, 0).mean()
+            return -self._bound(parts, context, self.config.samples, rng).mean()
         mean, log_sd = self._q(parts, context)
         z = mean + log_sd.exp() * random.normal(tuple(mean.shape), rng, mean)
         return self.config.beta * _rate(mean, log_sd).mean() - self._log_given(z, parts, context).mean()
 
+    def _parts(self, x: Tensor) -> Parts:
+        return self._pixels(self.feed(x)) if self.space.is_image else self.columns.split(x)
+
+    def _pixels(self, values: Tensor) -> Parts:
+        """Standardised pixels (n, C), float32, as parts: cells of one width, the base of a single row."""
+        columns, δ = self.columns, self.columns.resolution
+        unit = lambda t: ((t - columns.centre) / columns.scale).to(values)  # noqa: E731
+        width = (δ / columns.scale).to(values)
+        base = -torch.where(δ > 0, δ, columns.scale).log()
+        return Parts(
+            codes=torch.zeros(len(values), 0, dtype=torch.int64, device=values.device),
+            values=values,
+            present=torch.ones_like(values, dtype=torch.bool),
+            overlap=torch.zeros_like(values, dtype=torch.bool),
+            low=values - width / 2,
+            width=width[None],
+            open_low=(width > 0) & (values <= unit(columns.lowest) + width / 4),
+            open_high=(width > 0) & (values >= unit(columns.highest) - width / 4),
+            base=base[None],
+        )
+
+    # ---------------------------------------------------------------------------------------------------- networks
+
     def _q(self, parts: Parts, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log deviation (n, latent) of q(z | x)."""
-        seen = [self.layout.inputs(parts.codes), parts.values.float()] + ([] if context is None else [context.float().flatten(1)])
-        mean, log_sd = self.encoder(torch.cat(seen, 1)).chunk(2, 1)
+        seen = torch.cat([self.layout.inputs(parts.codes), parts.values.float()], 1)
+        mean, log_sd = self.encoder(_beside(seen, context)).chunk(2, 1)
         return mean, log_sd.clamp(*LOG_SCALE)
 
-    def _parameters_of(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n, width) of codes, location and log-scale (n, C) of values given z."""
-        c, k = self.columns.continuous, self.layout.width
-        out = self.decoder(z if context is None else torch.cat([z, context.float().flatten(1)], 1))
-        logits, location, free = out.split([k, c, out.shape[1] - k - c], 1)
-        log_scale = self.log_scale + free if self.config.scale == "free" else self.log_scale.expand_as(location)
-        return logits, location, log_scale.clamp(*LOG_SCALE)
+    def _parameters_of(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits (n, width) of codes; log-weights, locations and log-scales (n, components, C) of values given z."""
+        out = self.decoder(_beside(z, context)) + self.level
+        logits, values = out.split([self.layout.width, out.shape[1] - self.layout.width], 1)
+        weights, location, free = values.reshape(len(z), sum(self.sizes), self.columns.continuous).split(self.sizes, 1)
+        log_weights = torch.log_softmax(weights, 1) if self.config.components > 1 else torch.zeros_like(location)
+        log_scale = free if self.log_scale is None else self.log_scale.expand_as(location)
+        return logits, log_weights, location, log_scale.clamp(*LOG_SCALE)
 
     def _log_given(self, z: Tensor, parts: Parts, context: Tensor | None) -> Tensor:
         """(n,) log p(x | z), nats in data units."""
-        logits, location, log_scale = self._parameters_of(z, context)
+        logits, log_weights, location, log_scale = self._parameters_of(z, context)
         codes = self.layout.log_chosen(logits, parts.codes)
+        names = ("low", "width", "open_low", "open_high")
+        cell = {name: getattr(parts, name).unsqueeze(1) for name in names}
         if self.config.observation == "logistic":
-            values = log_logistic_mass(parts, location, log_scale)
+            nats = log_logistic_mass(replace(parts, **cell), location, log_scale)
         else:
-            cell = (parts.low, parts.width, parts.open_low, parts.open_high)
-            values = log_normal_mass(*(t.to(location) if t.is_floating_point() else t for t in cell), location, log_scale.exp())
+            edges = {name: t.double() if t.is_floating_point() else t for name, t in cell.items()}
+            nats = log_normal_mass(**edges, location=location.double(), scale=log_scale.double().exp())
+        values = torch.logsumexp(log_weights + nats, 1) if self.config.components > 1 else nats.squeeze(1)
         for s, v in self.columns.overlaps:
             # the atom's cell also holds what rounds to it: P(atom) + P(0) · mass
             group = self.layout.logits(s, logits[:, self.layout.blocks[s]])
             ratio = group[:, 0] - group.gather(1, parts.codes[:, [s]]).squeeze(1)
-            landed = torch.where(parts.overlap[:, v], nn.functional.softplus(ratio + values[:, v]), 0.0)
-            codes = codes + landed[:, None] * nn.functional.one_hot(torch.tensor(s), codes.shape[1]).to(codes)
+            landed = parts.overlap[:, v] * functional.softplus(ratio + values[:, v])
+            codes = codes + functional.pad(landed.unsqueeze(1), (s, codes.shape[1] - s - 1))
         return codes.sum(1) + torch.where(parts.present, values, 0.0).sum(1) + parts.log_base
 
     # ------------------------------------------------------------------------------------------------------- bound
 
-    def _weight(self, parts: Parts, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        """(n,) log p(x, z) / q(z | x) of one z a row."""
+    def _bound(self, parts: Parts, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
+        """(n,) log of the mean of p(x, z) / q(z | x) over ``draws`` of z."""
         mean, log_sd = self._q(parts, context)
-        ε = random.normal(tuple(mean.shape), rng, mean)
-        z = mean + log_sd.exp() * ε
-        return self._log_given(z, parts, context) + (0.5 * (ε.square() - z.square()) + log_sd).sum(1)
+        weights = []
+        for _ in range(draws):
+            ε = random.normal(tuple(mean.shape), rng, mean)
+            z = mean + log_sd.exp() * ε
+            weights.append(self._log_given(z, parts, context) + (0.5 * (ε.square() - z.square()) + log_sd).sum(1))
+        return torch.logsumexp(torch.stack(weights), 0) - math.log(draws)
 
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
-        parts = self.columns.split(x)
-        return torch.logsumexp(torch.stack([self._weight(parts, context, rng) for _ in range(draws)]), 0) - math.log(draws)
+        tiles = [slice(i, i + TILE) for i in range(0, len(x), TILE)]
+        return torch.cat(
+            [self._bound(self._parts(x[t]), None if context is None else context[t], draws, rng).double() for t in tiles]
+        )
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
         """rate and distortion, whose sum is minus the evidence bound (nats a row); active: latents in use, of ``latents``."""
-        parts = self.columns.split(self.space.clamp(x))
-        mean, log_sd = self._q(parts, context)
-        z = mean + log_sd.exp() * random.normal(tuple(mean.shape), rng, mean)
-        return {
-            "rate": float(_rate(mean, log_sd).mean()),
-            "distortion": -float(self._log_given(z, parts, context).mean()),
-            "active": float((mean.var(0) > ACTIVE).sum()),
-            "latents": float(self.latent),
-        }
+        x, means, terms = self.space.clamp(x), [], []
+        for i in range(0, len(x), TILE):
+            parts, beside = self._parts(x[i : i + TILE]), None if context is None else context[i : i + TILE]
+            mean, log_sd = self._q(parts, beside)
+            z = mean + log_sd.exp() * random.normal(tuple(mean.shape), rng, mean)
+            means.append(mean)
+            terms.append(torch.stack([_rate(mean, log_sd).double(), -self._log_given(z, parts, beside).double()]))
+        rate, distortion = torch.cat(terms, 1).mean(1).tolist()
+        active = int((torch.cat(means).var(0, correction=0) > ACTIVE).sum())
+        return {"rate": rate, "distortion": distortion, "active": active, "latents": self.latent}
 
     # ------------------------------------------------------------------------------------------------------- codes
 
     def encode(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
         x = self.space.clamp(self.space.check(x))
         context = self.check_context(context, len(x))
-        return self._q(self.columns.split(x), context)[0]
+        return self._q(self._parts(x), context)[0]
 
     def decode(self, z: Tensor, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
-        logits, location, log_scale = self._parameters_of(z, self.check_context(context, len(z)))
-        codes = torch.zeros(len(z), len(self.columns.coded), dtype=torch.int64, device=z.device)
+        if z.dim() != 2 or z.shape[1] != self.latent:
+            raise InputError(f"z: expected shape (n, {self.latent}), one code for each row, got {tuple(z.shape)}")
+        u = random.uniform((len(z), self._numbers), rng, torch.empty(0, dtype=torch.float64))
+        return self._decoded(z.float(), u, self.check_context(context, len(z)))
+
+    @property
+    def _numbers(self) -> int:
+        """Uniform numbers that a draw of p(x | z) takes."""
+        return len(self.columns.coded) + self.columns.continuous * (2 if self.config.components > 1 else 1)
+
+    def _decoded(self, z: Tensor, u: Tensor, context: Tensor | None) -> Tensor:
+        """Codes z (n, latent) and uniform numbers → rows in data units, by inverting distribution functions."""
+        logits, log_weights, location, log_scale = self._parameters_of(z, context)
+        at = [len(self.columns.coded), self.columns.continuous]
+        of_codes, of_values, of_components = u.tensor_split([at[0], sum(at)], 1)
+        codes = torch.zeros(len(z), at[0], dtype=torch.int64, device=z.device)
         for s, block in enumerate(self.layout.blocks):
-            codes[:, s] = random.categorical(self.layout.logits(s, logits[:, block]), rng).to(z.device)
-        if self.config.observation == "logistic":
-            noise = torch.logit(random.uniform(tuple(location.shape), rng, location.double()).clamp(1e-12, 1 - 1e-12))
-        else:
-            noise = random.normal(tuple(location.shape), rng, location)
-        return self.columns.join(codes, location + log_scale.exp() * noise)
+            codes[:, s] = _invert(self.layout.logits(s, logits[:, block]), of_codes[:, s])
+        if self.config.components > 1:
+            which = _invert(log_weights.transpose(1, 2), of_components).unsqueeze(1)
+            location, log_scale = (t.gather(1, which) for t in (location, log_scale))
+        law = torch.logit if self.config.observation == "logistic" else torch.special.ndtri
+        noise = law(of_values.clamp(1e-12, 1 - 1e-12))
+        return self.columns.join(codes, location.squeeze(1) + log_scale.squeeze(1).exp() * noise)
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return self.decode(random.normal((n, self.latent), rng, self.log_scale), context=context, rng=rng)
+        made = []
+        for i in range(0, n, TILE):
+            rows = min(TILE, n - i)
+            # a row has its numbers to itself, whatever is drawn beside it
+            u = random.uniform((rows, self.latent + self._numbers), rng, torch.empty(0, dtype=torch.float64))
+            beside = None if context is None else context[i : i + rows]
+            filler = -rows % LEAST_TILE
+            u = functional.pad(u.to(self.device), (0, 0, 0, filler), value=0.5)
+            if beside is not None:
+                beside = torch.cat([beside, beside[:1].expand(filler, *beside.shape[1:])])
+            z = torch.special.ndtri(u[:, : self.latent].clamp(1e-15, 1)).float()
+            made.append(self._decoded(z, u[:, self.latent :], beside)[:rows])
+        return torch.cat(made)
+
+
+def _beside(x: Tensor, context: Tensor | None) -> Tensor:
+    return x if context is None else torch.cat([x, context.float().flatten(1)], 1)
+
+
+def _invert(logits: Tensor, u: Tensor) -> Tensor:
+    """Unnormalised log-probabilities (…, k) and uniform numbers (…) → codes (…)."""
+    cdf = torch.softmax(logits.double(), -1).cumsum(-1)
+    return (u.unsqueeze(-1) * cdf[..., -1:] >= cdf).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def _rate(mean: Tensor, log_sd: Tensor) -> Tensor:
@@ -186,5 +283,17 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Vae:
-    """An untrained model."""
+    """An untrained model; InputError where its networks cannot serve."""
+    if config.network == "conv":
+        halvings = len(config.hidden)
+        if not space.is_image or not halvings or any(side % 2**halvings for side in space.shape[1:]):
+            raise InputError(
+                f"vae: {halvings} halvings need images of a height and width that are multiples of {2**halvings}, and this is of "
+                f"shape {space.shape}; use network='mlp'"
+            )
+    if config.samples > 1 and config.beta != 1:
+        raise InputError(f"vae: beta is {config.beta:g} and samples {config.samples}, but the importance-weighted bound has no rate "
+                         "to weigh; set one of them to 1")
+    if space.dims > 50_000:
+        raise InputError(f"vae: {space.dims:,} entries are more than the 50,000 it is made for; resize with --size")
     return Vae(space, context_shape, config, rng)

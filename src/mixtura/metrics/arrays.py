@@ -13,7 +13,7 @@ from mixtura.contracts import InputError
 def rows(x: ArrayLike | Tensor, name: str) -> Tensor:
     """``x`` as a contiguous CPU tensor (n, d), float32 if it was, else float64; InputError if it is not (rows, features)
     of finite numbers, with one of each or more."""
-    array = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x)).detach().cpu()
+    array = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x)).detach().cpu()
     if array.dim() != 2 or array.numel() == 0 or array.is_complex():
         raise InputError(
             f"{name}: expected shape (rows, features) with one of each or more, got {tuple(array.shape)}; "

@@ -1,10 +1,12 @@
-"""Plain networks between rows and hidden codes."""
+"""Networks between observations and hidden codes, as wide as you like, or convolutions that halve and double images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
@@ -14,3 +16,41 @@ def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequentia
     for a, b in zip(widths, hidden, strict=False):
         layers += [nn.Linear(a, b), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+
+class ImageEncoder(nn.Module):
+    """(n, C·H·W) and (n, context) side by side → (n, outputs): a 4×4 convolution of stride 2 for each of ``channels``, each half
+    as high and wide as the one before, then a linear layer. H and W are multiples of 2^len(channels)."""
+
+    def __init__(self, shape: Sequence[int], channels: Sequence[int], outputs: int, context: int = 0) -> None:
+        super().__init__()
+        self.shape = tuple(shape)
+        layers: list[nn.Module] = []
+        for a, b in zip([shape[0], *channels], channels, strict=False):
+            layers += [nn.Conv2d(a, b, 4, stride=2, padding=1), nn.SiLU()]
+        self.halving = nn.Sequential(*layers, nn.Flatten())
+        self.leave = nn.Linear(math.prod(smallest(shape, channels)) + context, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels, context = x.tensor_split([math.prod(self.shape)], 1)
+        return self.leave(torch.cat([self.halving(pixels.reshape(-1, *self.shape)), context], 1))
+
+
+class ImageDecoder(nn.Module):
+    """(n, inputs) → (n, outputs · C·H·W), the mirror of :class:`ImageEncoder`: ``outputs`` whole images, one after the other."""
+
+    def __init__(self, inputs: int, channels: Sequence[int], shape: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        small = smallest(shape, channels)
+        layers: list[nn.Module] = [nn.Linear(inputs, math.prod(small)), nn.Unflatten(1, small)]
+        for a, b in zip(channels[::-1], [*channels[-2::-1], outputs * shape[0]], strict=True):
+            layers += [nn.SiLU(), nn.ConvTranspose2d(a, b, 4, stride=2, padding=1)]
+        self.doubling = nn.Sequential(*layers, nn.Flatten())
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.doubling(z)
+
+
+def smallest(shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
+    """What is left of an image (C, H, W) after a halving for each of ``channels``."""
+    return channels[-1], shape[1] >> len(channels), shape[2] >> len(channels)

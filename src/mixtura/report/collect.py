@@ -33,8 +33,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
 
     Keys: title, kind ("table" or "images"), folder, made (data, splits, machine), verdict (of the objective spoken of,
     with ``why``), verdicts (by objective), next (commands), scores (as ranked), metrics (what their samples were judged
-    by), features, curves (model → [step, seconds, nats]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report rows), and
-    images or table, see :mod:`mixtura.report.figures`. Raises InputError if the folder is unfinished or damaged.
+    by), features, curves (model → [step, seconds, what training raised]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report rows),
+    and images or table, see :mod:`mixtura.report.figures`. Raises InputError if the folder is unfinished or damaged.
     """
     out = Path(folder)
     told = store.read_json(out / "verdict.json")
@@ -116,7 +116,7 @@ def _metrics(scores: Sequence[Score]) -> list[dict[str, str]]:
 
 
 def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[list[float]]]:
-    """Nats of the held-out slice while the final fit of each model trained; folds left out."""
+    """What the final fit of each model raised on the held-out slice: nats, or an objective of the family's own; no folds."""
     curves: dict[str, list[list[float]]] = {}
     for record in history:
         if record["model"] in names and record["fit"].endswith("/all") and record["validation"] is not None:

@@ -391,28 +391,31 @@
 
   const learning = { by: 1, cursor: null };
 
+  const along = (point) => Math.log10(Math.max(point[learning.by], 1e-4));
+
   function curves() {
-    const names = Object.keys(data.curves), X = (p) => Math.log10(Math.max(p[learning.by], 1e-4));
-    const later = names.flatMap((name) => data.curves[name].slice(Math.floor(data.curves[name].length / 8)).map((p) => p[2]));
-    const all = names.flatMap((name) => data.curves[name]);
-    const pad = 0.06 * (Math.max(...later) - Math.min(...later) || 1);
-    let low = Math.min(...all.map(X)), high = Math.max(...all.map(X));
+    const all = Object.values(data.curves).flat().map(along);
+    let low = Math.min(...all), high = Math.max(...all);
     if (high - low < 0.1) [low, high] = [low - 0.1, high + 0.1];
-    const y = { low: Math.min(...later) - pad, high: Math.max(...later) + pad };
-    const p = plot($("curves-plot"), { low, high, ticks: logTicks(low, high) }, { ...y, ticks: ticks(y.low, y.high, 5) });
     const where = learning.cursor == null ? null : low + learning.cursor * (high - low);
+    $("curves").replaceChildren(...Object.keys(data.curves).map((name) => curve(name, low, high, where)));
+  }
+
+  // the steep beginning of a curve is cut off: it would hide all that follows
+  function curve(name, low, high, where) {
+    const points = data.curves[name], later = points.slice(Math.floor(points.length / 8)).map((p) => p[2]);
+    const pad = 0.1 * (Math.max(...later) - Math.min(...later)) || 1;
+    const y = { low: Math.min(...later) - pad, high: Math.max(...later) + pad };
+    const host = make("div", { class: "plot" });
+    const p = plot(host, { low, high, ticks: logTicks(low, high) }, { ...y, ticks: ticks(y.low, y.high, 3) });
     if (where != null) p.line([[where, y.low], [where, y.high]], { class: "mark" });
-    const keys = names.map((name) => {
-      const curve = data.curves[name];
-      if (curve.length > 1) p.line(curve.map((point) => [X(point), point[2]]), { class: colour(name) + dashed(name) });
-      const apart = curve.map((point) => Math.abs(X(point) - (where ?? Infinity)));
-      const k = where == null ? curve.length - 1 : apart.indexOf(Math.min(...apart));
-      const shown = curve[k][2] >= y.low && (curve.length === 1 || where != null);
-      if (shown) p.dot(X(curve[k]), curve[k][2], colour(name));
-      return make("li", {}, swatch(name), name, " ", num(["curves", name, k, 2], 2), " at ",
-        learning.by ? num(["curves", name, k, 1], 1) : num(["curves", name, k, 0]), learning.by ? " s" : " steps");
-    });
-    $("curves-says").replaceChildren(make("ul", { class: "keys" }, ...keys));
+    p.line(points.map((point) => [along(point), point[2]]), { class: colour(name) + dashed(name) });
+    const apart = points.map((point) => Math.abs(along(point) - (where ?? Infinity)));
+    const k = where == null ? points.length - 1 : apart.indexOf(Math.min(...apart));
+    if (points[k][2] >= y.low) p.dot(along(points[k]), points[k][2], colour(name));
+    const when = [num(["curves", name, k, learning.by], learning.by), learning.by ? " s" : " steps"];
+    const says = make("p", { class: "aside", "aria-live": "polite" }, num(["curves", name, k, 2], 2), " at ", ...when);
+    return make("figure", { class: "card" }, make("h3", {}, swatch(name), name), host, says);
   }
 
   function learn() {
@@ -423,7 +426,11 @@
       curves();
     }));
     const tell = (k) => { learning.cursor = k / 100; curves(); };
-    follow($("curves"), $("curves-plot"), (f) => Math.min(100, 100 * f), 101, tell);
+    follow($("curves"), null, null, 101, tell);
+    $("curves").addEventListener("pointermove", (event) => {
+      const box = event.target.closest(".plot")?.getBoundingClientRect();
+      if (box) tell(Math.min(100, Math.max(0, (100 * (event.clientX - box.left)) / box.width)));
+    });
     curves();
   }
 
