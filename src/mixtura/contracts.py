@@ -192,13 +192,14 @@ def _refuse_first(bad: Tensor, x: Tensor, name: str, expected: str, remedy: str)
 class Phase:
     """One player of the training game: it lowers ``loss(x, context, rng)`` by moving ``parameters``.
 
-    Maximum likelihood has one phase, a GAN two. ``every=m`` plays it at every m-th step.
+    Maximum likelihood has one phase, a GAN two. ``every=m`` plays it at every m-th step. ``unit``: of the loss, a row.
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
     loss: Callable[[Tensor, Tensor | None, torch.Generator], Tensor]
     every: int = 1
+    unit: str = "nats"
 
 
 class Model(nn.Module, ABC):

@@ -4,10 +4,14 @@
     schema.json           the columns
     state.json            how far the run has come: seconds, and the steps of every fit (what a replay needs)
     models/NAME/          config.json (family and configuration) and model.safetensors
+    samples/              rows of outside generators
     nats.safetensors      log-densities of select and report rows, per model
+    gallery.safetensors   unseen real rows, samples, training rows nearest to some samples
+    quadratic.json        MMD² of any blend on the report rows, w'Qw − 2 b'w + c
     history.jsonl         training records        scores.jsonl   one line a model
-    verdict.json          weights, gain, sentence; written last
-    samples.csv           rows of the verdict's choice      README.md   the model card
+    verdict.json          verdicts by objective: weights, gain, sentence; written last
+    samples.csv           rows of the verdict's choice (samples.npz: images)      README.md   the model card
+    report.html           the page, written by the command line
     work/                 checkpoints and folds, while it runs
 
 Nothing in it is executable. Files are written whole or not at all. Reading trusts nothing: a file that is not
@@ -34,7 +38,7 @@ from mixtura.contracts import InputError, Model, Space
 from mixtura.families import TABLE
 from mixtura.rng import generator
 
-FORMAT = 1
+FORMAT = 2
 
 
 def write(path: Path, content: bytes | str) -> None:

@@ -300,7 +300,7 @@ class Job:
         recipe = self._recipe(candidate, unit, entry)
         work, stem = self.out / "work", unit.replace("/", ".")
         work.mkdir(parents=True, exist_ok=True)
-        shown = 0.0
+        shown, in_nats = 0.0, model.phases()[0].unit == "nats"
         for step in train.fit(model, x, recipe, rng=rng, device=self.device, checkpoint=work / f"{stem}.checkpoint", name=name):
             now = time.monotonic()
             if now - self.saved > 2:
@@ -315,7 +315,8 @@ class Job:
                 shown = now
                 share = step.step / step.steps
                 left = step.seconds / step.step * (step.steps - step.step)
-                yield Progress(name, done_before + share / (folds + 1), -step.best if math.isfinite(step.best) else None, left)
+                reached = -step.best if in_nats and math.isfinite(step.best) else None
+                yield Progress(name, done_before + share / (folds + 1), reached, left)
         return model
 
     def _recipe(self, candidate: _Candidate, unit: str, entry: Mapping[str, Any]) -> train.Recipe:

@@ -221,7 +221,7 @@ class Diffusion(LowerBound, Stepwise):
         return torch.cat([self._coded(parts.codes), parts.values.float(), parts.present.float()], 1)
 
     def phases(self) -> tuple[Phase, ...]:
-        return (Phase("denoising", tuple(self.net.parameters()), self._loss),)
+        return (Phase("denoising", tuple(self.net.parameters()), self._loss, unit="squared error"),)
 
     def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
         """Squared error of F, whose target has about unit variance, and the likelihood of V; a mean over entries."""
