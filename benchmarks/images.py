@@ -20,7 +20,7 @@ from torch import nn
 import mixtura
 from mixtura import judge
 from mixtura.contracts import density_kind
-from mixtura.metrics.frechet import frechet
+from mixtura.metrics.frechet import frechet_distance
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.rng import generator, seeded
 
@@ -89,9 +89,9 @@ def main() -> None:
             mean = judge.bits_per_dimension(mean_nats(nats.numpy()), facade.model.space)
             bits = f"{mean.value:.3f} ± {mean.error:.3f}"
             how = getattr(facade.model, "how", "cell masses")
-        distance = frechet(real, net.features(facade.sample(asked.samples, seed=1)), rng=generator(2, name))
+        distance = frechet_distance(real, net.features(facade.sample(asked.samples, seed=1)), rng=generator(2, name))
         print(f"{name:<18} {kind or '':<6} {bits:>18} {f'{distance.value:.2f} ± {distance.error:.2f}':>22}   {how}")
-    floor = frechet(real, net.features(data["x_train"][40_000 : 40_000 + asked.samples]), rng=generator(2, "floor"))
+    floor = frechet_distance(real, net.features(data["x_train"][40_000 : 40_000 + asked.samples]), rng=generator(2, "floor"))
     print(f"{'training images':<18} {'':<6} {'':>18} {f'{floor.value:.2f} ± {floor.error:.2f}':>22}")
     for score in study.scores:
         if score.status in ("skipped", "failed"):

@@ -20,7 +20,7 @@ MIXED = Space.table((Column(missing=True, resolution=1.0, low=90, high=110), Col
 
 def shaken(space, **settings):
     """An untrained model whose network says something."""
-    model = diffusion.build(space, config=Config(**{"width": 16, "depth": 1} | settings), rng=generator(1)).eval()
+    model = diffusion.build(space, config=Config.model_validate({"width": 16, "depth": 1} | settings), rng=generator(1)).eval()
     shake = generator(2)
     for p in model.parameters():
         p.data += 0.1 * torch.randn(p.shape, generator=shake)

@@ -177,7 +177,7 @@ def build(
     most = MOST_PIXELS if space.is_image else MOST_COLUMNS
     if len(plain) > most:
         raise InputError(
-            f"flow: {len(plain)} continuous columns are more than the {most:,} this family is made for; use autoregressive"
+            f"flow: {len(plain):,} continuous columns are more than the {most:,} this family is made for; use autoregressive"
         )
     exact = not any(c.resolution > 0 or c.missing or c.atoms for c in plain)
     return (Flow if exact else BoundedFlow)(space, context_shape, config, rng)

@@ -74,7 +74,7 @@ class PixelScores(Columns):
     """The levels of every pixel as normal scores: level l of pixel j is the cell between Φ⁻¹(F_j(l − 1)) and Φ⁻¹(F_j(l)),
     F_j the distribution function of its smoothed histogram, so that one standard Gaussian gives that histogram back.
 
-        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the smoothed mean histogram of the channel,
+        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
 
     α_j chosen by leave-one-out likelihood. A value is the mean of the standard Gaussian in its cell.
     """
@@ -102,7 +102,8 @@ class PixelScores(Columns):
         counts = torch.zeros(self.space.dims, self.levels, dtype=torch.float64, device=x.device)
         counts.scatter_add_(1, level.T, torch.ones_like(counts[:, :1]).expand(-1, n))
         channels = counts.reshape(self.space.shape[0], -1, self.levels)
-        prior = ((channels.mean(1) + 1) / (n + self.levels)).repeat_interleave(channels.shape[1], 0)
+        others = (channels.sum(1, keepdim=True) - channels) / max(channels.shape[1] - 1, 1)
+        prior = ((others + 1) / (others.sum(2, keepdim=True) + self.levels)).flatten(0, 1)
         borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=x.device)
         left_out = (counts - 1).clamp(min=0)
         scores = [(counts * (left_out + α * prior).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]
@@ -159,9 +160,8 @@ def _normal_mean(low: Tensor, high: Tensor) -> Tensor:
     left, right = torch.where(flip, -high, low), torch.where(flip, -low, high)
     mass = torch.special.ndtr(right) - torch.special.ndtr(left)
     rise = ((-0.5 * left.square()).exp() - (-0.5 * right.square()).exp()) / math.sqrt(2 * math.pi)
-    # between equal edges, or so far out that there is no mass left to double precision, the inner edge
-    mean = torch.where(mass > 1e-12, rise / mass.clamp(min=1e-300), right)
-    mean = torch.minimum(torch.maximum(mean, left), right)
+    # of a narrow interval the middle: the quotient would cancel
+    mean = torch.where(right - left < 1e-3, (left + right) / 2, rise / mass.clamp(min=1e-300))
     return torch.where(flip, -mean, mean)
 
 

@@ -183,9 +183,9 @@ class Marginals(Density, Conditional, ClosedForm):
 
 
 class PixelMarginals(Density, Conditional, ClosedForm):
-    """Independent pixels, each with a histogram of its levels that borrows from all pixels of its channel,
+    """Independent pixels, each with a histogram of its levels that borrows from the others of its channel,
 
-        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the smoothed histogram of the channel,
+        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
 
     α_j chosen by leave-one-out likelihood. One part in n + 1 is kept for levels never seen, half of it beyond the ends.
     Open support: never −∞ on a row of finite values.
@@ -211,8 +211,8 @@ class PixelMarginals(Density, Conditional, ClosedForm):
         counts.scatter_add_(1, self._steps(self.space.clamp(x)).long().T, torch.ones_like(counts[:, :1]).expand(-1, n))
         channels = counts.reshape(self.space.shape[0], -1, self.levels)
         # a row counts once, however many of its pixels are alike
-        pooled = (channels.mean(1) + 1) / (n + self.levels)
-        prior = pooled.repeat_interleave(channels.shape[1], 0)
+        others = (channels.sum(1, keepdim=True) - channels) / max(channels.shape[1] - 1, 1)
+        prior = ((others + 1) / (others.sum(2, keepdim=True) + self.levels)).flatten(0, 1)
         borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=x.device)
         left_out = (counts - 1).clamp(min=0)
         scores = [(counts * (left_out + α * prior).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]

@@ -60,8 +60,8 @@ LEAST_TILE = 32
 
 
 class Vae(LowerBound, Latent):
-    """Hidden standard normal codes, and the bound that q(z | x) makes. Drawing n rows at once or in parts from one generator gives
-    the same rows."""
+    """Hidden standard normal codes, and the bound that q(z | x) makes. Drawing n rows at once or in parts from one generator
+    gives the same rows."""
 
     how = "importance-weighted"
 
@@ -220,7 +220,7 @@ class Vae(LowerBound, Latent):
     def decode(self, z: Tensor, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
         if z.dim() != 2 or z.shape[1] != self.latent:
             raise InputError(f"z: expected shape (n, {self.latent}), one code for each row, got {tuple(z.shape)}")
-        u = random.uniform((len(z), self._numbers), rng, torch.empty(0, dtype=torch.float64))
+        u = random.uniform((len(z), self._numbers), rng, z.double())
         return self._decoded(z.float(), u, self.check_context(context, len(z)))
 
     @property
@@ -248,10 +248,10 @@ class Vae(LowerBound, Latent):
         for i in range(0, n, TILE):
             rows = min(TILE, n - i)
             # a row has its numbers to itself, whatever is drawn beside it
-            u = random.uniform((rows, self.latent + self._numbers), rng, torch.empty(0, dtype=torch.float64))
+            u = random.uniform((rows, self.latent + self._numbers), rng, self.level.double())
             beside = None if context is None else context[i : i + rows]
             filler = -rows % LEAST_TILE
-            u = functional.pad(u.to(self.device), (0, 0, 0, filler), value=0.5)
+            u = functional.pad(u, (0, 0, 0, filler), value=0.5)
             if beside is not None:
                 beside = torch.cat([beside, beside[:1].expand(filler, *beside.shape[1:])])
             z = torch.special.ndtri(u[:, : self.latent].clamp(1e-15, 1)).float()
@@ -292,8 +292,10 @@ def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config:
                 f"shape {space.shape}; use network='mlp'"
             )
     if config.samples > 1 and config.beta != 1:
-        raise InputError(f"vae: beta is {config.beta:g} and samples {config.samples}, but the importance-weighted bound has no rate "
-                         "to weigh; set one of them to 1")
+        raise InputError(
+            f"vae: beta is {config.beta:g} and samples {config.samples}, but the importance-weighted bound has no rate to weigh; "
+            "set one of them to 1"
+        )
     if space.dims > 50_000:
         raise InputError(f"vae: {space.dims:,} entries are more than the 50,000 it is made for; resize with --size")
     return Vae(space, context_shape, config, rng)

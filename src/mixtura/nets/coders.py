@@ -1,4 +1,4 @@
-"""Networks between observations and hidden codes, as wide as you like, or convolutions that halve and double images."""
+"""Networks between observations and hidden codes: perceptrons, and convolutions that halve and double images."""
 
 from __future__ import annotations
 

@@ -31,7 +31,11 @@ class LevelEmbedding(nn.Module):
 
 
 class MlpDenoiser(nn.Module):
-    """Residual blocks over the whole row, each scaled and shifted by the noise level (Perez et al. 2018: FiLM)."""
+    """Residual blocks over the whole row, each scaled and shifted by the noise level (Perez et al. 2018: FiLM).
+
+    The first of the two numbers is a + b y with a and b of the network, an entry at a time: to take the noise off every entry
+    it must be seen in every entry, and a width below the number of entries would not let it through.
+    """
 
     def __init__(self, entries: int, width: int, depth: int, context: int = 0) -> None:
         super().__init__()
@@ -40,7 +44,7 @@ class MlpDenoiser(nn.Module):
         self.film = nn.ModuleList(nn.Linear(min(width, 128), 2 * width) for _ in range(depth))
         self.inner = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.outer = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
-        self.leave = nn.Linear(width, 2 * entries)
+        self.leave = nn.Linear(width, 3 * entries)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
@@ -50,8 +54,8 @@ class MlpDenoiser(nn.Module):
         for film, inner, outer in zip(self.film, self.inner, self.outer, strict=True):
             scale, shift = film(level).chunk(2, 1)
             h = h + outer(functional.silu(inner(functional.silu(h)) * (1 + scale) + shift))
-        first, second = self.leave(functional.silu(h)).chunk(2, 1)
-        return first, second
+        a, b, second = self.leave(functional.silu(h)).chunk(3, 1)
+        return a + b * y, second
 
 
 class _Block(nn.Module):

@@ -33,8 +33,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
 
     Keys: title, kind ("table" or "images"), folder, made (data, splits, machine), verdict (of the objective spoken of,
     with ``why``), verdicts (by objective), next (commands), scores (as ranked), metrics (what their samples were judged
-    by), features, curves (model → [step, seconds, what training raised]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report rows),
-    and images or table, see :mod:`mixtura.report.figures`. Raises InputError if the folder is unfinished or damaged.
+    by), features, curves (model → [step, seconds, what training raised]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report
+    rows), and images or table, see :mod:`mixtura.report.figures`. Raises InputError if the folder is unfinished or damaged.
     """
     out = Path(folder)
     told = store.read_json(out / "verdict.json")

@@ -225,7 +225,7 @@
 
   const selected = () => $("model").value;
   const blended = () => selected() === VERDICT || selected() === BENCH;
-  const called = () => ({ [VERDICT]: "the blend", [BENCH]: "the blend above" })[selected()] ?? selected();
+  const called = () => (blended() ? { [VERDICT]: "the blend", [BENCH]: "the blend above" }[selected()] : selected());
 
   // [name, weight] of all that what is selected is made of
   function parts() {

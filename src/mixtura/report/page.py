@@ -108,7 +108,7 @@ def title(metric: str) -> str:
 
 
 @dataclass(frozen=True)
-class Column:
+class Heading:
     """One column of the leaderboard. ``field``: score → where in it the number is, or None where the score has none.
 
     better: "higher", "lower", or None where no value is the best. minor: shown with every measure only.
@@ -145,22 +145,22 @@ def board(data: Mapping[str, Any]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _columns(data: Mapping[str, Any]) -> list[Column]:
+def _columns(data: Mapping[str, Any]) -> list[Heading]:
     bits = any(s["bits"] is not None for s in data["scores"])
     metrics = [
-        Column(title(m["name"]), f"{m['summary']}; {m['unit']}", m["direction"], m["name"] not in LEADING, _of_metric(m["name"]))
+        Heading(title(m["name"]), f"{m['summary']}; {m['unit']}", m["direction"], m["name"] not in LEADING, _of_metric(m["name"]))
         for m in data["metrics"]
     ]
     copies = "share of samples nearest to a training row; ½ is none, 1 is copies"
     return [
-        Column("bits/dim, exact", "bits per dimension", "lower", False, _of_kind("exact", "bits")),
-        Column("bits/dim, bound ≤", "upper bound on bits per dimension", "lower", False, _of_kind("bound", "bits")),
-        Column("nats, exact", "mean log-density of a row", "higher", bits, _of_kind("exact", "nats")),
-        Column("nats, bound ≥", "lower bound on the mean log-density of a row", "higher", bits, _of_kind("bound", "nats")),
+        Heading("bits/dim, exact", "bits per dimension", "lower", False, _of_kind("exact", "bits")),
+        Heading("bits/dim, bound ≤", "upper bound on bits per dimension", "lower", False, _of_kind("bound", "bits")),
+        Heading("nats, exact", "mean log-density of a row", "higher", bits, _of_kind("exact", "nats")),
+        Heading("nats, bound ≥", "lower bound on the mean log-density of a row", "higher", bits, _of_kind("bound", "nats")),
         *metrics,
-        Column("memorised", copies, None, False, lambda s: ("memorisation",)),
-        Column("fit, s", "seconds of training", None, False, lambda s: ("seconds",), 1),
-        Column("draw 1,000, ms", "milliseconds to draw 1,000", None, True, lambda s: ("sample_ms",), 0),
+        Heading("memorised", copies, None, False, lambda s: ("memorisation",)),
+        Heading("fit, s", "seconds of training", None, False, lambda s: ("seconds",), 1),
+        Heading("draw 1,000, ms", "milliseconds to draw 1,000", None, True, lambda s: ("sample_ms",), 0),
     ]
 
 
@@ -172,16 +172,16 @@ def _of_metric(name: str) -> Callable[[Mapping[str, Any]], tuple[str, ...] | Non
     return lambda s: ("metrics", name, "value") if name in s["metrics"] else None
 
 
-def _value(column: Column, score: Mapping[str, Any]) -> float | None:
+def _value(column: Heading, score: Mapping[str, Any]) -> float | None:
     field = column.field(score)
     return None if field is None else at(score, field)
 
 
-def _best(column: Column, values: Sequence[float]) -> float:
+def _best(column: Heading, values: Sequence[float]) -> float:
     return {"higher": max, "lower": min}[column.better](values) if column.better else math.nan
 
 
-def _cell(data: Mapping[str, Any], i: int, column: Column, best: float) -> Cell:
+def _cell(data: Mapping[str, Any], i: int, column: Heading, best: float) -> Cell:
     score = data["scores"][i]
     field, value = column.field(score), _value(column, score)
     if field is None or value is None:
