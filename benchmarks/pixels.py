@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -26,7 +25,7 @@ from mixtura.data import examples
 from mixtura.families import TABLE
 from mixtura.families.autoregressive import Config, Pixels
 from mixtura.judge import bits_per_dimension, log_probs
-from mixtura.metrics.likelihood import mean_nats
+from mixtura.metrics.likelihood import Estimate, mean_nats
 from mixtura.nets.pixels import PixelWalk
 from mixtura.rng import generator
 
@@ -91,11 +90,11 @@ def table(name: str, families: list[str]) -> None:
             continue
         (nats, _), scoring = timed(lambda model=model: log_probs(model, unseen, rng=generator(1)))
         _, drawing = timed(lambda model=model: model.sample(1_000, rng=generator(2)))
-        bits = bits_per_dimension(mean_nats(nats.numpy()), space)
+        bits = cast(Estimate, bits_per_dimension(mean_nats(nats.numpy()), space))
         scoring *= 1_000 / len(unseen)
         print(
-            f"{name:8} {family:18} {density_kind(model):6} {bits.value if bits else math.nan:7.3f} ± {bits.error if bits else 0:.3f} "
-            f"bits   {training:6.1f} s trained {scoring:6.1f} s scored {drawing:6.1f} s drawn",
+            f"{name:8} {family:18} {density_kind(model):6} {bits.value:7.3f} ± {bits.error:.3f} bits   "
+            f"{training:6.1f} s trained {scoring:6.1f} s scored {drawing:6.1f} s drawn",
             flush=True,
         )
 

@@ -68,6 +68,8 @@ def in_nats(select: Mapping[str, Tensor], report: Mapping[str, Tensor], kinds: M
     g = gain(mixed.numpy(), report[best].numpy())
     better = g.value == math.inf or (g.value > SURE * g.error and g.trimmed > 0)
     caveat = ", in lower bounds" if kind == "bound" else ""
+    if not better and g.value > SURE * g.error:
+        caveat += ", but none without the 1 % that differ most"
     sentence = _sentence(better, share, best, Estimate(g.value, g.error, g.n), "nats", noun, caveat)
     chosen = mixed if better else report[best]
     return Verdict(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixtura.contracts import Column, InputError, Space
 from mixtura.families import vae
@@ -88,12 +89,13 @@ class Linear:
         W = torch.linalg.qr(torch.randn(5, 2, generator=generator(3), dtype=torch.float64))[0] * size
         variance = 1 / (1 + size**2 / NOISE**2)
         to_mean = variance[:, None] * W.T / NOISE**2
-        encoder, decoder = self.model.encoder[0], self.model.decoder[0]
-        encoder.weight.data, encoder.bias.data = torch.cat([to_mean, 0 * to_mean]).float(), torch.cat(
-            [off * variance.sqrt(), 0.5 * variance.log()]
-        ).float()
+        encoder, decoder = (cast(nn.Linear, cast(nn.Sequential, m)[0]) for m in (self.model.encoder, self.model.decoder))
+        encoder.weight.data, encoder.bias.data = (
+            torch.cat([to_mean, 0 * to_mean]).float(),
+            torch.cat([off * variance.sqrt(), 0.5 * variance.log()]).float(),
+        )
         decoder.weight.data, decoder.bias.data = W.float(), torch.zeros(5)
-        self.model.log_scale.data[:] = math.log(NOISE)
+        cast(nn.Parameter, self.model.log_scale).data[:] = math.log(NOISE)
         self.model.columns.centre[:], self.model.columns.scale[:] = CENTRE, SCALE
         self.W, self.deviation = W, variance.sqrt()
         self.law = torch.distributions.MultivariateNormal(
@@ -191,7 +193,7 @@ def trained(x: Tensor, steps: int, **settings) -> Vae:
 def test_the_linear_model_learns_probabilistic_pca():
     x = structured(8_000)
     with torch.enable_grad():
-        model = trained(x, 700, latent=2)
+        model = trained(x, 600, latent=2)
     y = (x - model.columns.centre) / model.columns.scale
     truth = probabilistic_pca(y, 2) - float(model.columns.scale.log().sum())
     bounds = [float(model.log_prob_bound(x, draws=k, rng=generator(12)).mean()) for k in (1, 16)]
@@ -205,7 +207,7 @@ def test_collapse_shows(beta, active):
     """Three latents for two factors: two are used; where the rate is too dear, none."""
     x = structured(8_000)
     with torch.enable_grad():
-        model = trained(x, 500, latent=3, beta=beta)
+        model = trained(x, 400, latent=3, beta=beta)
     found = model.diagnose(x, None, generator(14))
     assert (found["active"], found["latents"]) == (active, 3)
     assert found["rate"] < 0.01 if active == 0 else found["rate"] > 1

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Literal, cast
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -266,6 +267,9 @@ class Autoregressive(Density, Conditional):
 class Pixels(Density):
     """Exact density of images: p(x) = Π_j p(x_j | values before j in raster order, channel by channel within a pixel)."""
 
+    #: a pass over a whole image is dear: small batches, large steps, and the average of where they lead
+    recipe: Mapping[str, Any] = MappingProxyType({"batch": 16, "rate": 3e-3, "average": 0.99})
+
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
         super().__init__(space, context_shape)
         self.config = config
@@ -391,10 +395,13 @@ def _draw_logistic(weights: Tensor, location: Tensor, log_scale: Tensor, choice:
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for so many fit rows: of images, convolutions; of a table narrow nets and two orderings for few
+    """The configuration for so many fit rows: of images, convolutions, with a softmax where there are rows to learn every
+    level; of a table narrow nets and two orderings for few
     rows, where variance is what hurts, and one wide net where steps are what is short."""
     if space.is_image:
-        return Config(kind="pixels", head="levels" if 0 < _levels(space) <= 256 else "logistics")
+        many = 0 < _levels(space) <= 256 and rows >= 4_000
+        head: Literal["levels", "logistics"] = "levels" if many else "logistics"
+        return Config(kind="pixels", width=max(8, 32 // space.shape[0]), head=head, components=5)
     if space.dims > 100:
         return Config(hidden=(500,), components=5, orderings=1)
     if rows < 1_000:
