@@ -43,7 +43,7 @@ class Classifier(nn.Sequential):
         """(n, 28, 28) levels → (n, 64)."""
         x = torch.as_tensor(np.asarray(images, np.float32)).reshape(-1, 1, 28, 28) / 255
         with torch.no_grad():
-            return torch.cat([self[:-1](part) for part in x.split(1000)])
+            return torch.cat([nn.Sequential(*list(self)[:-1])(part) for part in x.split(1000)])
 
 
 def trained(images: np.ndarray, digits: np.ndarray, epochs: int = 4) -> Classifier:
