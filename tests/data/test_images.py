@@ -145,6 +145,7 @@ BROKEN = {
     "empty": b"",
     "cut": png(RNG.integers(0, 256, (40, 40), dtype=np.uint8))[:200],
     "text": b"hello, I am no image",
+    "program": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
     "headed": b"\x89PNG\r\n\x1a\n" + b"\0" * 40,
     "huge": b"BM" + (10**6).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
     + (10**6).to_bytes(4, "little") * 2 + (1).to_bytes(2, "little") + (24).to_bytes(2, "little") + bytes(24),

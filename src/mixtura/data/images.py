@@ -29,6 +29,8 @@ from mixtura.contracts import Column, InputError, Space
 from mixtura.data import examples
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+#: what Pillow may take a file for; some other formats start programs
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 #: pixels and channels kept in all, and in one image
 MOST_VALUES, MOST_IN_ONE = 200_000_000, 50_000_000
 #: levels of floats are looked for up to this many steps between lowest and highest
@@ -281,7 +283,7 @@ def _decoded(content: bytes) -> np.ndarray:
         raise ValueError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height * 3 > MOST_IN_ONE:
                 raise ValueError(f"{image.width}×{image.height} pixels are more than one image may have")
             image.load()
