@@ -222,7 +222,7 @@ class Model(nn.Module, ABC):
             raise InputError(f"n: expected a whole number of samples, 1 or more, got {n!r}")
         context = self.check_context(context, n)
         with torch.no_grad():
-            x = self._sample(n, context, rng)
+            x = self._sample(n, context, rng).to(torch.float64)
         flat = self.space.flat(x)
         allowed = torch.tensor([c.missing for c in self.space.columns], device=x.device)
         bad = torch.isinf(flat) | (torch.isnan(flat) & ~allowed)
