@@ -180,7 +180,7 @@ class OnnxNetwork(Network):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            import onnxruntime
+            import onnxruntime  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise InputError("features: an .onnx network needs onnxruntime; pip install 'mixtura[onnx]'") from error
         options = onnxruntime.SessionOptions()

@@ -350,7 +350,8 @@ class Pixels(Density):
                 level = column.low + _invert(out, draw()) * column.resolution
                 values[:, c, i, j] = (level - self.columns.centre[at]) / self.columns.scale[at]
             else:
-                drawn = _draw_logistic(*out.split(self.config.components, 1), draw(), draw())
+                weights, location, log_scale = out.split(self.config.components, 1)
+                drawn = _draw_logistic(weights, location, log_scale, draw(), draw())
                 values[:, c, i, j] = self.columns.settle(drawn, at)
             walk.tell(c, i, j, values[:, c, i, j])
         return self.columns.join(torch.zeros(len(u), 0, dtype=torch.int64, device=u.device), values.flatten(1))
