@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import mixtura
+from mixtura import report
 from mixtura.contracts import InputError
 from mixtura.folder import read_json, read_tensors
 
@@ -119,3 +122,23 @@ def test_options_of_tables_are_refused_for_images(options, said):
 def test_options_of_images_are_refused_for_tables(options):
     with pytest.raises(InputError, match="is for images"):
         mixtura.run(people(100), steps=5, families=["marginals"], **options)
+
+
+@pytest.mark.slow
+def test_a_folder_of_colour_images_keeps_its_budget(tmp_path):
+    """500 PNGs and one broken file: a verdict and a report inside 30 s and a fifth; samples in colour."""
+    folder = tmp_path / "discs"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    grid = np.stack(np.meshgrid(np.arange(32), np.arange(32)), -1)
+    for i in range(500):
+        inside = (np.square(grid - rng.uniform(8, 24, 2)).sum(-1) < rng.uniform(4, 9) ** 2)[..., None]
+        image = np.where(inside, rng.integers(120, 256, 3), rng.integers(0, 100, 3)) + rng.normal(0, 6, (32, 32, 3))
+        Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(folder / f"{i:03d}.png")
+    (folder / "broken.png").write_bytes(b"no image")
+    began = time.monotonic()
+    study = mixtura.run(folder, budget="30s", skip_broken=True, out=tmp_path / "run")
+    page = report.build(tmp_path / "run")
+    assert time.monotonic() - began < 1.2 * 30 and page.stat().st_size < 3e6
+    assert study.best.sample(3).shape == (3, 32, 32, 3)
+    assert {s.name for s in study.scores if s.status != "fitted"} == {"kde"}

@@ -27,7 +27,7 @@ from mixtura.data import source
 from mixtura.data.source import AnySchema, Data
 from mixtura.facade import Study, assemble, card
 from mixtura.families import TABLE, Family
-from mixtura.judge import SAMPLES, Score
+from mixtura.judge import Score
 from mixtura.lens import Lens
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.plan import Options
@@ -250,7 +250,7 @@ class Job:
             if not kept.exists():
                 learn, left = splits.fold(k)
                 model = yield from self._fit(candidate, f"{name}/{k}", self.x[splits.training[learn]], k / (splits.folds + 1))
-                tensors = {"position": left, "seen": self._seen(model, SAMPLES // splits.folds, name, f"fold {k}")}
+                tensors = {"position": left, "seen": self._seen(model, judge.samples_of(self.schema.space) // splits.folds, name, f"fold {k}")}
                 if density_kind(model) is not None:
                     rng = generator(seed, name, "fold", k)
                     tensors["nats"], _ = judge.log_probs(model, self.x[splits.training[left]], rng=rng)
@@ -261,7 +261,7 @@ class Job:
         yield Progress(name, 1.0, None, None, "scoring")
         began = time.monotonic()
         model.sample(8, rng=generator(seed, name, "trial"))  # one that cannot sample fails here, alone
-        tensors = {} if pieces else {"seen": self._seen(model, SAMPLES, name, "select")}
+        tensors = {} if pieces else {"seen": self._seen(model, judge.samples_of(self.schema.space), name, "select")}
         if density_kind(model) is not None:
             if pieces:
                 position = torch.cat([p["position"] for p in pieces])
@@ -349,7 +349,7 @@ class Job:
             if name in select:
                 rng = generator(seed, name, "report")
                 report[name], mc_error[name] = judge.log_probs(model, self.x[splits.report], rng=rng)
-            drawn[name], cost[name] = judge.timed_sample(model, SAMPLES, rng=generator(seed, name, "samples"))
+            drawn[name], cost[name] = judge.timed_sample(model, judge.samples_of(space), rng=generator(seed, name, "samples"))
         drawn |= {name: rows[1::2] for name, rows in outside.items()}
         verdicts = {}
         if select:
@@ -378,7 +378,7 @@ class Job:
                 rows = self.schema.space.clamp(source.encode(self.schema, source.contents(given, self.schema), name=name))
                 if len(rows) < 16:
                     raise InputError(f"{name}: {len(rows)} rows are too few to judge; give 16 or more")
-                found[name] = rows[: 4 * SAMPLES]
+                found[name] = rows[: 4 * judge.SAMPLES]
             except InputError as error:
                 self.failures[name] = {"status": "failed", "reason": str(error)}
         return found
@@ -455,7 +455,7 @@ class Job:
         store.write_json(out / "quadratic.json", {**quadratic, "features": self.lens.name})
         store.write_tensors(out / "gallery.safetensors", self._gallery(drawn, seen))
         example = "samples.npz" if self.schema.space.is_image else "samples.csv"
-        source.write(study.best.sample(EXAMPLE_ROWS, seed=self.options.seed), out / example)
+        source.write(study.best.sample(min(EXAMPLE_ROWS, judge.samples_of(self.schema.space)), seed=self.options.seed), out / example)
         store.write(out / "README.md", card(study, self.data.name, splits))
         self._save_state()
         verdicts = {name: asdict(v) for name, v in study.verdicts.items()}

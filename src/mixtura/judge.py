@@ -20,8 +20,8 @@ from mixtura.transforms import Columns
 #: independent repetitions of a sampled bound
 REPEATS = 4
 TILE = 2_048
-#: samples of every model that are looked at, once for choosing and once for reporting
-SAMPLES = 1_000
+#: samples of every model that are looked at, once for choosing and once for reporting; fewer of large images, which cost
+SAMPLES, SAMPLES_OF_LARGE, LARGE = 1_000, 200, 1_024
 #: metrics that ask whether two laws differ, by a kernel fitted for that
 KERNELLED = ("mmd2", "same_law")
 #: memorisation looks at no more rows than this of each kind
@@ -93,6 +93,11 @@ def log_probs(model: Model, x: Tensor, *, context: Tensor | None = None, rng: to
 
 def _rows(context: Tensor | None, i: int) -> Tensor | None:
     return None if context is None else context[i : i + TILE]
+
+
+def samples_of(space: Space) -> int:
+    """How many samples of every model of this space are looked at."""
+    return SAMPLES if space.dims <= LARGE else SAMPLES_OF_LARGE
 
 
 def bits_per_dimension(nats: Estimate, space: Space) -> Estimate | None:

@@ -165,7 +165,9 @@ def make_splits(
     fit = np.concatenate([fit, extra])
     shuffle.shuffle(fit)
     as_tensor = lambda rows: torch.as_tensor(np.ascontiguousarray(rows), dtype=torch.int64)  # noqa: E731
-    crossed = times is None and groups is None and given is None and len(fit) + len(select) < CROSS_FIT_BELOW
+    # six fits of every model are too dear for images
+    plain = times is None and groups is None and given is None and x.dim() == 2
+    crossed = plain and len(fit) + len(select) < CROSS_FIT_BELOW
     splits = Splits(as_tensor(fit), as_tensor(select), as_tensor(report), rule, FOLDS if crossed else 0, 0)
     return Splits(splits.fit, splits.select, splits.report, rule, splits.folds, _repeated(x, splits))
 
