@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, final
 
@@ -208,6 +208,9 @@ class Model(nn.Module, ABC):
     A family writes ``_sample``; the public ``sample`` checks. A model that learns by gradient offers
     ``phases``; one with a closed-form or library fit is a :class:`ClosedForm`.
     """
+
+    #: what this model's training wants otherwise than its family's row of the TABLE has it (see train.Recipe)
+    recipe: Mapping[str, Any] = {}
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()

@@ -206,7 +206,7 @@ class Job:
                     model.fit_closed(rows, None, generator(0))
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
-                    recipe = train.Recipe(**{**candidate.recipe, "steps": 20})
+                    recipe = train.Recipe(**{**candidate.recipe, **model.recipe, "steps": 20})
                     spent = [step.seconds for step in train.fit(model, rows, recipe, rng=generator(0), device=self.device)]
                     total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(self.options.steps, recipe.most_steps)
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
@@ -250,7 +250,8 @@ class Job:
             if not kept.exists():
                 learn, left = splits.fold(k)
                 model = yield from self._fit(candidate, f"{name}/{k}", self.x[splits.training[learn]], k / (splits.folds + 1))
-                tensors = {"position": left, "seen": self._seen(model, judge.samples_of(self.schema.space) // splits.folds, name, f"fold {k}")}
+                n = judge.samples_of(self.schema.space) // splits.folds
+                tensors = {"position": left, "seen": self._seen(model, n, name, f"fold {k}")}
                 if density_kind(model) is not None:
                     rng = generator(seed, name, "fold", k)
                     tensors["nats"], _ = judge.log_probs(model, self.x[splits.training[left]], rng=rng)
@@ -297,7 +298,7 @@ class Job:
             raise InputError(f"{name}: it offers neither phases to train nor fit_closed; a model of your own needs one of them")
         entry = self.units.setdefault(unit, {"share": self._share(name)})
         self._save_state()
-        recipe = self._recipe(candidate, unit, entry)
+        recipe = self._recipe({**candidate.recipe, **model.recipe}, unit, entry)
         work, stem = self.out / "work", unit.replace("/", ".")
         work.mkdir(parents=True, exist_ok=True)
         shown, in_nats = 0.0, model.phases()[0].unit == "nats"
@@ -319,8 +320,7 @@ class Job:
                 yield Progress(name, done_before + share / (folds + 1), reached, left)
         return model
 
-    def _recipe(self, candidate: _Candidate, unit: str, entry: Mapping[str, Any]) -> train.Recipe:
-        settings = dict(candidate.recipe)
+    def _recipe(self, settings: Mapping[str, Any], unit: str, entry: Mapping[str, Any]) -> train.Recipe:
         if self.options.stops is not None:
             kept = self.options.stops.get(unit)
             if kept is None:
@@ -455,7 +455,8 @@ class Job:
         store.write_json(out / "quadratic.json", {**quadratic, "features": self.lens.name})
         store.write_tensors(out / "gallery.safetensors", self._gallery(drawn, seen))
         example = "samples.npz" if self.schema.space.is_image else "samples.csv"
-        source.write(study.best.sample(min(EXAMPLE_ROWS, judge.samples_of(self.schema.space)), seed=self.options.seed), out / example)
+        n = min(EXAMPLE_ROWS, judge.samples_of(self.schema.space))
+        source.write(study.best.sample(n, seed=self.options.seed), out / example)
         store.write(out / "README.md", card(study, self.data.name, splits))
         self._save_state()
         verdicts = {name: asdict(v) for name, v in study.verdicts.items()}
