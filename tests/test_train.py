@@ -275,7 +275,8 @@ def start(name):
         return Rivals(), ROWS, Recipe(steps=STEPS, rate=0.05, every=7, patience=1, plateaus=100, average=0.9), rng
     family = TABLE[name]
     model = family.build(MIXED, config=family.suggest(MIXED, 120), rng=rng)
-    return model, mixed_rows(), Recipe(steps=STEPS, **{**family.recipe, "every": 7}, average=0.9 if name == "flow" else None), rng
+    settings = {"average": 0.9 if name == "flow" else None, **family.recipe, "every": 7, "steps": STEPS}
+    return model, mixed_rows(), Recipe(**settings), rng
 
 
 def outcome(model, records, rng):
