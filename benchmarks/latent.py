@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -96,14 +97,13 @@ def score(name: str, space: Space, x: Tensor, seconds: float) -> None:
     )
 
 
-def bare(model: vae.Vae, rows: Tensor, half: Tensor, steps: int) -> float:
-    """Steps per CPU second of the networks alone: q, a code, the mixture of logistics or the mass of its cells of half-width
-    ``half`` (0 for plain numbers), the rate, backward, AdamW."""
+def bare(model: vae.Vae, rows: Tensor, half: Tensor) -> Iterator[None]:
+    """The networks alone: q, a code, the mixture of logistics or the mass of its cells of half-width ``half`` (0 for plain
+    numbers), the rate, backward, AdamW."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     rng = generator(5)
     lowest, highest = rows.amin(0), rows.amax(0)
-    began = time.process_time()
-    for _ in range(steps):
+    while True:
         x = rows[torch.randint(len(rows), (256,), generator=rng)]
         mean, log_sd = model.encoder(x).chunk(2, 1)
         z = mean + log_sd.exp() * torch.randn(mean.shape, generator=rng)
@@ -127,25 +127,35 @@ def bare(model: vae.Vae, rows: Tensor, half: Tensor, steps: int) -> float:
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
         optimiser.step()
-    return steps / (time.process_time() - began)
+        yield
 
 
-def speed(name: str, space: Space, x: Tensor, rounds: int = 3, steps: int = 200) -> None:
-    config, found = vae.suggest(space, len(x)), []
+def speed(name: str, space: Space, x: Tensor, rounds: int = 20, steps: int = 50) -> None:
+    """Turn about, so that what else the machine does falls on both; each of our turns holds one validation."""
+    config = vae.suggest(space, len(x))
+    began = time.process_time()
+    model = vae.build(space, config=config, rng=generator(6))
+    training = fit(model, x, Recipe(steps=(rounds + 1) * steps, **vae.RECIPE), rng=generator(7))
+    next(training)
+    first = time.process_time() - began
+    peer = vae.build(space, config=config, rng=generator(6)).train()
+    peer.prepare(x, None, generator(7))
+    half = (peer.columns.resolution / peer.columns.scale / 2).float()
+    loop, found = bare(peer, peer.columns.split(x).values.float(), half), []
     for _ in range(rounds):
-        model = vae.build(space, config=config, rng=generator(6))
-        began = time.process_time()
-        for _ in fit(model, x, Recipe(steps=steps, **vae.RECIPE), rng=generator(7)):
-            pass
-        ours = steps / (time.process_time() - began)
-        model = vae.build(space, config=config, rng=generator(6)).train()
-        model.prepare(x, None, generator(7))
-        half = (model.columns.resolution / model.columns.scale / 2).float()
-        found.append((ours, bare(model, model.columns.split(x).values.float(), half, steps)))
-    ours, plain = (statistics.median(speeds) for speeds in zip(*found, strict=True))
-    ratio = statistics.median(a / b for a, b in found)
+        took = []
+        for steps_of in (training, loop):
+            began = time.process_time()
+            for _ in zip(range(steps), steps_of, strict=False):
+                pass
+            took.append((time.process_time() - began) / steps)
+        found.append(took)
+    ours, plain = (statistics.median(times) for times in zip(*found, strict=True))
+    ratio = statistics.median(b / a for a, b in found)
     print(
-        f"speed     {name}: {ours:.0f} steps per CPU-s through fit, {plain:.0f} bare: ratio {ratio:.2f}; wanted 0.90", flush=True
+        f"speed     {name}: {1 / ours:.0f} steps per CPU-s through fit, {1 / plain:.0f} bare: ratio {ratio:.2f}; wanted 0.90 "
+        f"(set-up and first step {first:.2f} s)",
+        flush=True,
     )
 
 
@@ -163,7 +173,7 @@ def main() -> None:
         if name in only:
             score(name, *table(name), 8)
     if "mnist" in only:
-        speed("mnist", *mnist(), steps=60)
+        speed("mnist", *mnist(), rounds=6)
         score("mnist", *mnist(), 60)
 
 

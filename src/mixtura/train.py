@@ -99,8 +99,7 @@ class Average:
         """Take one step's parameters in."""
         self.t += 1
         d = min(self.decay, (1 + self.t) / (10 + self.t))
-        for mean, p in zip(self.mean, self.parameters, strict=True):
-            mean.lerp_(p.detach(), 1 - d)
+        torch._foreach_lerp_(self.mean, [p.detach() for p in self.parameters], 1 - d)
 
     @torch.no_grad()
     def swap(self) -> None:
@@ -241,9 +240,11 @@ class _Game:
             if state.step % phase.every:
                 continue
             pick = torch.randint(len(rows), (min(recipe.batch, len(rows)),), generator=self.rng).to(rows.device)
-            loss = phase.loss(rows[pick], None if context is None else context[pick], self.rng)
+            beside = None if context is None else context.index_select(0, pick)
+            loss = phase.loss(rows.index_select(0, pick), beside, self.rng)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward(inputs=list(phase.parameters))
+            # of several phases each keeps to its own parameters; asking for them costs a twentieth of a step
+            loss.backward(inputs=list(phase.parameters) if len(self.phases) > 1 else None)
             gradients = [p.grad for p in phase.parameters if p.grad is not None]
             norm = float(nn.utils.get_total_norm(gradients))
             losses.append(float(loss.detach()))

@@ -330,16 +330,20 @@ def log_logistic_mass(parts: Parts, location: Tensor, log_scale: Tensor) -> Tens
     expand = lambda t: t.reshape(*t.shape, *(1,) * (location.dim() - t.dim()))  # noqa: E731
     inverse = torch.exp(-log_scale)
     a = (expand(parts.low) - location) * inverse
-    width = expand(parts.width) * inverse
-    cell = expand(parts.width > 0)
-    open_low, open_high = expand(parts.open_low), expand(parts.open_high)
-    safe = torch.where(cell, width, 1.0)
     left = nn.functional.logsigmoid(-a)
+    cell = expand(parts.width > 0)
+    # what no value needs is not computed: in training it would be half of the cost
+    some, every = bool(cell.any()), bool(cell.all())
+    density = left if every else 2 * left + a - log_scale  # log σ(a) = log σ(−a) + a
+    if not some:
+        return density
+    width = expand(parts.width) * inverse
+    safe = width if every else torch.where(cell, width, 1.0)
     right = nn.functional.logsigmoid(a + safe)
+    open_low, open_high = expand(parts.open_low), expand(parts.open_high)
     inner = torch.where(open_low | open_high, 0.0, torch.log(-torch.expm1(-safe.clamp(min=1e-30))))
     mass = torch.where(open_low, 0.0, left) + torch.where(open_high, 0.0, right) + inner
-    density = nn.functional.logsigmoid(a) + left - log_scale
-    return torch.where(cell, mass, density)
+    return mass if every else torch.where(cell, mass, density)
 
 
 def log_normal_mass(low: Tensor, width: Tensor, open_low: Tensor, open_high: Tensor, location: Tensor, scale: Tensor) -> Tensor:

@@ -146,23 +146,24 @@ class Vae(LowerBound, Latent):
 
     def _q(self, parts: Parts, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log deviation (n, latent) of q(z | x)."""
-        seen = torch.cat([self.layout.inputs(parts.codes), parts.values.float()], 1)
+        values = parts.values.float()
+        seen = torch.cat([self.layout.inputs(parts.codes), values], 1) if self.columns.coded else values
         mean, log_sd = self.encoder(_beside(seen, context)).chunk(2, 1)
         return mean, log_sd.clamp(*LOG_SCALE)
 
     def _parameters_of(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (n, width) of codes; log-weights, locations and log-scales (n, components, C) of values given z."""
+        """Logits (n, width) of codes; log-weights and locations (n, components, C) of values given z, and log-scales that
+        broadcast against them."""
         out = self.decoder(_beside(z, context)) + self.level
         logits, values = out.split([self.layout.width, out.shape[1] - self.layout.width], 1)
         weights, location, free = values.reshape(len(z), sum(self.sizes), self.columns.continuous).split(self.sizes, 1)
         log_weights = torch.log_softmax(weights, 1) if self.config.components > 1 else torch.zeros_like(location)
-        log_scale = free if self.log_scale is None else self.log_scale.expand_as(location)
-        return logits, log_weights, location, log_scale.clamp(*LOG_SCALE)
+        log_scale = (free if self.log_scale is None else self.log_scale).clamp(*LOG_SCALE)
+        return logits, log_weights, location, log_scale
 
     def _log_given(self, z: Tensor, parts: Parts, context: Tensor | None) -> Tensor:
         """(n,) log p(x | z), nats in data units."""
         logits, log_weights, location, log_scale = self._parameters_of(z, context)
-        codes = self.layout.log_chosen(logits, parts.codes)
         names = ("low", "width", "open_low", "open_high")
         cell = {name: getattr(parts, name).unsqueeze(1) for name in names}
         if self.config.observation == "logistic":
@@ -171,6 +172,9 @@ class Vae(LowerBound, Latent):
             edges = {name: t.double() if t.is_floating_point() else t for name, t in cell.items()}
             nats = log_normal_mass(**edges, location=location.double(), scale=log_scale.double().exp())
         values = torch.logsumexp(log_weights + nats, 1) if self.config.components > 1 else nats.squeeze(1)
+        if not self.columns.coded:  # then every value is there
+            return values.sum(1) + parts.log_base
+        codes = self.layout.log_chosen(logits, parts.codes)
         for s, v in self.columns.overlaps:
             # the atom's cell also holds what rounds to it: P(atom) + P(0) · mass
             group = self.layout.logits(s, logits[:, self.layout.blocks[s]])
@@ -238,10 +242,10 @@ class Vae(LowerBound, Latent):
             codes[:, s] = _invert(self.layout.logits(s, logits[:, block]), of_codes[:, s])
         if self.config.components > 1:
             which = _invert(log_weights.transpose(1, 2), of_components).unsqueeze(1)
-            location, log_scale = (t.gather(1, which) for t in (location, log_scale))
+            location, log_scale = (t.expand_as(log_weights).gather(1, which) for t in (location, log_scale))
         law = torch.logit if self.config.observation == "logistic" else torch.special.ndtri
         noise = law(of_values.clamp(1e-12, 1 - 1e-12))
-        return self.columns.join(codes, location.squeeze(1) + log_scale.squeeze(1).exp() * noise)
+        return self.columns.join(codes, (location + log_scale.exp() * noise.unsqueeze(1)).squeeze(1))
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         made = []
