@@ -46,7 +46,7 @@ SETS = {
     "digits": lambda place: "digits",
     "mnist": mnist,
     "penguins": lambda place: "penguins",
-    "adult": lambda place: HOME / "tables" / "adult.parquet",
+    "adult": lambda place: HOME / "tables" / "adult_train32561.parquet",
     "colour": colour,
 }
 

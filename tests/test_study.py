@@ -126,7 +126,7 @@ def test_options_of_images_are_refused_for_tables(options):
 
 @pytest.mark.slow
 def test_a_folder_of_colour_images_keeps_its_budget(tmp_path):
-    """500 PNGs and one broken file: a verdict and a report inside 30 s and a fifth; samples in colour."""
+    """500 PNGs and one broken file: a verdict and a report inside a minute and a fifth; samples in colour."""
     folder = tmp_path / "discs"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -137,8 +137,8 @@ def test_a_folder_of_colour_images_keeps_its_budget(tmp_path):
         Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(folder / f"{i:03d}.png")
     (folder / "broken.png").write_bytes(b"no image")
     began = time.monotonic()
-    study = mixtura.run(folder, budget="30s", skip_broken=True, out=tmp_path / "run")
+    study = mixtura.run(folder, budget="60s", skip_broken=True, out=tmp_path / "run")
     page = report.build(tmp_path / "run")
-    assert time.monotonic() - began < 1.2 * 30 and page.stat().st_size < 3e6
+    assert time.monotonic() - began < 1.2 * 60 and page.stat().st_size < 3e6
     assert study.best.sample(3).shape == (3, 32, 32, 3)
     assert {s.name for s in study.scores if s.status != "fitted"} == {"kde"}

@@ -34,13 +34,13 @@ from mixtura.plan import Options
 from mixtura.rng import child_seed, generator, seeded
 from mixtura.verdict import Pool
 
-#: rows of the verdict's choice that are written to the folder, and of everything that the report shows
-EXAMPLE_ROWS, SHOWN_ROWS = 1_000, 400
+#: rows and images of the verdict's choice that are written to the folder, and of everything that the report shows
+EXAMPLE_ROWS, EXAMPLE_IMAGES, SHOWN_ROWS = 1_000, 64, 400
 #: samples whose nearest training row is shown
 NEAREST = 24
 #: of the budget: what the end of a run takes (metrics, files), and what scoring and sampling a model is thought to take
 #: before it has been measured
-ENDING, SCORING = 0.08, 0.03
+ENDING, SCORING = 0.16, 0.04
 
 
 # --------------------------------------------------------------------------------------------------- the records
@@ -115,7 +115,8 @@ class Job:
         self.device = train.choose_device(options.device)
         self.x = source.encode(schema, source.content(data), name=data.name)
         groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
-        self.splits = plan.make_splits(self.x, seed=options.seed, groups=groups, times=times, given=given)
+        most, self.samples = plan.looked_at(schema.space.is_image, options.planned_seconds)
+        self.splits = plan.make_splits(self.x, seed=options.seed, groups=groups, times=times, given=given, most=most)
         self.candidates = self._candidates()
         self.timed = {c.name for c in self.candidates if self._is_timed(c)}
         self.units: dict[str, dict[str, Any]] = {}
@@ -250,7 +251,7 @@ class Job:
             if not kept.exists():
                 learn, left = splits.fold(k)
                 model = yield from self._fit(candidate, f"{name}/{k}", self.x[splits.training[learn]], k / (splits.folds + 1))
-                n = judge.samples_of(self.schema.space) // splits.folds
+                n = self.samples // splits.folds
                 tensors = {"position": left, "seen": self._seen(model, n, name, f"fold {k}")}
                 if density_kind(model) is not None:
                     rng = generator(seed, name, "fold", k)
@@ -262,7 +263,7 @@ class Job:
         yield Progress(name, 1.0, None, None, "scoring")
         began = time.monotonic()
         model.sample(8, rng=generator(seed, name, "trial"))  # one that cannot sample fails here, alone
-        tensors = {} if pieces else {"seen": self._seen(model, judge.samples_of(self.schema.space), name, "select")}
+        tensors = {} if pieces else {"seen": self._seen(model, self.samples, name, "select")}
         if density_kind(model) is not None:
             if pieces:
                 position = torch.cat([p["position"] for p in pieces])
@@ -349,7 +350,7 @@ class Job:
             if name in select:
                 rng = generator(seed, name, "report")
                 report[name], mc_error[name] = judge.log_probs(model, self.x[splits.report], rng=rng)
-            drawn[name], cost[name] = judge.timed_sample(model, judge.samples_of(space), rng=generator(seed, name, "samples"))
+            drawn[name], cost[name] = judge.timed_sample(model, self.samples, rng=generator(seed, name, "samples"))
         drawn |= {name: rows[1::2] for name, rows in outside.items()}
         verdicts = {}
         if select:
@@ -378,7 +379,7 @@ class Job:
                 rows = self.schema.space.clamp(source.encode(self.schema, source.contents(given, self.schema), name=name))
                 if len(rows) < 16:
                     raise InputError(f"{name}: {len(rows)} rows are too few to judge; give 16 or more")
-                found[name] = rows[: 4 * judge.SAMPLES]
+                found[name] = rows[: 4 * plan.SAMPLES]
             except InputError as error:
                 self.failures[name] = {"status": "failed", "reason": str(error)}
         return found
@@ -455,7 +456,7 @@ class Job:
         store.write_json(out / "quadratic.json", {**quadratic, "features": self.lens.name})
         store.write_tensors(out / "gallery.safetensors", self._gallery(drawn, seen))
         example = "samples.npz" if self.schema.space.is_image else "samples.csv"
-        n = min(EXAMPLE_ROWS, judge.samples_of(self.schema.space))
+        n = EXAMPLE_IMAGES if self.schema.space.is_image else EXAMPLE_ROWS
         source.write(study.best.sample(n, seed=self.options.seed), out / example)
         store.write(out / "README.md", card(study, self.data.name, splits))
         self._save_state()

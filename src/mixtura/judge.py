@@ -17,11 +17,9 @@ from mixtura.metrics.likelihood import Estimate
 from mixtura.metrics.neighbours import manifold, memorisation
 from mixtura.transforms import Columns
 
-#: independent repetitions of a sampled bound
-REPEATS = 4
+#: independent repetitions of a sampled bound, and of one on more entries than LARGE
+REPEATS, REPEATS_OF_LARGE, LARGE = 4, 2, 1_024
 TILE = 2_048
-#: samples of every model that are looked at, once for choosing and once for reporting; fewer of large images, which cost
-SAMPLES, SAMPLES_OF_LARGE, LARGE = 1_000, 200, 1_024
 #: metrics that ask whether two laws differ, by a kernel fitted for that
 KERNELLED = ("mmd2", "same_law")
 #: memorisation looks at no more rows than this of each kind
@@ -71,6 +69,7 @@ def log_probs(model: Model, x: Tensor, *, context: Tensor | None = None, rng: to
 
     A bound is estimated ``REPEATS`` times; the log of the mean is the tighter bound that is returned.
     """
+    times = REPEATS if model.space.dims <= LARGE else REPEATS_OF_LARGE
     if isinstance(model, Density):
         return torch.cat([model.log_prob(x[i : i + TILE], context=_rows(context, i)) for i in range(0, len(x), TILE)]), 0.0
     if not isinstance(model, LowerBound):
@@ -83,21 +82,16 @@ def log_probs(model: Model, x: Tensor, *, context: Tensor | None = None, rng: to
                     for i in range(0, len(x), TILE)
                 ]
             )
-            for _ in range(REPEATS)
+            for _ in range(times)
         ]
     )
     means = repeats.mean(1)
-    error = float(means.std()) / math.sqrt(REPEATS) if torch.isfinite(means).all() else math.nan
-    return torch.logsumexp(repeats, 0) - math.log(REPEATS), error
+    error = float(means.std()) / math.sqrt(times) if torch.isfinite(means).all() else math.nan
+    return torch.logsumexp(repeats, 0) - math.log(times), error
 
 
 def _rows(context: Tensor | None, i: int) -> Tensor | None:
     return None if context is None else context[i : i + TILE]
-
-
-def samples_of(space: Space) -> int:
-    """How many samples of every model of this space are looked at."""
-    return SAMPLES if space.dims <= LARGE else SAMPLES_OF_LARGE
 
 
 def bits_per_dimension(nats: Estimate, space: Space) -> Estimate | None:

@@ -19,9 +19,14 @@ from mixtura.rng import child_seed
 
 #: shares of the rows that fit, select and report
 SHARES = (0.6, 0.2, 0.2)
-#: select and report need no more rows than this for errors of a hundredth of a nat; of images, whose models are slower
-#: to score and hungrier for rows, fewer
-MOST_HELD, MOST_HELD_IMAGES = 5_000, 1_000
+#: select and report need no more rows than this for errors of a hundredth of a nat
+MOST_HELD = 5_000
+#: samples of every model that are looked at, once for choosing and once for reporting
+SAMPLES = 1_000
+#: scoring and sampling are paid from the budget: rows held out a second of it, of tables and of images, whose samples are held
+#: to the same number, and the least of each
+ROWS_A_SECOND, LEAST_ROWS_HELD = 50, 1_000
+IMAGES_A_SECOND, LEAST_IMAGES, MOST_IMAGES = 5, 100, 1_000
 #: with fewer fit and select rows than this the choice is cross-fitted, in so many folds
 CROSS_FIT_BELOW, FOLDS = 1_000, 5
 LEAST_ROWS = 20
@@ -126,13 +131,24 @@ def parse_budget(budget: str | float) -> float:
     return seconds
 
 
+def looked_at(images: bool, seconds: float | None) -> tuple[int, int]:
+    """(rows of the select and of the report part, samples of every model), at most, in a run of so many seconds; by
+    steps, as in one of a minute."""
+    seconds = 60.0 if seconds is None else seconds
+    if not images:
+        return min(MOST_HELD, max(LEAST_ROWS_HELD, round(ROWS_A_SECOND * seconds))), SAMPLES
+    n = min(MOST_IMAGES, max(LEAST_IMAGES, round(IMAGES_A_SECOND * seconds)))
+    return n, n
+
+
 def make_splits(
-    x: Tensor, *, seed: int, groups: pd.Series | None = None, times: pd.Series | None = None, given: pd.Series | None = None
-) -> Splits:
+    x: Tensor, *, seed: int, groups: pd.Series | None = None, times: pd.Series | None = None, given: pd.Series | None = None,
+    most: int = MOST_HELD,
+) -> Splits:  # fmt: skip
     """Split rows x (n, …): at random, by whole groups, by time (oldest fit, newest report), or as given.
 
-    ``given`` holds fit, select and report for each row (train, valid and test are understood). InputError if a
-    part is too small.
+    ``given`` holds fit, select and report for each row (train, valid and test are understood). At random, select and report
+    get ``most`` rows at most. InputError if a part is too small.
     """
     n = len(x)
     if n < LEAST_ROWS:
@@ -151,7 +167,6 @@ def make_splits(
         order = shuffle.permutation(n) if times is None else _by_time(times)
         fit, select, report = np.split(order, _cuts(n))
         rule = "at random" if times is None else f"by time ({times.name}): the newest rows report"
-    most = MOST_HELD_IMAGES if x.dim() > 2 else MOST_HELD
     for name, part in (("fit", fit), ("select", select), ("report", report)):
         if len(part) < 2:
             raise InputError(f"{rule}: the {name} part has {len(part)} rows, expected 2 or more; give more rows or another split")

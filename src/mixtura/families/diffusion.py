@@ -250,7 +250,7 @@ class Diffusion(LowerBound, Stepwise):
         return logs[torch.randperm(n, generator=rng).to(like.device)].exp()
 
     def _behind(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
-        """What is behind y (n, entries) at levels s (n, 1): log π (n, k) up to a constant of every code; D, V of the values."""
+        """What is behind y (n, entries) at levels s (n, 1) or one for all (1, 1): log π (n, k) up to a constant of every code; D, V of the values."""
         k = self.layout.width
         c_skip, c_out, c_in = PARAMETERISATIONS[self.config.parameterisation](s)
         seen = c_in * y
@@ -265,7 +265,7 @@ class Diffusion(LowerBound, Stepwise):
         return logits, c_skip * y[:, k:] + c_out * F[:, k:], variance
 
     def _denoise(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """D and V of y (n, entries) at levels s (n, 1)."""
+        """D and V of y (n, entries) at levels s, as :meth:`_behind` takes them."""
         logits, D, V = self._behind(y, s, context)
         if not logits:
             return D, V
@@ -283,8 +283,8 @@ class Diffusion(LowerBound, Stepwise):
         return SCHEDULES[self.config.schedule](steps, float(self.lowest), HIGHEST).tolist()
 
     def denoiser(self, context: Tensor | None = None) -> Denoise:
-        """(D, V) of rows y (n, entries) at one level."""
-        return lambda y, s: self._denoise(y, torch.full((len(y), 1), s, dtype=y.dtype, device=y.device), context)
+        """(D, V) of rows y (n, entries) at one level, which the network then looks at once for all of them."""
+        return lambda y, s: self._denoise(y, torch.full((1, 1), s, dtype=y.dtype, device=y.device), context)
 
     def first(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         return math.sqrt(1 + HIGHEST**2) * random.normal((n, self.entries), rng, torch.empty(0, device=self.device))
@@ -299,7 +299,7 @@ class Diffusion(LowerBound, Stepwise):
 
     def _read(self, y: Tensor, context: Tensor | None, noise: Tensor) -> Tensor:
         """y₀ and normal noise, both (n, entries) → rows in data units."""
-        logits, D, V = self._behind(y, self.lowest.to(y).expand(len(y), 1), context)
+        logits, D, V = self._behind(y, self.lowest.to(y).expand(1, 1), context)
         codes = torch.zeros(len(y), len(self.columns.coded), dtype=torch.int64, device=y.device)
         for i, (group, block) in enumerate(zip(logits, self.layout.blocks, strict=True)):
             codes[:, i] = _inverted(group, torch.special.ndtr(noise[:, block.start]))
@@ -345,10 +345,12 @@ class Diffusion(LowerBound, Stepwise):
         for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
             mean, variance = (t.double() for t in reverse_step(denoise, y.float(), s, lower))
             r = lower**2 / s**2
-            q_mean, q_variance = x + r * (y - x), torch.tensor(lower**2 * (1 - r), dtype=x.dtype, device=x.device)
-            y = q_mean + q_variance.sqrt() * random.normal(tuple(x.shape), rng, x)
-            path += (_log_normal(y, mean, variance) - _log_normal(y, q_mean, q_variance)).sum(1)
-        logits, D, V = self._behind(y.float(), self.lowest.to(y.float()).expand(len(y), 1), context)
+            q_variance = lower**2 * (1 - r)
+            ε = random.normal(tuple(x.shape), rng, mean)
+            y = x + r * (y - x) + math.sqrt(q_variance) * ε
+            # log p(y) − log q(y), and ε² is the squared distance under q
+            path += 0.5 * (ε.square() - (y - mean).square() / variance - (variance / q_variance).log()).sum(1)
+        logits, D, V = self._behind(y.float(), self.lowest.float().expand(1, 1), context)
         cell = parts.present & (parts.width > 0)
         low, width = torch.where(cell, parts.low, values), torch.where(cell, parts.width, 0.0)
         inside = log_normal_mass(low, width, parts.open_low & cell, parts.open_high & cell, D.double(), V.double().sqrt())
@@ -378,7 +380,7 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
         return Config(network="unet", width=32, depth=2 if min(space.shape[1:]) < 16 else 3)
     if space.dims > 100:
         return Config(width=512, depth=2, steps=40)
-    return Config(width=64 if rows < 1_000 else 192, depth=3, steps=32 if rows < 1_000 else 50)
+    return Config(width=64 if rows < 1_000 else 192, depth=3, steps=32)
 
 
 def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Diffusion:

@@ -13,7 +13,7 @@ WAVES = (0.25, 8.0)
 
 
 class LevelEmbedding(nn.Module):
-    """log noise level (n,), and context (n, c) if there is one → (n, width)."""
+    """log noise level (n,), or (1,) for all rows, and context (n, c) if there is one → (n, width), or (1, width)."""
 
     waves: Tensor
 
@@ -25,6 +25,8 @@ class LevelEmbedding(nn.Module):
 
     def forward(self, log_level: Tensor, context: Tensor | None) -> Tensor:
         """(n,) and (n, c) → (n, width)."""
+        if context is not None:
+            log_level = log_level.expand(len(context))
         angle = log_level[:, None] * self.waves
         seen = [angle.cos(), angle.sin()] + ([] if context is None else [context.float().flatten(1)])
         return self.net(torch.cat(seen, 1))
@@ -49,7 +51,7 @@ class MlpDenoiser(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, y: Tensor, log_level: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(n, entries), (n,), (n, c) → two of (n, entries)."""
+        """(n, entries), (n,) or (1,), (n, c) → two of (n, entries)."""
         level, h = self.level(log_level, context), self.enter(y)
         for film, inner, outer in zip(self.film, self.inner, self.outer, strict=True):
             scale, shift = film(level).chunk(2, 1)
@@ -92,7 +94,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
 
     def forward(self, y: Tensor, log_level: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(n, channels, H, W), (n,), (n, c) → two of (n, channels, H, W)."""
+        """(n, channels, H, W), (n,) or (1,), (n, c) → two of (n, channels, H, W)."""
         level, h = self.level(log_level, context), self.enter(y)
         kept: list[Tensor] = []
         for i, block in enumerate(self.down):
