@@ -250,7 +250,8 @@ class Diffusion(LowerBound, Stepwise):
         return logs[torch.randperm(n, generator=rng).to(like.device)].exp()
 
     def _behind(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
-        """What is behind y (n, entries) at levels s (n, 1) or one for all (1, 1): log π (n, k) up to a constant of every code; D, V of the values."""
+        """What is behind y (n, entries) at levels s, (n, 1) or one for all (1, 1): log π (n, k) up to a constant of every code;
+        D, V of the values."""
         k = self.layout.width
         c_skip, c_out, c_in = PARAMETERISATIONS[self.config.parameterisation](s)
         seen = c_in * y

@@ -52,7 +52,8 @@ def _drawn(x: Tensor, size: int, rng: torch.Generator) -> NDArray[np.floating]:
 
 def _right(features: NDArray[np.floating], labels: NDArray[np.bool_], held_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
     # nothing is drawn with this seed, but without one scikit-learn draws from the global generator
-    settings: dict[str, Any] = {"max_iter": 50, "learning_rate": 0.2, "max_leaf_nodes": 15, "early_stopping": False, "random_state": 0}
+    settings: dict[str, Any] = {"max_iter": 50, "learning_rate": 0.2, "max_leaf_nodes": 15}
+    settings |= {"early_stopping": False, "random_state": 0}
     classifier = HistGradientBoostingClassifier(**settings)
     classifier.fit(features[~held_out], labels[~held_out])
     return classifier.predict(features[held_out]) == labels[held_out]
