@@ -25,6 +25,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mixtura.contracts import InputError, Model
 from mixtura.rng import generator
@@ -99,7 +100,7 @@ class Average:
         """Take one step's parameters in."""
         self.t += 1
         d = min(self.decay, (1 + self.t) / (10 + self.t))
-        torch._foreach_lerp_(self.mean, [p.detach() for p in self.parameters], 1 - d)
+        get_ema_multi_avg_fn(d)(self.mean, [p.detach() for p in self.parameters], self.t)
 
     @torch.no_grad()
     def swap(self) -> None:
