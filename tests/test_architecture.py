@@ -39,18 +39,21 @@ DOORS: dict[str, tuple[str, ...]] = {
     "select": ("kernels", "rng"),
     "data": ("contracts", "transforms"),
     "features": ("rng",),
-    "arms": ("rng",),
     "ledger": ("rng",),
     "verdict": ("kernels", "metrics", "select"),
     "plan": (*GROUND, "metrics", "mixture", "data"),
     "judge": (*GROUND, "metrics", "mixture", "data"),
     "folder": ("contracts", "rng", "families.TABLE", "metrics.TABLE"),
 }
-DOORS["session"] = ("select", "arms", "ledger", "features", "kernels")
+DOORS["session"] = ("rng", "select", "arms", "ledger", "features", "kernels")
 # what a person holds: a fitted model, a study, a loaded folder
 DOORS["facade"] = ("contracts", "rng", "data", "mixture", "plan", "judge", "verdict", "folder")
+# black boxes: samples in files, saved models
+DOORS["arms"] = ("rng", "data", "facade")
 # how samples are looked at; evaluate
 DOORS["lens"] = (*GROUND, "data", "features", "judge", "metrics")
+# mixtures of samples at hand
+DOORS["blending"] = ("rng", "select", "kernels", "data", "features", "lens")
 DOORS["job"] = tuple(room for room in DOORS if room not in ("__init__", "session"))
 DOORS["study"] = tuple(room for room in DOORS if room not in ("__init__", "session"))
 DOORS["estimators"] = tuple(room for room in DOORS if room not in ("__init__", "study"))

@@ -18,6 +18,9 @@ _HOME = {
     "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts",
     "Latent": "contracts", "Stepwise": "contracts",
     "Phase": "contracts",
+    "mix": "blending", "pareto": "blending", "Optimum": "blending", "Selector": "select.selector",
+    **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "Density", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
+                    "select.objective"),
     "fit": "train", "Recipe": "train", "blend": "mixture", "stack": "select.simplex",
 }  # fmt: skip
 

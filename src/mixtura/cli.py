@@ -263,16 +263,183 @@ def report(
     import webbrowser
 
     from mixtura.facade import load
-    from mixtura.report import build
+    from mixtura.report import build, selection
 
-    load(folder)  # says what is wrong with a folder that holds no finished run
-    page = build(folder, output)
+    if (folder / "selection.json").exists():
+        page = selection.build(folder, output)
+    else:
+        load(folder)  # says what is wrong with a folder that holds no finished run
+        page = build(folder, output)
     _emit({"report": str(page), "bytes": page.stat().st_size}, as_json, lambda: print(page))
     if open_page and not webbrowser.open(page.resolve().as_uri()):
         print(f"no browser was found; open {page} yourself", file=sys.stderr)
 
 
+@app.command()
+def mix(
+    samples: Annotated[list[str], typer.Argument(metavar="SAMPLES...", help="One file, FILE.npz:KEY, or folder a generator.")],
+    objective: Annotated[
+        str, typer.Option(help="Terms with + between: rke, mmd, kid, precision, density, loglik, cost, frechet, vendi, fld.")
+    ] = "rke",
+    reference: Annotated[str | None, typer.Option(help="Real rows or images, which most terms compare with.")] = None,
+    bandwidth: Annotated[float | None, typer.Option(help="Of Gaussian kernels; the median distance by default.")] = None,
+    features: Features = None,
+    costs: Annotated[str | None, typer.Option(help="What a sample of each costs, in order: 1,2.5,0.")] = None,
+    at_most: Annotated[float | None, typer.Option(help="What a sample of the mixture may cost on average.")] = None,
+    cap: Annotated[float | None, typer.Option(help="The largest weight allowed.")] = None,
+    floor: Annotated[float | None, typer.Option(help="The least weight of each.")] = None,
+    size: Annotated[int | None, typer.Option(help="At most so many generators in use.")] = None,
+    pareto: Annotated[str | None, typer.Option(help="Scales of the last term, one mixture each: 0,0.1,0.5.")] = None,
+    skip_broken: SkipBroken = False,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """The best mixture of generators, from samples at hand: weights, value, gap, intervals."""
+    from mixtura import blending
+
+    names = [blending.name_of(path) for path in samples]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        _say(f"mix: two generators would be called {twice!r}; rename a file, or take keys of one .npz")
+    options: dict[str, Any] = {"reference": reference, "bandwidth": bandwidth, "features": features, "seed": seed}
+    options |= {"costs": _numbers(costs, "--costs"), "at_most": at_most, "cap": cap, "floor": floor, "size": size}
+    named = dict(zip(names, samples, strict=True))
+    if pareto is not None:
+        table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
+        _deliver(table, None, as_json, {"objective": objective})
+        return
+    found = blending.mix(named, objective, skip_broken=skip_broken, **options)
+    _emit(found, as_json, lambda: _show_optimum(_console(stderr=False), found))
+
+
+@app.command()
+def select(
+    arms: Annotated[Path, typer.Argument(metavar="ARMS.yaml", help="The generators, and how to ask them (docs/arms.md).")],
+    objective: Annotated[str, typer.Option(help="As for mix, quadratic terms only: mmd, rke+0.2*precision.")] = "rke",
+    reference: Annotated[str | None, typer.Option(help="Real rows or images.")] = None,
+    pulls: Annotated[int, typer.Option(min=1, help="Samples to ask for in all.")] = 1000,
+    out: Annotated[Path | None, typer.Option(help="Folder of the selection; runs/NAME by default.")] = None,
+    policy: Annotated[
+        str, typer.Option(help="Who chooses: variance_ucb, cab, ogd, greedy, uniform, … (docs/select.md).")
+    ] = "variance_ucb",
+    bandwidth: Annotated[float | None, typer.Option(help="Of Gaussian kernels; from the first samples by default.")] = None,
+    features: Features = None,
+    stop: Annotated[float | None, typer.Option(help="Stop as soon as the excess loss is at most this.")] = None,
+    certified: Annotated[bool, typer.Option("--certified", help="By a proven bound, which takes far more pulls.")] = False,
+    seed: Seed = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over in a folder that holds a selection.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask generators for samples one by one: their best mixture with the fewest. The same command goes on where it stopped."""
+    import shutil
+    from dataclasses import asdict
+
+    from mixtura import session as sessions
+    from mixtura.arms import load_arms
+    from mixtura.blending import real_rows
+    from mixtura.folder import write_json
+    from mixtura.report import selection
+
+    out = out or Path("runs") / arms.stem
+    if fresh and (out / sessions.LEDGER).exists():
+        shutil.rmtree(out)
+    if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()) and not (out / sessions.LEDGER).exists():
+        _say(f"{out}: the folder is not empty and holds no selection; give another --out")
+    mode = "certified" if certified else "asymptotic"
+    listed = load_arms(arms)
+    session = sessions.begin(
+        listed, out, objective, reference=None if reference is None else real_rows(reference, seed=seed), name=reference,
+        extractor=features, bandwidth=bandwidth, policy=policy, seed=seed, pulls=pulls,
+        stop=None if stop is None else sessions.Stop(stop, mode),
+    )  # fmt: skip
+    began = time.monotonic()
+    try:
+        _watch_rounds(_console(stderr=True), session.conduct(), pulls)
+        found = session.finish()
+        record = session.record(found, arms.stem, time.monotonic() - began)
+    finally:
+        session.close()
+    write_json(out / "selection.json", record)
+    selection.build(out)
+    result = {**asdict(found), "sentence": found.sentence, "folder": str(out)}
+    _emit(result, as_json, lambda: _show_selected(_console(stderr=False), found, out))
+
+
 # --------------------------------------------------------------------------------------------------------- running
+
+
+def _watch_rounds(console: Console, rounds: Iterator[Any], pulls: int) -> None:
+    """A line that moves on a terminal, a line every twentieth elsewhere; failures at once."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown = 0
+    with Progress(
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} samples"), BarColumn(), TimeRemainingColumn(),
+        TextColumn("{task.description}"), console=console, disable=not console.is_terminal, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task("", total=pulls)
+        for r in rounds:
+            if r.status != "told":
+                console.print(f"{r.arm}: {r.status}, {r.reason.removeprefix(r.arm + ': ')}", soft_wrap=True, highlight=False)
+            bar.update(task, completed=r.pulls)
+            if r.value is None:
+                continue
+            said = f"{r.value.value:.4g} ± {r.value.error:.2g}"
+            bar.update(task, description=said)
+            if not console.is_terminal and r.pulls - shown >= pulls / 20:
+                shown = r.pulls
+                console.print(f"{r.pulls:,} samples: {said}, best alone {r.single[0]} {r.single[1].value:.4g}", highlight=False)
+
+
+def _show_optimum(console: Console, o: Any) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name in ("generator", "samples", "weight", "95 % interval"):
+        table.add_column(name, justify="left" if name == "generator" else "right", no_wrap=True)
+    for name, weight in sorted(o.weights.items(), key=lambda item: -item[1]):
+        low, high = (o.intervals or {}).get(name, (None, None))
+        table.add_row(name, f"{o.samples[name]:,}", f"{weight:.3f}", "" if low is None else f"{low:.2f} – {high:.2f}")
+    console.print(table)
+    console.print()
+    console.print(o.sentence, style="bold", soft_wrap=True)
+    better = "higher" if o.higher else "lower"
+    value = f"{_to_two_digits(o.value, o.error)} {o.unit}, {better} is better; gap {o.gap:.1g}"
+    console.print(f"{o.objective}: {value}", soft_wrap=True)
+    console.print(f"best alone: {o.best} with {_to_two_digits(o.best_value, o.best_error)}", soft_wrap=True)
+    if len(o.terms) > 1:
+        parts = ", ".join(f"{name} {_to_two_digits(value, error)}" for name, (value, error) in o.terms.items())
+        console.print(f"of which {parts}", soft_wrap=True)
+    for a, b in o.flat[:3]:
+        console.print(f"flat: all weight of {a} could go to {b}, as far as these samples tell", style="dim", soft_wrap=True)
+    if not o.exact:
+        console.print("so few of so many were searched, not enumerated: a better set may exist", style="dim", soft_wrap=True)
+    width = "" if o.bandwidth is None else f", bandwidth {o.bandwidth:.4g}"
+    console.print(f"features {o.features}{width}; the gain is of halves that chose nothing", style="dim", soft_wrap=True)
+
+
+def _show_selected(console: Console, found: Any, out: Path) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name in ("arm", "samples", "weight", "95 % interval", ""):
+        table.add_column(name, justify="left" if name in ("arm", "") else "right", no_wrap=name != "")
+    for name, weight in sorted(found.weights.items(), key=lambda item: -item[1]):
+        counts = found.counts[name]
+        low, high = (found.intervals or {}).get(name, (None, None))
+        lost = ", ".join(f"{counts[status]} {status}" for status in ("failed", "unknown") if counts[status])
+        note = found.closed.get(name, "") and f"closed: {found.closed[name]}" or lost
+        table.add_row(name, f"{counts['told']:,}", f"{weight:.3f}", "" if low is None else f"{low:.2f} – {high:.2f}", note)
+    console.print(table)
+    console.print()
+    console.print(found.sentence, style="bold", soft_wrap=True)
+    for c in found.certificates:
+        wanted = f"; it would take about {c.wanted:,.0f} samples" if c.wanted and c.wanted > found.pulls else ""
+        console.print(f"{c.mode}: at most {c.excess:.3g} above the least loss{wanted}", style="dim", soft_wrap=True)
+    spent = f", cost {found.spent:,.6g}" if found.spent else ""
+    console.print(f"{found.why}{spent}; everything is in {out} (report.html, ledger.sqlite)", style="dim", soft_wrap=True)
+
+
 
 
 def _report(folder: Any) -> None:
@@ -601,6 +768,13 @@ def _listed(text: str | None, flag: str) -> list[str] | None:
     if not names:
         _say(f"{flag} {text!r}: no name was given; write them with commas between, or leave {flag} out for all")
     return names
+
+
+def _numbers(text: str | None, flag: str) -> list[float] | None:
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        _say(f"{flag} {text!r}: expected numbers with commas between, as in 1,2.5,0")
 
 
 def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:

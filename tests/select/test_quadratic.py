@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from mixtura.contracts import InputError
-from mixtura.select.simplex import minimise_quadratic
+from mixtura.select.simplex import Polytope, minimise_quadratic, minimise_sparse
 
 
 def objective(Q, linear, w):
     return w @ Q @ w - 2 * linear @ w
-
 
 
 def simplex_grid(k, steps):
@@ -170,3 +172,164 @@ def test_what_is_convex_on_the_simplex_is_left_as_it_is():
 def test_refusals(Q, linear, says):
     with pytest.raises(InputError, match=says):
         minimise_quadratic(Q, linear)
+
+
+# ------------------------------------------------------------------------------------------------ a start, and psd
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_any_start_ends_at_the_optimum(name, k):
+    rng = np.random.default_rng(0)
+    Q, linear = problem(name, 0, k)
+    largest = max(np.abs(Q).max(), np.abs(linear).max()) or 1.0
+    cold = minimise_quadratic(Q, linear)
+    corner, sparse = np.eye(k)[k - 1], rng.dirichlet(np.full(k, 0.2))
+    for start in (np.array(cold.weights), np.ones(k), corner, 100 * sparse):
+        for psd in (False, True):
+            found = minimise_quadratic(Q, linear, start=start, psd=psd)
+            assert found.gap <= 1e-12 * largest
+            assert found.value == pytest.approx(cold.value, abs=2e-12 * largest)
+
+
+def test_the_optimum_as_a_start_stays():
+    Q, linear = problem("full rank", 2, 9)
+    cold = minimise_quadratic(Q, linear)
+    assert minimise_quadratic(Q, linear, start=cold.weights, psd=True).weights == pytest.approx(cold.weights, abs=1e-15)
+
+
+def test_psd_leaves_an_indefinite_matrix_as_it_is():
+    """w'Qw with Q = diag(1, −1): the best of the repaired form, that of a flat line, is elsewhere."""
+    Q = np.diag([1.0, -1.0])
+    assert minimise_quadratic(Q, np.zeros(2), psd=True).weights == (0.0, 1.0)
+    indefinite = np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert minimise_quadratic(indefinite, np.zeros(2)).value > 0 == minimise_quadratic(indefinite, np.zeros(2), psd=True).value
+
+
+# ------------------------------------------------------------------------------------------------------- polytopes
+
+
+def slsqp(Q, linear, lower, upper, A, b):
+    k = len(linear)
+    constraints = [{"type": "eq", "fun": lambda w: w.sum() - 1}, {"type": "ineq", "fun": lambda w: b - A @ w}]
+    found = minimize(
+        lambda w: objective(Q, linear, w), np.full(k, 1 / k), jac=lambda w: 2 * (Q @ w - linear),
+        bounds=list(zip(lower, upper, strict=True)), constraints=constraints, options={"ftol": 1e-14, "maxiter": 500},
+    )  # fmt: skip
+    return found.fun if found.success and np.all(A @ found.x <= b + 1e-9) else None
+
+
+@pytest.mark.parametrize("kind", ["caps and floors", "budget", "two budgets and caps"])
+@pytest.mark.parametrize("name", ["full rank", "copies", "rank two, free slope", "wide Gaussian kernel"])
+def test_within_a_polytope_as_slsqp(kind, name):
+    compared = 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        k = 6
+        Q, linear = problem(name, seed, k)
+        lower, upper, A, b = np.zeros(k), np.ones(k), np.zeros((0, k)), np.zeros(0)
+        if kind != "budget":
+            lower, upper = rng.uniform(0, 0.1, k), rng.uniform(0.2, 0.6, k)
+        if kind != "caps and floors":
+            A = rng.uniform(size=(1 + (kind != "budget"), k))
+            b = A.mean(1) + 0.02
+        within = Polytope(lower, upper, *((A, b) if len(b) else ()))
+        found = minimise_quadratic(Q, linear, within=within)
+        w, largest = np.array(found.weights), max(np.abs(Q).max(), np.abs(linear).max())
+        assert w.sum() == pytest.approx(1, abs=1e-9) and within.holds(w)
+        assert np.all(w >= lower - 1e-9) and np.all(w <= upper + 1e-9) and np.all(A @ w <= b + 1e-9)
+        assert found.gap <= 1e-9 * largest
+        again = minimise_quadratic(Q, linear, within=within, start=w)
+        assert again.value == pytest.approx(found.value, abs=2e-9 * largest)
+        if (peer := slsqp(Q, linear, lower, upper, A, b)) is not None:
+            assert found.value <= peer + 1e-9 * largest
+            compared += found.value == pytest.approx(peer, abs=1e-5 * largest)
+    assert compared >= 2
+
+
+def test_a_cap_by_hand():
+    """min Σ w_i² / s_i, w ∝ s = (1, 2, 5): with the third at most ½ the others share the rest 1 : 2."""
+    found = minimise_quadratic(np.diag(1 / np.array([1.0, 2.0, 5.0])), np.zeros(3), within=Polytope(upper=[1, 1, 0.5]))
+    assert found.weights == pytest.approx((1 / 6, 1 / 3, 1 / 2), abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "within, says",
+    [
+        (Polytope(upper=0.2), "caps: they add up to 0.6, expected 1 at least"),
+        (Polytope(lower=0.4), "floors: they add up to 1.2, expected 1 at most"),
+        (Polytope(lower=[0.5, 0, 0], upper=[0.4, 1, 1]), "that of model 0 is 0.5, above its cap 0.4"),
+        (Polytope(lower=[0, 0]), "floors: expected one number, or one for each of 3 models"),
+        (Polytope(A=[[1, 2, 3]], b=[0.5]), "no weights that add up to one obey"),
+        (Polytope(A=[[1, 2]], b=[0.5]), r"A and b: expected finite numbers of shapes \(r, 3\)"),
+        (Polytope(A=[[1, 2, 3]]), "A and b: expected finite numbers"),
+    ],
+)
+def test_polytopes_that_are_refused(within, says):
+    with pytest.raises(InputError, match=says):
+        minimise_quadratic(np.eye(3), np.zeros(3), within=within)
+
+
+# ------------------------------------------------------------------------------------------------------ few models
+
+
+@pytest.mark.parametrize("name", ["full rank", "optimum inside", "copies", "rank one", "wide Gaussian kernel"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_few_models_by_enumeration(name, size):
+    for seed in range(3):
+        Q, linear = problem(name, seed, 6)
+        found = minimise_sparse(Q, linear, size)
+        supports = [list(c) for c in combinations(range(6), size)]
+        best = min(minimise_quadratic(Q[np.ix_(c, c)], linear[c]).value for c in supports)
+        assert found.exact and sum(w > 0 for w in found.weights) <= size
+        assert found.value == pytest.approx(best, abs=1e-12 * max(np.abs(Q).max(), np.abs(linear).max()))
+
+
+def test_the_best_two_on_a_ring_are_opposite():
+    """Eight equal models around a circle: of all pairs, those across it differ most."""
+    angle = np.linspace(0, 2 * np.pi, 8, endpoint=False)
+    means = np.column_stack([np.cos(angle), np.sin(angle)]) * 3
+    Q = np.exp(-np.square(means[:, None] - means).sum(2) / 4)
+    found = minimise_sparse(Q, np.zeros(8), 2)
+    assert found.weights == pytest.approx(0.5 * np.isin(np.arange(8), np.flatnonzero(found.weights)))
+    first, second = np.flatnonzero(found.weights)
+    assert second - first == 4
+
+
+def test_a_search_says_that_it_is_one(monkeypatch):
+    """The same problems, too many supports to try: never better than the truth, never further from it than the gap says."""
+    exact = 0
+    for seed in range(6):
+        Q, linear = problem("optimum inside", seed, 10)
+        truth = minimise_sparse(Q, linear, 3)
+        with monkeypatch.context() as patch:
+            patch.setattr("mixtura.select.simplex.SUPPORTS", 0)
+            found = minimise_sparse(Q, linear, 3)
+        assert truth.exact and not found.exact and sum(w > 0 for w in found.weights) <= 3
+        assert truth.value - 1e-12 <= found.value <= truth.value + found.gap
+        assert found.gap == pytest.approx(found.value - minimise_quadratic(Q, linear).value, abs=1e-10)
+        exact += found.value == pytest.approx(truth.value)
+    assert exact >= 4
+
+
+def test_all_models_are_enough_where_the_optimum_is_sparse():
+    Q, linear = problem("copies, free slope", 0, 60)
+    whole = minimise_quadratic(Q, linear)
+    found = minimise_sparse(Q, linear, 30)
+    assert found.exact and found.value == pytest.approx(whole.value, abs=1e-12 * np.abs(Q).max())
+
+
+@pytest.mark.parametrize(
+    "call, says",
+    [
+        (lambda: minimise_sparse(np.eye(2), np.zeros(2), 0), "size: expected a whole number of models, 1 or more, got 0"),
+        (lambda: minimise_sparse(np.eye(2), np.zeros(2), True), "size: expected a whole number"),
+        (lambda: minimise_quadratic(np.eye(2), np.zeros(2), start=[1.0]), "start: expected 2 weights"),
+        (lambda: minimise_quadratic(np.eye(2), np.zeros(2), start=[1.5, -0.5]), "start: expected 2 weights ≥ 0"),
+        (lambda: minimise_quadratic(np.eye(2), np.zeros(2), start=[0.0, 0.0]), "start: expected 2 weights ≥ 0"),
+        (lambda: minimise_quadratic(np.eye(2), np.zeros(2), start=[np.nan, 1]), "start: expected 2 weights ≥ 0"),
+    ],
+)
+def test_more_refusals(call, says):
+    with pytest.raises(InputError, match=says):
+        call()

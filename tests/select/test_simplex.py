@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixtura.contracts import InputError
-from mixtura.select import TABLE, Weights, stack
+from mixtura.select import stack
 
 
 def random_scores(seed, n=200, k=3, scale=1.0):
@@ -174,7 +174,3 @@ def test_a_hundred_thousand_rows_take_under_a_second():
 def test_refusals(log_probs, says):
     with pytest.raises(InputError, match=says):
         stack(log_probs)
-
-
-def test_the_table_row_is_the_policy():
-    assert TABLE["stacking"].function(np.zeros((2, 1))) == Weights((1.0,), 0.0, 0.0)

@@ -1,25 +1,11 @@
-"""Policies: arrays in, :class:`Weights` out; one file and one line in :data:`TABLE` each."""
+"""Arrays in, :class:`Weights` out: objectives, the solver of the simplex, and the policies that choose which arm to ask.
+
+A policy is a class in ``bandit.py`` and one line in :data:`TABLE`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
+from mixtura.select.bandit import POLICIES as TABLE
 from mixtura.select.simplex import Weights, stack
 
-__all__ = ["TABLE", "Selection", "Weights", "stack"]
-
-
-@dataclass(frozen=True)
-class Selection:
-    """One row: what chooses the weights, from which array, in one line."""
-
-    name: str
-    function: Callable[..., Weights]
-    summary: str
-
-
-TABLE: dict[str, Selection] = {
-    row.name: row
-    for row in (Selection("stacking", stack, "the blend of densities with the most nats on held-out rows, with a certificate"),)
-}
+__all__ = ["TABLE", "Weights", "stack"]

@@ -1,0 +1,182 @@
+"""What an arm is, what it may give, and the two kinds that answer inside this process: arrays and functions.
+
+An arm never takes a run down: whatever goes wrong while it is asked is an :class:`ArmError` of one sentence that names it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixtura.contracts import InputError
+from mixtura.rng import generator
+
+#: one sample holds at most so many numbers
+MOST_VALUES = 2**24
+#: characters of what an arm said that are shown in a sentence
+SHOWN = 200
+#: seconds between two repetitions at most
+LONGEST_PAUSE = 30.0
+
+
+class ArmError(RuntimeError):
+    """An arm gave nothing that can be used; one sentence says which and why. ``again``: whether asking once more may help."""
+
+    def __init__(self, sentence: str, *, again: bool = True) -> None:
+        super().__init__(sentence)
+        self.again = again
+
+
+class Exhausted(ArmError):
+    """A pool has no more samples."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, again=False)
+
+
+class Arm(ABC):
+    """Something that can be asked for one sample at a time.
+
+    cost: of one sample, in any unit that the arms share. takes_key: a request with a key it has seen gives the same sample and
+    is not charged again. repeatable: the same seed gives the same sample, and asking again does no harm. retries: how often a
+    failed request is repeated within one :meth:`ask`. shape: of every sample; that of the first one, if nobody says.
+    """
+
+    #: seconds before a repetition; each further one waits twice as long
+    pause: float = 0.0
+
+    def __init__(
+        self, name: str, *, cost: float = 0.0, takes_key: bool = False, repeatable: bool = False, retries: int = 0
+    ) -> None:
+        self.name, self.cost, self.takes_key, self.repeatable, self.retries = name, cost, takes_key, repeatable, retries
+        self.shape: tuple[int, ...] | None = None
+
+    @final
+    def ask(self, seed: int, key: str) -> NDArray[Any]:
+        """One sample, of any shape. ``seed``: the number of this arm's draw, 0, 1, 2, … ``key``: names the request.
+
+        Raises ArmError for whatever goes wrong in the arm, and Exhausted when a pool has no more.
+        """
+        for failures in range(self.retries):
+            try:
+                return self._fitting(self._ask(seed, key))
+            except ArmError as error:
+                if not error.again:
+                    raise
+                time.sleep(min(self.pause * 2**failures, LONGEST_PAUSE))
+        return self._fitting(self._ask(seed, key))
+
+    def _fitting(self, answer: Any) -> NDArray[Any]:
+        sample = checked(answer, self.name)
+        if self.shape is None:
+            self.shape = sample.shape
+        if sample.shape != self.shape:
+            raise ArmError(f"{self.name}: gave a sample of shape {sample.shape}, its first had shape {self.shape}", again=False)
+        return sample
+
+    @abstractmethod
+    def _ask(self, seed: int, key: str) -> Any: ...
+
+    def close(self) -> None:  # noqa: B027  most arms keep nothing running
+        """End whatever the arm keeps running. It may be called twice."""
+
+
+class Pool(Arm):
+    """An array of samples (n, …), dealt one by one.
+
+    With replacement, draw t is a row chosen by ``seed`` and t alone. Without, ``seed`` puts the rows in an order, draw t is the
+    t-th of it, and draw n raises Exhausted.
+    """
+
+    def __init__(
+        self, name: str, samples: NDArray[Any], *, replacement: bool = False, seed: int = 0, cost: float = 0.0
+    ) -> None:
+        super().__init__(name, cost=cost, repeatable=True)
+        if samples.ndim < 1 or not len(samples) or samples.dtype.kind not in "biuf":
+            raise InputError(
+                f"{name}: expected an array of numbers (samples, …) with one sample or more, got {samples.dtype} of shape "
+                f"{samples.shape}; convert it"
+            )
+        self.samples, self.replacement, self.seed = samples, replacement, seed
+        self._order = None if replacement else torch.randperm(len(samples), generator=generator(seed, "pool")).tolist()
+
+    def _ask(self, seed: int, key: str) -> NDArray[Any]:
+        n = len(self.samples)
+        if self._order is None:
+            return np.array(self.samples[int(torch.randint(n, (), generator=generator(self.seed, "pool", seed)))])
+        if seed >= n:
+            raise Exhausted(f"{self.name}: all {n:,} samples of the pool were drawn; give more, or let it draw with replacement")
+        return np.array(self.samples[self._order[seed]])
+
+
+class Function(Arm):
+    """A Python function ``f(seed) -> array`` called in this process. It can hang or crash the process; :func:`program` cannot."""
+
+    def __init__(
+        self, name: str, f: Callable[[int], Any], *, cost: float = 0.0, repeatable: bool = False, retries: int = 0
+    ) -> None:
+        super().__init__(name, cost=cost, repeatable=repeatable, retries=retries)
+        self._f = f
+
+    def _ask(self, seed: int, key: str) -> Any:
+        try:
+            return self._f(seed)
+        except Exception as error:  # noqa: BLE001  whatever a foreign function raises is about this arm
+            raise ArmError(f"{self.name}: raised {type(error).__name__}: {shown(str(error))}") from error
+
+
+# ------------------------------------------------------------------------------------------------- what came back
+
+
+def checked(value: Any, name: str) -> NDArray[Any]:
+    """``value`` as an array of 1 to ``MOST_VALUES`` finite numbers. Raises ArmError."""
+    try:
+        sample = np.asarray(value)
+    except (ValueError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
+        raise ArmError(f"{name}: gave no array of numbers ({shown(str(error))})", again=False) from error
+    if sample.dtype.kind not in "biuf":
+        what = "text" if sample.dtype.kind in "US" else f"values of type {sample.dtype}"
+        raise ArmError(f"{name}: gave {what}, expected numbers", again=False)
+    if not 1 <= sample.size <= MOST_VALUES:
+        raise ArmError(f"{name}: gave a sample of {sample.size:,} numbers, expected 1 to {MOST_VALUES:,}", again=False)
+    finite = np.isfinite(sample)
+    if not finite.all():
+        place = tuple(int(i) for i in np.argwhere(~finite)[0])
+        raise ArmError(f"{name}: gave {sample[place]} at place {list(place)}, expected finite numbers", again=False)
+    return sample
+
+
+def answered(line: bytes, name: str) -> NDArray[Any]:
+    """The array in one answer of the protocol: ``{"sample": [...]}``, ``{"npy": base64}`` or ``{"error": text}``, as JSON."""
+    try:
+        answer = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ArmError(f"{name}: wrote {shown(line)!r}, expected one line of JSON on its standard output") from error
+    if not isinstance(answer, dict) or len(answer.keys() & {"sample", "npy", "error"}) != 1:
+        raise ArmError(f'{name}: wrote {shown(line)!r}, expected one of "sample", "npy" and "error" in a JSON object')
+    if "error" in answer:
+        raise ArmError(f"{name}: reports: {shown(str(answer['error']))}")
+    if "sample" in answer:
+        return checked(answer["sample"], name)
+    try:
+        packed = io.BytesIO(base64.b64decode(answer["npy"], validate=True))
+        return checked(np.lib.format.read_array(packed, allow_pickle=False), name)
+    except (binascii.Error, ValueError, TypeError, EOFError, MemoryError) as error:
+        raise ArmError(f'{name}: its "npy" is no numpy file in base64 ({shown(str(error))})', again=False) from error
+
+
+def shown(said: str | bytes) -> str:
+    """What an arm said, short enough for a sentence."""
+    text = said[: 4 * SHOWN].decode(errors="replace") if isinstance(said, bytes) else said
+    text = " ".join(text.split())
+    return text if len(text) <= SHOWN else text[:SHOWN] + " …"

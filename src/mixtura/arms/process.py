@@ -1,0 +1,189 @@
+"""Arms that are other programs, spoken to in lines of JSON: a hang, a crash or a flood costs one request, not the run.
+
+One line in, ``{"seed": 0, "key": "…"}``; one line out, ``{"sample": [...]}``, ``{"npy": base64}`` or ``{"error": "…"}``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, cast
+
+from numpy.typing import NDArray
+
+from mixtura.arms.arm import Arm, ArmError, answered, shown
+
+TIMEOUT = 60.0
+#: bytes that one answer may have
+LIMIT = 2**28
+#: bytes of standard error that are kept for the sentence
+KEPT = 4_096
+#: seconds between two looks at whether a silent program is still there, and for one that has answered to end by itself
+LOOK, GRACE = 0.1, 1.0
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+class Command(Arm):
+    """A program: ``argv`` started in ``folder`` for each request, or once and kept (``persistent``).
+
+    timeout: seconds for an answer, the start included; then the program and all it started (its process group) are killed.
+    limit: bytes an answer may have. What the program writes to standard error is shown when it fails.
+    """
+
+    def __init__(
+        self, name: str, argv: Sequence[str], *, folder: Path | None = None, persistent: bool = False, timeout: float = TIMEOUT,
+        retries: int = 0, limit: int = LIMIT, cost: float = 0.0, takes_key: bool = False, repeatable: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(name, cost=cost, takes_key=takes_key, repeatable=repeatable, retries=retries)
+        self.argv, self.folder, self.persistent, self.timeout, self.limit = list(argv), folder, persistent, timeout, limit
+        self._running: _Program | None = None
+        self._turn = threading.Lock()  # a program answers one request at a time
+
+    def _ask(self, seed: int, key: str) -> NDArray[Any]:
+        with self._turn:
+            deadline = time.monotonic() + self.timeout
+            answers = False
+            try:
+                if self._running is None:
+                    self._running = _Program(self.name, self.argv, self.folder)
+                self._running.request(json.dumps({"seed": seed, "key": key}).encode() + b"\n", last=not self.persistent)
+                line = self._running.answer(deadline, self.timeout, self.limit)
+                answers = True
+            finally:
+                if not (answers and self.persistent):
+                    self._end(min(GRACE, deadline - time.monotonic()) if answers else 0.0)
+        return answered(line, self.name)
+
+    def _end(self, grace: float) -> None:
+        if self._running is not None:
+            self._running.end(grace)
+            self._running = None
+
+    def close(self) -> None:
+        """End the program that is kept: its input is closed, and what is left of it after a second is killed."""
+        with self._turn:
+            self._end(GRACE)
+
+
+def program(
+    name: str, target: str, *, folder: Path | None = None, options: Mapping[str, Any] | None = None, timeout: float = TIMEOUT,
+    retries: int = 0, limit: int = LIMIT, cost: float = 0.0, takes_key: bool = False, repeatable: bool = False,
+) -> Command:  # fmt: skip
+    """A Python function ``module:function`` of ``folder`` or of what is installed, called as ``f(seed, **options)`` in a
+    process of its own, which imports it once."""
+    argv = [sys.executable, "-P", str(WORKER), str(folder or Path.cwd()), target, json.dumps(dict(options or {}))]
+    return Command(
+        name, argv, folder=folder, persistent=True, timeout=timeout, retries=retries, limit=limit, cost=cost, takes_key=takes_key,
+        repeatable=repeatable,
+    )  # fmt: skip
+
+
+class _Program:
+    """A started program and its three pipes."""
+
+    def __init__(self, name: str, argv: Sequence[str], folder: Path | None) -> None:
+        self.name = name
+        try:
+            self._process = subprocess.Popen(
+                argv, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                start_new_session=True,  # a process group of its own, to be killed as one
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise ArmError(f"{name}: {argv[0]!r} cannot be started ({shown(str(error))})", again=False) from error
+        pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
+        self._in, self._out, self._err = (_unblocked(pipe) for pipe in pipes)
+        self._said = b""
+        self._select = selectors.DefaultSelector()
+        for pipe in (self._out, self._err):
+            self._select.register(pipe, selectors.EVENT_READ)
+
+    def request(self, line: bytes, last: bool) -> None:
+        """Send a line, and close the pipe if it is the ``last``. A program that does not read it never answers."""
+        early = self._read(self._out)
+        if early:
+            raise ArmError(f"{self.name}: wrote {shown(early)!r} unasked, expected one line for each request{self._last_words()}")
+        with suppress(BrokenPipeError, BlockingIOError):
+            os.write(self._in, line)
+        if last and self._process.stdin is not None:
+            self._process.stdin.close()
+
+    def answer(self, deadline: float, timeout: float, limit: int) -> bytes:
+        """The one line that follows a request. Raises ArmError; the program is then out of step, and must be ended."""
+        line, part = bytearray(), b""
+        while b"\n" not in (part or b""):
+            if time.monotonic() >= deadline:
+                raise ArmError(f"{self.name}: no answer within {timeout:g} s{self._last_words()}")
+            if len(line) > limit:
+                raise ArmError(f"{self.name}: its answer has more than {limit:,} bytes{self._last_words()}", again=False)
+            gone = self._process.poll() is not None  # looked at first: what it wrote before it ended is still to be read
+            ready = self._select.select(LOOK)
+            if any(key.fileobj == self._err for key, _ in ready):
+                self._listen()
+            part = self._read(self._out)
+            line += part or b""
+            if part == b"" or (gone and not part):
+                break
+        return self._one_line(bytes(line), deadline)
+
+    def _one_line(self, line: bytes, deadline: float) -> bytes:
+        first, _, rest = line.partition(b"\n")
+        if not first.strip():
+            how = self._how_it_ended(deadline)
+            raise ArmError(f"{self.name}: {how} without an answer{self._last_words()}")
+        if rest.strip():
+            raise ArmError(f"{self.name}: wrote more than one line for one request, then {shown(rest)!r}{self._last_words()}")
+        return first
+
+    def _how_it_ended(self, deadline: float) -> str:
+        with suppress(subprocess.TimeoutExpired):
+            code = self._process.wait(max(0.0, min(GRACE, deadline - time.monotonic())))
+            return f"ended with code {code}" if code >= 0 else f"was ended by signal {signal.Signals(-code).name}"
+        return "closed its output"
+
+    def _read(self, pipe: int) -> bytes | None:
+        """What is there: bytes, b"" at the end, None if there is nothing yet."""
+        try:
+            return os.read(pipe, 2**20)
+        except BlockingIOError:
+            return None
+
+    def _listen(self) -> None:
+        said = self._read(self._err)
+        self._said = (self._said + (said or b""))[-KEPT:]
+        if said == b"":
+            self._select.unregister(self._err)
+
+    def _last_words(self) -> str:
+        if self._err in {key.fileobj for key in self._select.get_map().values()}:
+            self._listen()
+        lines = [line for line in self._said.decode(errors="replace").splitlines() if line.strip()]
+        return f"; it said: {shown(' | '.join(lines[-3:]))}" if lines else ""
+
+    def end(self, grace: float) -> None:
+        """Close its input, give it ``grace`` seconds, kill its whole group, and collect it."""
+        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+        self._select.close()
+        if grace > 0:
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(grace)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _unblocked(pipe: IO[bytes] | None) -> int:
+    number = cast(IO[bytes], pipe).fileno()
+    os.set_blocking(number, False)
+    return number

@@ -1,0 +1,106 @@
+"""An arm behind an address: the protocol of a command, one POST a request."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from numpy.typing import NDArray
+
+from mixtura.arms.arm import Arm, ArmError, answered, shown
+from mixtura.arms.process import LIMIT, TIMEOUT
+from mixtura.contracts import InputError
+
+#: answers that another attempt may better: too many requests, and whatever went wrong on the other side
+TRANSIENT = (408, 425, 429, *range(500, 600))
+
+
+class Service(Arm):
+    """POSTs ``body`` with "seed" and "key" added to ``url``, the key also as the header Idempotency-Key; the answer is that of a
+    command. Redirections are not followed, so that headers (which may hold a secret) reach nobody else, and proxies not used.
+
+    timeout: seconds for one attempt, from name look-up to last byte. Attempts that fail in transit, or with status 408, 425, 429
+    or 5xx, are repeated ``retries`` times, after 0.5 s, 1 s, 2 s, …
+    """
+
+    pause = 0.5
+
+    def __init__(
+        self, name: str, url: str, *, headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None,
+        timeout: float = TIMEOUT, retries: int = 0, limit: int = LIMIT, cost: float = 0.0, takes_key: bool = False,
+        repeatable: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(name, cost=cost, takes_key=takes_key, repeatable=repeatable, retries=retries)
+        self._url = _address(url)
+        self.headers, self.body, self.timeout, self.limit = dict(headers or {}), dict(body or {}), timeout, limit
+
+    def _ask(self, seed: int, key: str) -> NDArray[Any]:
+        post = _Post(self._connection(), self.limit)
+        headers = {"Content-Type": "application/json", **self.headers, "Idempotency-Key": key}
+        path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
+        body = json.dumps({**self.body, "seed": seed, "key": key}).encode()
+        thread = threading.Thread(target=post.run, args=(path, body, headers), daemon=True)
+        thread.start()
+        # a socket's own timeout starts anew at every byte: a server that drips would never reach it
+        thread.join(self.timeout)
+        if thread.is_alive():
+            post.cut()
+            raise ArmError(f"{self.name}: no whole answer within {self.timeout:g} s")
+        if post.error is not None:
+            raise ArmError(f"{self.name}: {type(post.error).__name__}: {shown(str(post.error))}") from post.error
+        if len(post.content) > self.limit:
+            raise ArmError(f"{self.name}: its answer has more than {self.limit:,} bytes", again=False)
+        if post.status != 200:
+            said = f": {shown(post.content)}" if post.content.strip() else ""
+            raise ArmError(f"{self.name}: answered with status {post.status}{said}", again=post.status in TRANSIENT)
+        return answered(post.content, self.name)
+
+    def _connection(self) -> http.client.HTTPConnection:
+        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        return kind(self._url.hostname or "", self._url.port, timeout=self.timeout)
+
+
+class _Post:
+    """One request, run in a thread of its own so that it can be cut off."""
+
+    def __init__(self, connection: http.client.HTTPConnection, limit: int) -> None:
+        self.connection, self.limit = connection, limit
+        self.status, self.content = 0, b""
+        self.error: Exception | None = None
+
+    def run(self, path: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Send, and read at most one byte more than the limit."""
+        try:
+            self.connection.request("POST", path, body, dict(headers))
+            response = self.connection.getresponse()
+            self.status, self.content = response.status, response.read(self.limit + 1)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.error = error
+        finally:
+            self.connection.close()
+
+    def cut(self) -> None:
+        """End the conversation under the thread's feet."""
+        sock = self.connection.sock
+        if sock is not None:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+
+def _address(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii() and url.isprintable()
+    except ValueError as error:
+        raise InputError(f"url: {url!r} is no address ({error}); write it in full, as in https://host/path") from error
+    if not whole or " " in url:
+        raise InputError(f"url: {url!r} is no address, expected http://… or https://…; write it in full")
+    if parts.username or parts.password:
+        raise InputError("url: holds a user name or password; put it into `headers`, from an environment variable")
+    return parts

@@ -1,0 +1,417 @@
+"""The best mixture of several generators, from samples at hand.
+
+:func:`mix` is the whole of it: samples → features → an objective on the simplex → weights with a certificate, intervals, and
+the gain over the best single generator on samples that chose nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixtura import features as extractors
+from mixtura.contracts import InputError
+from mixtura.data import source
+from mixtura.data.images import ImageSchema
+from mixtura.kernels import Estimate
+from mixtura.lens import Lens
+from mixtura.rng import generator
+from mixtura.select import intervals
+from mixtura.select.objective import ConvexTerm, Expression, Objective, Quadratic, QuadraticTerm, parse
+from mixtura.select.simplex import Polytope, Weights, minimise_convex, minimise_quadratic, minimise_sparse
+
+Array = NDArray[np.float64]
+
+#: features of images where nothing else was asked for
+IMAGE_FEATURES = "pca:64"
+#: samples of an arm that halves can be judged by
+LEAST_TO_JUDGE = 20
+#: subsamples that intervals come from where each has to be solved from its samples
+CONVEX_SUBSAMPLES = 20
+#: blocks of the jackknife of a convex objective
+BLOCKS = 10
+#: a weight that could as well be another arm's is only spoken of from here on
+NOTABLE = 0.1
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best mixture, how good it is, and how sure that is.
+
+    weights: by name; intervals: 95 % for each, by m-out-of-n subsampling, None for few samples. value ± error: the objective in
+    its own ``unit``, unbiased, on all samples; the weights were chosen on them too. gap: how far the solver can be from the
+    optimum, in units of the loss. terms: each term's own value. best, best_value: the best single arm. gain ± error, p_value:
+    of weights chosen on one half of every arm's samples over the best arm of that half, on the other half; one-sided. flat:
+    pairs of arms (a, b) such that moving all weight of a to b costs nothing that these samples can tell. exact: whether the
+    support is proven best (k-sparse mixtures may not be).
+    """
+
+    objective: str
+    unit: str
+    higher: bool
+    weights: dict[str, float]
+    intervals: dict[str, tuple[float, float]] | None
+    value: float
+    error: float
+    gap: float
+    terms: dict[str, tuple[float, float]]
+    best: str
+    best_value: float
+    best_error: float
+    gain: float | None
+    gain_error: float | None
+    p_value: float | None
+    flat: list[tuple[str, str]]
+    samples: dict[str, int]
+    features: str
+    bandwidth: float | None
+    exact: bool
+    sentence: str
+
+
+def mix(
+    samples: Mapping[str, Any] | Sequence[Any], objective: str | Expression = "rke", *, reference: Any = None,
+    features: str | None = None, bandwidth: float | None = None, costs: Sequence[float] | None = None, cap: float | None = None,
+    floor: float | None = None, at_most: float | None = None, size: int | None = None, seed: int = 0, skip_broken: bool = False,
+) -> Optimum:  # fmt: skip
+    """The best mixture of generators, given samples of each: anything :func:`mixtura.run` reads, or arrays of features (n, d).
+
+    objective: "rke+0.2*precision", or terms such as ``RKE(1.0) + 0.2 * Precision(real)``, which then see the arrays as they
+    are. reference: real rows. features: what samples are compared by, as in ``run``. bandwidth: of the Gaussian kernels. costs:
+    of a sample of each arm; at_most: what a sample of the mixture may cost on average. cap, floor: of every weight. size: arms
+    in use at most. Raises InputError on samples of different kinds or widths, and on constraints that nothing obeys.
+    """
+    named = dict(samples) if isinstance(samples, Mapping) else {f"arm {i}": s for i, s in enumerate(samples)}
+    if not named:
+        raise InputError("mix: no samples were given; name one file for each generator")
+    arms, real, look = gather(named, reference, features, seed=seed, skip_broken=skip_broken)
+    if isinstance(objective, str):
+        wanted = parse(objective, reference=real, bandwidth=bandwidth, costs=costs)
+    else:
+        wanted = Objective(objective.parts)
+    wanted = wanted.ready(list(arms.values()), generator(seed, "bandwidth"))
+    within = _polytope(len(arms), costs, cap, floor, at_most)
+    if size is not None and (within is not None or not wanted.quadratic):
+        raise InputError("size: is for quadratic objectives without caps, floors or a budget; leave one of them out")
+    return _Mixing(list(arms), list(arms.values()), wanted, within, size, seed).optimum(look)
+
+
+def pareto(
+    samples: Mapping[str, Any], objective: str, scales: Sequence[float], *, reference: Any = None, **options: Any
+) -> pd.DataFrame:
+    """The objective with its last term scaled by each of ``scales``: a row each, with every term's value, weights and value.
+
+    The rows trace the trade between the terms; of two that are nearly the same the smaller scale is enough."""
+    head, _, last = objective.rpartition("+")
+    if not head:
+        raise InputError(f"pareto: {objective!r} has one term; write two, as in rke+precision")
+    term = last.split("*")[-1].strip()
+    rows = []
+    for scale in scales:
+        found = mix(samples, f"{head}+{scale:g}*{term}" if scale > 0 else head, reference=reference, **options)
+        values = {name: value for name, (value, _) in found.terms.items()}
+        rows.append({"scale": scale, **values, **found.weights, "gap": found.gap})
+    return pd.DataFrame(rows)
+
+
+# -------------------------------------------------------------------------------------------------------- features
+
+
+def gather(
+    samples: Mapping[str, Any], reference: Any, asked: str | None, *, seed: int, skip_broken: bool = False
+) -> tuple[dict[str, Tensor], Tensor | None, str]:
+    """Samples by name, and real rows, → features (n, d), and what they are called.
+
+    Tables of numbers are taken as they are. Other tables are standardised, images mapped to ``IMAGE_FEATURES``, by the
+    reference, or by all samples if there is none.
+    """
+    given = {**samples} if reference is None else {**samples, "reference": reference}
+    if "reference" in samples and reference is not None:
+        raise InputError("mix: an arm is called 'reference'; rename it")
+    arrays = {name: _as_features(x) for name, x in given.items()}
+    if asked is None and all(x is not None for x in arrays.values()):
+        found, called = {name: x for name, x in arrays.items() if x is not None}, "as given"
+    else:
+        loaded = {name: source.load(x, seed=seed, skip_broken=skip_broken) for name, x in given.items()}
+        frames = {name: source.content(data) for name, data in loaded.items()}
+        if asked is None and all(_plain(frame) for frame in frames.values()):
+            found = {name: torch.as_tensor(frame.to_numpy(dtype=np.float64, copy=True)) for name, frame in frames.items()}  # type: ignore[union-attr]
+            called = "as given"
+        else:
+            found, called = _looked_at(loaded, asked, seed)
+    widths = {name: x.shape[1] for name, x in found.items()}
+    odd = next((name for name, width in widths.items() if width != next(iter(widths.values()))), None)
+    if odd is not None:
+        first = next(iter(widths))
+        raise InputError(f"{odd}: has {widths[odd]} columns, {first} has {widths[first]}; give samples of the same kind")
+    for name, x in found.items():
+        if len(x) < 2:
+            raise InputError(f"{name}: {len(x)} sample cannot tell how alike samples are; give 2 or more")
+        bad = (~torch.isfinite(x)).any(1).nonzero()
+        if len(bad):
+            raise InputError(f"{name}: row {int(bad[0])} is not finite; drop it, or encode missing values")
+    return {name: found[name] for name in samples}, found.get("reference"), called
+
+
+def real_rows(reference: Any, *, seed: int = 0) -> Tensor:
+    """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection. InputError on a table that is not all
+    numbers."""
+    data = source.load(reference, seed=seed)
+    if isinstance(source.content(data), pd.DataFrame):
+        if not _plain(source.content(data)):
+            raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
+        return gather({"reference": reference}, None, None, seed=seed)[0]["reference"]
+    schema = source.learn(data)
+    return source.encode(schema, source.content(data), name=data.name)
+
+
+def _as_features(x: Any) -> Tensor | None:
+    """An array (n, d) in memory as features; None for anything else."""
+    if isinstance(x, Tensor | np.ndarray) and x.ndim == 2 and x.shape[0] and x.shape[1]:
+        array = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x)).detach().cpu()
+        return array if array.dtype == torch.float32 else array.double()
+    return None
+
+
+def _plain(frame: Any) -> bool:
+    return isinstance(frame, pd.DataFrame) and all(pd.api.types.is_numeric_dtype(t) for t in frame.dtypes)
+
+
+def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[dict[str, Tensor], str]:
+    like = loaded.get("reference", next(iter(loaded.values())))
+    schema = source.learn(like)
+    rows = {name: source.contents(source.content(data), schema) for name, data in loaded.items()}
+    encoded = {name: source.encode(schema, x, name=name) for name, x in rows.items()}
+    fit = encoded.get("reference", torch.cat([*encoded.values()]))
+    if isinstance(schema, ImageSchema):
+        look = extractors.parse(asked or IMAGE_FEATURES)
+        look.fit(fit.float(), generator(seed, "features"))
+        return {name: look(x) for name, x in encoded.items()}, look.name
+    lens = Lens(schema, fit, asked, seed=seed)
+    return {name: lens(schema.space.clamp(x)) for name, x in encoded.items()}, lens.name
+
+
+def _polytope(
+    m: int, costs: Sequence[float] | None, cap: float | None, floor: float | None, at_most: float | None
+) -> Polytope | None:
+    if cap is None and floor is None and at_most is None:
+        return None
+    if at_most is not None and (costs is None or len(costs) != m):
+        raise InputError(f"at_most: needs what a sample of each of the {m} arms costs; give --costs")
+    budget = {} if at_most is None else {"A": np.array([costs], dtype=np.float64), "b": np.array([at_most])}
+    return Polytope(lower=floor or 0.0, upper=1.0 if cap is None else cap, **budget)
+
+
+# ---------------------------------------------------------------------------------------------------------- solving
+
+
+class _Loss:
+    """The loss of a mixture on samples at hand: a quadratic, and convex parts."""
+
+    def __init__(self, objective: Objective, samples: Sequence[Tensor], seed: int) -> None:
+        self.objective, self.m = objective, len(samples)
+        self.each: list[tuple[float, Quadratic | Any]] = []
+        for scale, term in objective.terms:
+            if isinstance(term, QuadraticTerm):
+                self.each.append((scale, term.on(samples)))
+            elif isinstance(term, ConvexTerm):
+                self.each.append((scale, term.on(samples, generator(seed, term.name))))
+        quadratics = [part * scale for scale, part in self.each if isinstance(part, Quadratic)]
+        self.quadratic = quadratics[0] if quadratics else None
+        for part in quadratics[1:]:
+            self.quadratic = self.quadratic + part  # type: ignore[operator]
+        self.convex = [(scale, part) for scale, part in self.each if not isinstance(part, Quadratic)]
+
+    def solve(self, within: Polytope | None, size: int | None) -> tuple[Weights, bool]:
+        """Weights, and whether they are proven best."""
+        if self.convex:
+            return minimise_convex(self.value_and_gradient, self.m, within=within), True
+        K, f = self.quadratic.form(unbiased=False)  # type: ignore[union-attr]
+        if size is not None:
+            found = minimise_sparse(K, -f / 2, size)
+            return Weights(found.weights, found.value, found.gap), found.exact
+        return minimise_quadratic(K, -f / 2, within=within), True
+
+    def value_and_gradient(self, a: Array) -> tuple[float, Array]:
+        value, gradient = 0.0, np.zeros(self.m)
+        if self.quadratic is not None:
+            K, f = self.quadratic.form(unbiased=False)
+            value, gradient = float(a @ K @ a + f @ a) + self.quadratic.constant, 2 * K @ a + f
+        for scale, part in self.convex:
+            its, slope = part.value_and_gradient(a)
+            value, gradient = value + scale * its, gradient + scale * slope
+        return value, gradient
+
+    def of_term(self, k: int, a: Array) -> Estimate:
+        """Term k's loss: unbiased with its error where it is quadratic."""
+        part = self.each[k][1]
+        return part.loss(a) if isinstance(part, Quadratic) else Estimate(float(part.value(a)), math.nan, 0)
+
+    def value(self, a: Array) -> float:
+        """The whole loss, its quadratic part unbiased."""
+        quadratic = 0.0 if self.quadratic is None else self.quadratic.loss(a).value
+        return quadratic + sum(scale * float(part.value(a)) for scale, part in self.convex)
+
+    def singles(self) -> Array:
+        """(m,) loss of every arm alone."""
+        return np.array([self.value(corner) for corner in np.eye(self.m)])
+
+
+class _Mixing:
+    def __init__(
+        self, names: list[str], samples: list[Tensor], objective: Objective, within: Polytope | None, size: int | None, seed: int
+    ) -> None:
+        self.names, self.samples, self.objective = names, samples, objective
+        self.within, self.size, self.seed = within, size, seed
+
+    def optimum(self, features: str) -> Optimum:
+        """All of it."""
+        names, loss = self.names, _Loss(self.objective, self.samples, self.seed)
+        found, exact = loss.solve(self.within, self.size)
+        a = np.array(found.weights)
+        value = self._value(loss, a)
+        singles = loss.singles()
+        best = int(np.argmin(singles))
+        best_value = self._value(loss, np.eye(len(names))[best])
+        terms = {
+            term.name: (own.value, own.error)
+            for k, (_, term) in enumerate(self.objective.terms)
+            for own in (term.own(loss.of_term(k, a)),)
+        }
+        gain, p = self._gain()
+        flat = self._flat(loss, a)
+        bandwidth = next((b for _, t in self.objective.terms if (b := _bandwidth(t)) is not None), None)
+        optimum = Optimum(
+            self.objective.name, self.objective.unit, self.objective.higher, dict(zip(names, a.tolist(), strict=True)),
+            self._intervals(loss, a), value.value, value.error, found.gap, terms, names[best], best_value.value, best_value.error,
+            None if gain is None else gain.value, None if gain is None else gain.error, p, flat,
+            {name: len(x) for name, x in zip(names, self.samples, strict=True)}, features, bandwidth, exact, "",
+        )  # fmt: skip
+        return replace(optimum, sentence=_sentence(optimum))
+
+    def _value(self, loss: _Loss, a: Array) -> Estimate:
+        if loss.quadratic is not None and not loss.convex:
+            return self.objective.own(loss.quadratic.loss(a))
+        error = self._jackknife(lambda samples: _Loss(self.objective, samples, self.seed).value(a), self.samples)
+        return self.objective.own(Estimate(loss.value(a), error, sum(map(len, self.samples))))
+
+    def _jackknife(self, statistic: Callable[[list[Tensor]], float], samples: Sequence[Tensor]) -> float:
+        """Delete-one-block error of a statistic of all samples, the arms' blocks deleted together."""
+        if min(map(len, samples)) < 2 * BLOCKS:
+            return math.nan
+        without = []
+        for k in range(BLOCKS):
+            keep = [x[torch.arange(len(x)) % BLOCKS != k] for x in samples]
+            without.append(statistic(keep))
+        return math.sqrt((BLOCKS - 1) / BLOCKS * float(np.sum((np.array(without) - np.mean(without)) ** 2)))
+
+    # ------------------------------------------------------------------------------------------------------- gain
+
+    def _gain(self) -> tuple[Estimate | None, float | None]:
+        """Weights and best arm from one half of everything, their difference on the other half, and its one-sided p-value."""
+        if len(self.names) < 2 or min(map(len, self.samples)) < LEAST_TO_JUDGE:
+            return None, None
+        rng = generator(self.seed, "halves")
+        orders = [torch.randperm(len(x), generator=rng) for x in self.samples]
+        first, second = ([x[o[half::2]] for x, o in zip(self.samples, orders, strict=True)] for half in (0, 1))
+        real = _halved(self.objective, rng)
+        chosen = _Loss(real[0], first, self.seed)
+        a = np.array(chosen.solve(self.within, self.size)[0].weights)
+        corner = np.eye(self.m)[int(np.argmin(chosen.singles()))]
+        judged = _Loss(real[1], second, self.seed)
+        if np.array_equal(a, corner):
+            return Estimate(0.0, 0.0, sum(map(len, second))), 1.0
+        if judged.convex:
+            lower = lambda samples: (lambda at: at.value(corner) - at.value(a))(_Loss(real[1], samples, self.seed))  # noqa: E731
+            less = Estimate(lower(second), self._jackknife(lower, second), sum(map(len, second)))
+        else:
+            less = judged.quadratic.excess(corner, a)  # type: ignore[union-attr]
+        mixed, alone = (self.objective.own(Estimate(judged.value(at), 0.0, 0)).value for at in (a, corner))
+        change = mixed - alone if self.objective.higher else alone - mixed
+        # the error in the own unit is that of the loss, bent as the difference is
+        error = less.error * abs(change / less.value) if less.value else less.error
+        p = 0.5 * math.erfc(less.value / less.error / math.sqrt(2)) if less.error > 0 else 1.0
+        return Estimate(change, error, less.n), p
+
+    @property
+    def m(self) -> int:
+        return len(self.names)
+
+    # ------------------------------------------------------------------------------------------------------ intervals
+
+    def _intervals(self, loss: _Loss, a: Array) -> dict[str, tuple[float, float]] | None:
+        """95 % for every weight; None for few samples, and for a support that was searched."""
+        if min(map(len, self.samples)) < LEAST_TO_JUDGE or self.size is not None:
+            return None
+        rng = generator(self.seed, "intervals")
+        if loss.convex or loss.quadratic is None:
+            bounds = intervals.around(a, np.array([self._of_half(rng) for _ in range(CONVEX_SUBSAMPLES)]), 0.5)
+        else:
+            q, (K, f) = loss.quadratic, loss.quadratic.form(unbiased=False)
+            beside = [G for G, _ in q.beside]
+            bounds = intervals.of_quadratic(K, f, q.near, q.linear, beside=beside, within=self.within, rng=rng)
+        return {name: (float(low), float(high)) for name, (low, high) in zip(self.names, bounds, strict=True)}
+
+    def _of_half(self, rng: torch.Generator) -> Array:
+        """Weights of half of every arm's samples."""
+        halves = [x[torch.randperm(len(x), generator=rng)[: len(x) // 2]] for x in self.samples]
+        return np.array(_Loss(self.objective, halves, self.seed).solve(self.within, None)[0].weights)
+
+    def _flat(self, loss: _Loss, a: Array) -> list[tuple[str, str]]:
+        if loss.convex or loss.quadratic is None:
+            return []
+        pairs = []
+        for i in np.flatnonzero(a >= NOTABLE):
+            for j in range(len(a)):
+                if i != j:
+                    b = a.copy()
+                    b[i], b[j] = 0.0, a[j] + a[i]
+                    worse = loss.quadratic.excess(b, a)
+                    if worse.value < 2 * worse.error:
+                        pairs.append((self.names[i], self.names[j]))
+        return pairs
+
+
+def _halved(objective: Objective, rng: torch.Generator) -> tuple[Objective, Objective]:
+    """The objective with one half of the reference that it matches, and with the other. Terms that take their reference as
+    given, as precision does its radii, keep all of it."""
+    halves: list[list[tuple[float, Any]]] = [[], []]
+    for scale, term in objective.terms:
+        reference = getattr(term, "reference", None)
+        matched = reference is not None and (getattr(term, "matches", False) or term.name in ("frechet", "fld"))
+        order = torch.randperm(len(reference), generator=rng) if matched and reference is not None else None
+        for half in (0, 1):
+            halves[half].append((scale, term if order is None else replace(term, reference=reference[order[half::2]])))  # type: ignore[index, type-var]
+    return Objective(tuple(halves[0])), Objective(tuple(halves[1]))
+
+
+def _bandwidth(term: Any) -> float | None:
+    found = getattr(term, "bandwidth", None)
+    return found if found is not None else getattr(getattr(term, "kernel", None), "bandwidth", None)
+
+
+def _sentence(o: Optimum) -> str:
+    used = sorted(((w, name) for name, w in o.weights.items() if w > 0), reverse=True)
+    blend = " + ".join(f"{w:.2f} {name}" for w, name in used)
+    if o.gain is None:
+        return f"use {blend}; too few samples to say whether it beats {o.best}"
+    sure = o.p_value is not None and o.p_value < 0.05 and o.gain > 0
+    gain = f"{o.gain:+.3g} ± {o.gain_error:.2g} {o.unit}"
+    if not sure:
+        return f"no gain: use {o.best} (the mixture differs by {gain} on samples that chose nothing)"
+    return f"gain {gain} over {o.best} on samples that chose nothing (p = {o.p_value:.2g}): use {blend}"
+
+
+def name_of(path: str) -> str:
+    """What an arm is called whose samples are at ``path``: its key, or its file's stem."""
+    file, _, key = path.partition(".npz:")
+    return key or Path(file).stem

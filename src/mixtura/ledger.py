@@ -1,0 +1,255 @@
+"""The durable record of every pull: one SQLite file in write-ahead mode.
+
+What is bought is never lost. A pull is written down before its arm is asked (the intent), and its sample before anything is
+done with it. After a kill, an arm that answers the same request with the same sample (it takes a key, or is repeatable by seed)
+is sent the request that was in flight once more, and makes nothing new; of any other arm that one request is left, as
+``unknown``.
+
+Several processes may work on one ledger: pulls are dealt in transactions, and a request in flight belongs to the process that
+made it for as long as that process lives.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixtura.contracts import InputError
+
+Status = Literal["asked", "told", "failed", "unknown"]
+
+#: seconds to wait for another process's transaction
+PATIENCE = 30.0
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS pulls (
+    number INTEGER PRIMARY KEY, arm TEXT NOT NULL, draw INTEGER NOT NULL, key TEXT NOT NULL UNIQUE, status TEXT NOT NULL,
+    cost REAL NOT NULL DEFAULT 0, owner TEXT NOT NULL, asked REAL NOT NULL, told REAL, place INTEGER, shape TEXT, sample BLOB,
+    features BLOB, reason TEXT NOT NULL DEFAULT '', UNIQUE (arm, draw));
+CREATE INDEX IF NOT EXISTS by_status ON pulls (status, arm);
+CREATE INDEX IF NOT EXISTS by_place ON pulls (place);
+"""
+
+
+@dataclass(frozen=True)
+class Pull:
+    """One request. number: 0, 1, … in the order of asking. draw: how many times this arm was asked before. key: goes with the
+    request. place: its order among samples told. sample: as the arm gave it; features (d,): as the policy saw it."""
+
+    number: int
+    arm: str
+    draw: int
+    key: str
+    status: Status
+    cost: float
+    asked: float
+    told: float | None
+    place: int | None
+    sample: NDArray[Any] | None
+    features: NDArray[np.float32] | None
+    reason: str
+
+
+class Ledger:
+    """All pulls of one selection, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.owner = path, _this_process()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_TABLES)
+            self._db.execute("SELECT number, features FROM pulls LIMIT 1").fetchall()
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise InputError(f"{path}: cannot be used as a ledger ({error}); give another --out, or remove it") from error
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    # ---------------------------------------------------------------------------------------------------- about
+
+    def agree(self, question: Mapping[str, Any]) -> None:
+        """Write down what is asked, or check that it is what was asked before. InputError naming the first difference."""
+        plain = {name: json.dumps(value, sort_keys=True) for name, value in question.items()}
+        with self._transaction() as db:
+            kept = dict(db.execute("SELECT name, value FROM about").fetchall())
+            if not kept:
+                db.executemany("INSERT INTO about VALUES (?, ?)", plain.items())
+                return
+        for name, value in plain.items():
+            if kept.get(name) != value:
+                raise InputError(
+                    f"{self.path.parent}: holds a selection with {name} {kept.get(name)}, not {value}; give another --out, "
+                    "or --fresh to start over"
+                )
+
+    def about(self) -> dict[str, Any]:
+        """What was asked."""
+        return {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM about").fetchall()}
+
+    # ---------------------------------------------------------------------------------------------------- pulls
+
+    @contextmanager
+    def dealing(self) -> Iterator[None]:
+        """Nobody else asks while this lasts: read what there is, choose, :meth:`intend`."""
+        with self._transaction():
+            yield
+
+    def intend(self, arm: str) -> Pull:
+        """Write down that an arm is about to be asked; call it within :meth:`dealing`."""
+        row = self._db.execute("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls").fetchone()
+        draw = self._db.execute("SELECT COALESCE(MAX(draw), -1) + 1 FROM pulls WHERE arm = ?", (arm,)).fetchone()[0]
+        key = f"{self._identity()}-{row[0]}"
+        now = time.time()
+        self._db.execute(
+            "INSERT INTO pulls (number, arm, draw, key, status, owner, asked) VALUES (?, ?, ?, ?, 'asked', ?, ?)",
+            (row[0], arm, draw, key, self.owner, now),
+        )
+        return Pull(row[0], arm, draw, key, "asked", 0.0, now, None, None, None, None, "")
+
+    def _identity(self) -> str:
+        row = self._db.execute("SELECT value FROM about WHERE name = 'identity'").fetchone()
+        return json.loads(row[0]) if row else "pull"
+
+    def receive(self, pull: Pull, sample: NDArray[Any], cost: float) -> None:
+        """Keep what an arm gave, before anything is made of it."""
+        array = np.ascontiguousarray(sample)
+        about = json.dumps([array.dtype.str, list(array.shape)])
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE pulls SET cost = ?, shape = ?, sample = ? WHERE number = ? AND status IN ('asked', 'unknown')",
+                (cost, about, array.tobytes(), pull.number),
+            )
+
+    def tell(self, pull: Pull, features: NDArray[np.floating]) -> None:
+        """The features of a sample that was received: from now on every process counts it."""
+        with self._transaction() as db:
+            place = db.execute("SELECT COALESCE(MAX(place), -1) + 1 FROM pulls").fetchone()[0]
+            db.execute(
+                "UPDATE pulls SET status = 'told', features = ?, told = ?, place = ? WHERE number = ? AND status != 'told'",
+                (np.ascontiguousarray(features, dtype=np.float32).tobytes(), time.time(), place, pull.number),
+            )
+
+    def fail(self, pull: Pull, reason: str, cost: float, status: Status = "failed") -> None:
+        """A pull that gave nothing, and why; what it may have cost counts."""
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE pulls SET status = ?, reason = ?, cost = ?, told = ? WHERE number = ? AND status = 'asked'",
+                (status, reason, cost, time.time(), pull.number),
+            )
+
+    def pulls(self, *, samples: bool = False, after: int = -1) -> list[Pull]:
+        """All pulls with numbers above ``after``, in the order of asking; samples only if they are wanted."""
+        sample = "shape, sample" if samples else "NULL, NULL"
+        rows = self._db.execute(
+            f"SELECT number, arm, draw, key, status, cost, asked, told, place, {sample}, features, reason FROM pulls "
+            "WHERE number > ? ORDER BY number",
+            (after,),
+        ).fetchall()
+        return [_pull(row) for row in rows]
+
+    def told_after(self, place: int) -> list[Pull]:
+        """Pulls told later than ``place``, in the order of telling."""
+        rows = self._db.execute(
+            "SELECT number, arm, draw, key, status, cost, asked, told, place, NULL, NULL, features, reason FROM pulls "
+            "WHERE place > ? ORDER BY place",
+            (place,),
+        ).fetchall()
+        return [_pull(row) for row in rows]
+
+    def flying(self) -> dict[str, int]:
+        """Arm → requests that are awaited, by whomever."""
+        return dict(self._db.execute("SELECT arm, COUNT(*) FROM pulls WHERE status = 'asked' GROUP BY arm").fetchall())
+
+    def hopeless(self, failures: int) -> dict[str, str]:
+        """Arm → reason, of arms that are exhausted or whose last so many requests have all failed."""
+        found = {}
+        for (arm,) in self._db.execute("SELECT DISTINCT arm FROM pulls WHERE status = 'failed'").fetchall():
+            last = self._db.execute(
+                "SELECT status, reason FROM pulls WHERE arm = ? AND status IN ('told', 'failed') ORDER BY number DESC LIMIT ?",
+                (arm, failures),
+            ).fetchall()
+            exhausted = last[0][0] == "failed" and last[0][1].startswith("exhausted")
+            if exhausted or (len(last) == failures and all(status == "failed" for status, _ in last)):
+                found[arm] = last[0][1]
+        return found
+
+    def orphans(self) -> list[Pull]:
+        """Requests in flight whose process is gone; they become this process's own. With a sample if it was received."""
+        with self._transaction() as db:
+            rows = db.execute("SELECT number, owner FROM pulls WHERE status = 'asked'").fetchall()
+            numbers = [number for number, owner in rows if owner != self.owner and not _alive(owner)]
+            db.executemany("UPDATE pulls SET owner = ? WHERE number = ?", [(self.owner, number) for number in numbers])
+        return [pull for pull in self.pulls(samples=True) if pull.number in numbers]
+
+    def counts(self, arms: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Arm → status → pulls."""
+        found = {arm: {"asked": 0, "told": 0, "failed": 0, "unknown": 0} for arm in arms}
+        for arm, status, n in self._db.execute("SELECT arm, status, COUNT(*) FROM pulls GROUP BY arm, status"):
+            found.setdefault(arm, {})[status] = n
+        return found
+
+    def spent(self, arm: str | None = None) -> float:
+        """Cost of all pulls, or of those of one arm."""
+        where, given = ("", ()) if arm is None else (" WHERE arm = ?", (arm,))
+        return float(self._db.execute(f"SELECT COALESCE(SUM(cost), 0) FROM pulls{where}", given).fetchone()[0])
+
+
+def _pull(row: Sequence[Any]) -> Pull:
+    number, arm, draw, key, status, cost, asked, told, place, about, sample, features, reason = row
+    array = None
+    if sample is not None:
+        dtype, shape = json.loads(about)
+        array = np.frombuffer(sample, dtype=np.dtype(dtype)).reshape(shape).copy()
+    seen = None if features is None else np.frombuffer(features, dtype=np.float32).copy()
+    return Pull(number, arm, draw, key, status, cost, asked, told, place, array, seen, reason)
+
+
+def _this_process() -> str:
+    return f"{os.getpid()}@{_birth(os.getpid())}"
+
+
+def _alive(owner: str) -> bool:
+    """Whether the process that ``owner`` names still runs: its number can be another process's by now."""
+    pid, _, birth = owner.partition("@")
+    return pid.isdigit() and _birth(int(pid)) == birth
+
+
+def _birth(pid: int) -> str:
+    """When a process began, in ticks since the machine did, or "runs" where the system does not say; "" if it is gone."""
+    try:
+        with Path(f"/proc/{pid}/stat").open() as stat:
+            fields = stat.read().rpartition(")")[2].split()
+        return "" if fields[0] in "ZX" else fields[19]  # a killed process whose parent has not looked is gone
+    except (OSError, IndexError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return ""
+        except OSError:
+            return "runs"
+        return "runs"

@@ -1,0 +1,139 @@
+"""The ledger: what is bought is never lost, and nobody asks for the same thing twice."""
+
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from mixtura.contracts import InputError
+from mixtura.ledger import Ledger
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    yield ledger
+    ledger.close()
+
+
+def intend(ledger, arm):
+    with ledger.dealing():
+        return ledger.intend(arm)
+
+
+def test_a_pull_goes_from_intent_to_sample_to_features(ledger):
+    pull = intend(ledger, "a")
+    assert (pull.number, pull.draw, pull.status) == (0, 0, "asked") and ledger.flying() == {"a": 1}
+    image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    ledger.receive(pull, image, 2.5)
+    assert [p.status for p in ledger.pulls()] == ["asked"] and ledger.spent() == 2.5
+    ledger.tell(pull, np.array([1.0, 2.0]))
+    (kept,) = ledger.pulls(samples=True)
+    assert kept.status == "told" and kept.place == 0 and kept.sample.dtype == np.uint8
+    assert (kept.sample == image).all() and kept.features.tolist() == [1.0, 2.0]
+    assert ledger.counts(["a", "b"])["a"]["told"] == 1 and ledger.counts(["a", "b"])["b"]["told"] == 0
+
+
+def test_draws_count_by_arm_and_keys_are_all_different(ledger):
+    ledger.agree({"identity": "x"})
+    pulls = [intend(ledger, arm) for arm in "abaab"]
+    assert [p.draw for p in pulls] == [0, 0, 1, 2, 1]
+    assert len({p.key for p in pulls}) == 5 and all(p.key.startswith("x-") for p in pulls)
+
+
+def test_tells_are_placed_in_their_own_order(ledger):
+    first, second = intend(ledger, "a"), intend(ledger, "b")
+    for pull in (second, first):
+        ledger.receive(pull, np.zeros(1), 0)
+        ledger.tell(pull, np.zeros(1))
+    assert [p.arm for p in ledger.told_after(-1)] == ["b", "a"] and [p.arm for p in ledger.told_after(0)] == ["a"]
+
+
+def test_a_sample_told_twice_counts_once(ledger):
+    pull = intend(ledger, "a")
+    for value in (1.0, 2.0):
+        ledger.receive(pull, np.array([value]), 1.0)
+        ledger.tell(pull, np.array([value]))
+    assert ledger.told_after(-1)[0].features.tolist() == [1.0] and ledger.spent() == 1.0 and len(ledger.told_after(-1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("story", "closed"),
+    [("ff", False), ("fff", True), ("tfff", True), ("fftf", False), ("ffft", False), ("e", True), ("te", True), ("fuff", True)],
+)
+def test_an_arm_is_hopeless_after_failures_in_a_row_or_exhausted(ledger, story, closed):
+    for what in story:
+        pull = intend(ledger, "a")
+        if what == "t":
+            ledger.receive(pull, np.zeros(1), 0)
+            ledger.tell(pull, np.zeros(1))
+        elif what == "u":
+            ledger.fail(pull, "killed", 0, "unknown")
+        else:
+            ledger.fail(pull, "exhausted: empty" if what == "e" else "broke", 1)
+    assert ("a" in ledger.hopeless(3)) is closed
+
+
+def test_questions_must_agree(ledger):
+    ledger.agree({"objective": "rke", "seed": 0})
+    ledger.agree({"objective": "rke", "seed": 0})
+    with pytest.raises(InputError, match=r"holds a selection with seed 0, not 1; give another --out, or --fresh"):
+        ledger.agree({"objective": "rke", "seed": 1})
+
+
+def test_only_pulls_of_dead_processes_are_orphans(ledger, tmp_path):
+    mine = intend(ledger, "a")
+    code = (
+        "import sys; from pathlib import Path; from mixtura.ledger import Ledger\n"
+        "ledger = Ledger(Path(sys.argv[1]))\n"
+        "with ledger.dealing(): ledger.intend('b')\n"
+        "print('ready', flush=True); sys.stdin.readline()"
+    )
+    path = str(tmp_path / "ledger.sqlite")
+    other = subprocess.Popen([sys.executable, "-c", code, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert other.stdout.readline() == b"ready\n"
+    assert ledger.orphans() == []
+    other.kill()
+    other.wait()
+    assert [p.arm for p in ledger.orphans()] == ["b"] and mine.number == 0
+    assert ledger.orphans() == []  # they belong to this process now
+
+
+def test_many_hands_never_deal_the_same_draw(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    Ledger(path).close()
+
+    def work():
+        ledger = Ledger(path)
+        for _ in range(25):
+            pull = intend(ledger, "a")
+            ledger.receive(pull, np.zeros(2), 1)
+            ledger.tell(pull, np.zeros(2))
+        ledger.close()
+
+    hands = [threading.Thread(target=work) for _ in range(4)]
+    for hand in hands:
+        hand.start()
+    for hand in hands:
+        hand.join()
+    ledger = Ledger(path)
+    pulls = ledger.pulls()
+    assert sorted(p.draw for p in pulls) == list(range(100)) and sorted(p.place for p in pulls) == list(range(100))
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\0" * 84 + b"rubbish" * 500])
+def test_another_file_is_refused_and_kept(tmp_path, content):
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be used as a ledger"):
+        Ledger(path)
+    assert path.read_bytes() == content
+
+
+def test_a_read_only_reader_sees_what_is_there(ledger, tmp_path):
+    intend(ledger, "a")
+    rows = sqlite3.connect(tmp_path / "ledger.sqlite").execute("SELECT arm, status FROM pulls").fetchall()
+    assert rows == [("a", "asked")]
