@@ -30,7 +30,7 @@ EXACT, SKETCHED = 20_000, 2_048
 #: samples that the sketch keeps for deviations
 WINDOW = 2_000
 #: samples wait to be taken in until they are one for so many that are there: one product of a block costs as much as one of a row
-BATCHED = 1_000
+BATCHED = 500
 #: a deviation from few samples is drawn towards that of all arms, as if so many samples had been seen
 PRIOR = 5.0
 
@@ -47,12 +47,15 @@ class Tally:
         self.itself, self.linear = np.zeros(arms), np.zeros(arms)
         self.constant = sum(scale * _constant(term) for scale, term in self.parts)
         self._waiting: list[tuple[int, Tensor]] = []
-        self._x = torch.empty(0)
+        self._rows, self._squares = torch.empty(0), torch.empty(0)
         self._arm = np.empty(0, dtype=np.int64)
         self._near = np.empty((0, arms))
         self._loss = np.empty(0)
-        self._centre: Tensor | None = None
-        self._references = [_reference(term) for _, term in self.parts]
+        self._shift: Tensor | None = None
+        self._references: list[tuple[Tensor, Tensor] | None] = []
+        # float32 is enough where rows can be moved to the middle
+        self._movable = all(term.kernel is None or term.kernel.centred for _, term in self.parts)
+        self._dtype = torch.float32 if self._movable else torch.float64
 
     # ---------------------------------------------------------------------------------------------------- samples
 
@@ -67,26 +70,39 @@ class Tally:
         if not self._waiting:
             return
         arms = np.array([arm for arm, _ in self._waiting])
-        x = torch.stack([row for _, row in self._waiting]).float()
+        x = torch.stack([row for _, row in self._waiting]).double()
         self._waiting = []
-        if self._centre is None:
-            reference = next((r for r in self._references if r is not None), None)
-            self._centre = (x if reference is None else reference.float()).mean(0)
+        if self._shift is None:
+            self._settle(x)
         if self.sketch is None and self.t + len(x) > self.exact and self._sketchable:
             self._start_sketch(x.shape[1])
         (self._add if self.sketch is None else self._add_sketched)(arms, x)
 
+    def _settle(self, x: Tensor) -> None:
+        """Where the middle is, from the first samples, and the references moved there once."""
+        references = [term.reference if term.matches else None for _, term in self.parts]
+        middle = next((r for r in references if r is not None), x).double().mean(0)
+        self._shift = middle if self._movable else torch.zeros_like(middle)
+        self._references = [None if r is None else self._moved(r.double()) for r in references]
+
+    def _moved(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows as they are multiplied, and their squared lengths in float64."""
+        moved = x - self._shift  # type: ignore[operator]
+        return moved.to(self._dtype), moved.square().sum(1)
+
     def _add(self, arms: Array, x: Tensor) -> None:
         start, t = self.t, self.t + len(x)
         self._make_room(t, x.shape[1])
-        self._x[start:t], self._arm[start:t] = x, arms
+        new_rows = self._moved(x)
+        self._rows[start:t], self._squares[start:t] = new_rows
+        self._arm[start:t] = arms
         loss, itself = np.zeros(len(x)), np.zeros(len(x))
         similar = torch.zeros(len(x), t, dtype=torch.float64)
         for (scale, term), reference in zip(self.parts, self._references, strict=True):
-            loss += scale * self._linear(term, reference, x, arms)
+            loss += scale * self._linear(term, reference, x, new_rows, arms)
             if term.kernel is not None:
-                similar += scale * self._values(term.kernel, x, self._x[:t])
-                itself += scale * _diagonal(term.kernel, x)
+                similar += scale * self._values(term.kernel, new_rows, (self._rows[:t], self._squares[:t]))
+                itself += scale * term.kernel.diagonal(new_rows[1]).numpy()
         own = similar[:, start:]
         own.fill_diagonal_(0)
         membership = _membership(self._arm[:t], self.m)
@@ -107,32 +123,33 @@ class Tally:
         self.itself += np.bincount(arms, itself, self.m)
         self.t = t
 
-    def _values(self, kernel: Kernel, x: Tensor, y: Tensor) -> Tensor:
-        """(n, t) κ(x, y)."""
-        if kernel.centred and self._centre is not None:
-            x, y = x - self._centre, y - self._centre
-        tile = torch.empty(len(x), len(y))
-        kernel.fill(tile, x, y, x.double().square().sum(1), y.double().square().sum(1))
+    def _values(self, kernel: Kernel, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
+        """(n, t) κ(x, y) of rows and squared lengths."""
+        tile = torch.empty(len(x[0]), len(y[0]), dtype=self._dtype)
+        kernel.fill(tile, x[0], y[0], x[1], y[1])
         return tile.double()
 
-    def _linear(self, term: QuadraticTerm, reference: Tensor | None, x: Tensor, arms: Array) -> Array:
+    def _linear(
+        self, term: QuadraticTerm, reference: tuple[Tensor, Tensor] | None, x: Tensor, moved: tuple[Tensor, Tensor], arms: Array
+    ) -> Array:
         """(n,) ℓ; of a term that matches a reference, −2 mean κ(x, Y)."""
         found = np.zeros(len(x))
         for arm in set(arms.tolist()):
             found[arms == arm] = term.linear(x[torch.as_tensor(arms == arm)], int(arm)).numpy()
         if reference is not None and term.kernel is not None:
-            found -= 2 * self._values(term.kernel, x, reference.float()).mean(1).numpy()
+            found -= 2 * self._values(term.kernel, moved, reference).mean(1).numpy()
         return found
 
     def _make_room(self, t: int, d: int) -> None:
         if t <= len(self._arm):
             return
         room = max(256, 2 * len(self._arm), t)
-        grown = torch.empty(room, d), np.empty(room, dtype=np.int64), np.zeros((room, self.m)), np.empty(room)
+        rows, squares = torch.empty(room, d, dtype=self._dtype), torch.empty(room, dtype=torch.float64)
+        grown = rows, squares, np.empty(room, dtype=np.int64), np.zeros((room, self.m)), np.empty(room)
         if self.t:
-            for new, old in zip(grown, (self._x, self._arm, self._near, self._loss), strict=True):
+            for new, old in zip(grown, (self._rows, self._squares, self._arm, self._near, self._loss), strict=True):
                 new[: self.t] = old[: self.t]  # type: ignore[index, call-overload]
-        self._x, self._arm, self._near, self._loss = grown
+        self._rows, self._squares, self._arm, self._near, self._loss = grown
 
     # ----------------------------------------------------------------------------------------------------- sketch
 
@@ -150,14 +167,15 @@ class Tally:
         self._sums = [torch.zeros(self.m, SKETCHED, dtype=torch.float64) for _ in self.parts]
         for i in range(0, self.t, WINDOW):
             part = slice(i, min(i + WINDOW, self.t))
-            self._sum_features(self._arm[part], self._x[part])
-        self._recent = self._x[kept].clone()
+            self._sum_features(self._arm[part], self._rows[part])
+        self._recent = self._rows[kept].clone()
         self._arm, self._loss = self._arm[kept].copy(), self._loss[kept].copy()
-        self._x, self._near = torch.empty(0), np.empty((0, self.m))
+        self._rows, self._squares, self._near = torch.empty(0), torch.empty(0), np.empty((0, self.m))
         self._pairs_of_sketch()
 
     def _features(self, p: int, x: Tensor) -> Tensor:
-        angle = (x - self._centre) @ self.sketch[p]  # type: ignore[index, operator]
+        """(n, SKETCHED) φ of rows that were moved to the middle."""
+        angle = x @ self.sketch[p]  # type: ignore[index, operator]
         return torch.cat([angle.cos(), angle.sin()], 1).double() / math.sqrt(SKETCHED // 2)
 
     def _sum_features(self, arms: Array, x: Tensor) -> None:
@@ -175,13 +193,14 @@ class Tally:
 
     def _add_sketched(self, arms: Array, x: Tensor) -> None:
         loss = np.zeros(len(x))
+        rows = self._moved(x)
         for (scale, term), reference in zip(self.parts, self._references, strict=True):
-            loss += scale * self._linear(term, reference, x, arms)
-        self._sum_features(arms, x)
+            loss += scale * self._linear(term, reference, x, rows, arms)
+        self._sum_features(arms, rows[0])
         itself = np.full(len(x), sum(scale for scale, term in self.parts if term.kernel is not None))
         self._count(arms, loss, itself, self.t + len(x))
         self._pairs_of_sketch()
-        self._recent = torch.cat([self._recent, x])[-WINDOW:]
+        self._recent = torch.cat([self._recent, rows[0]])[-WINDOW:]
         self._arm, self._loss = np.append(self._arm, arms)[-WINDOW:], np.append(self._loss, loss)[-WINDOW:]
 
     # ------------------------------------------------------------------------------------------------ what is known
@@ -253,20 +272,12 @@ def _membership(arms: Array, m: int) -> Array:
     return out
 
 
-def _diagonal(kernel: Kernel, x: Tensor) -> Array:
-    return kernel.diagonal(x.double().square().sum(1)).numpy()
-
-
-def _reference(term: QuadraticTerm) -> Tensor | None:
-    return term.reference if term.matches else None
-
-
 def _constant(term: QuadraticTerm) -> float:
     """Mean κ over pairs of reference rows, for a term that matches them."""
-    reference = _reference(term)
-    if reference is None or term.kernel is None:
+    if not term.matches or term.reference is None or term.kernel is None:
         return term.constant()
-    return sums([reference], term.kernel).block(0, 0, unbiased=True)
+    dtype = torch.float32 if term.kernel.centred else torch.float64
+    return sums([term.reference], term.kernel, dtype=dtype).block(0, 0, unbiased=True)
 
 
 def bounds(parts: Sequence[tuple[float, QuadraticTerm]]) -> tuple[float, float]:
