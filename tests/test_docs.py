@@ -33,7 +33,7 @@ def contributed() -> dict[str, str]:
 
 
 CONTRIBUTED = contributed()
-RECIPES = [("families", "logistic"), ("metrics", "wins"), ("select", "single")]
+RECIPES = [("families", "logistic"), ("metrics", "wins"), ("select", "drawn")]
 
 
 def build_from(path: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:

@@ -19,8 +19,7 @@ _HOME = {
     "Latent": "contracts", "Stepwise": "contracts",
     "Phase": "contracts",
     "mix": "blending", "pareto": "blending", "Optimum": "blending", "Selector": "select.selector",
-    **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "Density", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
-                    "select.objective"),
+    **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"), "select.objective"),
     "fit": "train", "Recipe": "train", "blend": "mixture", "stack": "select.simplex",
 }  # fmt: skip
 

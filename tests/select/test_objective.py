@@ -58,11 +58,16 @@ def points(*values):
     return torch.tensor(values, dtype=torch.float64)[:, None]
 
 
-@pytest.mark.parametrize("copies", [1, 2, 3])
+def corners(*which):
+    """Points that are all as far apart, √2. A kernel of bandwidth 0.15 sees them as equal or not: exp(−2 / 0.15²) = 3e-39."""
+    return torch.eye(8, dtype=torch.float64)[list(which)]
+
+
+@pytest.mark.parametrize("copies", [2, 3])
 @pytest.mark.parametrize(
     "arms, weights, loss",
     [
-        ([[0], [10, 20], [30, 40, 50, 60, 70]], [1 / 8, 1 / 4, 5 / 8], 1 / 8),
+        ([[0], [1, 2], [3, 4, 5, 6, 7]], [1 / 8, 1 / 4, 5 / 8], 1 / 8),
         ([[1, 2], [2, 3, 4]], [1 / 3, 2 / 3], 5 / 18),
         ([[0], [1], [2], [3]], [1 / 4] * 4, 1 / 4),
     ],
@@ -70,21 +75,21 @@ def points(*values):
 )
 def test_points_that_see_only_themselves(arms, weights, loss, copies):
     """Arms that are uniform on points: with every point as often, the V-form is that of the arms themselves."""
-    q = RKE(1e-3).on([points(*(arm * copies)) for arm in arms])
+    q = RKE(0.15).on([corners(*(arm * copies)) for arm in arms])
     K, f = q.form(unbiased=False)
     exact = [[len(set(a) & set(b)) / (len(a) * len(b)) for b in arms] for a in arms]
-    assert pytest.approx(np.array(exact), abs=1e-15) == K
+    assert pytest.approx(np.array(exact), abs=2e-5) == K
     assert not f.any()
     found = minimise_quadratic(K, -f / 2)
-    assert found.weights == pytest.approx(weights, abs=1e-14)
-    assert found.value == pytest.approx(loss, abs=1e-14)
-    assert RKE(1e-3).own(Estimate(found.value, 0, 0)).value == pytest.approx(1 / loss)
+    assert found.weights == pytest.approx(weights, abs=2e-5)
+    assert found.value == pytest.approx(loss, abs=2e-5)
+    assert RKE(0.15).own(Estimate(found.value, 0, 0)).value == pytest.approx(1 / loss, rel=1e-4)
 
 
 def test_the_u_form_leaves_out_a_sample_itself():
     """r copies of each of s points: (r − 1) / (rs − 1) of the other samples are equal to one."""
-    K, _ = RKE(1e-3).on([points(*([1, 2, 3] * 4)), points(1, 2, 2)]).form(unbiased=True)
-    assert pytest.approx(np.array([[3 / 11, 1 / 3], [1 / 3, 1 / 3]]), abs=1e-15) == K
+    K, _ = RKE(0.15).on([corners(*([1, 2, 3] * 4)), corners(1, 2, 2)]).form(unbiased=True)
+    assert pytest.approx(np.array([[3 / 11, 1 / 3], [1 / 3, 1 / 3]]), abs=2e-5) == K
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -156,7 +161,7 @@ def test_a_duplicated_arm_changes_nothing():
             found = minimise_quadratic(K, -f / 2)
             assert found.gap <= 1e-12 * np.abs(K).max()
             values.append(found.value)
-        assert values[1] == pytest.approx(values[0], abs=1e-9)
+        assert values[1] == pytest.approx(values[0], abs=1e-7)
 
 
 # -------------------------------------------------------------------------------------------------------- the grammar
@@ -205,7 +210,7 @@ def test_every_term_can_be_written():
         (lambda: parse("rke-precision"), "'rke-precision' is no term"),
         (lambda: parse("-1*rke"), "no term"),
         (lambda: parse("rke*2"), "no term"),
-        (lambda: parse("1.2.3*rke"), "'1.2.3' is no number; write for example 0.2*rke"),
+        (lambda: parse("1.2.3*rke"), r"'1.2.3' is no number; write for example 0.2\*rke"),
         (lambda: parse("0*rke"), "a finite number above 0, got 0.0"),
         (lambda: parse("1e999*rke"), "a finite number above 0, got inf"),
         *[(lambda name=name: parse(name), f"{name} compares with real rows; give --reference") for name, (_, r) in TERMS.items() if r],
@@ -295,10 +300,6 @@ def brute(term, arms, a, unbiased):
     return total
 
 
-def shifted(seed, n, by=0.0):
-    return 100 + 3 * (normals(seed, n, 3) + by)
-
-
 ARMS = [normals(1, 30, 3), normals(2, 41, 3) + 0.5, 0.6 * normals(3, 25, 3) - 0.5]
 ROWS = normals(4, 60, 3)
 ALL = [RKE(1.5), MMD(ROWS, bandwidth=1.5), KID(ROWS), Precision(ROWS), Density(ROWS, k=3)]
@@ -375,7 +376,7 @@ def test_units(make):
     """Neither a shift nor a scale of the features changes anything, if the bandwidth has their units."""
     plain, moved = of(make(1, 0), ARMS), of(make(3, 100), [100 + 3 * x for x in ARMS])
     a = [0.2, 0.5, 0.3]
-    assert moved.loss(a).value == pytest.approx(plain.loss(a).value, rel=1e-5)
+    assert moved.loss(a).value == pytest.approx(plain.loss(a).value, rel=1e-5, abs=1e-7)
     assert moved.loss(a).error == pytest.approx(plain.loss(a).error, rel=1e-4)
 
 

@@ -1,11 +1,18 @@
 """Arrays in, :class:`Weights` out: objectives, the solver of the simplex, and the policies that choose which arm to ask.
 
-A policy is a class in ``bandit.py`` and one line in :data:`TABLE`.
+A policy is a class with ``choose``, and one line in :data:`TABLE`.
 """
 
 from __future__ import annotations
 
 from mixtura.select.bandit import POLICIES as TABLE
+from mixtura.select.bandit import Row
 from mixtura.select.simplex import Weights, stack
+from mixtura.select.sparse import Sparse
 
-__all__ = ["TABLE", "Weights", "stack"]
+__all__ = ["TABLE", "Row", "Sparse", "Weights", "stack"]
+
+TABLE |= {
+    row.name: row
+    for row in (Row("sparse", Sparse, True, False, "the default with at most three arms in the mixture"),)
+}

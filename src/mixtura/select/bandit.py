@@ -7,7 +7,7 @@ Every policy sees a :class:`View`, sums and counts and no samples. Those that le
 and differ in ε and in how an arm is drawn from a_t (Rezaei, Farnia & Li 2025: Mixture-UCB-CAB and -OGD). The default has a
 variance-aware ε and tracks a_t instead of drawing from it; docs/select.md has the measurements behind that.
 
-A new policy is a class with ``choose``, one line in :data:`POLICIES`.
+A new policy is a class with ``choose`` in a file of its own, and one line in the TABLE of the package, which is :data:`POLICIES`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from mixtura.contracts import InputError
-from mixtura.select.simplex import Weights, minimise_quadratic, minimise_sparse
+from mixtura.select.simplex import Weights, minimise_quadratic
 
 Array = NDArray[np.float64]
 
@@ -97,7 +97,7 @@ class Mixing(Policy):
         if not self.tracks:
             return _drawn(np.where(view.open, a, 0), view, rng)
         behind = (view.asked.sum() + 1) * a - view.asked
-        return _first_best(-behind, view)
+        return first_best(-behind, view)
 
     def optimistic(self, view: View) -> Array:
         """(m,) a_t."""
@@ -135,7 +135,7 @@ class Ogd(Policy):
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         share = view.asked / view.asked.sum()
-        return _first_best(2 * view.K @ share + view.f - published_bonus(view, self.constants), view)
+        return first_best(2 * view.K @ share + view.f - published_bonus(view, self.constants), view)
 
 
 class Greedy(Mixing):
@@ -160,7 +160,7 @@ class Uniform(Policy):
     """Every arm as often."""
 
     def choose(self, view: View, rng: torch.Generator) -> int:
-        return _first_best(view.asked.astype(np.float64), view)
+        return first_best(view.asked.astype(np.float64), view)
 
 
 @dataclass
@@ -170,7 +170,7 @@ class VanillaUcb(Policy):
     constants: str = "theory"
 
     def choose(self, view: View, rng: torch.Generator) -> int:
-        return _first_best(view.K.diagonal() + view.f - published_bonus(view, self.constants), view)
+        return first_best(view.K.diagonal() + view.f - published_bonus(view, self.constants), view)
 
     def weights(self, view: View) -> Weights:
         return _single(view.K.diagonal() + view.f)
@@ -196,7 +196,7 @@ class SuccessiveHalving(Policy):
             self.left = sorted(self.left, key=lambda i: single[i])[: math.ceil(len(self.left) / 2)]
             self.rounds += 1
         among = view.open & np.isin(np.arange(m), self.left)
-        return _first_best(np.where(among if among.any() else view.open, view.asked, math.inf), view)
+        return first_best(np.where(among if among.any() else view.open, view.asked, math.inf), view)
 
     def weights(self, view: View) -> Weights:
         single = view.K.diagonal() + view.f
@@ -209,7 +209,7 @@ class OneArmOracle(Policy):
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         K, f = _truth(view)
-        return _first_best(K.diagonal() + f, view)
+        return first_best(K.diagonal() + f, view)
 
     def weights(self, view: View) -> Weights:
         K, f = _truth(view)
@@ -221,29 +221,11 @@ class MixtureOracle(Policy):
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         a = np.array(self.weights(view).weights)
-        return _first_best(view.asked - (view.asked.sum() + 1) * a, view)
+        return first_best(view.asked - (view.asked.sum() + 1) * a, view)
 
     def weights(self, view: View) -> Weights:
         K, f = _truth(view)
         return _least(K, f, None)
-
-
-@dataclass
-class Sparse(VarianceUcb):
-    """The default with at most ``size`` arms in the mixture; one pull in twenty is of the arm that was asked least."""
-
-    size: int = 3
-
-    def choose(self, view: View, rng: torch.Generator) -> int:
-        if float(torch.rand((), generator=rng, dtype=torch.float64)) < 0.05:
-            return _first_best(view.asked.astype(np.float64), view)
-        return super().choose(view, rng)
-
-    def optimistic(self, view: View) -> Array:
-        return np.array(minimise_sparse(view.K, (self.bonus(view) - view.f) / 2, self.size, psd=True).weights)
-
-    def weights(self, view: View) -> Weights:
-        return minimise_sparse(view.K, -view.f / 2, self.size, psd=True)
 
 
 @dataclass(frozen=True)
@@ -267,7 +249,6 @@ POLICIES: dict[str, Row] = {
         Row("ogd_code", lambda: Ogd("code"), True, False, "Mixture-UCB-OGD with the constants of its authors' code"),
         Row("greedy", Greedy, True, False, "no optimism: fast, and unsafe where arms differ little"),
         Row("epsilon_greedy", EpsilonGreedy, True, False, "greedy with random pulls that become rarer"),
-        Row("sparse", Sparse, True, False, "the default with at most three arms in the mixture"),
         Row("uniform", Uniform, True, False, "every arm as often; weights of what was seen"),
         Row("vanilla_ucb", VanillaUcb, False, False, "the best single arm by upper confidence bounds"),
         Row("successive_halving", SuccessiveHalving, False, False, "the best single arm by halving the field"),
@@ -311,7 +292,7 @@ def _truth(view: View) -> tuple[Array, Array]:
     return view.truth
 
 
-def _first_best(losses: Sequence[float] | Array, view: View) -> int:
+def first_best(losses: Sequence[float] | Array, view: View) -> int:
     """The open arm with the least loss; of equal ones the one asked least, then the first."""
     order = np.lexsort((view.asked, np.where(view.open, losses, math.inf)))
     return int(order[0])
@@ -319,6 +300,6 @@ def _first_best(losses: Sequence[float] | Array, view: View) -> int:
 
 def _drawn(shares: Array, view: View, rng: torch.Generator) -> int:
     if shares.sum() <= 0:
-        return _first_best(view.asked.astype(np.float64), view)
+        return first_best(view.asked.astype(np.float64), view)
     u = float(torch.rand((), generator=rng, dtype=torch.float64)) * shares.sum()
     return int(min(np.searchsorted(shares.cumsum(), u, side="right"), np.flatnonzero(shares)[-1]))
