@@ -143,9 +143,9 @@ def gather(
     else:
         loaded = {name: source.load(x, seed=seed, skip_broken=skip_broken) for name, x in given.items()}
         frames = {name: source.content(data) for name, data in loaded.items()}
-        if asked is None and all(_plain(frame) for frame in frames.values()):
-            found = {name: torch.as_tensor(frame.to_numpy(dtype=np.float64, copy=True)) for name, frame in frames.items()}  # type: ignore[union-attr]
-            called = "as given"
+        numbers = {name: _numbers(frame) for name, frame in frames.items()}
+        if asked is None and all(x is not None for x in numbers.values()):
+            found, called = {name: x for name, x in numbers.items() if x is not None}, "as given"
         else:
             found, called = _looked_at(loaded, asked, seed)
     widths = {name: x.shape[1] for name, x in found.items()}
@@ -167,7 +167,7 @@ def real_rows(reference: Any, *, seed: int = 0) -> Tensor:
     numbers."""
     data = source.load(reference, seed=seed)
     if isinstance(source.content(data), pd.DataFrame):
-        if not _plain(source.content(data)):
+        if _numbers(source.content(data)) is None:
             raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
         return gather({"reference": reference}, None, None, seed=seed)[0]["reference"]
     schema = source.learn(data)
@@ -182,8 +182,13 @@ def _as_features(x: Any) -> Tensor | None:
     return None
 
 
-def _plain(frame: Any) -> bool:
-    return isinstance(frame, pd.DataFrame) and all(pd.api.types.is_numeric_dtype(t) for t in frame.dtypes)
+def _numbers(frame: Any) -> Tensor | None:
+    """A table of numbers (n, d), NaN where one is missing; None for any other table, and for images."""
+    if not isinstance(frame, pd.DataFrame):
+        return None
+    columns = [pd.to_numeric(frame[name], errors="coerce") for name in frame.columns]
+    words = any((column.isna() & frame[name].notna()).any() for name, column in zip(frame.columns, columns, strict=True))
+    return None if words else torch.as_tensor(np.column_stack([column.to_numpy(dtype=np.float64) for column in columns]))
 
 
 def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[dict[str, Tensor], str]:

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixtura.contracts import InputError
-from mixtura.rng import generator
 from mixtura.select import tally as tallies
-from mixtura.select.objective import KID, MMD, RKE, Cost, Frechet, Objective, Precision, QuadraticTerm
+from mixtura.select.objective import KID, MMD, RKE, Cost, Objective, Precision, QuadraticTerm
 from mixtura.select.tally import Tally, bounds
 
 SIZES = (35, 20, 27)
@@ -21,7 +19,7 @@ def normals(seed, *shape):
     return torch.as_tensor(np.random.default_rng(seed).normal(size=shape))
 
 
-ARMS = [100 + 3 * (scale * normals(i, n, 4) + shift) for i, (n, scale, shift) in enumerate(zip(SIZES, (1, 1.3, 0.5), (0, 1, -1), strict=True))]  # fmt: skip  # noqa: E501
+ARMS = [100 + 3 * (s * normals(i, n, 4) + by) for i, (n, s, by) in enumerate(zip(SIZES, (1, 1.3, 0.5), (0, 1, -1), strict=True))]
 REAL = 100 + 3 * normals(9, 40, 4)
 OBJECTIVES = {
     "rke": RKE(7.0),
@@ -111,24 +109,26 @@ def test_a_scale_is_used_everywhere(name):
 
 
 @pytest.mark.parametrize("batched", [10, 1_000])
-@pytest.mark.parametrize("name", ["rke", "rke+0.2*precision"])
+@pytest.mark.parametrize("name", OBJECTIVES)
 def test_the_order_of_pulls_does_not_matter(name, batched, monkeypatch):
-    """Of whole numbers about 0, which float32 multiplies exactly; else its rounding is all that an order changes."""
+    monkeypatch.setattr(tallies, "BATCHED", batched)
+    forms = [told(OBJECTIVES[name], rows(name), order(seed)).form(unbiased=True) for seed in range(4)]
+    for K, f in forms[1:]:
+        # beyond this it is the rounding of float32, which is not symmetric in x and y
+        assert pytest.approx(forms[0][0], abs=2e-7 * np.abs(K).max()) == K
+        assert f == pytest.approx(forms[0][1], rel=1e-6)
+
+
+@pytest.mark.parametrize("batched", [10, 1_000])
+def test_the_order_of_pulls_does_not_matter_at_all_where_products_are_exact(batched, monkeypatch):
+    """Whole numbers around a reference whose mean is 0, and a bandwidth that is a power of two: float32 rounds nothing."""
     monkeypatch.setattr(tallies, "BATCHED", batched)
     whole = [(x - 100).round() for x in ARMS]
-    centred = torch.zeros(4, dtype=torch.float64)
-    forms = []
-    for seed in range(4):
-        tally = Tally(Objective(OBJECTIVES[name].parts), 3)
-        tally._centre = centred.float()
-        for i, k in order(seed):
-            tally.add(i, whole[i][k])
-        tally.flush()
-        forms.append(tally.form(unbiased=True))
-        assert told(OBJECTIVES[name], ARMS, order(seed)).form()[0] == pytest.approx(told(OBJECTIVES[name], ARMS, order(0)).form()[0], rel=1e-6)  # fmt: skip  # noqa: E501
+    real = torch.tensor([[1.0, 2, -3, 4], [-1, -2, 3, -4]])
+    forms = [told(MMD(real, bandwidth=8.0), whole, order(seed)).form(unbiased=True) for seed in range(4)]
     for K, f in forms[1:]:
         assert pytest.approx(forms[0][0], abs=1e-9) == K
-        assert f == pytest.approx(forms[0][1], abs=1e-12)
+        assert f == pytest.approx(forms[0][1], abs=1e-9)
 
 
 def test_a_shift_and_a_scale_of_features_change_nothing():
@@ -149,11 +149,6 @@ def test_bounds():
     assert of(2 * RKE(1.0) + MMD(REAL, bandwidth=1.0)) == (3, 2)
 
 
-def test_what_is_not_quadratic_is_refused():
-    with pytest.raises(InputError, match="frechet is not quadratic and cannot be learnt online; use `mixtura mix`"):
-        Tally(Objective((RKE(1.0) + Frechet(REAL)).parts), 2)
-
-
 # -------------------------------------------------------------------------------------------------------------- sketch
 
 
@@ -171,10 +166,10 @@ def test_the_sketch_is_near_the_exact_sums():
         assert sketch.sketch is not None
         assert sketch.n.tolist() == exact.n.tolist() == [60] * 8
         wrong.append(sketch.form(unbiased=True)[0] - exact.form(unbiased=True)[0])
-        assert np.abs(wrong[-1]).max() <= 0.04
         assert np.diagonal(sketch.form()[0]) == pytest.approx(np.diagonal(sketch.form(unbiased=True)[0]) * 59 / 60 + 1 / 60)
         assert sketch.deviation(a) == pytest.approx(exact.deviation(a), rel=0.2)
         assert sketch.loss(a).error == pytest.approx(exact.loss(a).error, rel=0.2)
+    assert np.mean([np.abs(w).max() for w in wrong]) <= 0.04
     own = np.array([np.diagonal(w) for w in wrong]).mean(1)
     assert abs(own.mean()) < 4 * own.std(ddof=1) / math.sqrt(len(own))
 
@@ -209,14 +204,15 @@ def jackknife(statistic, arms):
 @pytest.mark.parametrize("name", ["rke", "mmd", "rke+0.2*precision"])
 def test_errors_of_loss_and_slack_are_those_of_a_jackknife(name):
     a = np.array([0.2, 0.5, 0.3])
-    tally = told(OBJECTIVES[name], ARMS, order(0))
+    arms = [100 + 3 * (normals(i, n, 4) * (1 + 0.3 * i) + i) for i, n in enumerate((110, 90, 100))]
+    tally = told(OBJECTIVES[name], arms, order(0, arms))
 
     def values(arms):
         K, f = quadratic(OBJECTIVES[name], arms).form(unbiased=True)
         gradient = 2 * K @ a + f
         return np.append(gradient @ a - gradient, a @ K @ a + f @ a)
 
-    exact, errors = values(ARMS), jackknife(values, ARMS)
+    exact, errors = values(arms), jackknife(values, arms)
     slack, error = tally.slack(a)
     assert slack == pytest.approx(exact[:3], abs=2e-6)
     assert error == pytest.approx(errors[:3], rel=0.06)
@@ -226,7 +222,7 @@ def test_errors_of_loss_and_slack_are_those_of_a_jackknife(name):
 def test_deviation_is_that_of_the_gradient_within_an_arm():
     a, q = np.array([0.2, 0.5, 0.3]), quadratic(OBJECTIVES["rke+0.2*precision"], ARMS)
     tally = told(OBJECTIVES["rke+0.2*precision"], ARMS, order(0))
-    h = [np.array(2 * near @ torch.as_tensor(a) + loss) for near, loss in zip(q.near, q.linear, strict=True)]
+    h = [(2 * near @ torch.as_tensor(a) + loss).numpy() for near, loss in zip(q.near, q.linear, strict=True)]
     everyone = np.concatenate(h).var()
     by_hand = [math.sqrt((len(x) * x.var() + tallies.PRIOR * everyone) / (len(x) + tallies.PRIOR)) for x in h]
     assert tally.deviation(a) == pytest.approx(by_hand, rel=0.05)
@@ -235,7 +231,8 @@ def test_deviation_is_that_of_the_gradient_within_an_arm():
 
 def test_an_arm_of_equal_samples_still_has_a_deviation():
     """From its first samples an arm cannot be told to be constant: it borrows from the others."""
-    tally = told(Cost((0.0, 0.0)) + RKE(1.0), [torch.zeros(3, 1), normals(0, 40, 1)], [(0, k) for k in range(3)] + [(1, k) for k in range(40)])
+    arms = [torch.zeros(3, 1), normals(0, 40, 1)]
+    tally = told(RKE(1.0), arms, order(0, arms))
     deviation = tally.deviation(np.array([0.5, 0.5]))
     assert deviation[0] > 0.5 * deviation[1] > 0
 
@@ -259,5 +256,6 @@ def test_deviation_of_a_plain_mean():
 
 def test_the_same_seed_gives_the_same_bits():
     first, again = (told(RKE(7.0), ARMS, order(0), exact=30, seed=3).form()[0] for _ in range(2))
+    other = told(RKE(7.0), ARMS, order(0), exact=30, seed=4).form()[0]
     assert np.array_equal(first, again)
-    assert torch.equal(torch.rand(3, generator=generator(3, "sketch")), torch.rand(3, generator=generator(3, "sketch")))
+    assert not np.array_equal(first, other)
