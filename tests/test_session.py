@@ -235,8 +235,8 @@ def sitting(place: Path, pulls: int, kinds: str, kill_after: float | None) -> bo
         return True
 
 
-def kill_and_check(place: Path, seed: int, pulls: int = 120) -> None:
-    """Kill a selection twice, let it end, and hold the ledger against the books of its arms."""
+def kill_and_check(place: Path, seed: int, pulls: int = 120) -> int:
+    """Kill a selection twice, let it end, and hold the ledger against the books of its arms; how many kills landed."""
     place.mkdir()
     chance = random.Random(seed)
     kinds = "keyed,repeatable,plain"
@@ -254,6 +254,7 @@ def kill_and_check(place: Path, seed: int, pulls: int = 120) -> None:
     # any other arm lost at most the one request in flight, shown as unknown
     assert counts["plain2"]["unknown"] <= kills and len(books["plain2"]) - counts["plain2"]["told"] <= counts["plain2"]["unknown"]
     assert {p.status for p in told} <= {"told", "unknown"}
+    return kills
 
 
 @pytest.mark.parametrize("seed", range(3))

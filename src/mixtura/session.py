@@ -6,6 +6,7 @@ on from its ledger; two processes may work on one.
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,11 @@ class Selected:
         if max(self.weights.values()) == 1:
             return f"use {name} alone: no mixture of these arms is better"
         mixed, alone = (f"{x.value:.4g} ± {x.error:.2g}" for x in (self.value, single))
-        return f"use {blend}: {mixed} {self.unit}, {alone} for {name} alone, after {self.pulls:,} samples"
+        ends = f"{mixed} {self.unit}, {alone} for {name} alone, after {self.pulls:,} samples"
+        better = self.value.value - single.value if self.higher else single.value - self.value.value
+        if not better > 2 * math.hypot(self.value.error, single.error):
+            return f"no sure gain over {name} alone; the best mixture is {blend}: {ends}"
+        return f"use {blend}: {ends}"
 
 
 class Session:

@@ -105,12 +105,7 @@ class Selector:
     def tell(self, arm: str, samples: ArrayLike | Tensor) -> None:
         """What an arm gave: features (d,) or (n, d), of one width and finite. Raises InputError, and then nothing has changed."""
         i = self._index(arm)
-        x = torch.as_tensor(samples if isinstance(samples, Tensor) else np.asarray(samples)).detach().cpu()
-        x = x.double().unsqueeze(0) if x.dim() == 1 else x.double()
-        if x.dim() != 2 or x.numel() == 0:
-            raise InputError(f"{arm}: expected features of shape (d,) or (n, d), got {tuple(x.shape)}")
-        if not bool(torch.isfinite(x).all()):
-            raise InputError(f"{arm}: a sample is not finite; leave it out and forget the pull")
+        x = _features(arm, samples)
         if self.width not in (None, x.shape[1]):
             raise InputError(f"{arm}: a sample has {x.shape[1]} features, the others have {self.width}")
         self._width = x.shape[1]
@@ -281,6 +276,21 @@ class Selector:
         upper = float(a @ K @ a + f @ a) + 2 * longest * ρ + ρ**2 + float(s @ a)
         least = minimise_quadratic(K, -(f - 2 * longest * r - s) / 2, psd=True)
         return max(0.0, upper - least.value + least.gap)
+
+
+def _features(arm: str, samples: ArrayLike | Tensor) -> Tensor:
+    """(n, d) float64 of what an arm gave, or an InputError."""
+    try:
+        x = torch.as_tensor(samples if isinstance(samples, Tensor) else np.asarray(samples)).detach().cpu()
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{arm}: expected numbers of shape (d,) or (n, d), got {type(samples).__name__} of something else") from error
+    if x.dim() not in (1, 2) or x.numel() == 0 or x.is_complex():
+        raise InputError(f"{arm}: expected real features of shape (d,) or (n, d), got {x.dtype} of shape {tuple(x.shape)}")
+    x = x.double().reshape(-1, x.shape[-1])
+    # kernels multiply in float32
+    if not bool(torch.isfinite(x.float().square().sum(1)).all()):
+        raise InputError(f"{arm}: a sample is not finite, or larger than 1e19; leave it out and forget the pull")
+    return x
 
 
 def _fits(objective: Objective, policy: Policy, name: str | Policy, truth: object) -> None:
