@@ -39,10 +39,12 @@ ARMS, NOISE, PLACES = 3, 0.1, 10
 CONTEXTS = np.linspace(-1, 1, 8)
 
 POLICIES: dict[str, Callable[[int], RidgeUcb]] = {
-    "kernel ridge, paper's eta": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0)),
+    "kernel ridge, paper's eta": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), eta=None),
     "kernel ridge, eta 1": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), eta=1.0),
     "kernel ridge, eta 0.3": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), eta=0.3),
-    "random features, paper's eta": lambda seed: RandomFeatureUcb(ARMS, Gaussian(1.0), rng=generator(seed), features=256),
+    "random features, paper's eta": lambda seed: RandomFeatureUcb(
+        ARMS, Gaussian(1.0), eta=None, rng=generator(seed), features=256
+    ),
     "random features, eta 1": lambda seed: RandomFeatureUcb(ARMS, Gaussian(1.0), rng=generator(seed), features=256, eta=1.0),
 }
 

@@ -2,9 +2,8 @@
 
     python benchmarks/ledger.py [--kills 100]
 
-Every selection is killed twice at random moments (SIGKILL), taken up, and ended; then the ledger is held against the books that its
-arms keep of what they made (tests/test_session.py has the check and says what is promised). Two seconds a kill.
-"""
+Every selection is killed twice at random moments (SIGKILL), taken up, and ended; then the ledger is held against the books that
+its arms keep of what they made (tests/test_session.py has the check and says what is promised). Two seconds a kill. """
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
     python benchmarks/real_arms.py [--only pools,command,onnx,text] [--pulls 400]
 
 pools: LeNet features of nine pretrained MNIST generators. command: the images of three of them behind a program that answers on
-standard output. onnx: three generators trained here on the digits 0–2, 3–6 and 7–9, exported and driven through onnxruntime; the
-mixture should weigh them as MNIST does. text: MiniLM embeddings of six intents. Printed for each: what the default policy found, and
-the offline optimum on all samples of the pools. Needs the real data; onnx needs the packages onnx and onnxruntime.
+standard output. onnx: three generators trained here on the digits 0–2, 3–6 and 7–9, exported and driven through onnxruntime;
+the mixture should weigh them as MNIST does. text: MiniLM embeddings of six intents. Printed for each: what the default policy
+found, and the offline optimum on all samples of the pools. Needs the real data; onnx needs the packages onnx and onnxruntime.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def chosen(title: str, arms: list[Arm], objective: str, pulls: int, reference: t
         found = session.finish()
         overhead = session.overhead
         session.close()
-    print(f"\n{title}: {objective}, {found.pulls} pulls in {time.monotonic() - began:.1f} s ({time.process_time() - cpu:.1f} s CPU, "
-          f"{overhead:.1f} s not in arms)")  # fmt: skip
+    took = f"{time.monotonic() - began:.1f} s ({time.process_time() - cpu:.1f} s CPU, {overhead:.1f} s not in arms)"
+    print(f"\n{title}: {objective}, {found.pulls} pulls in {took}")
     print(f"  online  {said(found.weights)}: {found.value.value:.4g} ± {found.value.error:.2g} {found.unit}; "
           f"{found.single[0]} alone {found.single[1].value:.4g} ± {found.single[1].error:.2g}")  # fmt: skip
     return found.weights

@@ -104,7 +104,7 @@ def test_another_unit_of_reward_changes_nothing_but_the_unit(make):
 
 
 def test_the_default_width_is_the_papers():
-    assert KernelRidgeUcb(4, WIDE, horizon=500, delta=0.1).eta == pytest.approx(math.sqrt(2 * math.log(2 * 500 * 4 / 0.1)))
+    assert KernelRidgeUcb(4, WIDE, eta=None, horizon=500, delta=0.1).eta == pytest.approx(math.sqrt(2 * math.log(2 * 500 * 4 / 0.1)))
 
 
 def lost(policy, seed, rounds):

@@ -10,7 +10,6 @@ import torch
 
 from mixtura.contracts import InputError
 from mixtura.kernels import Gaussian
-from mixtura.rng import generator
 from mixtura.select import TABLE
 from mixtura.select.bandit import VarianceUcb
 from mixtura.select.objective import KID, MMD, RKE, Frechet, Precision, QuadraticTerm
@@ -87,12 +86,14 @@ def excesses(problem, policy, seeds, pulls):
 
 @pytest.mark.parametrize(
     "problem, policy",
-    [(p, name) for p in PROBLEMS for name, row in TABLE.items() if row.learns_mixture and not row.needs_truth and name != "uniform"
-     if (p, name) != ("rke", "sparse")],
+    [(p, name) for p in PROBLEMS for name, row in TABLE.items()
+     if row.learns_mixture and not row.needs_truth and name != "uniform" and (p, name) != ("rke", "sparse")],
 )  # fmt: skip
 def test_learners_are_better_than_uniform(problem, policy):
-    """At 400 pulls, by 3 errors. (The best RKE of three arms is worse than that of all eight as often, hence no sparse one there.)"""
-    found, uniform = excesses(problem, policy, 3, 400), excess(problem, np.full(8, 1 / 8))
+    """By 3 errors. The best RKE of three arms is worse than that of all eight as often, so that a sparse policy has no chance there;
+    it solves 56 problems a pull and gets fewer of them."""
+    found = excesses(problem, policy, 3, 120 if policy == "sparse" else 400)
+    uniform = excess(problem, np.full(8, 1 / 8))
     assert found.mean() + 3 * found.std(ddof=1) / math.sqrt(3) < uniform
 
 
@@ -112,18 +113,18 @@ def test_the_default_on_twenty_seeds(problem, bound):
 
 
 def locked(policy, seed, pulls):
-    """Whether the worse of two arms, of .5 and .6, got nearly all of the last 200 pulls."""
+    """Whether the worse of two arms, of .5 and .6, got nearly all pulls of the last half."""
     selector, rng, asked = Selector(2, Reward(), policy=policy, seed=seed), np.random.default_rng(seed), []
     while selector.pulls < pulls:
         asked.append(int(selector.ask()))
         selector.tell(str(asked[-1]), [float(rng.random() < (0.5, 0.6)[asked[-1]])])
-    return np.mean(asked[-200:]) < 0.05
+    return np.mean(asked[-pulls // 2 :]) < 0.05
 
 
 def test_the_default_does_not_lock_on_the_wrong_arm():
-    assert sum(locked("variance_ucb", seed, 500) for seed in range(40)) == 0
+    assert sum(locked("variance_ucb", seed, 300) for seed in range(40)) == 0
     # the problem is one on which greed does
-    assert sum(locked("greedy", seed, 300) for seed in range(20)) >= 2
+    assert sum(locked("greedy", seed, 120) for seed in range(20)) >= 2
 
 
 @pytest.mark.slow
@@ -134,14 +135,14 @@ def test_the_default_does_not_lock_in_200_runs():
 
 @pytest.mark.parametrize("policy", TABLE)
 def test_the_same_seed_gives_the_same_pulls(policy):
-    first, again = played("rke", policy, 3, 120), played("rke", policy, 3, 120)
+    first, again = played("rke", policy, 3, 60), played("rke", policy, 3, 60)
     assert first.told.tolist() == again.told.tolist()
     assert first.weights == again.weights
     if policy.startswith("cab"):
         objective = PROBLEMS["rke"][0]
         other = Selector(8, objective, policy=policy, seed=4)
         rng = np.random.default_rng(3)
-        for _ in range(120):
+        for _ in range(60):
             other.tell(arm := other.ask(), sample(rng, arm))
         assert other.told.tolist() != first.told.tolist()
 
@@ -187,14 +188,15 @@ def test_first_every_arm_is_asked_five_times():
 
 
 def test_a_batch_is_spread_by_what_is_awaited():
-    """Ten asks at once, of two equal arms: five each."""
-    selector, rng = Selector(2, RKE(2.0)), np.random.default_rng(0)
-    for arm in selector.ask(100):
-        selector.tell(arm, rng.normal(size=2) + 10 * int(arm))
-    asks = selector.ask(10)
-    assert sorted(asks) == ["0"] * 5 + ["1"] * 5
-    assert selector.asked.sum() == 110
-    assert selector.pulls == 100
+    """A hundred asks at once go to each arm as often as the best mixture has it."""
+    selector, rng = Selector(2, RKE(2.0), policy="greedy"), np.random.default_rng(0)
+    for arm in selector.ask(40):
+        selector.tell(arm, (1 + 2 * int(arm)) * rng.normal(size=2) + 10 * int(arm))
+    best = np.array(selector.weights.weights)
+    asks = selector.ask(100)
+    assert selector.asked == pytest.approx(140 * best, abs=1)
+    assert asks.count("1") > 1.2 * asks.count("0")
+    assert selector.pulls == 40
 
 
 def test_delayed_tells_out_of_order_still_learn():
@@ -220,8 +222,9 @@ def test_the_order_of_tells_does_not_change_what_is_known():
             selector.tell(arm, x)
         forms.append(selector.settled().form()[0])
         assert selector.weights.gap <= 1e-12
-    assert forms[1] == pytest.approx(forms[0], abs=1e-6)
-    assert forms[2] == pytest.approx(forms[0], abs=1e-6)
+    # features about 100 in float32
+    assert forms[1] == pytest.approx(forms[0], abs=5e-6)
+    assert forms[2] == pytest.approx(forms[0], abs=5e-6)
 
 
 def test_rows_can_be_told_together():
@@ -388,7 +391,7 @@ def test_precision_keeps_out_of_the_trap():
     real = torch.as_tensor(rng.normal(size=(300, 2)))
     arms = [lambda: rng.normal(size=2), lambda: 30 + 20 * rng.normal(size=2)]
     shares = []
-    for objective in (RKE(1.5), RKE(1.5) + 0.5 * Precision(real)):
+    for objective in (RKE(1.5), RKE(1.5) + 2 * Precision(real)):
         selector = Selector(2, objective)
         while selector.pulls < 200:
             arm = selector.ask()
@@ -446,8 +449,7 @@ def test_a_certificate_has_the_unit_of_the_loss():
 
 
 def test_beyond_exact_sums_a_sketch_goes_on():
-    """300 pulls exactly, then random features: the mixture stays near the best one."""
-    selector = played("rke", "variance_ucb", 0, 500, exact=300)
+    """200 pulls exactly, then random features: the mixture stays near the best one."""
+    selector = played("rke", "variance_ucb", 0, 300, exact=200)
     assert selector.settled().sketch is not None
     assert excess("rke", np.array(selector.weights.weights)) < 2e-3
-    assert generator(0).device.type == "cpu"

@@ -45,9 +45,9 @@ class RidgeUcb(ABC):
     """Optimism for arms whose mean reward is a smooth function of the context, one ridge regression an arm.
 
     alpha:   α > 0, the ridge, in units of k(c, c).
-    eta:     η ≥ 0, the width of the bonus. Default: the paper's (2 log(2 T m / δ))^(1/2) for m arms, T = ``horizon`` rounds and
-             δ = ``delta``, made for a bound that holds in all rounds with probability 1 − δ. It explores far longer than most
-             rewards need: docs/contextual.md has figures. Below α^(1/2) an arm without samples near a context is no longer
+    eta:     η ≥ 0, the width of the bonus. None: the paper's (2 log(2 T m / δ))^(1/2) for m arms, T = ``horizon`` rounds and
+             δ = ``delta``, made for a bound that holds in all rounds with probability 1 − δ, which explores far longer than most
+             rewards need (docs/contextual.md has figures). Below α^(1/2) an arm without samples near a context is no longer
              taken to be as good as the best reward, and can be missed for good.
     rewards: the range of rewards. Regressions are of (reward − low) / (high − low), so that neither the prior nor η depends on
              the unit; a reward beyond the range is taken as it is.
@@ -58,7 +58,7 @@ class RidgeUcb(ABC):
         arms: int,
         *,
         alpha: float = 1.0,
-        eta: float | None = None,
+        eta: float | None = 1.5,
         horizon: int = 10_000,
         delta: float = 0.05,
         rewards: tuple[float, float] = (0.0, 1.0),
@@ -123,7 +123,7 @@ class KernelRidgeUcb(RidgeUcb):
         kernel: Kernel,
         *,
         alpha: float = 1.0,
-        eta: float | None = None,
+        eta: float | None = 1.5,
         horizon: int = 10_000,
         delta: float = 0.05,
         rewards: tuple[float, float] = (0.0, 1.0),
@@ -188,7 +188,7 @@ class RandomFeatureUcb(RidgeUcb):
         rng: torch.Generator,
         features: int = 512,
         alpha: float = 1.0,
-        eta: float | None = None,
+        eta: float | None = 1.5,
         horizon: int = 10_000,
         delta: float = 0.05,
         rewards: tuple[float, float] = (0.0, 1.0),
