@@ -72,7 +72,7 @@ def toy(seeds: int) -> None:
     """The 8 Gaussians."""
     problem = gaussians()[0]
     best = float(problem.best @ problem.K @ problem.best)
-    print(f"\ntoy: best single arm {1 / problem.K.diagonal().min():.3f}, best mixture {1 / best:.3f}; published 5.92 and 5.93")
+    print(f"\ntoy: best single arm {1 / problem.K.diagonal().min():.3f}, best mixture {1 / best:.3f}; their code reported 5.92, 5.93")
     curves(problem, TOY_POLICIES, seeds, (100, 300, 1_000, 3_000))
 
 
@@ -84,7 +84,7 @@ def readme() -> None:
         "model_2": rng.normal(100, 0.5, size=(200, 5)),
     }  # fmt: skip
     real = torch.as_tensor(rng.normal(0, 0.3, size=(200, 5)))
-    print("\nreadme: weights of model_0, model_1, model_2 (junk); published .29 .23 .48")
+    print("\nreadme: weights of model_0, model_1, model_2 (junk); their code gives .29 .23 .48")
     line("rke", mix(arms, RKE(10.0)))
     for scale in (0.05, 1.0, 5.0, 25.0):
         line(f"rke + {scale:g} precision", mix(arms, RKE(10.0) + scale * Precision(real)))
@@ -142,7 +142,7 @@ def truncated(seeds: int) -> None:
 
 
 def photographs(n: int) -> Bytes:
-    """(n, 28, 28) pieces of 112×112 pixels of the two photographs of scikit-learn, made smaller, then black below their median."""
+    """(n, 28, 28) pieces of 112×112 pixels of photographs of scikit-learn, made smaller, then black below their median."""
     rng = np.random.default_rng(0)
     greys = [np.asarray(image, dtype=np.float64).mean(2) for image in load_sample_images().images]
     cut = []
@@ -173,7 +173,7 @@ def trap() -> None:
         arms = generators | {name: x}
         print(f"weights of {', '.join(arms)}; published .91 on the last by rke, then .26 .28 .46 0 and .16 .28 .56 0")
         line("rke", mix(arms, rke))
-        for scale in (0.02, 0.05, 0.2):
+        for scale in (0.05, 0.1, 0.2):
             line(f"rke + {scale:g} precision", mix(arms, rke + scale * precision))
             line(f"rke + {scale:g} density", mix(arms, rke + scale * density))
 

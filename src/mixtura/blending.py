@@ -186,9 +186,9 @@ def _numbers(frame: Any) -> Tensor | None:
     """A table of numbers (n, d), NaN where one is missing; None for any other table, and for images."""
     if not isinstance(frame, pd.DataFrame):
         return None
-    columns = [pd.to_numeric(frame[name], errors="coerce") for name in frame.columns]
-    words = any((column.isna() & frame[name].notna()).any() for name, column in zip(frame.columns, columns, strict=True))
-    return None if words else torch.as_tensor(np.column_stack([column.to_numpy(dtype=np.float64) for column in columns]))
+    numbers = frame.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, copy=True)
+    words = np.isnan(numbers) & frame.notna().to_numpy()
+    return None if words.any() else torch.as_tensor(numbers)
 
 
 def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[dict[str, Tensor], str]:

@@ -267,7 +267,7 @@ class Session:
         """Everything the report shows, as plain data (docs/cli-json.md)."""
         selector, told = self.selector, selected.counts
         tally = selector.settled()
-        K, f = tally.form(unbiased=True) if (tally.n > 1).all() else tally.form()
+        K, f = tally.form(unbiased=True)
         alone = {name: selector.alone(name) for name in selector.names}
         arms = []
         for name, arm in self.arms.items():

@@ -74,8 +74,8 @@ def test_the_table_and_its_sparse_row():
 
 
 def test_bonuses_by_hand():
-    """Δ_L √(β log t / 2n) + Δκ / n with Δ_L = 2Δκ + Δ_f; of the code 0.6 √(log t / n), and 0.4 / n with a linear part; of the default
-    z sd √(2 log t / n)."""
+    """Δ_L √(β log t / 2n) + Δκ / n with Δ_L = 2Δκ + Δ_f; of the code 0.6 √(log t / n), and 0.4 / n with a linear part; of the
+    default z sd √(2 log t / n)."""
     seen = view([5, 20, 75], f=[0.1, 0, 0], kernel_bound=1.0, linear_range=0.5)
     n, log_t = np.array([5.0, 20, 75]), math.log(100)
     assert published_bonus(seen, "theory") == pytest.approx(2.5 * np.sqrt(4 * log_t / (2 * n)) + 1 / n)
@@ -101,7 +101,8 @@ def test_bonuses_have_the_unit_of_the_loss():
 @pytest.mark.parametrize("policy", [Ogd(), Ogd("code"), VanillaUcb(), VanillaUcb("code"), VarianceUcb()], ids=repr)
 @pytest.mark.parametrize("f", [[0, 0, 0], [0.3, 0.3, 0.3]], ids=["no linear part", "linear part"])
 def test_of_equal_arms_the_one_seen_least_is_asked(policy, f):
-    """Optimism is taken from the loss. The original's OGD added that of the linear part, and so kept away from what it did not know."""
+    """Optimism is taken from the loss. The original's OGD added that of the linear part, and kept away from what it did not
+    know."""
     K = 0.5 * np.ones((3, 3))
     assert policy.choose(view([50, 4, 50], K, f), generator(0)) == 1
 

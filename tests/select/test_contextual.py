@@ -103,8 +103,9 @@ def test_another_unit_of_reward_changes_nothing_but_the_unit(make):
     assert (7 * plain[1]).tolist() == pytest.approx(scaled[1].tolist(), rel=1e-12)
 
 
-def test_the_default_width_is_the_papers():
-    assert KernelRidgeUcb(4, WIDE, eta=None, horizon=500, delta=0.1).eta == pytest.approx(math.sqrt(2 * math.log(2 * 500 * 4 / 0.1)))
+def test_no_width_is_the_papers():
+    policy = KernelRidgeUcb(4, WIDE, eta=None, horizon=500, delta=0.1)
+    assert policy.eta == pytest.approx(math.sqrt(2 * math.log(2 * 500 * 4 / 0.1)))
 
 
 def lost(policy, seed, rounds):

@@ -16,7 +16,19 @@ from mixtura.metrics.kernel import kid, mmd2
 from mixtura.metrics.neighbours import manifold
 from mixtura.rng import generator
 from mixtura.select.objective import (
-    FLD, KID, MMD, RKE, TERMS, Cost, Density, Frechet, LogLikelihood, Objective, Precision, Vendi, parse,
+    FLD,
+    KID,
+    MMD,
+    RKE,
+    TERMS,
+    Cost,
+    Density,
+    Frechet,
+    LogLikelihood,
+    Objective,
+    Precision,
+    Vendi,
+    parse,
 )  # fmt: skip
 from mixtura.select.simplex import minimise_quadratic, minimise_sparse
 
@@ -146,7 +158,7 @@ def test_mmd_finds_the_shares_of_its_own_samples():
 
 def test_frechet_of_two_gaussians():
     """N(±1, ½) beside N(0, 1), by samples that have these moments."""
-    plus_minus = lambda mean, variance: torch.tensor([[mean - math.sqrt(variance / 2)], [mean + math.sqrt(variance / 2)]]).double()  # noqa: E731
+    plus_minus = lambda mean, variance: mean + math.sqrt(variance / 2) * points(-1.0, 1.0)  # noqa: E731
     loss = Frechet(plus_minus(0.0, 1.0)).on([plus_minus(1.0, 0.5), plus_minus(-1.0, 0.5)], generator(0))
     for weights, value in (((1, 0), 1.085786), ((0, 1), 1.085786), ((0.5, 0.5), 0.050510)):
         assert loss.value(weights) == pytest.approx(value, abs=1e-6)
@@ -213,7 +225,7 @@ def test_every_term_can_be_written():
         (lambda: parse("1.2.3*rke"), r"'1.2.3' is no number; write for example 0.2\*rke"),
         (lambda: parse("0*rke"), "a finite number above 0, got 0.0"),
         (lambda: parse("1e999*rke"), "a finite number above 0, got inf"),
-        *[(lambda name=name: parse(name), f"{name} compares with real rows; give --reference") for name, (_, r) in TERMS.items() if r],
+        *[(lambda t=t: parse(t), f"{t} compares with real rows; give --reference") for t, (_, needed) in TERMS.items() if needed],
         (lambda: parse("cost"), "cost needs what a sample of each arm costs; give --costs"),
         (lambda: -1 * RKE(1.0), "a finite number above 0, got -1"),
         (lambda: RKE(1.0) * math.nan, "got nan"),

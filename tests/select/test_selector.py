@@ -90,8 +90,8 @@ def excesses(problem, policy, seeds, pulls):
      if row.learns_mixture and not row.needs_truth and name != "uniform" and (p, name) != ("rke", "sparse")],
 )  # fmt: skip
 def test_learners_are_better_than_uniform(problem, policy):
-    """By 3 errors. The best RKE of three arms is worse than that of all eight as often, so that a sparse policy has no chance there;
-    it solves 56 problems a pull and gets fewer of them."""
+    """By 3 errors. The best RKE of three arms is worse than that of all eight as often, so that a sparse policy has no chance
+    there; it solves 56 problems a pull and gets fewer of them."""
     found = excesses(problem, policy, 3, 120 if policy == "sparse" else 400)
     uniform = excess(problem, np.full(8, 1 / 8))
     assert found.mean() + 3 * found.std(ddof=1) / math.sqrt(3) < uniform
@@ -122,15 +122,15 @@ def locked(policy, seed, pulls):
 
 
 def test_the_default_does_not_lock_on_the_wrong_arm():
-    assert sum(locked("variance_ucb", seed, 300) for seed in range(40)) == 0
+    assert sum(locked("variance_ucb", seed, 200) for seed in range(40)) == 0
     # the problem is one on which greed does
-    assert sum(locked("greedy", seed, 120) for seed in range(20)) >= 2
+    assert sum(locked("greedy", seed, 100) for seed in range(15)) >= 2
 
 
 @pytest.mark.slow
 def test_the_default_does_not_lock_in_200_runs():
-    assert sum(locked("variance_ucb", seed, 1_000) for seed in range(200)) == 0
-    assert sum(locked("greedy", seed, 1_000) for seed in range(100)) >= 10
+    assert sum(locked("variance_ucb", seed, 600) for seed in range(200)) == 0
+    assert sum(locked("greedy", seed, 300) for seed in range(100)) >= 10
 
 
 @pytest.mark.parametrize("policy", TABLE)
@@ -273,10 +273,10 @@ def test_forget_and_close():
         ([[0.0, 1.0], [math.inf, 0.0]], "0: a sample is not finite"),
         ([1e30, 0.0], "or larger than 1e19"),
         ([0.0, 1.0, 2.0], "0: a sample has 3 features, the others have 2"),
-        (["a", "b"], r"0: expected numbers of shape \(d,\) or \(n, d\), got list"),
-        ("ab", "got str"),
-        ([[0.0, 1.0], [0.0]], "got list"),
-        (None, "got NoneType"),
+        (["a", "b"], r"0: expected numbers of shape \(d,\) or \(n, d\), got something else in a list"),
+        ("ab", "else in a str"),
+        ([[0.0, 1.0], [0.0]], "else in a list"),
+        (None, "else in a NoneType"),
         (3.0, r"of shape \(\)"),
         (np.zeros((0, 2)), r"of shape \(0, 2\)"),
         (np.zeros((1, 1, 2)), r"of shape \(1, 1, 2\)"),

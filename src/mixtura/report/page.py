@@ -50,18 +50,18 @@ def render(data: Mapping[str, Any]) -> str:
         colour=lambda name: f"c{judged.index(name) % COLOURS}", judged=judged,
     )  # fmt: skip
     return page.from_string((HERE / "template.html").read_text(encoding="utf-8")).render(
-        data=data, json=_inert(data), style=Markup(style), script=Markup(script),
-        style_hash=_hash(style), script_hash=_hash(script),
+        data=data, json=as_json(data), style=Markup(style), script=Markup(script),
+        style_hash=hash_of(style), script_hash=hash_of(script),
     )  # fmt: skip
 
 
-def _inert(data: Any) -> Markup:
+def as_json(data: Any) -> Markup:
     """Strict JSON that cannot end the script element it stands in."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
 
-def _hash(text: str) -> str:
+def hash_of(text: str) -> str:
     """What a Content-Security-Policy names an inline text by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 

@@ -283,7 +283,8 @@ def _features(arm: str, samples: ArrayLike | Tensor) -> Tensor:
     try:
         x = torch.as_tensor(samples if isinstance(samples, Tensor) else np.asarray(samples)).detach().cpu()
     except (TypeError, ValueError) as error:
-        raise InputError(f"{arm}: expected numbers of shape (d,) or (n, d), got {type(samples).__name__} of something else") from error
+        given = type(samples).__name__
+        raise InputError(f"{arm}: expected numbers of shape (d,) or (n, d), got something else in a {given}") from error
     if x.dim() not in (1, 2) or x.numel() == 0 or x.is_complex():
         raise InputError(f"{arm}: expected real features of shape (d,) or (n, d), got {x.dtype} of shape {tuple(x.shape)}")
     x = x.double().reshape(-1, x.shape[-1])

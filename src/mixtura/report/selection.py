@@ -1,0 +1,49 @@
+"""The page of an online selection: ``selection.json`` in its folder → one self-contained file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateError
+from markupsafe import Markup
+
+from mixtura import folder as store
+from mixtura.contracts import InputError
+from mixtura.report.page import COLOURS, HERE, as_json, hash_of, number, with_error
+
+
+def build(folder: str | Path, output: str | Path | None = None) -> Path:
+    """Write the page of a selection to ``output``, by default ``report.html`` in the folder; returns where it is.
+
+    Raises InputError if the folder holds no finished selection, or a damaged one.
+    """
+    out = Path(folder)
+    data = store.read_json(out / "selection.json")
+    try:
+        page = render(data)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, TemplateError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{out}: the selection is damaged ({what}); run mixtura select again") from error
+    path = out / "report.html" if output is None else Path(output)
+    store.write(path, page)
+    return path
+
+
+def render(data: Mapping[str, Any]) -> str:
+    """The page of what :meth:`mixtura.session.Session.record` returned."""
+    data = store.plain(data)
+    names = [arm["name"] for arm in data["arms"]]
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "selection.js"))
+    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.globals.update(
+        num=partial(number, data), pm=partial(with_error, data),
+        colour=lambda name: f"c{names.index(name) % COLOURS}",
+        order=sorted(range(len(names)), key=lambda i: -data["arms"][i]["weight"]),
+    )  # fmt: skip
+    return page.from_string((HERE / "selection.html").read_text(encoding="utf-8")).render(
+        data=data, json=as_json(data), style=Markup(style), script=Markup(script), style_hash=hash_of(style),
+        script_hash=hash_of(script),
+    )  # fmt: skip
