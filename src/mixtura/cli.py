@@ -437,7 +437,8 @@ def _show_selected(console: Console, found: Any, out: Path) -> None:
         wanted = f"; it would take about {c.wanted:,.0f} samples" if c.wanted and c.wanted > found.pulls else ""
         console.print(f"{c.mode}: at most {c.excess:.3g} above the least loss{wanted}", style="dim", soft_wrap=True)
     spent = f", cost {found.spent:,.6g}" if found.spent else ""
-    console.print(f"{found.why}{spent}; everything is in {out} (report.html, ledger.sqlite)", style="dim", soft_wrap=True)
+    console.print(f"{found.why}{spent}; sums of {found.sums}", style="dim", soft_wrap=True)
+    console.print(f"everything is in {out} (report.html, ledger.sqlite)", style="dim", soft_wrap=True)
 
 
 

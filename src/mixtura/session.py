@@ -74,7 +74,8 @@ class Selected:
     """The end of a selection.
 
     weights, gap: the mixture. value: in the objective's own ``unit``, higher or lower is better. single: the best single arm.
-    why: it ended. certificate: how far from the best mixture it can be, both modes where both apply.
+    why: it ended. certificates: how far from the best mixture it can be, both modes where both apply. sums: how pairs were
+    summed.
     """
 
     weights: dict[str, float]
@@ -88,6 +89,7 @@ class Selected:
     why: str
     certificates: tuple[Certificate, ...]
     intervals: dict[str, tuple[float, float]] | None
+    sums: str
     closed: dict[str, str]
     counts: dict[str, dict[str, int]]
 
@@ -260,7 +262,7 @@ class Session:
         return Selected(
             dict(zip(selector.names, weights.weights, strict=True)), weights.gap, selector.value, selector.objective.unit,
             selector.objective.higher, selector.single(), selector.pulls, self.ledger.spent(), self.why or "it was stopped",
-            tuple(found), selector.intervals(), dict(self.closed), self.ledger.counts(selector.names),
+            tuple(found), selector.intervals(), selector.settled().how, dict(self.closed), self.ledger.counts(selector.names),
         )  # fmt: skip
 
     def record(self, selected: Selected, title: str, seconds: float) -> dict[str, Any]:
@@ -291,7 +293,8 @@ class Session:
         own = "same" if lone is None or not lone.higher else "inverse" if lone.name == "rke" else "negative"
         return {
             "title": title, "objective": selector.objective.name, "unit": selected.unit, "higher": selected.higher,
-            "policy": self._policy, "features": self.look.name, "seed": selector.seed, "pulls": selected.pulls,
+            "policy": self._policy, "features": self.look.name, "sums": selected.sums, "seed": selector.seed,
+            "pulls": selected.pulls,
             "spent": selected.spent, "seconds": seconds, "why": selected.why, "sentence": selected.sentence,
             "value": selected.value.value, "error": selected.value.error, "gap": selected.gap,
             "single": {"name": name, "value": single.value, "error": single.error}, "truth": None,

@@ -115,6 +115,11 @@ def test_the_step_of_ogd():
     n = np.array([4_000.0, 1_000, 3_000, 2_000])
     many = view(n * 1e6, K, f)
     assert Ogd().choose(many, generator(0)) == int(np.argmin(2 * K @ n / n.sum() + f))
+    for seed, constants in ((seed, constants) for seed in range(20) for constants in ("theory", "code")):
+        (K, f), n = problem(seed, 4), np.random.default_rng(seed).integers(1, 30, 4)
+        some = view(n, K, f, linear_range=0.3)
+        by_hand = 2 * K @ (n / n.sum()) + f - published_bonus(some, constants)
+        assert Ogd(constants).choose(some, generator(0)) == int(np.argmin(by_hand))
 
 
 def test_theory_needs_bounds():

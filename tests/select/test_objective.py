@@ -397,13 +397,13 @@ def test_units(make):
 
 @pytest.mark.parametrize("what", ["rke", "mmd", "excess"])
 def test_losses_are_unbiased_and_their_errors_honest(what):
-    """400 small draws of three of the eight Gaussians, closed form beside: mean within 4 errors, ± 2 errors cover about 95 %."""
+    """250 small draws of three of the eight Gaussians, closed form beside: mean within 4 errors, ± 2 errors cover about 95 %."""
     rng = np.random.default_rng(0)
     target, a, b = np.array([0.5, 0.3, 0.2]), np.array([0.1, 0.3, 0.6]), np.array([0.6, 0.4, 0.0])
     K = K8[:3, :3]
     truth = {"rke": a @ K @ a, "mmd": (a - target) @ K @ (a - target), "excess": a @ K @ a - b @ K @ b}[what]
     found = []
-    for _ in range(400):
+    for _ in range(250):
         arms = draws(rng, [25, 40, 30], MEANS[:3])
         if what == "mmd":
             real = torch.cat(draws(rng, rng.multinomial(60, target), MEANS[:3]))

@@ -154,6 +154,11 @@ class Tally:
     # ----------------------------------------------------------------------------------------------------- sketch
 
     @property
+    def how(self) -> str:
+        """How pairs are summed, in a few words."""
+        return "every pair of samples" if self.sketch is None else f"{SKETCHED:,} random features, beyond {self.exact:,} samples"
+
+    @property
     def _sketchable(self) -> bool:
         return all(term.kernel is None or isinstance(term.kernel, Gaussian) for _, term in self.parts)
 
