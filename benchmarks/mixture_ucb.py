@@ -72,7 +72,8 @@ def toy(seeds: int) -> None:
     """The 8 Gaussians."""
     problem = gaussians()[0]
     best = float(problem.best @ problem.K @ problem.best)
-    print(f"\ntoy: best single arm {1 / problem.K.diagonal().min():.3f}, best mixture {1 / best:.3f}; their code reported 5.92, 5.93")
+    single = 1 / problem.K.diagonal().min()
+    print(f"\ntoy: best single arm {single:.3f}, best mixture {1 / best:.3f}; their code reported 5.92, 5.93")
     curves(problem, TOY_POLICIES, seeds, (100, 300, 1_000, 3_000))
 
 
