@@ -8,7 +8,7 @@ the mixture the policy would name. Wanted of the default at pulls: 5e-5 (RKE), 2
 uniform. Left out unless named by --policies: sparse, ten times as slow, whose best is that of three arms.
 
 locks: two Bernoulli arms that pay 1 with chances 0.5 and 0.6; a run is locked where more than 95 % of the last 200 of 1,000
-pulls are of the worse arm. Such a run is played on to 3,000 pulls and looked at again. Wanted: 0 of 200.
+pulls are of the worse arm. Such a run is played on to 2,000 pulls and looked at again. Wanted: 0 of 200.
 
 reach: pulls after which the excess stays at 10 % or 1 % of that of uniform weights, L(uniform) − min L, or less until the end.
 Runs that do not get there count as the last pull: ">", and how many did. Arms: the 8 Gaussians; the pools of nine pretrained
@@ -21,7 +21,7 @@ pull of the authors' code does: all samples of the arm asked are copied to appen
 differences on fresh copies, every row and column anew, and the quadratic is modelled and solved by cvxpy. Needs cvxpy. Kernel
 sums as such are timed by kernels.py.
 
-± is a standard error over seeds. Each part takes less than three minutes with 5 seeds on one thread.
+± is a standard error over seeds. Each part takes about three minutes of CPU or less with 5 seeds.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ TARGET = np.array([0.0, 0.0, 0.45, 0.0, 0.35, 0.0, 0.2, 0.0])
 INTENTS = (20, 16, 12, 10, 8, 5, 4, 2)
 
 PULLS, NEAR, CLOSE = 2_000, 0.1, 0.01
-CHANCES, RUNS, LOCK_PULLS, LATER, LAST, LOCKED = (0.5, 0.6), 200, 1_000, 3_000, 200, 0.95
+CHANCES, RUNS, LOCK_PULLS, LATER, LAST, LOCKED = (0.5, 0.6), 200, 1_000, 2_000, 200, 0.95
 COMPARED = tuple(name for name in POLICIES if name != "sparse")
 REACHING = ("variance_ucb", "cab", "cab_code", "ogd", "ogd_code", "greedy", "successive_halving")
 LOCKING = ("variance_ucb", "greedy")

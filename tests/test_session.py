@@ -94,6 +94,16 @@ def test_a_hostile_arm_is_named_and_the_others_go_on(tmp_path, bad, says):
     assert found.counts["bad"] == {"asked": 0, "told": 0, "failed": FAILURES, "unknown": 0} and found.spent == 15.0
 
 
+def test_the_curve_waits_for_no_arm_that_never_came(tmp_path):
+    session = begin([*pools(), Function("bad", broken)], tmp_path, "2*rke", bandwidth=WIDTH, pulls=60)
+    shown = [r.pulls for r in session.conduct() if r.value is not None]
+    record = session.record(session.finish(), "toy", 1.0)
+    session.close()
+    assert [p["pulls"] for p in record["curve"]][-len(shown):] == shown
+    w, q = np.array([arm["weight"] for arm in record["arms"]]), record["quadratic"]
+    assert 1 / (w @ np.array(q["K"]) @ w) == pytest.approx(record["value"])  # modes, whatever the scale
+
+
 def test_an_exhausted_pool_is_closed_and_its_samples_count_on(tmp_path):
     rng = np.random.default_rng(1)
     small = Pool("small", MEANS[0] + 0.4 * rng.normal(size=(9, 2)))
@@ -153,6 +163,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(tmp_path):
         ({"policy": "mixture_oracle"}, "truth"),
         ({"extractor": "pca:2"}, "reference"),
         ({"pulls": 0}, "pulls"),
+        ({"stop": Stop(0.0)}, "stop: expected a number above 0"),
     ]:
         options = {"objective": "rke", "bandwidth": 1.0, "pulls": 20} | wrong
         with pytest.raises(InputError, match=says):
@@ -175,6 +186,9 @@ def test_the_record_holds_together(tmp_path):
     q = record["quadratic"]
     assert 1 / (w @ np.array(q["K"]) @ w + np.array(q["f"]) @ w + q["c"]) == pytest.approx(record["value"])
     assert sum(arm["spent"] for arm in record["arms"]) == record["spent"] == 120.0
+    # of pools the truth is known; three modes that never meet are a third each, but for what the samples say
+    assert record["truth"]["weights"] == pytest.approx({"g0": 1 / 3, "g1": 1 / 3, "g2": 1 / 3}, abs=0.03)
+    assert record["truth"]["value"] == pytest.approx(record["value"], rel=0.1)
 
 
 # ------------------------------------------------------------------------------------------------------------- kills

@@ -156,9 +156,9 @@ def gather(
     for name, x in found.items():
         if len(x) < 2:
             raise InputError(f"{name}: {len(x)} sample cannot tell how alike samples are; give 2 or more")
-        bad = (~torch.isfinite(x)).any(1).nonzero()
+        bad = (~torch.isfinite(x.float().square())).any(1).nonzero()  # kernels multiply in float32
         if len(bad):
-            raise InputError(f"{name}: row {int(bad[0])} is not finite; drop it, or encode missing values")
+            raise InputError(f"{name}: row {int(bad[0])} is not finite, or beyond 1e19; drop it, or encode missing values")
     return {name: found[name] for name in samples}, found.get("reference"), called
 
 

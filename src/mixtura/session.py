@@ -6,7 +6,9 @@ on from its ledger; two processes may work on one.
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +22,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixtura import features
-from mixtura.arms import Arm, ArmError, Exhausted
+from mixtura.arms import Arm, ArmError, Exhausted, Pool
 from mixtura.contracts import InputError
 from mixtura.kernels import Estimate
 from mixtura.ledger import Ledger, Pull
 from mixtura.rng import generator
-from mixtura.select.objective import Objective, parse
+from mixtura.select.objective import Objective, QuadraticTerm, parse
 from mixtura.select.selector import Certificate, Selector
+from mixtura.select.simplex import minimise_quadratic
 
 #: an arm that fails so often in a row is asked no more
 FAILURES = 3
@@ -34,6 +37,8 @@ FAILURES = 3
 POINTS = 100
 #: the record of a selection, in its folder; and what images are looked at by where nothing was asked for
 LEDGER, IMAGE_FEATURES = "ledger.sqlite", "pca:64"
+#: samples of all pools together up to which the truth about them is worked out
+MOST_KNOWN = 20_000
 #: seconds between two looks at what another process is doing
 WAIT = 0.05
 
@@ -291,21 +296,41 @@ class Session:
         name, single = selected.single
         lone = selector.objective.alone
         own = "same" if lone is None or not lone.higher else "inverse" if lone.name == "rke" else "negative"
+        unit = 1.0 if lone is None else selector.objective.terms[0][0]  # the own value of a single term knows no scale
         return {
             "title": title, "objective": selector.objective.name, "unit": selected.unit, "higher": selected.higher,
             "policy": self._policy, "features": self.look.name, "sums": selected.sums, "seed": selector.seed,
             "pulls": selected.pulls,
             "spent": selected.spent, "seconds": seconds, "why": selected.why, "sentence": selected.sentence,
             "value": selected.value.value, "error": selected.value.error, "gap": selected.gap,
-            "single": {"name": name, "value": single.value, "error": single.error}, "truth": None,
+            "single": {"name": name, "value": single.value, "error": single.error}, "truth": self.truth(),
             "certificates": [asdict(c) for c in selected.certificates], "arms": arms, "curve": points,
-            "quadratic": {"names": selector.names, "K": K.tolist(), "f": f.tolist(), "c": tally.constant, "own": own},
+            "quadratic": {"names": selector.names, "K": (K / unit).tolist(), "f": (f / unit).tolist(), "c": tally.constant / unit,
+                "own": own},
         }  # fmt: skip
+
+    def truth(self) -> dict[str, Any] | None:
+        """The best mixture of all samples there are, and its value, where every arm is a pool small enough; None otherwise."""
+        pools = [arm for arm in self.arms.values() if isinstance(arm, Pool)]
+        if len(pools) < len(self.arms) or sum(len(pool.samples) for pool in pools) > MOST_KNOWN:
+            return None
+        samples = [torch.stack([self.look(np.array(row)) for row in pool.samples]) for pool in pools]
+        if min(map(len, samples)) < 2:
+            return None
+        parts = [term.on(samples) * scale for scale, term in self.selector.objective.terms if isinstance(term, QuadraticTerm)]
+        whole = functools.reduce(operator.add, parts)
+        K, f = whole.form(unbiased=False)
+        a = minimise_quadratic(K, -f / 2, psd=True).weights
+        value = self.selector.objective.own(whole.loss(a)).value
+        return {"value": value, "weights": dict(zip(self.selector.names, a, strict=True))}
 
     def curve(self) -> list[Round]:
         """The mixture after every so many pulls, from the ledger alone: what :meth:`conduct` showed, over all sittings."""
         again, points = Selector(self.selector.names, self._objective, policy=self._policy, seed=self.selector.seed), []
         told = self.ledger.told_after(-1)
+        for name in self.closed:  # an arm that never came to its first samples is not waited for
+            if self.selector.told[self.selector.names.index(name)] < again.first:
+                again.close(name)
         every, spent, cost = max(1, self.pulls // POINTS), 0.0, {name: arm.cost for name, arm in self.arms.items()}
         for n, pull in enumerate(told, 1):
             again.tell(pull.arm, pull.features)  # type: ignore[arg-type]
@@ -373,6 +398,8 @@ def begin(
         raise InputError(f"arms: expected one or more with names of their own, got {', '.join(names) or 'none'}")
     if isinstance(pulls, bool) or pulls < 1:
         raise InputError(f"pulls: expected 1 or more, got {pulls}")
+    if stop is not None and not stop.tolerance > 0:
+        raise InputError(f"stop: expected a number above 0, got {stop.tolerance}")
     look = Look(reference, extractor)
     real = None if reference is None else look.all(reference)
     costs = [arm.cost for arm in arms]

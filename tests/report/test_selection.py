@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -119,6 +120,43 @@ def test_keys_move_a_weight(page):
     slider = page.find_element(By.ID, "weight-1")
     slider.send_keys(Keys.ARROW_RIGHT * 5)
     assert score(page) < before and page.execute_script("return document.getElementById('weight-1').ariaValueText").endswith("%")
+
+
+def test_the_curve_tells_its_points_and_intervals_stand_at_their_weights(browser, folder, tmp_path):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+
+    record = json.loads((folder / "selection.json").read_text())
+    now = {arm["name"]: arm["weight"] for arm in record["arms"]}
+    point = {"spent": 0.0, "error": 0.1, "single": "far", "single_value": 1.5, "weights": now}
+    record["curve"] = [point | {"pulls": 10 * k, "value": None if k < 2 else 3 - 1 / k} for k in range(1, 9)]
+    record["arms"] = [arm | {"low": 0.4 * arm["weight"], "high": 0.5 + 0.5 * arm["weight"]} for arm in record["arms"]]
+    record["truth"] = {"value": 3.0, "weights": now}
+    write_json(tmp_path / "selection.json", record)
+    page, data, last = browser, record, 7
+    page.get_log("browser")
+    page.get(selection.build(tmp_path).as_uri())
+    read = "return [...document.querySelectorAll('#told .num')].map(e => JSON.parse(e.dataset.key))"
+    assert page.execute_script(read)[0] == ["curve", last, "pulls"]
+    page.find_element(By.ID, "line").send_keys(Keys.ARROW_LEFT * 3)
+    assert page.execute_script(read)[0] == ["curve", last - 3, "pulls"]
+    test_every_number_is_that_of_the_json(page)
+    drawn = page.execute_script("return [...document.querySelectorAll('.level path')].map(e => e.getAttribute('d'))")
+    known = sorted(data["arms"], key=lambda arm: -arm["weight"])
+    ends = [[float(end) / 1000 for end in re.findall(r"M(\S+) 5H(\S+?)M", d)[0]] for d in drawn]
+    assert ends == [pytest.approx([arm["low"], arm["high"]]) for arm in known]
+    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_an_estimate_at_or_below_zero_is_said_not_shown_as_a_count(browser, folder, tmp_path):
+    record = json.loads((folder / "selection.json").read_text())
+    record["quadratic"]["c"] = -10.0
+    write_json(tmp_path / "selection.json", record)
+    browser.get_log("browser")
+    browser.get(selection.build(tmp_path).as_uri())
+    assert browser.execute_script("return document.getElementById('score').textContent") == "–"
+    assert "too few" in browser.execute_script("return document.getElementById('against').textContent")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 @pytest.mark.parametrize("width", [360, 1200])

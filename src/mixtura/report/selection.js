@@ -35,7 +35,8 @@
   // L(w) = w'Kw + f'w + c, and the objective in its own unit
   function score(w) {
     const loss = sum(w.map((v, i) => v * (sum(w.map((u, j) => q.K[i][j] * u)) + q.f[i]))) + q.c;
-    return q.own === "inverse" ? 1 / loss : q.own === "negative" ? -loss : loss;
+    if (q.own === "inverse") return loss > 0 ? 1 / loss : Infinity; // an unbiased estimate can fall to 0 and below
+    return q.own === "negative" ? -loss : loss;
   }
 
   // weight i becomes value, the others keep their proportions; where they have none, those they had last, or equal ones
@@ -87,7 +88,8 @@
     $("score").textContent = fixed(now, digits);
     $("score").dataset.value = now;
     const better = apart > 0 === data.higher;
-    $("against").textContent = Math.abs(apart) < 1e-12
+    if (!Number.isFinite(apart)) $("against").textContent = "too few samples that are alike to tell";
+    else $("against").textContent = Math.abs(apart) < 1e-12
       ? "the best weights" : `${fixed(Math.abs(apart), digits)} ${better ? "better" : "worse"} than the best weights, on the same samples`;
     valley(marked);
   }
@@ -95,11 +97,12 @@
   function valley(marked) {
     const i = state.active;
     const path = Array.from({ length: 51 }, (_, k) => [k / 50, score(moved(i, k / 50))]).filter((p) => Number.isFinite(p[1]));
+    if (!path.length) return $("valley").replaceChildren();
     const y = scale([...path.map((p) => p[1]), marked]);
     const p = plot($("valley"), { low: 0, high: 1, ticks: [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]] }, y);
-    p.line([[0, marked], [1, marked]], "mark");
+    if (Number.isFinite(marked)) p.line([[0, marked], [1, marked]], "mark");
     p.line(path, colour(q.names[i]));
-    p.dot(state.w[i], score(state.w), colour(q.names[i]));
+    if (Number.isFinite(score(state.w))) p.dot(state.w[i], score(state.w), colour(q.names[i]));
     $("valley-says").textContent = `As the weight of ${q.names[i]} moves and the others keep their proportions; dashed: the best.`;
   }
 
@@ -107,25 +110,66 @@
 
   function curve() {
     const points = data.curve.filter((p) => p.value != null);
-    if (points.length < 2) return $("curve").remove();
+    if (points.length < 2) return leave("curve");
     const band = (sign) => points.map((p) => [p.pulls, p.value + sign * 2 * (p.error ?? 0)]);
     const alone = points.filter((p) => p.single_value != null).map((p) => [p.pulls, p.single_value]);
     // the first few points know little: they must not set the scale
     const late = (line) => line.slice(Math.floor(line.length / 10)).map((p) => p[1]);
     const y = scale([...late(band(1)), ...late(band(-1)), ...late(alone), ...(data.truth ? [data.truth.value] : [])]);
     const last = points.at(-1).pulls;
-    const p = plot($("line"), { low: 0, high: last, ticks: [[0, "0"], [last, fixed(last, 0)]] }, y);
-    p.line(band(1), "grid");
-    p.line(band(-1), "grid");
-    p.line(alone, "c7 dashed");
-    if (data.truth) p.line([[0, data.truth.value], [last, data.truth.value]], "mark");
-    p.line(points.map((point) => [point.pulls, point.value]), "c0");
+    const draw = (k) => {
+      const p = plot($("line"), { low: 0, high: last, ticks: [[0, "0"], [last, fixed(last, 0)]] }, y);
+      p.line([...band(1), ...band(-1).reverse()], "c0 band");
+      p.line(alone, "c7 dashed");
+      if (data.truth) p.line([[0, data.truth.value], [last, data.truth.value]], "mark");
+      p.line(points.map((point) => [point.pulls, point.value]), "c0");
+      if (points[k].value >= y.low && points[k].value <= y.high) p.dot(points[k].pulls, points[k].value, "c0");
+      $("told").replaceChildren(...told(points[k], data.curve.indexOf(points[k])));
+    };
+    follow($("line"), points.map((point) => point.pulls / last), draw);
+    draw(points.length - 1);
+  }
+
+  function num(path, decimals) {
+    const value = path.reduce((inner, key) => inner[key], data);
+    return make("span", { class: "num", "data-key": JSON.stringify(path) }, fixed(value, decimals));
+  }
+
+  function told(point, k) {
+    const used = q.names.filter((name) => point.weights[name] >= 0.005);
+    const parts = used.flatMap((name, i) => [i ? " + " : "; ", num(["curve", k, "weights", name], 2), ` ${name}`]);
+    return [
+      "after ", num(["curve", k, "pulls"], 0), " samples: ", num(["curve", k, "value"], digits), " ± ", num(["curve", k, "error"], digits),
+      `, ${point.single} alone `, num(["curve", k, "single_value"], digits), ...parts,
+    ];
+  }
+
+  // the pointer, or the arrow keys, choose one of the places from 0 to 1 on a picture
+  function follow(host, places, choose) {
+    let k = places.length - 1;
+    host.addEventListener("pointermove", (event) => {
+      const box = host.getBoundingClientRect(), where = (event.clientX - box.left) / box.width;
+      const apart = places.map((place) => Math.abs(place - where));
+      choose((k = apart.indexOf(Math.min(...apart))));
+    });
+    host.addEventListener("keydown", (event) => {
+      const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+      if (!by) return;
+      event.preventDefault();
+      choose((k = Math.min(places.length - 1, Math.max(0, k + by))));
+    });
+  }
+
+  // a part of the page that this selection has nothing to show in
+  function leave(part) {
+    $(part).remove();
+    document.querySelector(`nav a[href="#${part}"]`).remove();
   }
 
   // --------------------------------------------------------------------------------------------------- plotting
 
-  function scale(values) {
-    const low = Math.min(...values), span = Math.max(...values) - low || 1;
+  function scale(all) {
+    const values = all.filter(Number.isFinite), low = Math.min(...values), span = Math.max(...values) - low || 1;
     return { low: low - 0.08 * span, high: low + 1.08 * span, ticks: [low, low + span].map((v) => [v, fixed(v, digits)]) };
   }
 
@@ -161,6 +205,6 @@
 
   theme();
   if (q.names.length > 1) sliders();
-  else $("weights").remove();
+  else leave("weights");
   curve();
 })();

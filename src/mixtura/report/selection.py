@@ -13,6 +13,7 @@ from markupsafe import Markup
 from mixtura import folder as store
 from mixtura.contracts import InputError
 from mixtura.report.page import COLOURS, HERE, as_json, hash_of, number, with_error
+from mixtura.verdict import digits_of
 
 
 def build(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -42,6 +43,7 @@ def render(data: Mapping[str, Any]) -> str:
         num=partial(number, data), pm=partial(with_error, data),
         colour=lambda name: f"c{names.index(name) % COLOURS}",
         order=sorted(range(len(names)), key=lambda i: -data["arms"][i]["weight"]),
+        digits_of=digits_of, cents=digits_of(min((a["cost"] for a in data["arms"] if a["cost"]), default=1.0)),
     )  # fmt: skip
     return page.from_string((HERE / "selection.html").read_text(encoding="utf-8")).render(
         data=data, json=as_json(data), style=Markup(style), script=Markup(script), style_hash=hash_of(style),

@@ -244,6 +244,10 @@ class Selector:
         arms and all times together (McDiarmid; Gretton et al. 2012, theorem 7), and every f_i within Hoeffding's width. For
         bounded kernels and losses only. References are taken as given.
         """
+        if not 0 < risk < 1:
+            raise InputError(f"risk: expected a number between 0 and 1, got {risk}")
+        if tolerance is not None and not tolerance > 0:
+            raise InputError(f"tolerance: expected a number above 0, got {tolerance}")
         tally = self.settled()
         a = np.array(self.weights.weights)
         if mode == "asymptotic":
