@@ -473,7 +473,7 @@ def test_a_hostile_service_costs_its_timeout_and_a_sentence(answer, said):
         began = time.monotonic()
         with pytest.raises(ArmError, match=f"^w: .*{said}"):
             Service("w", url, timeout=0.7, limit=1_000_000).ask(0, "k")
-        assert time.monotonic() - began < 1.7
+        assert time.monotonic() - began < 3.0  # a busy machine is slow to say that time is over
 
 
 def test_nobody_at_the_address():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from contextlib import closing
+from contextlib import closing, suppress
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import mixtura
 from mixtura.report import build, collect, render
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; the [test] extra has it")
+from selenium.common.exceptions import StaleElementReferenceException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 from selenium.webdriver.support.ui import Select  # noqa: E402
@@ -210,10 +211,11 @@ def test_the_blend_is_drawn_with_the_weights_as_they_stand(table):
     column = next(c for c in table.data["table"]["columns"] if c["name"] == "size")
     mixed = sum(v * column["models"][name][2] for v, name in zip(w, table.data["quadratic"]["names"], strict=True))
     told = []
-    for _ in range(50):  # it is redrawn in the next frame
-        card = next(c for c in table.find_elements(By.CSS_SELECTOR, ".card") if c.get_attribute("aria-label") == "size")
-        card.send_keys(Keys.ARROW_RIGHT * 3)
-        told = re.findall(r"real ([\d.]+) %, the blend above ([\d.]+) %", card.find_element(By.CSS_SELECTOR, ".readout").text)
+    for _ in range(50):  # it is redrawn in the next frame, and a card that was found may be gone
+        with suppress(StaleElementReferenceException):
+            card = next(c for c in table.find_elements(By.CSS_SELECTOR, ".card") if c.get_attribute("aria-label") == "size")
+            card.send_keys(Keys.ARROW_RIGHT * 3)
+            told = re.findall(r"real ([\d.]+) %, the blend above ([\d.]+) %", card.find_element(By.CSS_SELECTOR, ".readout").text)
         if told:
             break
     assert float(told[0][0]) == pytest.approx(100 * column["real"][2], abs=0.051)

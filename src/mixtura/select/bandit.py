@@ -109,7 +109,7 @@ class VarianceUcb(Mixing):
     """ε_i = z sd_i √(2 log t / n_i), sd_i the deviation of h(x) = 2 Σ_j a_j κ̄_j(x) + ℓ(x) within arm i: the deviation of the
     gradient's own part, about a hundredth of the range that a worst case must assume."""
 
-    z: float = 1.25
+    z: float = 1.5
 
     def bonus(self, view: View) -> Array:
         return self.z * view.deviation(view.share) * np.sqrt(2 * math.log(max(view.t, 2)) / view.n)
