@@ -98,6 +98,7 @@ def test_mixed_tables_are_standardised(do):
 def test_select_asks_shows_and_leaves_everything(do, place):
     shown = do("select arms.json --reference real.csv --objective mmd --pulls 120 --out runs/sel")
     assert shown.code == 0, shown.err
+    assert "gain over the best arm on halves that chose nothing: +" in shown.out
     assert "120 samples" in shown.out and "asymptotic: at most" in shown.out and "certified: at most" in shown.out
     assert "samples: " in shown.err and "best alone" in shown.err
     assert {p.name for p in (place / "runs/sel").iterdir()} >= {"ledger.sqlite", "selection.json", "report.html"}

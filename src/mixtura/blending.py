@@ -105,6 +105,18 @@ def mix(
     return _Mixing(list(arms), list(arms.values()), wanted, within, size, seed).optimum(look)
 
 
+def gain_of_halves(samples: Mapping[str, Tensor], objective: Objective, *, seed: int = 0) -> tuple[Estimate, float] | None:
+    """How much better the mixture is than the best single arm, and its one-sided p-value: weights and arm are chosen on one
+    half of every arm's features (n, d), and compared on the other. Arms of fewer than ``LEAST_TO_JUDGE`` are left out; None if
+    that leaves fewer than two. Bandwidths must be chosen."""
+    enough = {name: x for name, x in samples.items() if len(x) >= LEAST_TO_JUDGE}
+    costs = any(term.name == "cost" for _, term in objective.terms)  # they belong to arms by their order
+    if len(enough) < 2 or (costs and len(enough) < len(samples)):
+        return None
+    gain, p = _Mixing(list(enough), list(enough.values()), objective, None, None, seed)._gain()
+    return None if gain is None or p is None else (gain, p)
+
+
 def pareto(
     samples: Mapping[str, Any], objective: str, scales: Sequence[float], *, reference: Any = None, **options: Any
 ) -> pd.DataFrame:

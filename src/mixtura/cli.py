@@ -336,7 +336,7 @@ def select(
 
     from mixtura import session as sessions
     from mixtura.arms import load_arms
-    from mixtura.blending import real_rows
+    from mixtura.blending import gain_of_halves, real_rows
     from mixtura.folder import write_json
     from mixtura.report import selection
 
@@ -357,12 +357,14 @@ def select(
         _watch_rounds(_console(stderr=True), session.conduct(), pulls)
         found = session.finish()
         record = session.record(found, arms.stem, time.monotonic() - began)
+        judged = gain_of_halves(session.samples(), session.selector.objective, seed=seed)
     finally:
         session.close()
-    write_json(out / "selection.json", record)
+    gain = None if judged is None else {**asdict(judged[0]), "p_value": judged[1]}
+    write_json(out / "selection.json", {**record, "gain": gain})
     selection.build(out)
-    result = {**asdict(found), "sentence": found.sentence, "folder": str(out)}
-    _emit(result, as_json, lambda: _show_selected(_console(stderr=False), found, out))
+    result = {**asdict(found), "sentence": found.sentence, "gain": gain, "folder": str(out)}
+    _emit(result, as_json, lambda: _show_selected(_console(stderr=False), found, gain, out))
 
 
 # --------------------------------------------------------------------------------------------------------- running
@@ -418,7 +420,7 @@ def _show_optimum(console: Console, o: Any) -> None:
     console.print(f"features {o.features}{width}; the gain is of halves that chose nothing", style="dim", soft_wrap=True)
 
 
-def _show_selected(console: Console, found: Any, out: Path) -> None:
+def _show_selected(console: Console, found: Any, gain: dict[str, Any] | None, out: Path) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
@@ -433,6 +435,9 @@ def _show_selected(console: Console, found: Any, out: Path) -> None:
     console.print(table)
     console.print()
     console.print(found.sentence, style="bold", soft_wrap=True)
+    if gain is not None:
+        told = f"{gain['value']:+.3g} ± {gain['error']:.2g} {found.unit} (p = {gain['p_value']:.2g})"
+        console.print(f"gain over the best arm on halves that chose nothing: {told}", style="dim", soft_wrap=True)
     for c in found.certificates:
         wanted = f"; it would take about {c.wanted:,.0f} samples" if c.wanted and c.wanted > found.pulls else ""
         console.print(f"{c.mode}: at most {c.excess:.3g} above the least loss{wanted}", style="dim", soft_wrap=True)

@@ -307,7 +307,15 @@ class Session:
             "certificates": [asdict(c) for c in selected.certificates], "arms": arms, "curve": points,
             "quadratic": {"names": selector.names, "K": (K / unit).tolist(), "f": (f / unit).tolist(), "c": tally.constant / unit,
                 "own": own},
+            "gain": None,
         }  # fmt: skip
+
+    def samples(self) -> dict[str, Tensor]:
+        """Features (n, d) of every arm that gave any, in the order of telling."""
+        found: dict[str, list[Tensor]] = {}
+        for pull in self.ledger.told_after(-1):
+            found.setdefault(pull.arm, []).append(torch.as_tensor(pull.features))
+        return {name: torch.stack(found[name]) for name in self.selector.names if name in found}
 
     def truth(self) -> dict[str, Any] | None:
         """The best mixture of all samples there are, and its value, where every arm is a pool small enough; None otherwise."""
