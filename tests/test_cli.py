@@ -201,6 +201,14 @@ def test_a_stopped_run_says_so_and_goes_on(place):
     assert (place / "runs/stopped/config.json").exists() and not (place / "runs/stopped/verdict.json").exists()
 
 
+def test_an_interrupt_within_an_exec_is_a_stop_too(tmp_path):
+    (tmp_path / "held.py").write_text(
+        "from mixtura import cli\ncli.app = lambda **_: exec('raise KeyboardInterrupt')\ncli.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-m", "held"], cwd=tmp_path, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (130, "stopped; the same command goes on from here\n")
+
+
 # -------------------------------------------------------------------------------------------- using what was run
 
 

@@ -822,6 +822,9 @@ def _say(sentence: str) -> NoReturn:
 
 def _stop() -> NoReturn:
     print("stopped; the same command goes on from here", file=sys.stderr)
+    # Where the interrupt fell inside an exec of a string (a dataclass being made during an import), CPython
+    # marks it as unhandled, and `python -m` would end by the signal, not by this code: any exec wipes the mark.
+    exec("")
     sys.exit(INTERRUPTED)
 
 
