@@ -404,7 +404,7 @@ def _halved(objective: Objective, rng: torch.Generator) -> tuple[Objective, Obje
     halves: list[list[tuple[float, Any]]] = [[], []]
     for scale, term in objective.terms:
         reference = getattr(term, "reference", None)
-        matched = reference is not None and (getattr(term, "matches", False) or term.name in ("frechet", "fld"))
+        matched = reference is not None and term.matches
         order = torch.randperm(len(reference), generator=rng) if matched and reference is not None else None
         for half in (0, 1):
             halves[half].append((scale, term if order is None else replace(term, reference=reference[order[half::2]])))  # type: ignore[index, type-var]

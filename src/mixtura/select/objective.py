@@ -2,12 +2,12 @@
 
 Most are quadratic,
 
-    L(a) = Σ_ij a_i a_j E κ(X_i, X_j) + Σ_i a_i E ℓ(X_i) + c,        X_i a sample of arm i, every expectation over independent
-    ones,
+    L(a) = Σ_ij a_i a_j E κ(X_i, X_j) + Σ_i a_i E ℓ(X_i) + c,
 
-with a positive semidefinite kernel κ and a loss ℓ of single samples: the order-2 Rényi kernel entropy (κ = k², ℓ = 0), MMD² and
-KID (ℓ = −2 E_Y k(·, Y)), precision, density, log-likelihood and cost (κ = 0). :class:`Quadratic` is what is left of them on
-samples at hand. The others are convex (:mod:`mixtura.select.convex`).
+X_i a sample of arm i and every expectation over independent ones, with a positive semidefinite kernel κ and a loss ℓ of single
+samples: the order-2 Rényi kernel entropy (κ = k², ℓ = 0), MMD² and KID (ℓ = −2 E_Y k(·, Y)), precision, density, log-likelihood
+and cost (κ = 0). :class:`Quadratic` is what is left of them on samples at hand. The others are convex
+(:mod:`mixtura.select.convex`).
 
 Terms are written ``RKE(1.0) + 0.2 * Precision(real)``, on the command line ``rke+0.2*precision``.
 """
@@ -19,7 +19,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -117,12 +117,14 @@ class Objective(Expression):
 class Term(Expression, ABC):
     """One thing asked of a mixture. ``loss`` is what is lowered; ``own`` the same in the unit people know.
 
-    name, unit; higher: whether more of the own unit is better.
+    name, unit; higher: whether more of the own unit is better. matches: whether it is a distance to the law of a reference,
+    which is then a sample like those of the arms.
     """
 
     name: str
     unit: str
     higher: bool
+    matches = False
 
     @property
     def parts(self) -> tuple[tuple[float, Term], ...]:
@@ -152,16 +154,12 @@ class QuadraticTerm(Term):
         """(n,) float64 ℓ of samples (n, d) of one arm."""
         return torch.zeros(len(x), dtype=torch.float64)
 
-    def constant(self) -> float:
-        """c."""
-        return 0.0
-
     def on(self, samples: Sequence[Tensor]) -> Quadratic:
         """What is left of the term on samples of each arm, (n_i, d)."""
         linear = tuple(self.linear(x, i) for i, x in enumerate(samples))
         if self.kernel is None:
             near = tuple(torch.zeros(len(x), len(samples), dtype=torch.float64) for x in samples)
-            return Quadratic(near, tuple(torch.zeros_like(v) for v in linear), linear, self.constant(), ())
+            return Quadratic(near, tuple(torch.zeros_like(v) for v in linear), linear, 0.0, ())
         matched = self.kernel if self.reference is not None and self.matches else None
         sets = [*samples, self.reference] if matched is not None and self.reference is not None else [*samples]
         found = sums(sets, self.kernel, dtype=torch.float64 if isinstance(self.kernel, Cubic) else torch.float32)
@@ -169,14 +167,11 @@ class QuadraticTerm(Term):
         pairs = lambda a, b: found.others(a, b) / (sizes[b] - (a == b))  # noqa: E731
         near = tuple(torch.stack([pairs(i, j) for j in range(m)], 1) for i in range(m))
         if matched is None:
-            return Quadratic(near, found.diagonals, linear, self.constant(), ())
+            return Quadratic(near, found.diagonals, linear, 0.0, ())
         linear = tuple(value - 2 * pairs(i, m) for i, value in enumerate(linear))
         # what a row of the reference adds: −2 Σ a_i k(X_i, y) and its share of E k(Y, Y′)
         beside = (-2 * torch.stack([pairs(m, j) for j in range(m)], 1), 2 * pairs(m, m))
         return Quadratic(near, found.diagonals[:m], linear, float(pairs(m, m).mean()), (beside,))
-
-    #: whether the distance is to the mean embedding of the reference
-    matches = False
 
 
 @dataclass(frozen=True)
@@ -306,7 +301,7 @@ class LogLikelihood(QuadraticTerm):
     def linear(self, x: Tensor, arm: int) -> Tensor:
         if self.reference is not None:
             return -_kernel_log_density(x, self.reference, self.bandwidth, leave_out=False)
-        return -self.log_prob(x).double() if self.log_prob is not None else super().linear(x, arm)
+        return -cast(Callable[[Tensor], Tensor], self.log_prob)(x).double()
 
 
 @dataclass(frozen=True)
@@ -337,7 +332,7 @@ class Frechet(ConvexTerm):
 
     reference: Tensor
 
-    name, unit, higher = "frechet", "Fréchet distance", False
+    name, unit, higher, matches = "frechet", "Fréchet distance", False, True
 
     def on(self, samples: Sequence[Tensor], rng: torch.Generator) -> FrechetOfMixture:
         return FrechetOfMixture(samples, _rows(self.reference))
@@ -372,7 +367,7 @@ class FLD(ConvexTerm):
 
     reference: Tensor
 
-    name, unit, higher = "fld", "nats", False
+    name, unit, higher, matches = "fld", "nats", False, True
 
     def on(self, samples: Sequence[Tensor], rng: torch.Generator) -> FldLikelihood:
         return FldLikelihood(samples, _rows(self.reference), rng=rng)

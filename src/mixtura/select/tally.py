@@ -280,7 +280,7 @@ def _membership(arms: Array, m: int) -> Array:
 def _constant(term: QuadraticTerm) -> float:
     """Mean κ over pairs of reference rows, for a term that matches them."""
     if not term.matches or term.reference is None or term.kernel is None:
-        return term.constant()
+        return 0.0
     dtype = torch.float32 if term.kernel.centred else torch.float64
     return sums([term.reference], term.kernel, dtype=dtype).block(0, 0, unbiased=True)
 
