@@ -1,4 +1,4 @@
-"""Explicit generators and seeded construction. Nobody touches torch's global generator."""
+"""Explicit generators and seeded construction. Nothing here touches torch's global generator unasked."""
 
 from __future__ import annotations
 
@@ -35,17 +35,20 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def normal(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Tensor:
-    """Standard normal draws with the dtype and device of ``like`` (drawn where ``rng`` lives)."""
-    return torch.randn(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
+def normal(shape: tuple[int, ...], rng: torch.Generator | None, like: Tensor) -> Tensor:
+    """Standard normal draws with the dtype and device of ``like`` (drawn where ``rng`` lives). None, here and below, is torch's
+    global generator, for the callers of a torch distribution, who expect that; nothing of ours passes it."""
+    where = like.device if rng is None else rng.device
+    return torch.randn(shape, generator=rng, dtype=like.dtype, device=where).to(like.device)
 
 
-def uniform(shape: tuple[int, ...], rng: torch.Generator, like: Tensor) -> Tensor:
+def uniform(shape: tuple[int, ...], rng: torch.Generator | None, like: Tensor) -> Tensor:
     """Uniform draws in [0, 1) with the dtype and device of ``like``."""
-    return torch.rand(shape, generator=rng, dtype=like.dtype, device=rng.device).to(like.device)
+    where = like.device if rng is None else rng.device
+    return torch.rand(shape, generator=rng, dtype=like.dtype, device=where).to(like.device)
 
 
-def categorical(logits: Tensor, rng: torch.Generator) -> Tensor:
+def categorical(logits: Tensor, rng: torch.Generator | None) -> Tensor:
     """(..., k) unnormalised log-probabilities → (...) codes, by inverting the distribution function."""
     cdf = torch.softmax(logits.double(), -1).cumsum(-1)
     u = uniform(tuple(logits.shape[:-1]), rng, cdf).unsqueeze(-1) * cdf[..., -1:]

@@ -1,0 +1,444 @@
+"""The law that a mixture density network tells: a finite mixture of Gaussians, one for every entry of a batch.
+
+    p(y) = Σ_k π_k N(y; μ_k, Σ_k),    Σ_k = diag(σ_k²),  L_k L_kᵀ  or  W_k W_kᵀ + diag(σ_k²)     (Bishop 1994, section 3)
+
+:class:`MixtureDensity` is a torch ``Distribution`` with what torch's mixture lacks: quantiles, modes, marginals and conditionals
+in closed form, missing entries, a temperature, and samples through which gradients flow. :class:`Noise` turns the raw numbers of
+a network into one, for each of the six kinds of covariance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal, constraints
+from torch.nn import functional
+
+from mixtura import rng as random
+from mixtura.contracts import InputError
+
+NoiseKind = Literal["diagonal", "full", "isotropic", "shared", "fixed", "low_rank"]
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+#: halvings that bracket a quantile to the last bit, Newton's steps included
+ROUNDS = 100
+#: the most rounds of the mean shift, whose convergence is linear
+SHIFTS = 200
+#: draws behind an entropy
+DRAWS = 1024
+
+
+class MixtureDensity(Distribution):
+    """Gaussian mixtures with ``logits`` (*batch, K), ``means`` (*batch, K, d) and either ``scale_tril`` (*batch, K, d, d), the
+    L of full covariances, or deviations ``scale`` (*batch, K, d), with ``factor`` (*batch, K, d, r) for low rank plus diagonal.
+
+    A NaN entry of a value is missing: it is integrated out. Draws take ``rng``; without one they come from torch's global
+    generator, as those of any torch distribution. InputError on shapes that do not fit each other.
+    """
+
+    arg_constraints: dict[str, constraints.Constraint] = {}
+    support: Any = constraints.independent(constraints.real, 1)
+    has_rsample = True
+
+    def __init__(
+        self, logits: Tensor, means: Tensor, *,
+        scale: Tensor | None = None, scale_tril: Tensor | None = None, factor: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        if (scale is None) == (scale_tril is None) or (scale_tril is not None and factor is not None):
+            raise InputError("mixture: expected either scale, with or without factor, or scale_tril; give one of them")
+        d = means.shape[-1]
+        for name, given, shape in (
+            ("logits", logits, means.shape[:-1]), ("scale", scale, means.shape), ("scale_tril", scale_tril, (*means.shape, d)),
+            ("factor", factor, (*means.shape, factor.shape[-1] if factor is not None else 0)),
+        ):  # fmt: skip
+            if given is not None and tuple(given.shape) != tuple(shape):
+                raise InputError(
+                    f"mixture: {name} is {tuple(given.shape)}, expected {tuple(shape)} beside means {tuple(means.shape)}; "
+                    "give one of each for every component"
+                )
+        self.log_weights, self.means = logits.log_softmax(-1), means
+        self.scale, self.factor, self._scale_tril = scale, factor, scale_tril
+        super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=False)
+
+    # -------------------------------------------------------------------------------------------- components
+
+    @property
+    def weights(self) -> Tensor:
+        """π, (*batch, K)."""
+        return self.log_weights.exp()
+
+    @property
+    def covariances(self) -> Tensor:
+        """Σ_k, (*batch, K, d, d)."""
+        if self._scale_tril is not None:
+            return self._scale_tril @ self._scale_tril.mT
+        diagonal = torch.diag_embed(cast(Tensor, self.scale).square())
+        return diagonal if self.factor is None else self.factor @ self.factor.mT + diagonal
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """L_k with Σ_k = L_k L_kᵀ, (*batch, K, d, d)."""
+        if self._scale_tril is not None:
+            return self._scale_tril
+        return torch.diag_embed(cast(Tensor, self.scale)) if self.factor is None else torch.linalg.cholesky(self.covariances)
+
+    @property
+    def deviations(self) -> Tensor:
+        """Standard deviation of every entry in every component, (*batch, K, d)."""
+        if self._scale_tril is not None:
+            return self._scale_tril.square().sum(-1).sqrt()
+        scale = cast(Tensor, self.scale)
+        return scale if self.factor is None else (scale.square() + self.factor.square().sum(-1)).sqrt()
+
+    @property
+    def components(self) -> Distribution:
+        """N(μ_k, Σ_k) as torch's own distribution of batch (*batch, K)."""
+        if self._scale_tril is not None:
+            return MultivariateNormal(self.means, scale_tril=self._scale_tril, validate_args=False)
+        scale = cast(Tensor, self.scale)
+        if self.factor is not None:
+            return LowRankMultivariateNormal(self.means, self.factor, scale.square(), validate_args=False)
+        return Independent(Normal(self.means, scale, validate_args=False), 1)
+
+    # -------------------------------------------------------------------------------------------- density
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """(*sample, *batch) nats at ``value`` (*sample, *batch, d)."""
+        self._check(value)
+        if bool(torch.isnan(value).any()):
+            return self._log_prob_of_observed(value)
+        return torch.logsumexp(self.log_weights + self.components.log_prob(value.unsqueeze(-2)), -1)
+
+    def _log_prob_of_observed(self, value: Tensor) -> Tensor:
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        flat, law = value.expand(*shape, -1).reshape(-1, *self.event_shape), self.expand(shape).reshape(-1)
+        out = torch.zeros(len(flat), dtype=self.means.dtype, device=self.means.device)
+        patterns, which = (~torch.isnan(flat)).unique(dim=0, return_inverse=True)
+        for p, pattern in enumerate(patterns):
+            rows, seen = (which == p).nonzero().squeeze(1), pattern.nonzero().squeeze(1)
+            if len(seen):
+                part = law[rows].marginal(seen.tolist()).log_prob(flat[rows][:, seen].to(out))
+                out = out.index_put((rows,), part)
+        return out.reshape(shape)
+
+    def _check(self, value: Tensor) -> None:
+        if value.dim() == 0 or value.shape[-1:] != self.event_shape:
+            raise InputError(
+                f"value: expected (…, {self.event_shape[0]}), the last axis the entries of y, got {tuple(value.shape)}; "
+                "reshape it, for one entry with y[..., None]"
+            )
+
+    def responsibilities(self, value: Tensor) -> Tensor:
+        """p(k | y), (*sample, *batch, K)."""
+        self._check(value)
+        return (self.log_weights + self.components.log_prob(value.unsqueeze(-2))).softmax(-1)
+
+    # -------------------------------------------------------------------------------------------- every entry on its own
+
+    def cdf(self, value: Tensor) -> Tensor:
+        """P(Y_j ≤ y_j) of every entry on its own, (*sample, *batch, d)."""
+        self._check(value)
+        a = (value.unsqueeze(-2) - self.means) / self.deviations
+        return (self.weights.unsqueeze(-1) * torch.special.ndtr(a)).sum(-2)
+
+    def icdf(self, q: Tensor) -> Tensor:
+        """The q-quantile of every entry on its own, (*sample, *batch, d), float64; ``q`` in [0, 1] broadcasts against
+        (*batch, d). A bracketed Newton's method; the gradient in the parameters is implicit, dy = −dF / f."""
+        q = torch.as_tensor(q, dtype=torch.float64, device=self.means.device)
+        if not bool(((q >= 0) & (q <= 1)).all()):
+            raise InputError("q: expected probabilities between 0 and 1; divide percentages by 100")
+        weights, means, deviations = (t.double() for t in (self.weights.unsqueeze(-1), self.means, self.deviations))
+        with torch.no_grad():
+            y = _invert(q, weights, means, deviations)
+        if not torch.is_grad_enabled() or not any(t.requires_grad for t in (weights, means, deviations)):
+            return y
+        inside = torch.isfinite(y)
+        a = (torch.where(inside, y, 0.0).unsqueeze(-2) - means) / deviations
+        f = (weights * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / deviations).sum(-2).detach().clamp(min=1e-300)
+        step = ((weights * torch.special.ndtr(a)).sum(-2) - q) / f
+        return torch.where(inside, y - (step - step.detach()), y)
+
+    @property
+    def mean(self) -> Tensor:
+        """(*batch, d)."""
+        return (self.weights.unsqueeze(-1) * self.means).sum(-2)
+
+    @property
+    def variance(self) -> Tensor:
+        """(*batch, d): within the components and between them."""
+        spread = self.deviations.square() + (self.means - self.mean.unsqueeze(-2)).square()
+        return (self.weights.unsqueeze(-1) * spread).sum(-2)
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """(*batch, d, d)."""
+        off = (self.means - self.mean.unsqueeze(-2)).unsqueeze(-1)
+        return (self.weights[..., None, None] * (self.covariances + off @ off.mT)).sum(-3)
+
+    # -------------------------------------------------------------------------------------------- modes, entropy
+
+    @property
+    def mode(self) -> Tensor:
+        """The highest mode, (*batch, d)."""
+        return self.modes()[0][..., 0, :]
+
+    @torch.no_grad()
+    def modes(self) -> tuple[Tensor, Tensor]:
+        """Local maxima (*batch, K, d), the highest first, and their log-densities (*batch, K). Where there are fewer than K the
+        rest is NaN and −inf. Found by the mean shift from every component's mean (Carreira-Perpiñán 2000, section 4):
+        y ← (Σ_k r_k Σ_k⁻¹)⁻¹ Σ_k r_k Σ_k⁻¹ μ_k with r_k = p(k | y)."""
+        law = self.reshape(-1).double()
+        y, n, k = law.means, *law.log_weights.shape
+        start = law.reshape(n, 1).expand((n, k))  # the same law for each of its K starts
+        precision = torch.cholesky_inverse(law.scale_tril)
+        pull = (precision @ law.means.unsqueeze(-1)).squeeze(-1)
+        width = law.deviations.amin(1, keepdim=True)
+        for _ in range(SHIFTS):
+            r = start.responsibilities(y)
+            to = torch.einsum("nsk,nkij->nsij", r, precision)
+            new = torch.linalg.solve(to, torch.einsum("nsk,nkd->nsd", r, pull))
+            moved = ((new - y) / width).abs().amax(-1)
+            y = new
+            if float(moved.max()) < 1e-9:
+                break
+        height = start.log_prob(y)
+        order = height.argsort(dim=1, descending=True, stable=True)
+        y, height = y.gather(1, order.unsqueeze(-1).expand_as(y)), height.gather(1, order)
+        near = ((y.unsqueeze(1) - y.unsqueeze(2)).abs() / width.unsqueeze(1)).amax(-1) < 0.05
+        again = near.tril(-1).any(2)  # a higher start ended there too
+        y, height = y.masked_fill(again.unsqueeze(-1), math.nan), height.masked_fill(again, -math.inf)
+        order = height.argsort(dim=1, descending=True, stable=True)
+        y, height = y.gather(1, order.unsqueeze(-1).expand_as(y)), height.gather(1, order)
+        return y.reshape(self.means.shape).to(self.means), height.reshape(self.log_weights.shape).to(self.means)
+
+    def entropy(self, draws: int = DRAWS, *, rng: torch.Generator | None = None) -> Tensor:
+        """−E log p(Y) in nats, (*batch): exact for one component, else the mean over ``draws``; differentiable."""
+        if self.log_weights.shape[-1] == 1:
+            return self.components.entropy().squeeze(-1)
+        return -self.log_prob(self.rsample((draws,), rng=rng)).mean(0)
+
+    # -------------------------------------------------------------------------------------------- draws
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = (), *, rng: torch.Generator | None = None) -> Tensor:
+        """(*sample_shape, *batch, d)."""
+        shape = (*sample_shape, *self.batch_shape)
+        which = random.categorical(self.log_weights.expand(*shape, -1), rng)[..., None, None]
+        of = lambda t: t.expand(*shape, *t.shape[len(self.batch_shape) :])  # noqa: E731
+        mean = of(self.means).gather(-2, which.expand(*shape, 1, *self.event_shape)).squeeze(-2)
+        noise = random.normal((*shape, *self.event_shape), rng, self.means)
+        if self._scale_tril is not None:
+            full = which.unsqueeze(-1).expand(*shape, 1, *self._scale_tril.shape[-2:])
+            return mean + (of(self._scale_tril).gather(-3, full).squeeze(-3) @ noise.unsqueeze(-1)).squeeze(-1)
+        scale = of(cast(Tensor, self.scale)).gather(-2, which.expand(*shape, 1, *self.event_shape)).squeeze(-2)
+        if self.factor is None:
+            return mean + scale * noise
+        tall = which.unsqueeze(-1).expand(*shape, 1, *self.factor.shape[-2:])
+        hidden = random.normal((*shape, self.factor.shape[-1], 1), rng, self.means)
+        return mean + scale * noise + (of(self.factor).gather(-3, tall).squeeze(-3) @ hidden).squeeze(-1)
+
+    def rsample(self, sample_shape: Sequence[int] = (), *, rng: torch.Generator | None = None) -> Tensor:
+        """As :meth:`sample`, with gradients in logits, means and covariances by implicit reparameterisation (Figurnov et al.
+        2018, section 3; Graves 2016): u_i = F(y_i | y_1 … y_{i−1}) stays, so dy_i = −dF / f(y_i | y_1 … y_{i−1})."""
+        y = self.sample(sample_shape, rng=rng)
+        factor, log_w, whole = self.scale_tril, self.log_weights.expand(*y.shape[:-1], -1), []
+        z: list[Tensor] = []  # L_k⁻¹ (y − μ_k), entry by entry
+        for i in range(y.shape[-1]):
+            shift = self.means[..., i]
+            for j, before in enumerate(z):
+                shift = shift + factor[..., i, j] * before
+            scale, w = factor[..., i, i], log_w.softmax(-1)
+            a = (y[..., i].unsqueeze(-1) - shift) / scale
+            f = (w * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / scale).sum(-1).detach().clamp(min=1e-30)
+            step = (w * torch.special.ndtr(a)).sum(-1) / f
+            moved = y[..., i] - (step - step.detach())
+            whole.append(moved)
+            z.append((moved.unsqueeze(-1) - shift) / scale)
+            log_w = log_w - 0.5 * z[-1].square() - scale.log()
+        return torch.stack(whole, -1)
+
+    # -------------------------------------------------------------------------------------------- other mixtures
+
+    def tempered(self, temperature: float) -> MixtureDensity:
+        """Logits divided by τ, deviations times √τ (Ha & Schmidhuber 2018, appendix): τ < 1 is bolder in its choices, τ → 0 the
+        likeliest component's mean, τ = 1 the law itself. InputError unless τ > 0."""
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise InputError(f"temperature: expected a number above 0, got {temperature}; 1 leaves the law as it is")
+        root = math.sqrt(temperature)
+        times = lambda t: None if t is None else t * root  # noqa: E731
+        return MixtureDensity(
+            self.log_weights / temperature, self.means,
+            scale=times(self.scale), scale_tril=times(self._scale_tril), factor=times(self.factor),
+        )  # fmt: skip
+
+    def marginal(self, entries: Sequence[int]) -> MixtureDensity:
+        """The law of some entries of y, in the order given."""
+        at = list(entries)
+        if self._scale_tril is not None:
+            covariances = self.covariances[..., at, :][..., at]
+            return MixtureDensity(self.log_weights, self.means[..., at], scale_tril=torch.linalg.cholesky(covariances))
+        pick = lambda t: None if t is None else t[..., at, :]  # noqa: E731
+        scale = cast(Tensor, self.scale)[..., at]
+        return MixtureDensity(self.log_weights, self.means[..., at], scale=scale, factor=pick(self.factor))
+
+    def conditional(self, entries: Sequence[int], value: Tensor) -> MixtureDensity:
+        """The law of the other entries, in their order, given that ``entries`` are ``value`` (*batch, len(entries)): weights
+        π_k N(value; μ_k, Σ_k) and the Gaussian conditional of every component. InputError where no entry is left."""
+        given = list(entries)
+        left = [i for i in range(self.event_shape[0]) if i not in given]
+        if not left:
+            raise InputError(f"entries: all {len(given)} entries are given, expected one or more to be left; give fewer")
+        seen = self.marginal(given)
+        seen._check(value)
+        logits = self.log_weights + seen.components.log_prob(value.unsqueeze(-2))
+        if self._scale_tril is None and self.factor is None:
+            return MixtureDensity(logits, self.means[..., left], scale=cast(Tensor, self.scale)[..., left])
+        whole = self.covariances
+        cross = whole[..., left, :][..., given]
+        gain = torch.linalg.solve(whole[..., given, :][..., given], cross.mT).mT
+        off = (value.unsqueeze(-2) - self.means[..., given]).unsqueeze(-1)
+        means = self.means[..., left] + (gain @ off).squeeze(-1)
+        covariances = whole[..., left, :][..., left] - gain @ cross.mT
+        return MixtureDensity(logits, means, scale_tril=torch.linalg.cholesky(covariances))
+
+    # -------------------------------------------------------------------------------------------- batches
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> MixtureDensity:
+        """The same laws in a larger batch, without copies."""
+        return self._each(lambda t, own: t.expand(*batch_shape, *t.shape[t.dim() - own :]))
+
+    def reshape(self, *batch_shape: int) -> MixtureDensity:
+        """The same laws in a batch of another shape."""
+        return self._each(lambda t, own: t.reshape(*batch_shape, *t.shape[t.dim() - own :]))
+
+    def double(self) -> MixtureDensity:
+        """In float64."""
+        return self._each(lambda t, _: t.double())
+
+    def __getitem__(self, rows: Any) -> MixtureDensity:
+        """Some of the batch's first axis."""
+        return self._each(lambda t, _: t[rows])
+
+    def _each(self, change: Callable[[Tensor, int], Tensor]) -> MixtureDensity:
+        """``change`` applied to every tensor, told how many of its axes are its own."""
+        to = lambda t, own: None if t is None else change(t, own)  # noqa: E731
+        return MixtureDensity(
+            change(self.log_weights, 1), change(self.means, 2),
+            scale=to(self.scale, 2), scale_tril=to(self._scale_tril, 3), factor=to(self.factor, 3),
+        )  # fmt: skip
+
+
+def pool(law: MixtureDensity, axis: int, log_weights: Tensor | None = None) -> MixtureDensity:
+    """The blend of the laws along one batch axis: an ensemble of M mixtures of K components is one of M·K. ``log_weights`` (M,),
+    by default equal."""
+    m = law.batch_shape[axis]
+    shares = torch.zeros(m, device=law.means.device) - math.log(m) if log_weights is None else log_weights
+    at = axis % len(law.batch_shape)
+
+    def merged(t: Tensor, own: int) -> Tensor:
+        if own == 1:
+            t = t + shares.to(t).reshape(-1, *(1,) * (t.dim() - at - 1))
+        return t.movedim(at, t.dim() - own - 1).flatten(t.dim() - own - 1, t.dim() - own)
+
+    return law._each(merged)  # noqa: SLF001
+
+
+def _invert(q: Tensor, weights: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
+    """The root of Σ_k π_k Φ((y − μ_k)/σ_k) = q, between the quantiles of the components."""
+    ends = means + deviations * torch.special.ndtri(q).unsqueeze(-2)
+    low, high = ends.amin(-2), ends.amax(-2)
+    at_end = ~torch.isfinite(low)
+    low, high = low.masked_fill(at_end, 0.0), high.masked_fill(at_end, 0.0)
+    y = (low + high) / 2
+    for _ in range(ROUNDS):
+        a = (y.unsqueeze(-2) - means) / deviations
+        above = (weights * torch.special.ndtr(a)).sum(-2) - q
+        low, high = torch.where(above <= 0, y, low), torch.where(above >= 0, y, high)
+        settled = (above.abs() < 1e-15) | (high - low <= 1e-15 * (low.abs() + high.abs()))
+        if bool(settled.all()):
+            break
+        slope = (weights * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / deviations).sum(-2)
+        newton = y - above / slope.clamp(min=1e-300)
+        y = torch.where(settled, y, torch.where((newton > low) & (newton < high), newton, (low + high) / 2))
+    return torch.where(at_end, ends.amin(-2), y)
+
+
+# ------------------------------------------------------------------------------------------------------- from a network
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How a network tells a mixture of ``components`` Gaussians of ``targets`` entries.
+
+    kind: "diagonal" (a deviation for every component and entry), "full" (a Cholesky factor for every component), "isotropic"
+    (one deviation a component), "shared" (one for all components), "fixed" (none: ``scale`` is the deviation), "low_rank" (W
+    W^T plus a diagonal, W of ``rank`` columns). Every deviation that is told is floor + elu(r) + 1: exponential below, linear
+    above, never under ``floor``. Entries below a diagonal, and W, are told as they are. """
+
+    kind: NoiseKind
+    components: int
+    targets: int
+    rank: int = 1
+    scale: float = 1.0
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(NoiseKind):
+            raise InputError(f"noise: {self.kind!r} is none, expected one of {', '.join(get_args(NoiseKind))}")
+        for name in ("components", "targets", "rank"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
+        for name in ("scale", "floor"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise InputError(f"{name}: expected a number above 0, got {getattr(self, name)!r}")
+
+    @property
+    def sizes(self) -> list[int]:
+        """Raw numbers: logits, means, deviations, what is off the diagonal."""
+        k, d = self.components, self.targets
+        deviations = {"isotropic": k, "shared": 1, "fixed": 0}.get(self.kind, k * d)
+        off = {"full": k * d * (d - 1) // 2, "low_rank": k * d * self.rank}.get(self.kind, 0)
+        return [k, k * d, deviations, off]
+
+    @property
+    def width(self) -> int:
+        """How many numbers the network tells."""
+        return sum(self.sizes)
+
+    def law(self, raw: Tensor, scale: Tensor | None = None) -> MixtureDensity:
+        """(*batch, width) → mixtures of batch ``batch``, in float32 at least. ``scale`` (targets,): the deviations where they are
+        fixed, by default all ``self.scale``."""
+        k, d = self.components, self.targets
+        raw = raw if raw.dtype == torch.float64 else raw.float()
+        logits, means, deviations, off = raw.split(self.sizes, -1)
+        batch = raw.shape[:-1]
+        means = means.reshape(*batch, k, d)
+        if self.kind == "fixed":
+            held = torch.full_like(means, self.scale) if scale is None else scale.to(means).expand_as(means)
+            return MixtureDensity(logits, means, scale=held)
+        told = functional.elu(deviations) + 1 + self.floor
+        if self.kind in ("isotropic", "shared"):
+            return MixtureDensity(logits, means, scale=told.unsqueeze(-1).expand(*batch, k, d))
+        told = told.reshape(*batch, k, d)
+        if self.kind == "full":
+            tril = torch.diag_embed(told)
+            i, j = torch.tril_indices(d, d, -1, device=raw.device)
+            tril[..., i, j] = off.reshape(*batch, k, -1)
+            return MixtureDensity(logits, means, scale_tril=tril)
+        factor = off.reshape(*batch, k, d, self.rank) if self.kind == "low_rank" else None
+        return MixtureDensity(logits, means, scale=told, factor=factor)
+
+    def start(self, means: Tensor, scale: float = 1.0) -> Tensor:
+        """(width,) raw numbers of equal weights, ``means`` (K, d) and deviations near ``scale``: a bias to begin with. The
+        columns of W begin small and apart, by their place: at zero they would have no gradient."""
+        at = max(scale - self.floor, 1e-6)
+        raw = math.log(at) if at < 1 else at - 1
+        off = torch.zeros(self.sizes[3])
+        if self.kind == "low_rank":
+            off = 0.1 * torch.cos(torch.arange(self.sizes[3], dtype=torch.float32))
+        return torch.cat([torch.zeros(self.components), means.reshape(-1).float(), torch.full((self.sizes[2],), raw), off])

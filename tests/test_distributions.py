@@ -1,0 +1,255 @@
+"""The mixture that a network tells, against torch's own distributions, quadrature, closed forms and counting."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
+
+from mixtura.contracts import InputError
+from mixtura.distributions import MixtureDensity, Noise, pool
+from mixtura.rng import generator
+
+KINDS = ("diagonal", "full", "isotropic", "shared", "fixed", "low_rank")
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def told(kind, *batch, components=3, targets=2, seed=0, dtype=torch.float64, **options):
+    noise = Noise(kind, components, targets, **options)
+    return noise.law(torch.randn(*batch, noise.width, generator=generator(seed, kind), dtype=dtype))
+
+
+def line(*components):
+    """A mixture on the line from (weight, mean, deviation)."""
+    w, m, s = torch.tensor(components, dtype=torch.float64).T
+    return MixtureDensity(w.log(), m[:, None], scale=s[:, None])
+
+
+def whole(law):
+    """torch's mixture of the same parameters."""
+    return MixtureSameFamily(Categorical(logits=law.log_weights), MultivariateNormal(law.means, law.covariances))
+
+
+# --------------------------------------------------------------------------------------------------- density
+
+
+@every_kind
+def test_density_and_moments_are_those_of_torchs_mixture(kind):
+    law = told(kind, 4, 5)
+    y = law.sample((7,), rng=generator(1))
+    assert y.shape == (7, 4, 5, 2)
+    assert torch.allclose(law.log_prob(y), whole(law).log_prob(y))
+    assert torch.allclose(law.mean, whole(law).mean) and torch.allclose(law.variance, whole(law).variance)
+    assert torch.allclose(law.covariance_matrix.diagonal(dim1=-2, dim2=-1), law.variance)
+
+
+@every_kind
+def test_marginal_times_conditional_is_the_joint(kind):
+    law = told(kind, 6, targets=3)
+    y = law.sample(rng=generator(1))
+    for entries in ([1], [0, 2], [2, 0]):
+        rest = [i for i in range(3) if i not in entries]
+        joint = law.marginal(entries).log_prob(y[:, entries]) + law.conditional(entries, y[:, entries]).log_prob(y[:, rest])
+        assert torch.allclose(joint, law.log_prob(y))
+
+
+@every_kind
+def test_a_missing_entry_is_integrated_out(kind):
+    law = told(kind, 5)
+    y = law.sample((3,), rng=generator(1))
+    gaps = y.clone()
+    gaps[0, :, 0] = gaps[1] = math.nan
+    expected = torch.stack([law.marginal([1]).log_prob(y[0, :, 1:]), torch.zeros(5), law.log_prob(y[2])])
+    assert torch.allclose(law.log_prob(gaps), expected)
+    grid = torch.linspace(-60, 60, 20_001, dtype=torch.float64)
+    first = law[:1].expand((len(grid),))
+    along = first.log_prob(torch.stack([grid, y[0, 0, 1].expand(len(grid))], 1)).exp()
+    assert float(torch.trapezoid(along, grid).log()) == pytest.approx(float(expected[0, 0]), abs=1e-6)
+
+
+def test_a_pool_is_the_mixture_of_its_members():
+    law = told("full", 4, 5)
+    y = law.sample(rng=generator(1))[:, :1]
+    apart = law.log_prob(y)
+    assert torch.allclose(pool(law, 1).log_prob(y[:, 0]), apart.logsumexp(1) - math.log(5))
+    log_w = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
+    mixed = pool(law, 0, log_w).log_prob(y[0])
+    assert torch.allclose(mixed, (law.log_prob(y[0]) + log_w[:, None]).logsumexp(0))
+
+
+# --------------------------------------------------------------------------------------------------- quantiles
+
+
+@pytest.mark.parametrize(
+    "law",
+    [
+        line((1, 100, 3)),
+        line((0.5, -5, 1e-3), (0.5, 5, 1e-3)),
+        line((1e-9, 0, 1), (1, 1e6, 10)),
+        line((0.3, 0, 1e-6), (0.3, 1e-5, 1e-6), (0.4, 1e3, 100)),
+    ],
+    ids=["one", "far apart", "hardly there", "many scales"],
+)
+def test_quantiles_invert_the_distribution_function(law):
+    q = torch.linspace(1e-9, 1 - 1e-9, 2_001, dtype=torch.float64)[:, None]
+    y = law.icdf(q)
+    assert float((law.cdf(y) - q).abs().max()) < 1e-6
+    assert bool((y.diff(dim=0) >= 0).all())
+
+
+@every_kind
+def test_quantiles_of_every_entry_follow_its_marginal(kind):
+    law = told(kind, 4, 5)
+    q = torch.rand(3, 4, 5, 2, generator=generator(2), dtype=torch.float64)
+    y = law.icdf(q)
+    assert float((law.cdf(y) - q).abs().max()) < 1e-12
+    one = MixtureSameFamily(Categorical(logits=law.log_weights), Normal(law.means[..., 1], law.deviations[..., 1]))
+    assert torch.allclose(one.cdf(y[..., 1]), q[..., 1])
+
+
+def test_the_ends_and_what_is_no_probability():
+    law = line((0.5, 0, 1), (0.5, 9, 1))
+    assert law.icdf(torch.tensor([0.0])) == -math.inf and law.icdf(torch.tensor([1.0])) == math.inf
+    with pytest.raises(InputError, match="between 0 and 1"):
+        law.icdf(torch.tensor([5.0]))
+
+
+def test_gradients_of_a_quantile_are_differences():
+    noise = Noise("full", 3, 2)
+    raw = torch.randn(noise.width, generator=generator(3), dtype=torch.float64).requires_grad_()
+    q = torch.tensor([0.2, 0.9], dtype=torch.float64)
+    [gradient] = torch.autograd.grad(noise.law(raw).icdf(q).sum(), raw)
+    for i in range(noise.width):
+        step = torch.zeros_like(raw).index_fill(0, torch.tensor(i), 1e-6)
+        up, down = (noise.law(raw.detach() + sign * step).icdf(q).sum() for sign in (1, -1))
+        assert float(gradient[i]) == pytest.approx(float(up - down) / 2e-6, abs=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------- draws
+
+
+@every_kind
+def test_draws_have_the_moments(kind):
+    n = 200_000
+    for law in (told(kind), told(kind).tempered(0.3)):
+        y = law.sample((n,), rng=generator(4))
+        assert bool(((y.mean(0) - law.mean).abs() < 5 * (law.variance / n).sqrt()).all())
+        assert torch.allclose(y.T.cov(), law.covariance_matrix, rtol=0.05, atol=0.05)
+
+
+@every_kind
+def test_gradients_flow_through_draws(kind):
+    """Of E[y₀ y₁ + y₀²], whose gradient has a closed form (Figurnov et al. 2018)."""
+    noise = Noise(kind, 3, 2)
+    raw = torch.randn(noise.width, generator=generator(5, kind), dtype=torch.float64).requires_grad_()
+    law = noise.law(raw)
+    y = law.rsample((100_000,), rng=generator(6))
+    assert torch.equal(y.detach(), law.sample((100_000,), rng=generator(6)))
+    [drawn] = torch.autograd.grad((y[:, 0] * y[:, 1] + y[:, 0].square()).mean(), raw, retain_graph=True)
+    exact = law.covariance_matrix[0, 1] + law.mean[0] * law.mean[1] + law.variance[0] + law.mean[0].square()
+    [closed] = torch.autograd.grad(exact, raw)
+    assert float((drawn - closed).abs().max()) < 0.04 * max(1.0, float(closed.abs().max()))
+
+
+def test_draws_take_a_generator_or_torchs_own():
+    law = told("low_rank", 5)
+    before = torch.random.get_rng_state()
+    a, b = (law.rsample((2,), rng=generator(7)) for _ in range(2))
+    law.entropy(64, rng=generator(7))
+    assert torch.equal(a, b) and torch.equal(torch.random.get_rng_state(), before)
+    with torch.random.fork_rng():
+        assert law.sample().shape == (5, 2)
+        assert not torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_temperature_divides_logits_and_multiplies_variances():
+    law = line((0.8, 0, 2), (0.2, 10, 1))
+    cold = law.tempered(0.25)
+    odds = (0.8 / 0.2) ** 4
+    assert float(cold.weights[0]) == pytest.approx(odds / (1 + odds))
+    assert torch.allclose(cold.deviations, law.deviations / 2)
+    with pytest.raises(InputError, match="temperature"):
+        law.tempered(0)
+
+
+# --------------------------------------------------------------------------------------------------- modes, entropy
+
+
+def test_modes_are_where_the_gradient_vanishes_and_the_highest_is_first():
+    law = line((0.3, 0, 1), (0.5, 6, 1), (0.2, 6.5, 1))
+    y, height = law.modes()
+    found = y[~torch.isnan(y)]
+    assert len(found) == 2 and float(found[0]) == pytest.approx(6.1, abs=0.1) and float(found[1]) == pytest.approx(0, abs=0.01)
+    at = found[:, None].clone().requires_grad_()
+    [slope] = torch.autograd.grad(law.log_prob(at).sum(), at)
+    assert float(slope.abs().max()) < 1e-6
+    assert torch.equal(law.mode, y[0]) and float(height[0]) == pytest.approx(float(law.log_prob(y[0])))
+
+
+@every_kind
+def test_no_point_near_a_mode_is_higher(kind):
+    law = told(kind, 20)
+    y, height = law.modes()
+    there = torch.isfinite(height)
+    assert bool(there[:, 0].all()) and torch.equal(torch.isnan(y).any(-1), ~there)
+    for k in range(int(there.sum(1).max())):
+        rows = there[:, k].nonzero().squeeze(1)
+        near = y[rows, k] + 0.01 * torch.randn(50, len(rows), 2, generator=generator(8), dtype=torch.float64)
+        assert bool((law[rows].log_prob(near) <= height[rows, k] + 1e-9).all())
+
+
+def test_entropy_is_exact_for_one_component_and_close_for_more():
+    single = told("full", 3, components=1)
+    assert torch.allclose(single.entropy(), MultivariateNormal(single.means[:, 0], single.covariances[:, 0]).entropy())
+    apart = line((0.5, -50, 1), (0.5, 50, 1))
+    exact = math.log(2) + 0.5 * math.log(2 * math.pi * math.e)
+    assert float(apart.entropy(20_000, rng=generator(9))) == pytest.approx(exact, abs=0.03)
+
+
+# --------------------------------------------------------------------------------------------------- told by a network
+
+
+@every_kind
+def test_a_network_may_start_where_the_data_are(kind):
+    noise = Noise(kind, 4, 2, scale=0.3)
+    means = torch.arange(8.0).reshape(4, 2)
+    law = noise.law(noise.start(means, 0.3))
+    assert torch.allclose(law.means, means) and torch.allclose(law.weights, torch.full((4,), 0.25))
+    assert bool(((law.deviations - 0.3).abs() < 0.03).all())
+
+
+@every_kind
+@pytest.mark.parametrize("raw", [-120.0, -30.0, 120.0, 1e6])
+def test_no_raw_number_breaks_loss_or_gradient(kind, raw):
+    noise = Noise(kind, 3, 2)
+    numbers = torch.full((5, noise.width), raw).requires_grad_()
+    law = noise.law(numbers)
+    loss = -law.log_prob(torch.tensor([[0.0, 1.0]]).expand(5, 2)).mean()
+    [gradient] = torch.autograd.grad(loss, numbers)
+    assert torch.isfinite(loss) and torch.isfinite(gradient).all()
+    assert float(law.deviations.detach().min()) >= 1e-3 * 0.999
+
+
+def test_isotropic_is_one_deviation_for_every_entry():
+    """The scrambled reshape of the first public code gave component k the deviations of others."""
+    law = told("isotropic", 2, components=3, targets=2)
+    assert torch.equal(law.deviations[..., 0], law.deviations[..., 1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda: MixtureDensity(torch.zeros(3), torch.zeros(2, 1), scale=torch.ones(2, 1)), "logits"),
+        (lambda: MixtureDensity(torch.zeros(2), torch.zeros(2, 1)), "give one of them"),
+        (lambda: told("full", 2).log_prob(torch.zeros(2)[:1]), "last axis"),
+        (lambda: told("full", 2).conditional([0, 1], torch.zeros(2, 2)), "to be left"),
+        (lambda: Noise("round", 2, 1), "noise"),  # type: ignore[arg-type]
+        (lambda: Noise("full", 0, 1), "components"),
+        (lambda: Noise("fixed", 2, 1, scale=-1.0), "scale"),
+    ],
+)
+def test_what_does_not_fit_is_said(wrong, words):
+    with pytest.raises(InputError, match=words):
+        wrong()
