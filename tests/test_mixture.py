@@ -2,12 +2,24 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.optimize import check_grad
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from mixtura.contracts import Column, Conditional, Conditioned, Density, InputError, LowerBound, Model, Space
-from mixtura.mixture import BoundBlend, ExactBlend, SampleBlend, blend, condition
+from mixtura.mixture import (
+    BoundBlend,
+    ExactBlend,
+    Gate,
+    SampleBlend,
+    _loss,
+    blend,
+    choose_gate,
+    condition,
+    fit_gate,
+)
 from mixtura.rng import categorical, generator, normal
 
 INF = math.inf
@@ -254,6 +266,190 @@ def test_same_seed_same_bits_and_the_global_generator_is_left_alone():
     for first, again, other in (drawn, filled):
         assert torch.equal(first, again) and not torch.equal(first, other)
     assert torch.equal(before, torch.get_rng_state())
+
+
+# ---------------------------------------------------------------------------------------------- gating
+
+
+def halves(n=600, seed=0):
+    """Two experts N(c, 1) and N(c + 4, 1), each right on one half of a context c of two numbers, the second of them idle."""
+    rng = generator(seed)
+    c = torch.randn(n, 2, generator=rng, dtype=torch.float64)
+    centres = c[:, :1] + torch.tensor([0.0, 4.0])
+    y = centres.gather(1, (c[:, :1] > 0).long()) + torch.randn(n, 1, generator=rng, dtype=torch.float64)
+    return Normal(centres, 1.0).log_prob(y).double().numpy(), c.numpy()
+
+
+def sigmoidal(n=20_000, seed=0):
+    """Experts N(0, 1) and N(100, 1) with a log-odds of 1 + 2 c: their own labels, in effect."""
+    rng = generator(seed)
+    c = torch.randn(n, 1, generator=rng, dtype=torch.float64)
+    second = torch.rand(n, 1, generator=rng) < torch.sigmoid(1 + 2 * c)
+    y = 100.0 * second + torch.randn(n, 1, generator=rng, dtype=torch.float64)
+    return Normal(torch.tensor([0.0, 100.0]), 1.0).log_prob(y).double().numpy(), c.numpy()
+
+
+def test_a_gate_finds_the_odds_that_the_experts_were_drawn_by():
+    gate = fit_gate(*sigmoidal(), [0.5, 0.5], 1e-9)
+    near(gate.slope[1] - gate.slope[0], [2.0], atol=0.1)
+    near(gate.offset[1] - gate.offset[0], 1.0, atol=0.06)
+
+
+def test_experts_of_two_halves_get_a_half_each():
+    log_p, c = halves()
+    found = choose_gate(log_p, c, [0.5, 0.5])
+    assert found.penalty < math.inf and found.gain > 10 * found.error
+    assert found.gain == pytest.approx(found.gated - found.constant)
+    # as good as knowing the half: the cost of the switch aside
+    assert np.where(c[:, 0] > 0, log_p[:, 1], log_p[:, 0]).mean() - 0.1 < found.gated
+    left, right = found.gate(2, torch.tensor([[-1.5, 0.0], [1.5, 0.0]])).exp()
+    assert left[0] > 0.95 and right[1] > 0.95
+    unseen, context = halves(2000, seed=1)
+    gated = np.logaddexp.reduce(found.gate(2000, torch.as_tensor(context)).numpy() + unseen, axis=1).mean()
+    assert gated == pytest.approx(found.gated, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_the_context_says_nothing_the_blend_stays_constant_or_loses_nothing(seed):
+    rng = np.random.default_rng(seed)
+    y, c = 100 + 3 * rng.standard_normal(500), rng.standard_normal((500, 4))
+    log_p = np.stack([-0.5 * ((y - m) / 3) ** 2 for m in (97, 100, 103)], 1)
+    found = choose_gate(log_p, c, [0.2, 0.6, 0.2])
+    if found.penalty == math.inf:
+        near(found.gate(3, torch.ones(3, 4)).exp()[1], [0.2, 0.6, 0.2])
+    fresh, context = 100 + 3 * rng.standard_normal(5000), torch.as_tensor(rng.standard_normal((5000, 4)))
+    unseen = np.stack([-0.5 * ((fresh - m) / 3) ** 2 for m in (97, 100, 103)], 1)
+    mixed = lambda log_w: np.logaddexp.reduce(log_w + unseen, axis=1).mean()  # noqa: E731
+    assert mixed(found.gate(5000, context).numpy()) > mixed(np.log([0.2, 0.6, 0.2])) - 0.005
+
+
+def test_equal_experts_need_no_gate():
+    log_p, c = halves()
+    found = choose_gate(log_p[:, [0, 0]], c, [0.3, 0.7])
+    assert found.penalty == math.inf and found.gate.is_constant and found.gain == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 3.0])
+def test_the_gradient_is_that_of_the_loss(penalty):
+    rng = np.random.default_rng(0)
+    log_p = rng.standard_normal((40, 3)) * 5
+    log_p[:10, 0] = -np.inf
+    c, at = rng.standard_normal((40, 2)), rng.standard_normal(9)
+    loss = lambda theta: _loss(theta, log_p, c, penalty)  # noqa: E731
+    assert check_grad(lambda theta: loss(theta)[0], lambda theta: loss(theta)[1], at) < 1e-6
+    A, b = torch.as_tensor(at[:6].reshape(3, 2)), torch.as_tensor(at[6:])
+    mixed = torch.logsumexp(Gate(A, b)(40, torch.as_tensor(c)) + torch.as_tensor(log_p), 1)
+    assert loss(at)[0] == pytest.approx(-float(mixed.mean()) + penalty / 80 * float((A * A).sum()))
+
+
+def test_a_stronger_penalty_is_nearer_to_the_constant_blend():
+    slopes = [float(fit_gate(*halves(), [0.5, 0.5], penalty).slope.norm()) for penalty in (1, 100, 1e4, math.inf)]
+    assert slopes[0] > 2 * slopes[1] > 4 * slopes[2] > 0 == slopes[3]
+
+
+def test_models_in_another_order_get_the_same_gate():
+    log_p, c = halves()
+    log_p = np.column_stack([log_p, log_p.mean(1)])
+    order = [2, 0, 1]
+    one, other = (choose_gate(p, c, w) for p, w in ((log_p, [0.5, 0.3, 0.2]), (log_p[:, order], [0.2, 0.5, 0.3])))
+    assert one.penalty == other.penalty
+    near(one.gate(600, torch.as_tensor(c))[:, order], other.gate(600, torch.as_tensor(c)), atol=1e-3)
+
+
+def test_a_model_without_weight_or_that_rules_rows_out_poisons_nothing():
+    log_p, c = halves()
+    log_p[c[:, 0] < 0, 1] = -np.inf
+    found = choose_gate(log_p, c, [1.0, 0.0])
+    assert found.gain > 10 * found.error and torch.isfinite(found.gate.slope).all()
+
+
+def test_a_model_that_no_context_wants_is_left_out():
+    log_p, c = halves()
+    log_p = np.column_stack([log_p[:, 0], log_p.mean(1) - 20, log_p[:, 1]])
+    kept, dropped = (choose_gate(log_p, c, w).gate for w in ([0.5, 0.01, 0.49], [0.5, 0.0, 0.5]))
+    assert torch.isfinite(kept.offset).all()
+    assert torch.equal(dropped.offset == -INF, torch.tensor([False, True, False])) and dropped.slope[1].norm() == 0
+    near(Gate.of(dropped.plain())(600, torch.as_tensor(c)).exp(), dropped(600, torch.as_tensor(c)).exp())
+    models = [Gauss([m], [[1.0]], context_shape=(2,)) for m in (0.0, 1.0, 4.0)]
+    assert [*blend(models, dropped).models] == [models[0], models[2]]
+    # unless a row is possible under it alone
+    log_p[0, [0, 2]] = -INF
+    assert torch.isfinite(choose_gate(log_p, c, [0.5, 0.0, 0.5]).gate.offset).all()
+
+
+def gated(kind="exact"):
+    """N(c, 1) with weight σ(2c − 1)', N(c + 4, 1) with σ(2c − 1)."""
+    models = [Gauss([shift], [[1.0]], context_shape=(1,)) for shift in (0.0, 4.0)]
+    models[1] = {"exact": models[1], "bound": NoisyBound(models[1], 0.0)}[kind]
+    return blend(models, Gate(torch.tensor([[0.0], [2.0]]), torch.tensor([0.0, -1.0])))
+
+
+@pytest.mark.parametrize("kind", ["exact", "bound"])
+def test_a_gated_blend_is_its_formula(kind):
+    model, c = gated(kind), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    x = c + 1.5
+    second = torch.sigmoid(2 * c - 1)
+    want = ((1 - second) * Normal(c, 1.0).log_prob(x).exp() + second * Normal(c + 4, 1.0).log_prob(x).exp()).log()
+    if kind == "exact":
+        assert isinstance(model, ExactBlend)
+        found = model.log_prob(x, context=c)
+        grid = torch.linspace(-30, 30, 6001, dtype=torch.float64)[:, None]
+        near(torch.trapezoid(model.log_prob(grid, context=torch.full_like(grid, 0.7)).exp(), grid[:, 0]).detach(), 1.0, atol=1e-9)
+    else:
+        assert isinstance(model, BoundBlend)
+        found = model.log_prob_bound(x, context=c, rng=generator(0))
+    near(found.detach(), want[:, 0])
+
+
+def test_shares_of_samples_follow_the_gate():
+    c = torch.tensor([-1.0, 0.5, 2.0], dtype=torch.float64).repeat(8000)[:, None]
+    second = (gated().sample(24_000, context=c, rng=generator(0)) - c > 2).double()
+    miss = 0.02275  # of either expert, at the middle
+    for i, at in enumerate((-1.0, 0.5, 2.0)):
+        share = 1 / (1 + math.exp(1 - 2 * at))
+        want = share * (1 - miss) + (1 - share) * miss
+        assert float(second[i::3].mean()) == pytest.approx(want, abs=4 * math.sqrt(want * (1 - want) / 8000))
+
+
+def test_gaps_are_filled_by_the_weights_of_their_own_context():
+    models = [Filler([m, m], [[1.0, 0.0], [0.0, 1.0]], context_shape=(2,)) for m in (0.0, 10.0)]
+    model = blend(models, Gate(torch.tensor([[0.0, 0.0], [50.0, 0.0]]), torch.zeros(2)))
+    c = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]).double()
+    filled = condition(model, torch.zeros(2, 2).double(), torch.zeros(2, 2).bool(), draws=400, context=c, rng=generator(0))
+    near(filled.values.mean(0), [[-1.0, 0.0], [11.0, 10.0]], atol=0.3)
+
+
+def test_a_gate_goes_through_json_and_back():
+    gate = fit_gate(*halves(), [0.5, 0.5], 1.0)
+    again = Gate.of(gate.plain())
+    assert torch.equal(again.slope, gate.slope) and torch.equal(again.offset, gate.offset)
+    with pytest.raises(ValueError, match="finite"):
+        Gate.of({"slope": [[math.nan]], "offset": [0.0]})
+
+
+def test_a_constant_gate_is_the_blend_of_its_weights():
+    models = pair(Gauss)
+    x = torch.tensor([[100.0, 99.0, 101.0]]).double()
+    near(blend(models, Gate.constant(SHARES)).log_prob(x).detach(), blend(models, SHARES).log_prob(x).detach())
+    assert blend(models, Gate.constant([1.0, 0.0])) is models[0]
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda p, c: fit_gate(p, c[:-1], [0.5, 0.5], 1.0), r"expected \(n, 2\) and \(n, f\)"),
+        (lambda p, c: fit_gate(p, c, [0.5, 0.3, 0.2], 1.0), r"expected \(n, 3\)"),
+        (lambda p, c: fit_gate(p + math.nan, c, [0.5, 0.5], 1.0), "got NaN or inf"),
+        (lambda p, c: fit_gate(p - INF, c, [0.5, 0.5], 1.0), "row 0 is -inf under every model"),
+        (lambda p, c: fit_gate(p, c, [0.5, 0.5], -1.0), "penalty: expected"),
+        (lambda p, c: choose_gate(p[:9], c[:9], [0.5, 0.5]), "9 rows are too few"),
+        (lambda p, c: blend(pair(), Gate(torch.zeros(2, 3), torch.zeros(2))), "a gate over 3 features, expected 0"),
+        (lambda p, c: blend(pair(), Gate(torch.zeros(3, 1), torch.zeros(3))), "got 3 for 2 models"),
+    ],
+)
+def test_wrong_gates_are_named(call, named):
+    with pytest.raises(InputError, match=named):
+        call(*halves(20))
 
 
 # ----------------------------------------------------------------------------------------- filling gaps
