@@ -1,0 +1,206 @@
+"""Whether a predictive distribution means what it says, and how sharp it is: real targets, given draws of the model.
+
+Arrays in: targets y (n,) in data units, and draws (s, n), s of them for each target's own prediction. A target of d numbers
+is (n, d) with draws (s, n, d) where a function says so; the others take one column at a time.
+
+A perfect model's target is one more draw: its rank among s + 1 is uniform. Every number here is unbiased by that rule at any
+finite s, so models may be compared whatever they were asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import ndtr
+from scipy.stats import kstest
+from torch import Tensor
+
+from mixtura.contracts import InputError
+from mixtura.metrics.likelihood import Estimate
+from mixtura.rng import uniform
+
+Array = NDArray[np.float64]
+
+
+# ---------------------------------------------------------------------------------------------------- calibration
+
+
+@dataclass(frozen=True)
+class Uniformity:
+    """distance: the largest |share of ranks up to u − u| (Kolmogorov–Smirnov). p: the chance of so large a one among ``n``
+    ranks of a perfect model."""
+
+    distance: float
+    p: float
+    n: int
+
+
+def pit(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, *, rng: torch.Generator) -> Array:
+    """Probability integral transform of targets y (n,) or (n, d) by ``draws`` (s, n) or (s, n, d): randomised ranks in (0, 1),
+    of the shape of y (Smith 1985; Czado, Gneiting & Held 2009, section 2, for ties).
+
+        u = (#{draws < y} + v (#{draws = y} + 1)) / (s + 1),   v uniform
+
+    exactly uniform where y and the draws have one law, whatever s, ties included. Pile-ups at both ends: the model is too
+    narrow; a hump: too wide. Raises InputError on arrays of other shapes or that are not finite.
+    """
+    y, draws = _pair(y, draws, columns=True)
+    below, above = _ranks(y, draws)
+    # uniform gives [0, 1): half of its step makes both ends open
+    v = uniform(y.shape, rng, torch.empty(0, dtype=torch.float64)).numpy() + 2.0**-54
+    return below + v * (above - below)
+
+
+def pit_uniformity(u: ArrayLike | Tensor) -> Uniformity:
+    """Kolmogorov–Smirnov test of the ranks u (n,) of :func:`pit`, of one column, against the uniform law."""
+    u = _finite(u, "u", 1)
+    if len(u) == 0 or (u < 0).any() or (u > 1).any():
+        raise InputError(f"u: expected one or more numbers from 0 to 1, got {len(u)}; give one column of what pit returned")
+    found = kstest(u, "uniform")
+    return Uniformity(float(found.statistic), float(found.pvalue), len(u))
+
+
+def coverage(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, level: float) -> Estimate:
+    """Share of targets y (n,) inside the central interval that ``draws`` (s, n) predict with probability ``level``.
+
+    The interval reaches from order statistic (s + 1)(1 − level)/2 to (s + 1)(1 + level)/2 of the draws. Between two draws y
+    counts in part: by the share of its cell of ranks, [#{draws < y}, #{draws ≤ y} + 1] / (s + 1), that lies inside
+    [(1 − level)/2, (1 + level)/2]. So a perfect model is given ``level`` exactly, on average, for any s and with ties;
+    quantiles of the draws themselves would cover less (9 of 10 draws span 80 % of the next, not 90 %).
+
+    Raises InputError where (s + 1)(1 − level)/2 < 1: the interval would reach beyond the draws.
+    """
+    y, draws = _pair(y, draws)
+    tail = _tail(level, len(draws))
+    below, above = _ranks(y, draws)
+    inside = np.clip(np.minimum(above, 1 - tail) - np.maximum(below, tail), 0, None)
+    return average(inside / (above - below))
+
+
+def sharpness(draws: ArrayLike | Tensor, level: float) -> Estimate:
+    """Mean width, in data units, of the central intervals that :func:`coverage` speaks of, of ``draws`` (s, n): less is
+    better among models that cover alike. Between order statistics it is interpolated (Weibull's positions k/(s + 1))."""
+    draws = _finite(draws, "draws", 2)
+    tail = _tail(level, len(draws))
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0, method="weibull")
+    return average(high - low)
+
+
+# --------------------------------------------------------------------------------------------------- proper scores
+
+
+def crps(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
+    """(n,) continuous ranked probability scores of targets y (n,) by ``draws`` (s, n), s ≥ 2, in data units; less is better.
+
+        mean_i |x_i − y| − Σ_ij |x_i − x_j| / (2 s (s − 1))
+
+    the fair form (Ferro 2014): its expectation is ∫ (F(t) − 1{t ≥ y})² dt of the law behind the draws, for any s. Σ_ij is
+    2 Σ_i (2i − s − 1) x_(i) over sorted draws, so a row costs O(s log s). Compare models row by row; :func:`average` for one.
+    """
+    y, draws = _pair(y, draws, least=2)
+    s = len(draws)
+    away = np.sort(draws - y, axis=0)
+    rank = 2.0 * np.arange(1, s + 1) - s - 1
+    return np.abs(away).mean(0) - rank @ away / (s * (s - 1))
+
+
+def energy_score(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
+    """(n,) energy scores of targets y (n, d) by ``draws`` (s, n, d), s ≥ 2; less is better. :func:`crps` with Euclidean
+    distances (Gneiting & Raftery 2007, section 4.3), in its fair form. O(s² d) a row; columns of unlike units should be
+    divided by their scales first, the same for every model."""
+    y, draws = _pair(y, draws, columns=True, least=2)
+    if y.ndim != 2:
+        raise InputError(f"y: expected shape (n, d), got {y.shape}; use crps for a single column")
+    s = len(draws)
+    between = sum(np.linalg.norm(draws[i + 1 :] - draws[i], axis=-1).sum(0) for i in range(s - 1))
+    return np.linalg.norm(draws - y, axis=-1).mean(0) - between / (s * (s - 1))
+
+
+def crps_of_gaussian_mixture(y: ArrayLike | Tensor, weights: ArrayLike, means: ArrayLike, scales: ArrayLike) -> Array:
+    """(n,) exact scores of targets y (n,) under Σ_k w_k N(μ_k, σ_k²), each (n, K), in data units (Grimit et al. 2006, eq. 5):
+
+        Σ_k w_k A(y − μ_k, σ_k²) − ½ Σ_kl w_k w_l A(μ_k − μ_l, σ_k² + σ_l²),   A(μ, σ²) = 2σ φ(μ/σ) + μ (2Φ(μ/σ) − 1)
+
+    Raises InputError on weights that do not add up to 1, on scales that are not above 0, and on other shapes.
+    """
+    y = _finite(y, "y", 1)
+    w, μ, σ = (_finite(a, name, 2) for a, name in ((weights, "weights"), (means, "means"), (scales, "scales")))
+    if not w.shape == μ.shape == σ.shape or len(w) != len(y):
+        raise InputError(
+            f"weights, means, scales: expected ({len(y)}, K) each, got {w.shape}, {μ.shape}, {σ.shape}; give a row a target"
+        )
+    if (σ <= 0).any() or (w < 0).any() or np.abs(w.sum(1) - 1).max(initial=0.0) > 1e-6:
+        raise InputError("weights, scales: expected weights of 0 or more that add up to 1, and scales above 0; repair them")
+    alone = (w * _expected_distance(y[:, None] - μ, σ)).sum(1)
+    pairs = np.zeros(len(y))
+    for k in range(w.shape[1]):
+        pairs += w[:, k] * (w * _expected_distance(μ[:, [k]] - μ, np.hypot(σ[:, [k]], σ))).sum(1)
+    return alone - pairs / 2
+
+
+def _expected_distance(μ: Array, σ: Array) -> Array:
+    """E |X| of X ~ N(μ, σ²)."""
+    z = μ / σ
+    return 2 * σ * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi) + μ * (2 * ndtr(z) - 1)
+
+
+def average(scores: ArrayLike | Tensor) -> Estimate:
+    """Mean of scores (n,) of rows and its standard error s/√n (NaN for one row)."""
+    scores = _finite(scores, "scores", 1)
+    n = len(scores)
+    if n == 0:
+        raise InputError("scores: expected one row or more, got none; give the scores of some rows")
+    return Estimate(float(scores.mean()), float(scores.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan, n)
+
+
+# ---------------------------------------------------------------------------------------------------------- inside
+
+
+def _ranks(y: Array, draws: Array) -> tuple[Array, Array]:
+    """The two ends of y's cell of ranks among s draws and itself, in (0, 1)."""
+    s = len(draws)
+    return (draws < y).sum(0) / (s + 1), ((draws <= y).sum(0) + 1) / (s + 1)
+
+
+def _tail(level: float, s: int) -> float:
+    """The probability beyond each end of the central interval."""
+    if not 0 < level < 1:
+        raise InputError(f"level: expected a probability between 0 and 1, got {level}; 0.9 is usual")
+    tail = (1 - level) / 2
+    if (s + 1) * tail < 1 - 1e-9:
+        raise InputError(
+            f"draws: {s} a row do not reach the ends of {level:.6g} intervals, "
+            f"expected {math.ceil(1 / tail - 1e-9) - 1} or more; "
+            "draw more or lower the level"
+        )
+    return tail
+
+
+def _pair(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, *, columns: bool = False, least: int = 1) -> tuple[Array, Array]:
+    """Targets and draws that fit each other, float64; ``columns``: (n, d) is allowed as well."""
+    target = np.asarray(y, dtype=np.float64)
+    if target.ndim not in ((1, 2) if columns else (1,)) or target.size == 0:
+        wanted = "(n,) or (n, d)" if columns else "(n,)"
+        raise InputError(f"y: expected shape {wanted} with one row or more, got {target.shape}; give one target a row")
+    made = np.asarray(draws, dtype=np.float64)
+    if made.ndim != target.ndim + 1 or made.shape[1:] != target.shape or len(made) < least:
+        raise InputError(
+            f"draws: expected shape (s, {', '.join(map(str, target.shape))}) with s of {least} or more, got {made.shape}; "
+            "give the draws of each row along the first axis"
+        )
+    return _finite(target, "y", target.ndim), _finite(made, "draws", made.ndim)
+
+
+def _finite(x: ArrayLike | Tensor, name: str, dims: int) -> Array:
+    array = np.asarray(x, dtype=np.float64)
+    if array.ndim != dims:
+        raise InputError(f"{name}: expected {dims} dimension{'s' * (dims > 1)}, got shape {array.shape}; see its docstring")
+    bad = np.argwhere(~np.isfinite(array))
+    if len(bad):
+        at = tuple(int(i) for i in bad[0])
+        raise InputError(f"{name}: entry {at} is {array[at]}, expected a finite number; leave rows without a target out")
+    return array

@@ -1,0 +1,174 @@
+"""Calibration and proper scores against perfect, wrong and closed-form forecasts, in data units (mean 100, deviation 3)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.special import ndtri
+from scipy.stats import norm
+
+from mixtura.contracts import InputError
+from mixtura.metrics import calibration
+from mixtura.rng import generator
+
+
+def forecast(s, n, *, spread=1.0, shift=0.0, seed=0, d=None):
+    """Targets N(100 + m, 3²) with m known to the model, and its s draws, ``spread`` times as wide and shifted."""
+    rng = np.random.default_rng(seed)
+    shape = (n,) if d is None else (n, d)
+    m = 100 + 5 * rng.standard_normal(shape)
+    return m + 3 * rng.standard_normal(shape), m + shift + spread * 3 * rng.standard_normal((s, *shape))
+
+
+def rounded(pair, step=4.0):
+    return tuple(np.round(a / step) * step for a in pair)
+
+
+# ---------------------------------------------------------------------------------------------------- calibration
+
+
+@pytest.mark.parametrize("s", [1, 7, 99])
+@pytest.mark.parametrize("ties", [False, True])
+def test_ranks_of_a_perfect_model_are_uniform(s, ties):
+    pair = forecast(s, 4000, seed=s)
+    u = calibration.pit(*(rounded(pair) if ties else pair), rng=generator(1))
+    assert u.shape == (4000,) and 0 < u.min() and u.max() < 1
+    assert calibration.pit_uniformity(u).p > 0.01
+
+
+def test_ranks_of_several_columns_are_those_of_each():
+    y, draws = forecast(20, 500, d=2)
+    u = calibration.pit(y, draws, rng=generator(1))
+    assert u.shape == (500, 2)
+    cell = (draws < y).sum(0)
+    assert ((cell / 21 <= u) & (u < (cell + 1) / 21)).all()
+
+
+@pytest.mark.parametrize(("spread", "shift"), [(0.7, 0), (1.4, 0), (1, 1.0)])
+def test_ranks_of_a_wrong_model_are_not(spread, shift):
+    y, draws = forecast(99, 4000, spread=spread, shift=shift)
+    found = calibration.pit_uniformity(calibration.pit(y, draws, rng=generator(1)))
+    # the law of u is known: P(u ≤ t) = Φ(spread Φ⁻¹(t) + shift / 3)
+    t = np.linspace(1e-6, 1 - 1e-6, 20_001)
+    want = np.abs(norm.cdf(spread * ndtri(t) + shift / 3) - t).max()
+    assert found.p < 1e-6 and found.distance == pytest.approx(want, abs=0.03)
+
+
+@pytest.mark.parametrize("s", [19, 99, 100])
+@pytest.mark.parametrize("level", [0.5, 0.9])
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_perfect_model_covers_what_it_promises_whatever_the_draws(s, level, ties):
+    """And the raw quantiles of 19 draws would not: at level 0.5 they cover 0.475."""
+    pair = forecast(s, 20_000, seed=s)
+    found = calibration.coverage(*(rounded(pair) if ties else pair), level)
+    assert abs(found.value - level) < 4 * found.error and 0 < found.error < 0.005
+    if s == 19 and not ties:
+        low, high = np.quantile(pair[1], [(1 - level) / 2, (1 + level) / 2], axis=0)
+        assert ((pair[0] >= low) & (pair[0] <= high)).mean() < level - 0.02
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0])
+def test_a_wrong_model_covers_as_much_as_its_law_does(spread):
+    y, draws = forecast(999, 5000, spread=spread)
+    found = calibration.coverage(y, draws, 0.9)
+    assert found.value == pytest.approx(2 * norm.cdf(spread * ndtri(0.95)) - 1, abs=4 * found.error + 0.002)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_the_width_is_that_of_the_law(level):
+    found = calibration.sharpness(forecast(999, 500)[1], level)
+    assert found.value == pytest.approx(6 * ndtri((1 + level) / 2), rel=0.01)
+    shifted = calibration.sharpness(1000 * forecast(999, 500)[1], level)
+    assert shifted.value == pytest.approx(1000 * found.value)
+
+
+# --------------------------------------------------------------------------------------------------- proper scores
+
+
+def gaussian_crps(y, μ, σ):
+    z = (y - μ) / σ
+    return σ * (z * (2 * norm.cdf(z) - 1) + 2 * norm.pdf(z) - 1 / math.sqrt(math.pi))
+
+
+def test_one_gaussian_has_the_closed_score():
+    y, μ, σ = np.array([94.0, 100.0, 130.0]), np.array([100.0, 100.0, 99.0]), np.array([3.0, 0.01, 2.0])
+    one = lambda a: a[:, None]  # noqa: E731
+    np.testing.assert_allclose(
+        calibration.crps_of_gaussian_mixture(y, np.ones((3, 1)), one(μ), one(σ)), gaussian_crps(y, μ, σ), rtol=1e-10
+    )
+
+
+MIXTURE = np.array([0.5, 0.3, 0.2]), np.array([95.0, 101.0, 110.0]), np.array([1.0, 3.0, 0.5])
+
+
+@pytest.mark.parametrize("y", [90.0, 101.0, 120.0])
+def test_a_mixture_scores_as_the_definition_integrates(y):
+    w, μ, σ = MIXTURE
+    cdf = lambda t: float(w @ norm.cdf((t - μ) / σ))  # noqa: E731
+    below = quad(lambda t: cdf(t) ** 2, 60, y, points=[v for v in μ if v < y], limit=200)[0]
+    above = quad(lambda t: (1 - cdf(t)) ** 2, y, 150, points=[v for v in μ if v > y], limit=200)[0]
+    assert calibration.crps_of_gaussian_mixture([y], [w], [μ], [σ])[0] == pytest.approx(below + above, rel=1e-7)
+
+
+@pytest.mark.parametrize("s", [2, 5, 50])
+def test_the_score_of_draws_is_unbiased_for_any_number_of_them(s):
+    w, μ, σ = MIXTURE
+    rng, n = np.random.default_rng(s), 40_000
+    k = rng.choice(3, (s, n), p=w)
+    draws, y = μ[k] + σ[k] * rng.standard_normal((s, n)), np.full(n, 103.0)
+    found = calibration.average(calibration.crps(y, draws))
+    exact = calibration.crps_of_gaussian_mixture(y[:1], [w], [μ], [σ])[0]
+    assert abs(found.value - exact) < 4 * found.error < 0.15 * exact
+
+
+def test_the_score_of_draws_is_its_double_sum():
+    y, draws = forecast(7, 30)
+    pairs = np.abs(draws[:, None] - draws[None]).sum((0, 1)) / (2 * 7 * 6)
+    np.testing.assert_allclose(calibration.crps(y, draws), np.abs(draws - y).mean(0) - pairs, rtol=1e-12)
+    # an offset of 1e9 costs no digits but its own
+    np.testing.assert_allclose(calibration.crps(y + 1e9, draws + 1e9), calibration.crps(y, draws), atol=1e-5)
+
+
+def test_one_column_has_the_same_energy_score():
+    y, draws = forecast(9, 40)
+    np.testing.assert_allclose(calibration.energy_score(y[:, None], draws[:, :, None]), calibration.crps(y, draws), rtol=1e-10)
+
+
+@pytest.mark.parametrize("d", [None, 3])
+@pytest.mark.parametrize(("spread", "shift"), [(0.5, 0), (2, 0), (1, 2)])
+def test_the_true_law_scores_best(spread, shift, d):
+    score = calibration.crps if d is None else calibration.energy_score
+    right, wrong = score(*forecast(20, 2000, d=d)), score(*forecast(20, 2000, spread=spread, shift=shift, d=d))
+    loss = calibration.average(wrong - right)
+    assert loss.value > 4 * loss.error
+
+
+# ----------------------------------------------------------------------------------------------------- wrong input
+
+Y, DRAWS = np.zeros(3), np.zeros((19, 3))
+
+
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda: calibration.pit(np.zeros(0), np.zeros((5, 0)), rng=generator(0)), r"y: expected shape \(n,\) or \(n, d\)"),
+        (lambda: calibration.pit(Y, np.zeros((3, 19)), rng=generator(0)), r"draws: expected shape \(s, 3\)"),
+        (lambda: calibration.coverage(np.zeros((3, 2)), np.zeros((19, 3, 2)), 0.9), r"y: expected shape \(n,\) with"),
+        (lambda: calibration.coverage(Y, DRAWS, 1.5), "level: expected a probability"),
+        (lambda: calibration.coverage(Y, DRAWS[:18], 0.9), "draws: 18 a row .* expected 19 or more"),
+        (lambda: calibration.sharpness(DRAWS, 0.99), "expected 199 or more"),
+        (lambda: calibration.crps(Y, DRAWS[:1]), "s of 2 or more"),
+        (lambda: calibration.crps(Y + [0, math.nan, 0], DRAWS), r"y: entry \(1,\) is nan"),
+        (lambda: calibration.energy_score(Y, DRAWS), "use crps"),
+        (lambda: calibration.pit_uniformity([0.5, 1.5]), "u: expected"),
+        (lambda: calibration.average([]), "scores: expected one row"),
+        (lambda: calibration.crps_of_gaussian_mixture(Y, [[1.0]], [[0.0]], [[1.0]]), r"expected \(3, K\) each"),
+        (lambda: calibration.crps_of_gaussian_mixture([0.0], [[0.5]], [[0.0]], [[1.0]]), "add up to 1"),
+    ],
+)
+def test_wrong_input_is_named(call, named):
+    with pytest.raises(InputError, match=named):
+        call()
