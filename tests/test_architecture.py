@@ -20,14 +20,15 @@ import pytest
 
 SRC = Path(__file__).parents[1] / "src" / "mixtura"
 
-GROUND = ("contracts", "rng", "nets", "kernels", "transforms")
+GROUND = ("contracts", "rng", "distributions", "nets", "kernels", "transforms")
 
 #: room → what it may import: a room, or one name of it
 DOORS: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "contracts": (),
     "rng": (),
-    "nets": ("contracts", "rng"),
+    "distributions": ("contracts", "rng"),
+    "nets": ("contracts", "rng", "distributions"),
     "kernels": ("contracts", "rng"),
     "transforms": ("contracts", "rng"),
     "families": GROUND,

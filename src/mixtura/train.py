@@ -17,6 +17,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -56,10 +58,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. steps: the plan, which shapes the learning rate. stop_at: end there, mid-plan (a replay).
-    seconds: instead of ``steps``, plan as many as fit, measured over the first ``WARM_UP`` steps; the run also ends
-    when they are over. patience: validations without progress before the rate falls. average: decay of the exponential moving
-    average of the parameters (scored and kept in place of the last ones), or None."""
+    """How to train. steps: the plan, which shapes the learning rate. stop_at: end there, mid-plan (a replay). seconds: instead
+    of ``steps``, plan as many as fit, measured over the first ``WARM_UP`` steps; the run also ends when they are over.
+    patience: validations without progress before the rate falls. average: decay of the exponential moving average of the
+    parameters (scored and kept in place of the last ones), or None. held_out: the share of the rows that is scored and not
+    trained on; 0 for a model whose loss in evaluation leaves rows out itself."""
 
     steps: int | None = None
     seconds: float | None = None
@@ -82,6 +85,8 @@ class Recipe:
             raise InputError(f"fit: expected steps of 1 or more, got {self.steps}")
 
 
+#: rows that a score during training looks at, at most
+MOST_CHECKED = 5_000
 #: steps at the full warm-up; also those over which the speed is measured
 WARM_UP = 20
 #: a score must fall by this many nats to count as progress
@@ -126,6 +131,19 @@ class _Progress:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread for torch and for scikit-learn's libraries inside: measured, two fight over small matrices (a mixture fit takes
+    ten times as long) and no family gains; and the bits do not depend on the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """ "auto" is the accelerator torch finds, else the CPU. InputError if the named one is not there."""
     if name == "auto":
@@ -145,13 +163,15 @@ def fit(
     recipe: Recipe,
     *,
     context: Tensor | None = None,
+    weights: Tensor | None = None,
     rng: torch.Generator,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     checkpoint_every: float = 5.0,
     name: str | None = None,
 ) -> Iterator[Step]:
-    """Train ``model`` on rows x (n, *shape) in data units, in place; yields a :class:`Step` after every step.
+    """Train ``model`` on rows x (n, *shape) in data units, in place; yields a :class:`Step` after every step. ``weights`` (n,)
+    draw rows in proportion.
 
     The model ends, on the CPU and in evaluation mode, with the parameters that scored best on the held-out
     slice. ``checkpoint`` is a file: written every so many seconds, taken up if it is there, removed at the end.
@@ -160,15 +180,19 @@ def fit(
     name = name or type(model).__name__
     x = model.space.check(x, name="training rows")
     context = model.check_context(context, len(x))
-    if len(x) < 8:
-        raise InputError(f"{name}: expected at least 8 rows to train on, got {len(x)}")
+    least = 8 if recipe.held_out else 2
+    if len(x) < least:
+        raise InputError(f"{name}: expected at least {least} rows to train on, got {len(x)}")
     order = torch.randperm(len(x), generator=rng)
-    held = max(2, min(5_000, round(recipe.held_out * len(x))))
+    held = max(2, min(MOST_CHECKED, round(recipe.held_out * len(x)))) if recipe.held_out else 0
     model.prepare(x[order[held:]], None if context is None else context[order[held:]], rng)
     model.to(device)
-    check, check_context = _fed(model, x, context, order[:held], device)
-    rows, rows_context = _fed(model, x, context, order[held:], device)
-    game = _Game(model, recipe, rng, name)
+    checked, learnt = order[:held] if held else order[:MOST_CHECKED], order[held:]
+    if weights is not None:
+        checked = checked[torch.multinomial(weights[checked], MOST_CHECKED, True, generator=rng)]
+    check, check_context = _fed(model, x, context, checked, device)
+    rows, rows_context = _fed(model, x, context, learnt, device)
+    game = _Game(model, recipe, rng, name, None if weights is None else weights[learnt])
     if checkpoint is not None and checkpoint.exists():
         game.restore(checkpoint)
     state, last_saved = game.state, time.monotonic()
@@ -214,8 +238,8 @@ def _fed(
 class _Game:
     """The state of a training run, and the moves."""
 
-    def __init__(self, model: Model, recipe: Recipe, rng: torch.Generator, name: str) -> None:
-        self.model, self.recipe, self.rng, self.name = model, recipe, rng, name
+    def __init__(self, model: Model, recipe: Recipe, rng: torch.Generator, name: str, weights: Tensor | None) -> None:
+        self.model, self.recipe, self.rng, self.name, self.weights = model, recipe, rng, name, weights
         self.phases = model.phases()
         if not self.phases:
             raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
@@ -240,7 +264,11 @@ class _Game:
         for phase, optimiser in zip(self.phases, self.optimisers, strict=True):
             if state.step % phase.every:
                 continue
-            pick = torch.randint(len(rows), (min(recipe.batch, len(rows)),), generator=self.rng).to(rows.device)
+            size = min(recipe.batch, len(rows))
+            if self.weights is None:
+                pick = torch.randint(len(rows), (size,), generator=self.rng).to(rows.device)
+            else:
+                pick = torch.multinomial(self.weights, size, True, generator=self.rng).to(rows.device)
             beside = None if context is None else context.index_select(0, pick)
             loss = phase.loss(rows.index_select(0, pick), beside, self.rng)
             optimiser.zero_grad(set_to_none=True)

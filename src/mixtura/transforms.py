@@ -121,7 +121,7 @@ class Columns(nn.Module):
         """Whether any column is written in steps."""
         return bool((self.resolution > 0).any())
 
-    def prepare(self, x: Tensor) -> None:
+    def prepare(self, x: Tensor, *, warp: bool = True) -> None:
         """Choose warp, centre and scale of each numeric column from fit rows (n, *shape) in data units."""
         flat = self.space.flat(x)
         if self.space.is_image:
@@ -132,7 +132,7 @@ class Columns(nn.Module):
             values = values[~torch.isnan(values) & ~_is_atom(values, self.space.columns[j])]
             if len(values) == 0:
                 continue
-            self._prepare_one(c, values, self.space.columns[j])
+            self._prepare_one(c, values, self.space.columns[j], warp)
 
     def _prepare_image(self, x: Tensor) -> None:
         """One centre and scale a channel: a pixel that hardly varies is not blown up, and neighbours stay comparable."""
@@ -141,10 +141,10 @@ class Columns(nn.Module):
         each = self.space.dims // self.space.shape[0]
         self.centre, self.scale = channels.mean(1).repeat_interleave(each), scale.repeat_interleave(each)
 
-    def _prepare_one(self, c: int, values: Tensor, column: Column) -> None:
+    def _prepare_one(self, c: int, values: Tensor, column: Column, warp: bool) -> None:
         δ = column.resolution
         options = [(IDENTITY, 0.0, 1.0)]
-        if len(values) >= 20:
+        if warp and len(values) >= 20:
             if δ > 0 and math.isfinite(column.low):
                 options.append((LOG, column.low - δ, 1.0))
             elif δ == 0 and column.low > 0:
@@ -269,6 +269,43 @@ class Columns(nn.Module):
         bent = y.clamp(-700, 700)  # e^700 is about the largest float64
         y = torch.where(kind == LOG, bent.exp() + shift, y)
         return torch.where(kind == ASINH, shift + stretch * bent.sinh(), y)
+
+
+class Inputs(nn.Module):
+    """What a conditional model sees of the columns it is given: rows of their :class:`Space` → (n, ``width``) float32.
+
+    A column's value is standardised as :class:`Columns` does it, 0 where absent; beside it stand indicators of its code (a
+    level, an atom, "missing"), none of them 1 for a level never seen. A value further than a standard deviation beyond what
+    the fit rows held counts as no further: nothing was learnt out there.
+    """
+
+    owner: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space, self.columns = space, Columns(space)
+        self.width = sum(self.columns.cardinalities) + self.columns.continuous
+        # which entry of the space each indicator tells of
+        owners = [torch.full((count,), j) for j, count in zip(self.columns.coded, self.columns.cardinalities, strict=True)]
+        self.register_buffer("owner", torch.cat([torch.zeros(0, dtype=torch.int64), *owners]), persistent=False)
+        self.register_buffer("lowest", torch.zeros(self.columns.continuous, dtype=torch.float64))
+        self.register_buffer("highest", torch.zeros(self.columns.continuous, dtype=torch.float64))
+
+    def prepare(self, x: Tensor) -> None:
+        """Learn centres, scales and ranges from fit rows (n, D) in data units."""
+        self.columns.prepare(x)
+        values = self.columns.split(x).values
+        self.lowest, self.highest = values.amin(0) - 1, values.amax(0) + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (n, D) in data units, NaN where missing, a code past the last for a level never seen."""
+        parts = self.columns.split(self.space.clamp(x))
+        levels = torch.tensor([c.kind == "levels" for c in self.space.columns], device=x.device)
+        unseen = self.space.off(x) & levels
+        indicators = self.columns.indicators(parts.codes).masked_fill(unseen[:, self.owner], 0.0)
+        return torch.cat([indicators, parts.values.clamp(self.lowest, self.highest).float()], 1)
 
 
 def _warp(x: Tensor, warp: int, shift: float | Tensor, stretch: float | Tensor) -> tuple[Tensor, Tensor]:

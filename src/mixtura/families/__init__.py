@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from mixtura.contracts import Model
-from mixtura.families import autoregressive, diffusion, flow, gaussian_mixture, kde, marginals, vae
+from mixtura.families import (
+    autoregressive,
+    diffusion,
+    flow,
+    gaussian_mixture,
+    kde,
+    linear_gaussian,
+    marginals,
+    mixture_density,
+    quantile,
+    vae,
+)
 
 __all__ = ["TABLE", "Family"]
 
@@ -22,7 +33,8 @@ __all__ = ["TABLE", "Family"]
 @dataclass(frozen=True)
 class Family:
     """One row. ``build`` raises InputError, with the reason, where the family cannot serve a space; ``recipe`` holds
-    what its training wants otherwise than ``train.Recipe`` has it."""
+    what its training wants otherwise than ``train.Recipe`` has it. ``context``: whether its models take one; those that
+    need one take part only where columns are modelled given others."""
 
     name: str
     config: type[BaseModel]
@@ -30,12 +42,20 @@ class Family:
     build: Callable[..., Model]
     summary: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
+    context: Literal["never", "may", "needs"] = "never"
 
 
 TABLE: dict[str, Family] = {
     row.name: row
     for row in (
-        Family("marginals", marginals.Config, marginals.suggest, marginals.build, "independent columns: the floor to beat"),
+        Family(
+            "marginals",
+            marginals.Config,
+            marginals.suggest,
+            marginals.build,
+            "independent columns: the floor to beat",
+            context="may",
+        ),
         Family(
             "gaussian_mixture",
             gaussian_mixture.Config,
@@ -44,15 +64,23 @@ TABLE: dict[str, Family] = {
             "Gaussians with a table a code",
         ),
         Family("kde", kde.Config, kde.suggest, kde.build, "a kernel on every row, bandwidths by leave-one-out", kde.RECIPE),
-        Family("flow", flow.Config, flow.suggest, flow.build, "normalising flow of the values given the codes (zuko)"),
+        Family(
+            "flow",
+            flow.Config,
+            flow.suggest,
+            flow.build,
+            "normalising flow of the values given the codes (zuko)",
+            context="may",
+        ),
         Family(
             "autoregressive",
             autoregressive.Config,
             autoregressive.suggest,
             autoregressive.build,
             "one column after the other (MADE)",
+            context="may",
         ),
-        Family("vae", vae.Config, vae.suggest, vae.build, "a hidden normal code behind every row", vae.RECIPE),
+        Family("vae", vae.Config, vae.suggest, vae.build, "a hidden normal code behind every row", vae.RECIPE, "may"),
         Family(
             "diffusion",
             diffusion.Config,
@@ -60,6 +88,32 @@ TABLE: dict[str, Family] = {
             diffusion.build,
             "a chain of Gaussian steps from noise to data",
             diffusion.RECIPE,
+            "may",
+        ),
+        Family(
+            "mixture_density",
+            mixture_density.Config,
+            mixture_density.suggest,
+            mixture_density.build,
+            "networks that tell a Gaussian mixture",
+            mixture_density.RECIPE,
+            "needs",
+        ),
+        Family(
+            "linear_gaussian",
+            linear_gaussian.Config,
+            linear_gaussian.suggest,
+            linear_gaussian.build,
+            "linear regression with Gaussian residuals",
+            context="needs",
+        ),
+        Family(
+            "quantile",
+            quantile.Config,
+            quantile.suggest,
+            quantile.build,
+            "quantile regression by a forest",
+            context="needs",
         ),
     )
 }

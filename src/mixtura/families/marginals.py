@@ -7,6 +7,8 @@ Gaussian mixture (scikit-learn's fit, components by BIC) with a broad logistic m
 The family is open: an unseen level or a value off the support costs nats, not −∞, so a stacking that holds
 it is safe.
 
+A context is taken and ignored: beside conditional models the floor says what their inputs are worth.
+
 The pixels of an image have smoothed histograms instead (:class:`PixelMarginals`): thousands of columns at the cost of one
 pass over the rows.
 """
@@ -24,7 +26,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
+from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, Space
 from mixtura.transforms import LOG, Columns, log_logistic_mass, log_normal_mass
 
 
@@ -59,8 +61,8 @@ class Marginals(Density, Conditional, ClosedForm):
     deviation: Tensor
     log_floor: Tensor
 
-    def __init__(self, space: Space, config: Config) -> None:
-        super().__init__(space)
+    def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config) -> None:
+        super().__init__(space, context_shape)
         self.config = config
         self.columns = Columns(space)
         c, k = self.columns.continuous, config.components
@@ -196,8 +198,8 @@ class PixelMarginals(Density, Conditional, ClosedForm):
     log_mass: Tensor
     log_floor: Tensor
 
-    def __init__(self, space: Space, config: Config) -> None:
-        super().__init__(space)
+    def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config) -> None:
+        super().__init__(space, context_shape)
         self.config = config
         self.levels = _levels(space)
         self.register_buffer("log_mass", torch.full((space.dims, self.levels), -math.log(self.levels), dtype=torch.float64))
@@ -266,9 +268,7 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 def build(
     space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
 ) -> Marginals | PixelMarginals:
-    """An unfitted model; InputError with a context."""
-    if context_shape is not None:
-        raise InputError("marginals: this family takes no context; use autoregressive or flow")
+    """An unfitted model, which ignores its context."""
     if space.is_image and 0 < _levels(space) <= MOST_LEVELS:
-        return PixelMarginals(space, config)
-    return Marginals(space, config)
+        return PixelMarginals(space, context_shape, config)
+    return Marginals(space, context_shape, config)

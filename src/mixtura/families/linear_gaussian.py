@@ -1,0 +1,221 @@
+"""Linear regression with Gaussian residuals: what a straight line knows of the columns given a context.
+
+    p(x | c) = Π_j p(x_j | c, x_<j)
+
+A value is Gaussian about a line in its inputs, the context and the columns before it, and that chain over all values is one
+Gaussian with a full residual covariance (Cholesky's factor of its inverse, row by row): ordinary least squares of all targets
+at once, in closed form. Beside it a rounded value has the exact mass of its cell, and a code (a level, an atom, "missing") a
+multinomial logistic regression (scikit-learn's fit) on the same inputs, so every table is served. Without a context the
+numbers are a Gaussian.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+from torch.nn import functional
+
+from mixtura import rng as random
+from mixtura.contracts import ClosedForm, Density, InputError, Space
+from mixtura.transforms import Columns, log_normal_mass
+
+
+class Config(BaseModel):
+    """ridges: penalties on the squared coefficients that are tried, in rows; leave-one-out residuals choose one a value.
+    rows: at most so many rows are fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    ridges: tuple[float, ...] = Field(default=(1e-3, 1e-1, 1e1, 1e3), min_length=1)
+    rows: int = Field(default=100_000, ge=2)
+
+
+#: entries a row may have: each is regressed on all before it
+MOST_COLUMNS = 128
+#: least variance of a residual, in units of the column's variance
+LEAST_VARIANCE = 1e-6
+#: rows that a logistic regression sees at most, and its most iterations
+LOGISTIC_ROWS, ITERATIONS = 20_000, 200
+
+
+class LinearGaussian(Density, ClosedForm):
+    """A chain of linear regressions, exact and fitted in closed form."""
+
+    centre: Tensor
+    scale: Tensor
+    slopes: Tensor
+    deviation: Tensor
+    logits: Tensor
+    rows: Tensor
+
+    def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config) -> None:
+        super().__init__(space, context_shape)
+        self.config = config
+        self.columns = Columns(space)
+        f = math.prod(context_shape) if context_shape else 0
+        k, c = sum(self.columns.cardinalities), self.columns.continuous
+        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731
+        # of the context's features
+        self.register_buffer("centre", zeros(f))
+        self.register_buffer("scale", zeros(f) + 1)
+        # of each value (C) and each indicator (K) on 1, the context, all indicators and all values
+        self.register_buffer("slopes", zeros(c, 1 + f + k + c))
+        self.register_buffer("deviation", zeros(c) + 1)
+        self.register_buffer("logits", zeros(k, 1 + f + k + c))
+        self.register_buffer("rows", zeros(()))
+
+    # ----------------------------------------------------------------------------------------- fitting
+
+    def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """Regress every code and every value on the context and the columns before it; O(rows · inputs²) each."""
+        self.columns.prepare(x)
+        chosen = torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)
+        x, context = x[chosen], None if context is None else context[chosen]
+        self.rows = torch.tensor(float(len(x)), dtype=torch.float64, device=x.device)
+        if context is not None:
+            features = context.flatten(1).double()
+            self.centre, spread = features.mean(0), features.std(0, correction=0)
+            self.scale = torch.where(spread > 0, spread, 1.0)
+        parts = self.columns.split(x)
+        inputs = torch.cat([self._given(len(x), context), self.columns.indicators(parts.codes).double(), parts.values], 1)
+        for j in range(self.space.dims):
+            s, v = self.columns.code_of.get(j), self.columns.value_of.get(j)
+            before = self._before(j)
+            if s is not None:
+                group = self._group(s)
+                self.logits[group, before] = _logistic(inputs[:, before], parts.codes[:, s], self.columns.cardinalities[s])
+            if v is not None and bool((here := parts.present[:, v]).any()):
+                slopes, variance = _regress(inputs[here][:, before], parts.values[here, v], self.config.ridges)
+                self.slopes[v, before], self.deviation[v] = slopes, (variance + LEAST_VARIANCE).sqrt()
+
+    def _before(self, j: int) -> Tensor:
+        """Which inputs column j is regressed on: 1, the context, the indicators and values of the columns before it."""
+        codes = sum(self.columns.cardinalities[: sum(i < j for i in self.columns.coded)])
+        values = sum(i < j for i in self.columns.numeric)
+        first = 1 + len(self.centre)
+        at = [*range(first + codes), *range(first + len(self.logits), first + len(self.logits) + values)]
+        return torch.tensor(at, device=self.device)
+
+    def _group(self, s: int) -> slice:
+        """The indicators of code s."""
+        first = int(self.columns.first[s])
+        return slice(first, first + self.columns.cardinalities[s])
+
+    def _given(self, n: int, context: Tensor | None) -> Tensor:
+        """(n, 1 + f) the inputs that every column has."""
+        one = torch.ones(n, 1, dtype=torch.float64, device=self.device)
+        return one if context is None else torch.cat([one, (context.flatten(1).double() - self.centre) / self.scale], 1)
+
+    # ----------------------------------------------------------------------------------------- using it
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        parts = self.columns.split(x)
+        inputs = torch.cat([self._given(len(x), context), self.columns.indicators(parts.codes).double(), parts.values], 1)
+        values = log_normal_mass(
+            parts.low, parts.width, parts.open_low, parts.open_high, inputs @ self.slopes.T, self.deviation
+        )
+        codes = torch.zeros(len(x), len(self.columns.coded), dtype=torch.float64, device=x.device)
+        overlaps = dict(self.columns.overlaps)
+        for s in range(len(self.columns.coded)):
+            group = self._log_shares(s, inputs)
+            codes[:, s] = group.gather(1, parts.codes[:, [s]]).squeeze(1)
+            if s in overlaps:
+                v = overlaps[s]
+                landed = torch.logaddexp(codes[:, s], group[:, 0] + values[:, v])
+                codes[:, s] = torch.where(parts.overlap[:, v], landed, codes[:, s])
+        return codes.sum(1) + torch.where(parts.present, values, 0.0).sum(1) + parts.log_base
+
+    def _log_shares(self, s: int, inputs: Tensor) -> Tensor:
+        """(n, k) log probabilities of code s, one pseudo-row of each level beside the rows fitted."""
+        shares = torch.softmax(inputs @ self.logits[self._group(s)].T, 1)
+        return ((self.rows * shares + 1) / (self.rows + shares.shape[1])).log()
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        codes = torch.zeros(n, len(self.columns.coded), dtype=torch.int64, device=self.device)
+        values = torch.zeros(n, self.columns.continuous, dtype=torch.float64, device=self.device)
+        given = self._given(n, context)
+        inputs = functional.pad(given, (0, len(self.logits) + self.columns.continuous))
+        # where indicators and values stand among the inputs
+        of_codes, of_values = given.shape[1], given.shape[1] + len(self.logits)
+        for j in range(self.space.dims):
+            s, v = self.columns.code_of.get(j), self.columns.value_of.get(j)
+            if s is not None:
+                codes[:, s] = random.categorical(self._log_shares(s, inputs), rng)
+            if v is not None:
+                noise = random.normal((n,), rng, values)
+                drawn = self.columns.settle(inputs @ self.slopes[v] + self.deviation[v] * noise, v)
+                if s is not None:
+                    codes[:, s] = torch.where(codes[:, s] == 0, self.columns.recode(v, drawn), codes[:, s])
+                    drawn = torch.where(codes[:, s] == 0, drawn, 0.0)
+                values[:, v] = inputs[:, of_values + v] = drawn
+            if s is not None:
+                indicators = functional.one_hot(codes[:, s], self.columns.cardinalities[s])
+                inputs[:, of_codes:of_values][:, self._group(s)] = indicators.double()
+        return self.columns.join(codes, values)
+
+
+def _regress(inputs: Tensor, target: Tensor, ridges: tuple[float, ...]) -> tuple[Tensor, Tensor]:
+    """Coefficients (p,) of a ridge regression of ``target`` (n,) on ``inputs`` (n, p), the first of them 1 and not shrunk, and
+    the mean square of its leave-one-out residuals e_i / (1 − h_i) (Allen 1974), the least of all ``ridges`` and of no slopes:
+    it measures what an unseen row would see, where the residuals themselves would flatter."""
+    n = len(inputs)
+    middle, centre = inputs[:, 1:].mean(0), target.mean()
+    Φ, y = inputs[:, 1:] - middle, target - centre
+    eigenvalues, V = torch.linalg.eigh(Φ.T @ Φ)
+    scores, along = Φ @ V, V.T @ (Φ.T @ y)
+    best = (torch.zeros_like(middle), y.square().mean() * (n / max(n - 1, 1)) ** 2)
+    for λ in ridges:
+        shrunk = 1 / (eigenvalues.clamp(min=0) + λ)
+        leverage = (scores.square() @ shrunk + 1 / n).clamp(max=1 - 1e-9)
+        error = ((y - scores @ (shrunk * along)) / (1 - leverage)).square().mean()
+        if error < best[1]:
+            best = (V @ (shrunk * along), error)
+    slopes, error = best
+    return torch.cat([(centre - middle @ slopes).reshape(1), slopes]), error
+
+
+def _logistic(inputs: Tensor, codes: Tensor, levels: int) -> Tensor:
+    """(levels, p) coefficients of a multinomial logistic regression on ``inputs`` (n, p), the first of them 1; a level that
+    no row has gets a logit of −40."""
+    out = torch.zeros(levels, inputs.shape[1], dtype=torch.float64, device=inputs.device)
+    seen = codes.unique()
+    out[:, 0] = -40.0
+    out[seen, 0] = 0.0
+    if len(seen) == 1:
+        return out
+    if inputs.shape[1] == 1:
+        out[seen, 0] = torch.bincount(codes, minlength=levels)[seen].double().log()
+        return out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        fitted = LogisticRegression(max_iter=ITERATIONS).fit(
+            inputs[:LOGISTIC_ROWS, 1:].cpu().numpy(), codes[:LOGISTIC_ROWS].cpu().numpy()
+        )
+    of = lambda a: torch.as_tensor(np.asarray(a), dtype=torch.float64, device=inputs.device)  # noqa: E731
+    slopes, offset = of(fitted.coef_), of(fitted.intercept_).unsqueeze(1)
+    if len(seen) == 2:
+        slopes, offset = functional.pad(slopes, (0, 0, 1, 0)), functional.pad(offset, (0, 0, 1, 0))
+    out[seen] = torch.cat([offset, slopes], 1)
+    return out
+
+
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
+    """The configuration for so many fit rows."""
+    return Config()
+
+
+def build(
+    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
+) -> LinearGaussian:
+    """An unfitted model; InputError on rows of more than ``MOST_COLUMNS`` entries."""
+    if space.dims > MOST_COLUMNS:
+        raise InputError(
+            f"linear_gaussian: {space.dims:,} columns are more than the {MOST_COLUMNS} this family is made for; use flow"
+        )
+    return LinearGaussian(space, context_shape, config)

@@ -1,0 +1,359 @@
+"""Mixture density network (Bishop 1994): a network tells a Gaussian mixture for every context.
+
+    p(y | x) = Σ_k π_k(x) Π_s θ_ks(code_s | x) · N(values present; μ_k(x), Σ_k(x))
+
+The covariance is one of the kinds of :class:`mixtura.distributions.Noise`. Rounded columns score as the mass of their cells: by
+the product of Φ-differences where components are diagonal, else by the chain of Gaussian conditionals given the (rounded) values
+before. An absent value is integrated out of its component; its code, "missing" or an atom, has a table in every component.
+
+One network is a gamble, so several are trained at once (deep ensembles: Lakshminarayanan et al. 2017) and blended. Two ways of
+reading the context take part, plain and with :class:`Bins`, because each is far ahead on some data. Member f of either way never
+learns from fold f of the rows. What it says of them is honest: it chooses the moment to stop and the weights of the two ways,
+
+    w = argmax E_i log Σ_g w_g p_{g, fold(i)}(y_i | x_i).
+
+A row's fold is a hash of its bytes, so rows that are equal share it, in whatever order rows come.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mixtura import rng as random
+from mixtura.contracts import Density, InputError, Phase, Space
+from mixtura.distributions import MixtureDensity, Noise, NoiseKind, pool
+from mixtura.nets.ensemble import Bins, Ensemble
+from mixtura.rng import seeded
+from mixtura.transforms import Columns, Parts, log_normal_mass
+
+
+class Config(BaseModel):
+    """components: Gaussians of every network. noise: their covariances, ``rank`` of a "low_rank" one, ``scale`` of a "fixed"
+    one in data units. members: networks; an even number, 4 or more, has half of them read bins. bins: of every input, 0 for
+    none. x_noise, y_noise: standard deviation of Gaussian noise added in training, in standardised units (Rothfuss et al.
+    2019). floor: the least deviation, in standardised units. warp: whether a skewed column may be modelled in its logarithm.
+    gaps: whether a missing value is an event with a probability ("told") or says nothing ("ignored")."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    components: int = Field(default=5, ge=1, le=4096)
+    noise: NoiseKind = "diagonal"
+    rank: int = Field(default=1, ge=1, le=256)
+    scale: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    hidden: tuple[Annotated[int, Field(ge=1, le=8192)], ...] = (64, 64)
+    members: int = Field(default=8, ge=1, le=256)
+    bins: int = Field(default=16, ge=0, le=1024)
+    x_noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    y_noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    floor: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    warp: bool = True
+    gaps: Literal["told", "ignored"] = "told"
+
+
+RECIPE = {"batch": 128, "rate": 5e-3, "decay": 1e-4, "held_out": 0.0, "every": 25, "patience": 12}
+#: encoded inputs in all; wide contexts get fewer bins
+MOST_ENCODED = 2_048
+#: rows in hand at once when scored or sampled
+TILE = 4_096
+#: a member's inputs reach so many standard deviations beyond what the fit rows held: nothing was learnt out there
+REACH = 1.0
+
+
+class MixtureDensityNetwork(Density):
+    """Exact conditional density; trained by gradient."""
+
+    centre: Tensor
+    spread: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
+        super().__init__(space, context_shape)
+        self.config = config
+        #: of one network there is no fold to look at, and it stops by rows held out
+        self.recipe = {} if config.members > 1 else {"held_out": 0.12}
+        self.columns = Columns(space)
+        self.noise = Noise(
+            config.noise, config.components, max(self.columns.continuous, 1), config.rank, floor=config.floor
+        )
+        self.cardinalities = list(self.columns.cardinalities) if config.gaps == "told" else []
+        self.inputs = math.prod(context_shape) if context_shape else 0
+        self.kinds = 2 if config.bins and self.inputs and config.members >= 4 and config.members % 2 == 0 else 1
+        self.folds = config.members // self.kinds
+        self.bins = Bins(self.inputs, min(config.bins, MOST_ENCODED // max(self.inputs, 1)))
+        width = max(self.inputs, 1)  # without a context one input, always 0
+        sees = torch.ones(config.members, width + self.bins.outputs, dtype=torch.bool)
+        if self.kinds == 2:
+            sees[: self.folds, width:] = False
+        with seeded(int(torch.randint(2**62, (), generator=rng))):
+            self.network = Ensemble(sees, config.hidden, self.noise.width + config.components * sum(self.cardinalities))
+        #: logits of the weights of the two ways of reading
+        self.preference = nn.Parameter(torch.zeros(self.kinds))
+        for name, value in (("centre", 0.0), ("spread", 1.0), ("lowest", -math.inf), ("highest", math.inf)):
+            self.register_buffer(name, torch.full((self.inputs,), value, dtype=torch.float64))
+
+    # ---------------------------------------------------------------------------------------------------- training
+
+    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """Centres and scales of both sides, bins, and components spread over the values."""
+        self.columns.prepare(x, warp=self.config.warp)
+        if self.config.noise in ("isotropic", "shared") and not self.config.warp:
+            # alike in data units, so no column has a scale of its own
+            self.columns.scale = self.columns.scale.square().mean().sqrt().expand_as(self.columns.scale).clone()
+        if context is not None:
+            given = context.double().flatten(1)
+            self.centre, deviation = given.mean(0), given.std(0, correction=0)
+            self.spread = torch.where(deviation > 1e-9 * given.abs().amax(0).clamp(min=1e-300), deviation, 1.0)
+            standard = (given - self.centre) / self.spread
+            self.lowest, self.highest = standard.amin(0) - REACH, standard.amax(0) + REACH
+            self.bins.prepare(standard.float())
+        parts = self.columns.split(x)
+        start = self.noise.start(_spread(parts.values, self.noise, rng), 1.0 if self.config.components == 1 else 0.75)
+        if self.cardinalities:
+            counts = self.columns.indicators(parts.codes).sum(0) + 0.5
+            tables = torch.cat([g.log() - g.sum().log() for g in counts.split(self.cardinalities)])
+            start = torch.cat([start, tables.repeat(self.config.components).cpu()])
+        self.network.begin(start.to(self.device))
+
+    def feed(self, x: Tensor) -> Tensor:
+        return self.columns.split(x).pack()
+
+    def phases(self) -> tuple[Phase, ...]:
+        return (Phase("likelihood", tuple(self.parameters()), self._loss),)
+
+    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        """In training the mean over members, each on the rows of other folds, beside the loss of the weights on what members
+        say of their own fold; in evaluation what the blend of those says."""
+        parts, config = self.columns.unpack(rows), self.config
+        given = None if context is None else context.flatten(1)
+        if self.training and config.y_noise:
+            shift = config.y_noise * random.normal(tuple(parts.values.shape), rng, parts.values)
+            parts = Parts(*(getattr(parts, f) + (shift if f in ("values", "low") else 0) for f in parts.__dataclass_fields__))
+        each = self._each(parts, given, rng)
+        if self.folds == 1:
+            return -(each if self.training else self._blend(each).unsqueeze(0)).mean()
+        own = _fold(rows, given, self.folds) == torch.arange(self.folds, device=rows.device).unsqueeze(1)
+        own = own.repeat(self.kinds, 1)
+        said = each.detach().masked_fill(~own, 0.0).reshape(self.kinds, self.folds, -1).sum(1)
+        unseen = -torch.logsumexp(self.preference.log_softmax(0).unsqueeze(1) + said, 0).mean()
+        if not self.training:
+            return unseen
+        others = (~own).float()
+        learnt = -(each * others).sum(1) / others.sum(1).clamp(min=1)
+        return learnt.mean() + unseen - unseen.detach()
+
+    # ---------------------------------------------------------------------------------------------------- the law
+
+    def _read(self, context: Tensor | None, n: int, rng: torch.Generator | None = None) -> Tensor:
+        """(n, width) what the network sees of contexts (n, inputs)."""
+        if context is None:
+            return torch.zeros(n, 1, device=self.device)
+        standard = ((context.double() - self.centre) / self.spread).clamp(self.lowest, self.highest).float()
+        if rng is not None and self.config.x_noise:
+            standard = standard + self.config.x_noise * random.normal(tuple(standard.shape), rng, standard)
+        return torch.cat([standard, self.bins(standard)], 1)
+
+    def _tell(self, context: Tensor | None, n: int, rng: torch.Generator | None = None) -> tuple[MixtureDensity, Tensor]:
+        """Of every member and row, a batch (members, n): the law of standardised values, and log θ (…, K, Σ cardinalities)."""
+        raw = self.network(self._read(context, n, rng if self.training else None))
+        values, tables = raw.split([self.noise.width, raw.shape[-1] - self.noise.width], -1)
+        tables = tables.reshape(*tables.shape[:2], self.config.components, -1)
+        groups = [g.log_softmax(-1) for g in tables.split(self.cardinalities, -1)] if self.cardinalities else [tables]
+        held = self.config.scale / self.columns.scale if self.columns.continuous else None
+        return self.noise.law(values, held), torch.cat(groups, -1)
+
+    def _each(self, parts: Parts, context: Tensor | None, rng: torch.Generator | None = None) -> Tensor:
+        """(members, n) log p_m(row), nats in data units."""
+        law, tables = self._tell(context, len(parts.values), rng)
+        joint = law.log_weights
+        masses = self._masses(law, parts)
+        if self.cardinalities:
+            at = (parts.codes + self.columns.first)[None, :, None, :].expand(*tables.shape[:3], -1)
+            chosen = tables.gather(-1, at)
+            for s, v in self.columns.overlaps:
+                # the atom's cell also holds what rounds to it: P(atom) + P(0) · mass
+                none = tables[..., int(self.columns.first[s])].unsqueeze(-1)
+                ratio = none - chosen[..., [s]] + masses[..., [v]]
+                landed = torch.where(parts.overlap[:, None, [v]], functional.softplus(ratio), 0.0).to(chosen)
+                chosen = chosen + functional.pad(landed, (s, chosen.shape[-1] - s - 1))
+            joint = joint + chosen.sum(-1)
+        if self.columns.continuous:
+            joint = joint + torch.where(parts.present.unsqueeze(1), masses, 0.0).sum(-1)
+        return torch.logsumexp(joint, -1) + parts.log_base
+
+    def _masses(self, law: MixtureDensity, parts: Parts) -> Tensor:
+        """(members, n, K, C) log mass, or density, of every value in every component, given the present ones before it."""
+        rounded = bool((parts.width > 0).any())
+        if rounded:
+            law = law.double()
+        if law.scale is not None and law.factor is None:
+            return _normal(parts, law.means, law.scale, rounded)
+        if bool(parts.present.all()):
+            return _chained(parts, law, rounded)
+        out = torch.zeros_like(law.means)
+        patterns, which = parts.present.unique(dim=0, return_inverse=True)
+        for p, pattern in enumerate(patterns):
+            rows, seen = (which == p).nonzero().squeeze(1), pattern.nonzero().squeeze(1)
+            if len(seen):
+                part = law[:, rows].marginal(seen.tolist())
+                some = Parts(*(t if t.shape[1] != len(pattern) else t[:, seen] for t in _tensors(parts[rows])))
+                out[:, rows[:, None], :, seen] = _chained(some, part, rounded).permute(1, 3, 0, 2).to(out)
+        return out
+
+    def _shares(self) -> Tensor:
+        """(members,) log-weights of the blend."""
+        return (self.preference.log_softmax(0) - math.log(self.folds)).repeat_interleave(self.folds)
+
+    def _blend(self, each: Tensor) -> Tensor:
+        return torch.logsumexp(each + self._shares().unsqueeze(1).to(each), 0)
+
+    @torch.no_grad()
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        given = None if context is None else context.flatten(1)
+        tiles = [slice(i, i + TILE) for i in range(0, len(x), TILE)]
+        scored = [self._blend(self._each(self.columns.split(x[t]), None if given is None else given[t])) for t in tiles]
+        return torch.cat(scored).double()
+
+    def law(self, context: Tensor | None = None, n: int = 1) -> MixtureDensity:
+        """The density of the values as one mixture of members · components Gaussians, in data units and float64: batch (n,),
+        for each context row. InputError where the columns are not all plain numbers (``warp`` off, gaps ignored), whose law is
+        no such mixture."""
+        if self.cardinalities or bool((self.columns.warp != 0).any()) or not self.columns.continuous:
+            raise InputError("mixture_density: a law in data units needs plain numbers, no code or warp; use log_prob and sample")
+        context = self.check_context(context, n if context is None else len(context))
+        whole = self._tell(None if context is None else context.flatten(1), n if context is None else len(context))[0].double()
+        whole = pool(whole, 0, self._shares())
+        centre, scale = self.columns.centre, self.columns.scale
+        times = lambda t, own: None if t is None else t * scale.reshape(-1, *(1,) * own)  # noqa: E731
+        return MixtureDensity(
+            whole.log_weights, whole.means * scale + centre, scale=times(whole.scale, 0), factor=times(whole.factor, 1),
+            scale_tril=None if whole.scale is not None else times(whole.scale_tril, 1),
+        )  # fmt: skip
+
+    # ---------------------------------------------------------------------------------------------------- samples
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        given = None if context is None else context.flatten(1)
+        made = []
+        for i in range(0, n, TILE):
+            rows = min(TILE, n - i)
+            law, tables = self._tell(None if given is None else given[i : i + rows], rows)
+            made.append(self._draw(law.double(), tables, rng))
+        return torch.cat(made)
+
+    def _draw(self, law: MixtureDensity, tables: Tensor, rng: torch.Generator) -> Tensor:
+        n, c = law.batch_shape[1], self.columns.continuous
+        logits = (law.log_weights + self._shares()[:, None, None]).movedim(0, 1).reshape(n, -1)
+        which = random.categorical(logits, rng)
+        m, k, row = which // self.config.components, which % self.config.components, torch.arange(n, device=which.device)
+        groups = tables[m, row, k].split(self.cardinalities, -1) if self.cardinalities else ()
+        drawn = [random.categorical(g, rng) for g in groups]
+        codes = torch.zeros(n, len(self.columns.coded), dtype=torch.int64, device=which.device)
+        if drawn:
+            codes = torch.stack(drawn, 1)
+        values = torch.zeros(n, c, dtype=torch.float64, device=which.device)
+        noise = random.normal((n, c), rng, values)
+        mean, factor = law.means[m, row, k], law.scale_tril[m, row, k]
+        before = torch.zeros_like(noise)  # L⁻¹ (values − mean), of what the values were rounded to
+        for j in range(c):
+            at = mean[:, j] + (factor[:, j, :j] * before[:, :j]).sum(1)
+            raw = at + factor[:, j, j] * noise[:, j]
+            slot = self.columns.code_of.get(self.columns.numeric[j])
+            settled = self.columns.settle(raw, j)
+            values[:, j] = settled if slot is None else torch.where(codes[:, slot] == 0, settled, raw)
+            before[:, j] = (values[:, j] - at) / factor[:, j, j]
+        return self.columns.join(codes, values)
+
+    # ---------------------------------------------------------------------------------------------------- collapse
+
+    @torch.no_grad()
+    def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
+        """components: in use, e^entropy of their mean weights (averaged over members). at floor: share of the weight on
+        deviations within a tenth of the floor. plain: the weight of the members that read no bins."""
+        given = None if context is None else context.flatten(1)
+        law, _ = self._tell(given, len(x))
+        weights = law.weights.mean(1)
+        used = (-(weights * weights.clamp(min=1e-30).log()).sum(1)).exp()
+        low = (law.deviations < 1.1 * self.config.floor).any(-1)
+        return {
+            "components": float(used.mean()), "at floor": float((law.weights * low).sum(-1).mean()),
+            "plain": float(self.preference.softmax(0)[0]),
+        }  # fmt: skip
+
+
+def _tensors(parts: Parts) -> list[Tensor]:
+    return [getattr(parts, name) for name in parts.__dataclass_fields__]
+
+
+def _normal(parts: Parts, means: Tensor, scale: Tensor, rounded: bool) -> Tensor:
+    """log mass, or density, of values (n, C) under N(means, scale²) (…, n, K, C)."""
+    if not rounded:
+        z = (parts.values.unsqueeze(1).to(means) - means) / scale
+        return -0.5 * z.square() - scale.log() - 0.5 * math.log(2 * math.pi)
+    cell = [t.unsqueeze(1) for t in (parts.low, parts.width, parts.open_low, parts.open_high)]
+    low, width, open_low, open_high = (t.double() if t.is_floating_point() else t for t in cell)
+    return log_normal_mass(low, width, open_low, open_high, means, scale)
+
+
+def _chained(parts: Parts, law: MixtureDensity, rounded: bool) -> Tensor:
+    """As :func:`_normal` for any covariance: each value given those before it, through the unit Cholesky factor."""
+    factor = law.scale_tril
+    scale = factor.diagonal(dim1=-2, dim2=-1)
+    deviation = parts.values.unsqueeze(1).to(law.means) - law.means
+    unit = factor / scale.unsqueeze(-2)
+    residual = torch.linalg.solve_triangular(unit, deviation.unsqueeze(-1), upper=False, unitriangular=True).squeeze(-1)
+    # the value less its conditional mean is the residual; its cell moves with it
+    return _normal(parts, deviation - residual + law.means, scale, rounded)
+
+
+def _fold(rows: Tensor, context: Tensor | None, folds: int) -> Tensor:
+    """(n,) a number 0 .. folds−1 that depends on the bytes of each row alone."""
+    whole = rows if context is None else torch.cat([rows, context.to(rows)], 1)
+    bits = whole.contiguous().view(torch.int32).long()
+    # odd multipliers of an avalanche hash (Vigna 2015); whole numbers wrap round, so the order of the sum does not matter
+    place = torch.arange(1, bits.shape[1] + 1, device=rows.device) * 0x1E3779B97F4A7C15 | 1
+    mixed = (bits * place).sum(1)
+    for shift, factor in ((31, 0x3F58476D1CE4E5B9), (29, 0x14D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> shift)) * factor
+    return ((mixed >> 33) & 0x3FFFFFFF) % folds
+
+
+def _spread(values: Tensor, noise: Noise, rng: torch.Generator) -> Tensor:
+    """(K, d) centres to begin with: quantiles of a single value, k-means of several."""
+    k, n, d = noise.components, *values.shape
+    if d == 0:
+        return torch.zeros(k, noise.targets)
+    if d == 1:
+        q = (torch.arange(k, dtype=values.dtype, device=values.device) + 0.5) / k
+        return torch.quantile(values[:100_000, 0], q)[:, None].cpu()
+    rows = values[torch.randperm(n, generator=rng)[:5_000].to(values.device)].cpu().numpy()
+    distinct = len(np.unique(rows, axis=0))
+    seed = int(torch.randint(2**31, (), generator=rng))
+    centres = KMeans(min(k, distinct), n_init=1, random_state=seed).fit(rows).cluster_centers_  # type: ignore[arg-type]
+    return torch.as_tensor(centres)[torch.arange(k) % len(centres)]
+
+
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
+    """The configuration for so many fit rows."""
+    return Config(bins=min(16, max(2, rows // 10)))
+
+
+def build(
+    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
+) -> MixtureDensityNetwork:
+    """An untrained model; InputError where full covariances cannot serve."""
+    columns = Columns(space)
+    if space.is_image:
+        raise InputError("mixture_density: images have too many entries for one mixture; use vae or autoregressive")
+    if config.noise in ("full", "low_rank") and columns.overlaps:
+        raise InputError(
+            f"mixture_density: {config.noise} covariances cannot serve rounded columns with atoms; use noise='diagonal'"
+        )
+    return MixtureDensityNetwork(space, context_shape, config, rng)

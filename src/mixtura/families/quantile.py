@@ -1,0 +1,341 @@
+"""Quantile regression by a forest: the conditional distribution function, without a shape assumed.
+
+    p(x | c) = Π_j p(x_j | c, x_<j)
+
+A random forest (scikit-learn's) splits the rows by their context and the targets before; the targets of training rows that
+share a leaf with a new one, over all trees, are draws of its conditional law, and their quantiles are its quantiles
+(Meinshausen 2006, section 2). They cannot cross. Few rows make a rugged law, with quantiles too close by chance, so a gap g
+between levels τ and τ' becomes √(g² + κ² (logit τ' − logit τ)²): no narrower than in a logistic law of scale κ. κ and the size
+of leaves have the most likelihood of all training rows, each under the trees that did not see it.
+
+Between the levels the quantile function is linear; beyond the outermost the density falls off exponentially, from its value
+there. Rounded values have the exact mass of their cell, atoms among them the mass of theirs.
+
+What is kept is numbers: the trees' nodes, and of each leaf some order statistics of its targets, at evenly spaced levels
+that are shifted from tree to tree so that all trees together have them all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sklearn.ensemble import RandomForestRegressor
+from torch import Tensor, nn
+
+from mixtura import rng as random
+from mixtura.contracts import ClosedForm, Density, InputError, Space
+from mixtura.transforms import Columns, Parts
+
+Array = NDArray[np.float64]
+Level = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Config(BaseModel):
+    """levels: of the quantiles, ascending. trees: how many. leaf: rows in a leaf at least, one of these. points: kept of each
+    leaf. rows: at most so many rows are fitted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    levels: tuple[Level, ...] = Field(default=(0.01, 0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99), min_length=2)
+    trees: int = Field(default=60, ge=1)
+    leaf: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(5, 20, 80), min_length=1)
+    points: int = Field(default=8, ge=1)
+    rows: int = Field(default=20_000, ge=2)
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Config:
+        if any(a >= b for a, b in zip(self.levels, self.levels[1:], strict=False)):
+            raise ValueError("levels must ascend")
+        return self
+
+
+#: targets that a row may have
+MOST_COLUMNS = 32
+#: scales κ that are tried, in standard deviations of the target
+SPREADS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)
+#: numbers in flight at a time
+TILE_ENTRIES = 2**22
+
+
+class QuantileForest(Density, ClosedForm):
+    """A chain of quantile regression forests, one a target."""
+
+    spread: Tensor
+    levels: Tensor
+
+    def __init__(self, space: Space, context_shape: tuple[int, ...], config: Config) -> None:
+        super().__init__(space, context_shape)
+        self.config = config
+        # an atom of a rounded column is one more value with a cell
+        self.columns = Columns(Space(space.shape, tuple(replace(column, atoms=()) for column in space.columns)))
+        self.forest = _Forest.blank(self.columns.continuous, config)
+        # κ of each target, in standardised units
+        self.register_buffer("spread", torch.ones(self.columns.continuous, dtype=torch.float64))
+        self.register_buffer("levels", torch.tensor(config.levels, dtype=torch.float64), persistent=False)
+
+    # ----------------------------------------------------------------------------------------- fitting
+
+    def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """A forest a target; O(trees · inputs · rows log rows) each."""
+        self.columns.prepare(x)
+        chosen = torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)
+        parts = self.columns.split(x[chosen])
+        inputs = torch.cat([cast(Tensor, context)[chosen].flatten(1).double(), parts.values], 1)
+        targets, _ = self.columns.dequantise(parts, rng)
+        f, grown = inputs.shape[1] - targets.shape[1], []
+        for c in range(targets.shape[1]):
+            tried = [self._try(inputs[:, : f + c], targets[:, c], leaf, rng) for leaf in self.config.leaf]
+            _, self.spread[c], forest = max(tried, key=lambda found: found[0])
+            grown.append(forest)
+        self.forest = _Forest.join(grown, 0)
+
+    def _try(self, inputs: Tensor, target: Tensor, leaf: int, rng: torch.Generator) -> tuple[float, float, _Forest]:
+        """A forest of one target (n,) on ``inputs`` (n, p), the κ of the most nats, and these: of each row under the trees that
+        have not seen it."""
+        forest, unseen = _grow(inputs, target, leaf, self.config, rng)
+        tile = self._tile
+        quantiles = torch.cat([
+            self._quantiles(forest.points_of(inputs[i : i + tile], 0).masked_fill(~unseen[i : i + tile].unsqueeze(2), math.nan))
+            for i in range(0, len(inputs), tile)
+        ])  # fmt: skip
+        # a row that every tree has seen is no witness; without any the widest is taken
+        known = ~torch.isnan(quantiles[:, 0])
+        laws = [(κ, self._spread(quantiles[known], κ)) for κ in SPREADS]
+        nats = torch.stack([_log_density(target[known], knots, self.levels).mean() for _, knots in laws]).nan_to_num(-math.inf)
+        return float(nats.max()), SPREADS[int(nats.argmax())], forest
+
+    @property
+    def _tile(self) -> int:
+        """Rows at a time."""
+        return max(1, TILE_ENTRIES // (self.config.trees * self.config.points))
+
+    # ----------------------------------------------------------------------------------------- using it
+
+    def _knots(self, inputs: Tensor, c: int) -> Tensor:
+        """(n, p) inputs → (n, levels) ascending quantiles of standardised target c."""
+        quantiles = [self._quantiles(self.forest.points_of(part, c)) for part in inputs.split(self._tile)]
+        return self._spread(torch.cat(quantiles), self.spread[c])
+
+    def _quantiles(self, points: Tensor) -> Tensor:
+        """(n, T, P) → (n, levels), of all points that are not NaN."""
+        return torch.nanquantile(points.flatten(1), self.levels, dim=1).T
+
+    def _spread(self, quantiles: Tensor, κ: float | Tensor) -> Tensor:
+        """Gaps that ascend for certain, about the middle quantile, which stays."""
+        gaps = torch.hypot(quantiles.diff(dim=1), κ * torch.logit(self.levels).diff())
+        away = nn.functional.pad(gaps.cumsum(1), (1, 0))
+        middle = slice(len(self.levels) // 2, len(self.levels) // 2 + 1)
+        return quantiles[:, middle] + away - away[:, middle]
+
+    def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
+        parts = self.columns.split(x)
+        inputs = torch.cat([cast(Tensor, context).flatten(1).double(), parts.values], 1)
+        nats, f = parts.log_base, inputs.shape[1] - self.columns.continuous
+        for c in range(self.columns.continuous):
+            nats = nats + _log_mass(parts, c, self._knots(inputs[:, : f + c], c), self.levels)
+        return nats
+
+    def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        inputs = cast(Tensor, context).flatten(1).double()
+        f = inputs.shape[1]
+        for c in range(self.columns.continuous):
+            drawn = _inverse(random.uniform((n,), rng, inputs), self._knots(inputs, c), self.levels)
+            inputs = torch.cat([inputs, self.columns.settle(drawn, c).unsqueeze(1)], 1)
+        return self.columns.join(torch.zeros(n, 0, dtype=torch.int64, device=inputs.device), inputs[:, f:])
+
+
+# ------------------------------------------------------------------------------------------------- forests
+
+
+class _Forest(nn.Module):
+    """The N nodes of all trees in a row. A node sends an input ``feature`` to the left or, above its ``threshold``, to the right
+    of ``below`` (N, 2); a leaf sends all to itself, and is row ``leaf`` of ``points`` (L, P). ``roots`` (targets, T)."""
+
+    feature: Tensor
+    threshold: Tensor
+    below: Tensor
+    leaf: Tensor
+    points: Tensor
+    roots: Tensor
+
+    def __init__(self, **tensors: Tensor) -> None:
+        super().__init__()
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor)
+
+    @classmethod
+    def blank(cls, targets: int, config: Config) -> _Forest:
+        """A single leaf, at the origin."""
+        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.int64)  # noqa: E731
+        return cls(
+            feature=zeros(1), threshold=zeros(1).double(), below=zeros(1, 2), leaf=zeros(1),
+            points=zeros(1, config.points).double(), roots=zeros(targets, config.trees),
+        )  # fmt: skip
+
+    @classmethod
+    def of(cls, tree: Any, node: NDArray[np.int64], y: Array, shift: float, points: int) -> _Forest:
+        """One tree of the library, whose training targets y (n,) stand in the leaves ``node`` (n,); of each leaf the order
+        statistics at levels (k + shift) / points."""
+        order = np.lexsort((y, node))
+        leaves, first, size = np.unique(node[order], return_index=True, return_counts=True)
+        at = first[:, None] + ((np.arange(points) + shift) / points * size[:, None]).astype(np.int64)
+        end, own = tree.children_left < 0, np.arange(tree.node_count)
+        leaf = np.zeros_like(own)
+        leaf[leaves] = np.arange(len(leaves))
+        below = np.where(end[:, None], own[:, None], np.stack([tree.children_left, tree.children_right], 1))
+        return cls(
+            feature=torch.as_tensor(np.where(end, 0, tree.feature)),
+            threshold=torch.as_tensor(np.where(end, 0.0, tree.threshold)),
+            below=torch.as_tensor(below),
+            leaf=torch.as_tensor(leaf),
+            points=torch.as_tensor(y[order][at]),
+            roots=torch.zeros(1, 1, dtype=torch.int64),
+        )
+
+    @classmethod
+    def join(cls, forests: Sequence[_Forest], dim: int) -> _Forest:
+        """One after the other, as further targets (dim 0) or trees (dim 1); what points to a place is moved along."""
+        nodes = np.cumsum([0, *(len(f.feature) for f in forests)]).tolist()
+        leaves = np.cumsum([0, *(len(f.points) for f in forests)]).tolist()
+        moved = lambda name, by, dim=0: torch.cat([getattr(f, name) + n for f, n in zip(forests, by, strict=False)], dim)  # noqa: E731
+        still = lambda name: torch.cat([getattr(f, name) for f in forests])  # noqa: E731
+        return cls(
+            feature=still("feature"), threshold=still("threshold"), points=still("points"),
+            below=moved("below", nodes), leaf=moved("leaf", leaves), roots=moved("roots", nodes, dim),
+        )  # fmt: skip
+
+    def points_of(self, inputs: Tensor, c: int) -> Tensor:
+        """(n, p) inputs → (n, T, P) the points of the leaves they come to in the trees of target c."""
+        # the library splits, and is to be followed, in single precision
+        seen, node = inputs.float().double(), self.roots[c].expand(len(inputs), -1)
+        # a file may hold nodes in a circle: no tree is deeper than its nodes are many
+        for _ in range(len(self.below)):
+            right = seen.gather(1, self.feature[node]) > self.threshold[node]
+            under = self.below[node, right.long()]
+            if torch.equal(under, node):
+                break
+            node = under
+        return self.points[self.leaf[node]]
+
+
+def _grow(inputs: Tensor, target: Tensor, leaf: int, config: Config, rng: torch.Generator) -> tuple[_Forest, Tensor]:
+    """The forest of one target (n,) on ``inputs`` (n, p), and which of its trees have not seen a row (n, T)."""
+    X, y = inputs.cpu().numpy().astype(np.float32), target.cpu().numpy()
+    seed = int(torch.randint(2**31, (), generator=rng))
+    grown = RandomForestRegressor(config.trees, min_samples_leaf=leaf, random_state=seed).fit(X, y)
+    trees, unseen = [], torch.ones(len(y), config.trees, dtype=torch.bool)
+    for t, (tree, bag) in enumerate(zip(grown.estimators_, grown.estimators_samples_, strict=True)):
+        trees.append(_Forest.of(tree.tree_, tree.apply(X[bag]), y[bag], (t + 0.5) / config.trees, config.points))
+        unseen[bag, t] = False
+    return _Forest.join(trees, 1).to(inputs.device), unseen.to(inputs.device)
+
+
+# ---------------------------------------------------------------------------------------- from quantiles to a law
+
+
+def _log_mass(parts: Parts, c: int, knots: Tensor, levels: Tensor) -> Tensor:
+    """(n,) log mass of the cells of value c, or log density where there is none, under quantiles ``knots`` (n, m)."""
+    low, width = parts.low[:, c], parts.width[:, c]
+    cell = width > 0
+    high = low + torch.where(cell, width, 1.0)
+    mirrored = -knots.flip(1), 1 - levels.flip(0)
+    inside = (_interpolate(high, knots, levels) - _interpolate(low, knots, levels)).clamp(min=1e-300).log()
+    # within a tail, from its own side, where it has relative precision
+    inside = torch.where(high <= knots[:, 0], _log_below(high, knots, levels) + _log_share(low, high, knots, levels), inside)
+    upper = _log_below(-low, *mirrored) + _log_share(-high, -low, *mirrored)
+    inside = torch.where(low >= knots[:, -1], upper, inside)
+    open_low, open_high = parts.open_low[:, c], parts.open_high[:, c]
+    mass = torch.where(open_low, _log_below(high, knots, levels), torch.where(open_high, _log_below(-low, *mirrored), inside))
+    mass = torch.where(open_low & open_high, 0.0, mass)
+    return torch.where(cell, mass, _log_density(low, knots, levels))
+
+
+def _decay(knots: Tensor, levels: Tensor) -> Tensor:
+    """(n,) the length b of the lower tail τ_1 e^{(y − q_1)/b}, whose density at q_1 is that of the first segment."""
+    return levels[0] * (knots[:, 1] - knots[:, 0]) / (levels[1] - levels[0])
+
+
+def _segment(at: Tensor, knots: Tensor) -> Tensor:
+    """(n,) the number of the segment between knots (n, m) in which ``at`` (n,) lies, the outermost beyond them."""
+    found = torch.searchsorted(knots.contiguous(), at.unsqueeze(1).contiguous(), right=True).squeeze(1) - 1
+    return found.clamp(0, knots.shape[1] - 2)
+
+
+def _interpolate(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    """(n,) the distribution function at y."""
+    k = _segment(y, knots)
+    pick = lambda i: knots.gather(1, i.unsqueeze(1)).squeeze(1)  # noqa: E731
+    share = (y - pick(k)) / (pick(k + 1) - pick(k))
+    inside = levels[k] + share * (levels[k + 1] - levels[k])
+    lower = _log_tail(y, knots, levels).exp()
+    upper = 1 - _log_tail(-y, -knots.flip(1), 1 - levels.flip(0)).exp()
+    return torch.where(y < knots[:, 0], lower, torch.where(y > knots[:, -1], upper, inside))
+
+
+def _log_tail(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    """(n,) log τ_1 e^{(y − q_1)/b}, for y ≤ q_1."""
+    return levels[0].log() + (y - knots[:, 0]).clamp(max=0) / _decay(knots, levels)
+
+
+def _log_below(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    """(n,) log probability of less than y."""
+    inside = _interpolate(y, knots, levels).clamp(min=1e-300).log()
+    return torch.where(y < knots[:, 0], _log_tail(y, knots, levels), inside)
+
+
+def _log_share(low: Tensor, high: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    """(n,) log share of the lower tail below ``high`` that lies above ``low``."""
+    return torch.log(-torch.expm1(((low - high) / _decay(knots, levels)).clamp(max=-1e-300)))
+
+
+def _log_density(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    k = _segment(y, knots)
+    slope = levels.diff().log()[k] - knots.diff(dim=1).gather(1, k.unsqueeze(1)).squeeze(1).log()
+    # beyond the outermost knots the density goes on from its value there
+    below = (y - knots[:, 0]).clamp(max=0) / _decay(knots, levels)
+    above = (knots[:, -1] - y).clamp(max=0) / _decay(-knots.flip(1), 1 - levels.flip(0))
+    return slope + below + above
+
+
+def _inverse(u: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
+    """(n,) the quantile function at u (n,)."""
+    k = (torch.searchsorted(levels, u, right=True) - 1).clamp(0, len(levels) - 2)
+    pick = lambda i: knots.gather(1, i.unsqueeze(1)).squeeze(1)  # noqa: E731
+    inside = pick(k) + (u - levels[k]) / (levels[k + 1] - levels[k]) * (pick(k + 1) - pick(k))
+    below = (u.clamp(min=1e-16) / levels[0]).log().clamp(max=0) * _decay(knots, levels)
+    above = ((1 - u) / (1 - levels[-1])).log().clamp(max=0) * _decay(-knots.flip(1), 1 - levels.flip(0))
+    beyond = torch.where(u < levels[0], knots[:, 0] + below, knots[:, -1] - above)
+    return torch.where((u < levels[0]) | (u > levels[-1]), beyond, inside)
+
+
+def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
+    """The configuration for so many fit rows: as many as a tenth of the time is enough for."""
+    return Config() if seconds is None else Config(rows=min(20_000, max(2_000, round(150 * seconds / space.dims))))
+
+
+def build(
+    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
+) -> QuantileForest:
+    """An unfitted model; InputError without a context, and on targets that are not all numbers with a density or cells."""
+    if context_shape is None or math.prod(context_shape) == 0:
+        raise InputError("quantile: a regression needs inputs, and no context was given; use marginals or kde")
+    if space.dims > MOST_COLUMNS:
+        raise InputError(
+            f"quantile: {space.dims:,} targets are more than the {MOST_COLUMNS} this family is made for; use flow"
+        )
+    for j, column in enumerate(space.columns):
+        reason = (
+            "is no number" if column.kind != "continuous"
+            else "may be missing" if column.missing
+            else "holds values of a probability of their own" if column.atoms and column.resolution == 0
+            else ""
+        )  # fmt: skip
+        if reason:
+            raise InputError(f"quantile: column {j} {reason}, and so has no quantiles; use linear_gaussian")
+    return QuantileForest(space, context_shape, config)
