@@ -20,6 +20,7 @@ _HOME = {
     "Phase": "contracts",
     "mix": "blending", "pareto": "blending", "Optimum": "blending", "Selector": "select.selector",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"), "select.objective"),
+    "MixtureDensityRegressor": "estimators", "MixtureDensity": "distributions", "MixtureDensityHead": "nets.heads",
     "fit": "train", "Recipe": "train", "blend": "mixture", "stack": "select.simplex",
 }  # fmt: skip
 

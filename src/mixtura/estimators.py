@@ -1,0 +1,358 @@
+"""The scikit-learn face: estimators with fit and predict around models of the house."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
+from torch import Tensor
+
+from mixtura import train
+from mixtura.contracts import Column, InputError, Space
+from mixtura.data.cells import lattice
+from mixtura.distributions import MixtureDensity
+from mixtura.families import mixture_density
+from mixtura.families.mixture_density import MixtureDensityNetwork
+from mixtura.folder import read_json, read_tensors, write_json, write_tensors
+from mixtura.rng import generator
+
+Array = NDArray[Any]
+# scikit-learn has no annotations; what a checker infers from its defaults is too narrow
+_validate, _check = cast(Any, validate_data), cast(Any, check_array)
+
+#: of a fit: a share of weight on the least deviations above which it is called degenerate
+AT_FLOOR = 0.01
+#: times through the rows in training, and the least and most steps
+EPOCHS, STEPS = 60, (3_000, 15_000)
+#: of so many rows and more a network goes on learning where of fewer it would overfit: its rate falls later
+MANY, PATIENT = 5_000, {"patience": 24}
+#: rows told at once
+TILE = 4_096
+
+
+class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
+    """Regression whose answer is a distribution: a mixture density network (Bishop 1994) for p(y | x), every branch kept.
+
+    X is (n, features) of numbers, y is (n,) or (n, d). Both are standardised inside; every figure comes back in the units of y,
+    and nats with respect to them. A NaN in y is a missing entry: it is integrated out.
+
+    components: Gaussians of each network.
+    noise: their covariances: "diagonal", "full", "isotropic", "shared" (one isotropic deviation for all components), "fixed" (the
+        deviation ``scale``, in units of y), "low_rank" (``rank`` directions plus a diagonal).
+    members: networks that are trained at once and blended; half of them read every input through ``bins`` as well. 1 is a single
+        network, which has no others to fall back on.
+    hidden: widths of their layers. steps: the most steps of training, each on ``batch`` rows at learning rate ``rate``, by
+    default 60
+        times through the rows and 3,000 to 15,000; it ends earlier where rows that a member has not seen stop gaining.
+    x_noise, y_noise: deviations of noise added in training, in standardised units (Rothfuss et al. 2019).
+    floor: the least deviation, in standard deviations of y.
+    resolution: the step δ in which y is written: a value then scores as log(mass of its cell / δ), without which a network may
+        raise the density of repeated values without end. "auto" finds it, 0 takes values for points.
+    calibration: a share of the rows that is not trained on and makes :meth:`predict_interval` conformal; 0 for none.
+
+    Fitted: ``n_features_in_``, ``model_`` (the network, a ``mixtura.Density``), ``resolution_`` (d,), ``n_iter_``, ``history_``
+    (steps and nats a row on unseen rows), ``diagnosis_``. ``score`` is the mean log-likelihood in nats: higher is better, and a
+    density may well exceed 1, so it may have either sign.
+    """
+
+    n_features_in_: int
+    feature_names_in_: Array
+
+    def __init__(
+        self, components: int = 5, *, noise: str = "diagonal", rank: int = 1, scale: float = 1.0, members: int = 8,
+        hidden: Sequence[int] = (64, 64), bins: int = 16, steps: int | None = None, batch: int = 128, rate: float = 5e-3,
+        x_noise: float = 0.0, y_noise: float = 0.0, floor: float = 1e-3, resolution: str | float = "auto",
+        calibration: float = 0.0, device: str = "cpu", random_state: Any = None,
+    ) -> None:  # fmt: skip
+        self.components = components
+        self.noise = noise
+        self.rank = rank
+        self.scale = scale
+        self.members = members
+        self.hidden = hidden
+        self.bins = bins
+        self.steps = steps
+        self.batch = batch
+        self.rate = rate
+        self.x_noise = x_noise
+        self.y_noise = y_noise
+        self.floor = floor
+        self.resolution = resolution
+        self.calibration = calibration
+        self.device = device
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True  # the score is in nats, not R²
+        return tags
+
+    # ---------------------------------------------------------------------------------------------------- fit
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on X (n, features) and y (n,) or (n, d); ``sample_weight`` (n,) counts a row so many times. Rows that are equal
+        are one row with their weights added, in whatever order they come. InputError where the numbers cannot be used."""
+        X = np.asarray(_validate(self, X, dtype=np.float64, ensure_min_samples=2))
+        if y is None:
+            raise InputError("y: requires y to be passed, but the target y is None; give one row for each of X")
+        y = np.asarray(_check(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"))
+        if len(y) != len(X):
+            raise InputError(f"y: {len(y)} rows beside {len(X)} of X; give one for each")
+        self._flat_ = y.ndim == 1
+        y = y.reshape(len(y), -1)
+        weights = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        state = check_random_state(self.random_state)
+        seed = int(state.randint(2**31))
+        if not 0 <= self.calibration < 1:
+            raise InputError(f"calibration: expected a share of the rows, 0 or more and below 1, got {self.calibration!r}")
+        held = state.permutation(len(X)) < round(self.calibration * len(X))
+        X_held, y_held = X[held], y[held]
+        X, y, weights = _merged(X[~held], y[~held], weights[~held])
+        self.resolution_, self._origin_ = np.array([_steps(column, self.resolution) for column in y.T]).T
+        rng = generator(seed)
+        self.model_: MixtureDensityNetwork = mixture_density.build(
+            _space(self.resolution_), context_shape=(X.shape[1],), config=self._config(len(X)), rng=rng
+        )
+        self._train(torch.as_tensor(X), torch.as_tensor(y), weights, rng)
+        self._seed_ = seed
+        self._ranks_ = np.abs(self._cdf(X_held, y_held) - 0.5) if held.any() else None
+        return self
+
+    def _config(self, rows: int) -> mixture_density.Config:
+        names = ("components", "noise", "rank", "scale", "members", "hidden", "bins", "x_noise", "y_noise", "floor")
+        try:
+            asked = mixture_density.Config(**{name: getattr(self, name) for name in names}, warp=False, gaps="ignored")
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{first['loc'][0]}: {first['msg'].lower()}, got {first['input']!r}; give another") from error
+        return asked.model_copy(update={"bins": min(asked.bins, mixture_density.suggest(Space.continuous(1), rows).bins)})
+
+    def _train(self, X: Tensor, y: Tensor, weights: Array, rng: torch.Generator) -> None:
+        steps = min(max(EPOCHS * len(X) // self.batch, STEPS[0]), STEPS[1]) if self.steps is None else self.steps
+        asked = {"steps": steps, "batch": self.batch, "rate": self.rate} | (PATIENT if len(X) >= MANY else {})
+        recipe = train.Recipe(**{**mixture_density.RECIPE, **self.model_.recipe, **asked})
+        uneven = None if (weights == weights[0]).all() else torch.as_tensor(weights)
+        told = {"context": X, "weights": uneven, "device": train.choose_device(self.device), "name": type(self).__name__}
+        with train.one_thread():
+            records = list(train.fit(self.model_, y, recipe, **told, rng=rng))
+            look = torch.randperm(len(X), generator=rng)[:2_000]
+            self.diagnosis_ = self.model_.diagnose(y[look], X[look], rng)
+        self.history_ = [(step.step, -step.validation) for step in records if step.validation is not None]
+        self.n_iter_ = records[-1].step
+        self._complain(y, -records[-1].best)
+
+    def _complain(self, y: Tensor, nats: float) -> None:
+        """Say so where the fit is no good."""
+        say = partial(warnings.warn, category=UserWarning, stacklevel=4)
+        spread = np.nanstd(y.numpy(), 0)
+        if not (spread > 0).all():
+            say(f"y is constant in entry {int((spread == 0).argmax())}: there is nothing to learn")
+            return
+        plain = -float((0.5 * np.log(2 * math.pi * math.e * spread**2) * (~np.isnan(y.numpy())).mean(0)).sum())
+        if nats < plain - 0.05:
+            say(
+                f"the network says {nats:.3f} nats a row on unseen rows, one Gaussian without any X {plain:.3f}: "
+                "X tells nothing of y, or training failed; try fewer components, a lower rate or more rows"
+            )
+        if self.diagnosis_["at floor"] > AT_FLOOR and self.noise != "fixed":
+            say(
+                f"{self.diagnosis_['at floor']:.0%} of the density is on deviations at the floor ({self.floor:g} of that of y): "
+                "y holds repeated values, or is a function of X; give its resolution, or a higher floor"
+            )
+
+    # ---------------------------------------------------------------------------------------------------- the density
+
+    @torch.no_grad()
+    def distribution(self, X: ArrayLike) -> MixtureDensity:
+        """p(y | x) of every row of X as a torch distribution of batch (n,) and event (d,): mixtures of members · components
+        Gaussians, in units of y, float64."""
+        return self._law(self._rows(X))
+
+    def _law(self, X: Array) -> MixtureDensity:
+        self.model_.eval()
+        with torch.no_grad():
+            return self.model_.law(torch.as_tensor(X))
+
+    def _rows(self, X: ArrayLike) -> Array:
+        check_is_fitted(self, "model_")
+        return np.asarray(_validate(self, X, dtype=np.float64, reset=False))
+
+    def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor]) -> Array:
+        """``tell`` of the law of every row, a tile at a time."""
+        with train.one_thread():
+            tiles = [slice(i, i + TILE) for i in range(0, len(X), TILE)]
+            return np.concatenate([tell(self._law(X[t]), t).numpy() for t in tiles])
+
+    def _targets(self, X: Array, y: ArrayLike) -> Array:
+        d = len(self.resolution_)
+        y = np.asarray(_check(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"))
+        y = y.reshape(len(y), -1)
+        if y.shape != (len(X), d):
+            raise InputError(f"y: expected shape ({len(X)}, {d}), one row for each of X, got {y.shape}")
+        return y
+
+    def _shaped(self, of_entries: Array) -> Array:
+        """(…, d) → (…) where y was given as (n,)."""
+        return of_entries[..., 0] if self._flat_ else of_entries
+
+    def log_prob(self, X: ArrayLike, y: ArrayLike) -> Array:
+        """(n,) nats of y given X, in the units of y; of an entry written in steps δ, log(mass of its cell / δ). NaN entries are
+        integrated out."""
+        X = self._rows(X)
+        self.model_.eval()
+        y = self._targets(X, y)
+        with train.one_thread():
+            return self.model_.log_prob(torch.as_tensor(y), context=torch.as_tensor(X)).numpy()
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Mean nats a row, higher is better."""
+        return float(np.average(self.log_prob(X, y), weights=None if sample_weight is None else np.asarray(sample_weight)))
+
+    def cdf(self, X: ArrayLike, y: ArrayLike) -> Array:
+        """P(Y ≤ y | x) of every entry on its own, of the shape of y."""
+        X = self._rows(X)
+        return self._shaped(self._cdf(X, self._targets(X, y)))
+
+    def _cdf(self, X: Array, y: Array) -> Array:
+        return self._each(X, lambda law, t: law.cdf(torch.as_tensor(y[t])))
+
+    # ---------------------------------------------------------------------------------------------------- answers
+
+    def predict(self, X: ArrayLike) -> Array:
+        """The mean, of the shape of y."""
+        return self._shaped(self._each(self._rows(X), lambda law, _: law.mean))
+
+    def predict_std(self, X: ArrayLike) -> Array:
+        """The standard deviation of the whole mixture, of the shape of y."""
+        return self._shaped(self._each(self._rows(X), lambda law, _: law.variance.sqrt()))
+
+    def predict_quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Array:
+        """The q-quantile of every entry on its own: of the shape of y, with an axis for several q after that of the rows."""
+        levels = torch.as_tensor(np.atleast_1d(np.asarray(q, dtype=np.float64)))
+        found = self._each(
+            self._rows(X), lambda law, _: torch.stack([law.icdf(level.expand(law.means.shape[-1])) for level in levels], 1)
+        )
+        return self._shaped(found if np.ndim(q) else found[:, 0])
+
+    def predict_interval(self, X: ArrayLike, level: float = 0.9) -> Array:
+        """The central interval that holds ``level`` of the probability: (n, 2), or (n, 2, d) where y is (n, d).
+
+        With ``calibration`` the interval is conformal: (½ − r, ½ + r) in probability, r the ⌈(m + 1) level⌉-th smallest |F(y|x)
+        − ½| of the m rows kept apart (Chernozhukov et al. 2021, section 2), which holds ``level`` of new rows whatever the
+        network learnt, on average over x. """
+        if not 0 < level < 1:
+            raise InputError(f"level: expected a probability between 0 and 1, got {level!r}")
+        half = np.full(len(self.resolution_), level / 2)
+        if self._ranks_ is not None:
+            half = np.array([_conformal(ranks[~np.isnan(ranks)], level) for ranks in self._ranks_.T])
+        ends = torch.as_tensor(np.stack([0.5 - half, 0.5 + half]).clip(0, 1))
+        return self._shaped(self._each(self._rows(X), lambda law, _: torch.stack([law.icdf(end) for end in ends], 1)))
+
+    def predict_modes(self, X: ArrayLike) -> Array:
+        """The local maxima of p(y | x), highest first: (n, modes), or (n, modes, d), NaN where a row has fewer."""
+        modes = self._each(self._rows(X), lambda law, _: law.modes()[0])
+        most = int((~np.isnan(modes[..., 0])).sum(1).max())
+        return self._shaped(modes[:, :most])
+
+    def sample(self, X: ArrayLike, n: int = 100, *, temperature: float = 1.0, random_state: Any = None) -> Array:
+        """(n, rows, d) draws of y for every row of X, on the steps of y where it is written in steps. ``temperature`` τ divides
+        the logits and multiplies the variances: below 1 the draws keep to the likeliest branch."""
+        X = self._rows(X)
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise InputError(f"n: expected a whole number of draws, 1 or more, got {n!r}")
+        rng = generator(int(check_random_state(random_state).randint(2**31)), "sample")
+        draws = self._each(X, lambda law, _: law.tempered(temperature).sample((int(n),), rng=rng).movedim(0, 1))
+        step = np.where(self.resolution_ > 0, self.resolution_, 1.0)
+        rounded = np.rint((draws - self._origin_) / step) * step + self._origin_
+        return np.where(self.resolution_ > 0, rounded, draws).swapaxes(0, 1)
+
+    # ---------------------------------------------------------------------------------------------------- kept
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted estimator to a folder: JSON and safetensors, no pickle."""
+        check_is_fitted(self, "model_")
+        folder = Path(folder)
+        arrays = {f"model.{k}": v for k, v in self.model_.state_dict().items()}
+        arrays |= {"resolution": torch.as_tensor(self.resolution_), "origin": torch.as_tensor(self._origin_)}
+        if self._ranks_ is not None:
+            arrays["ranks"] = torch.as_tensor(self._ranks_)
+        write_tensors(folder / "estimator.safetensors", arrays)
+        parameters = self.get_params() | {"random_state": None, "hidden": list(self.hidden)}
+        write_json(
+            folder / "estimator.json",
+            {
+                "parameters": parameters, "features": self.n_features_in_, "flat": self._flat_, "steps": self.n_iter_,
+                "history": self.history_, "diagnosis": self.diagnosis_, "names": list(getattr(self, "feature_names_in_", ())),
+                "config": self.model_.config.model_dump(mode="json"),
+            },
+        )  # fmt: skip
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The inverse of :meth:`save`; InputError on a folder that holds something else."""
+        folder = Path(folder)
+        kept, arrays = read_json(folder / "estimator.json"), read_tensors(folder / "estimator.safetensors")
+        try:
+            made = cls(**kept["parameters"])
+            made.n_features_in_, made._flat_, made.n_iter_ = int(kept["features"]), bool(kept["flat"]), int(kept["steps"])
+            made.history_ = [(int(step), float(nats)) for step, nats in kept["history"]]
+            made.diagnosis_ = {name: float(value) for name, value in kept["diagnosis"].items()}
+            if kept["names"]:
+                made.feature_names_in_ = np.array(kept["names"], dtype=object)
+            made.resolution_, made._origin_ = arrays["resolution"].numpy(), arrays["origin"].numpy()
+            made._ranks_ = arrays["ranks"].numpy() if "ranks" in arrays else None
+            config = mixture_density.Config(**kept["config"])
+            made.model_ = mixture_density.build(
+                _space(made.resolution_), context_shape=(made.n_features_in_,), config=config, rng=generator(0)
+            )
+            made.model_.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
+            made.model_.eval()
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            what = f"{folder}: holds no MixtureDensityRegressor ({type(error).__name__})"
+            raise InputError(f"{what}; save one there first") from error
+        return made
+
+
+def _space(resolution: Array) -> Space:
+    # every entry may be missing; the model takes gaps for no information
+    return Space((len(resolution),), tuple(Column(resolution=float(δ), missing=True) for δ in resolution))
+
+
+def _steps(values: Array, asked: str | float) -> tuple[float, float]:
+    """(δ, a value on the lattice) of one entry of y; δ is 0 where values are points."""
+    present = values[~np.isnan(values)]
+    if asked == "auto":
+        found = lattice(present, np.dtype(np.float64)) if len(present) else None
+        return (found[1] / 10 ** found[0], found[2] / 10 ** found[0]) if found else (0.0, 0.0)
+    if isinstance(asked, str) or not (math.isfinite(asked) and asked >= 0):
+        raise InputError(f"resolution: expected 'auto' or a step of 0 or more, got {asked!r}")
+    return float(asked), float(present[0]) if len(present) else 0.0
+
+
+def _merged(X: Array, y: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Rows in one order, equal ones as one with their weights added; none without weight, none without any y."""
+    use = (weights > 0) & ~np.isnan(y).all(1)
+    X, y, weights = X[use], y[use], weights[use]
+    if len(X) < 2:
+        raise InputError(f"{len(X)} rows with a weight and a y, expected 2 or more; give more rows")
+    rows = np.concatenate([X, np.isnan(y), np.nan_to_num(y)], 1)
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return X[first], y[first], np.bincount(which.reshape(-1), weights)
+
+
+def _conformal(ranks: Array, level: float) -> float:
+    """The ⌈(m + 1) level⌉-th smallest of m numbers; ½, the whole line, where there are too few."""
+    k = math.ceil((len(ranks) + 1) * level)
+    return float(np.sort(ranks)[k - 1]) if k <= len(ranks) else 0.5
