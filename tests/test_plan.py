@@ -165,18 +165,33 @@ def test_wrong_budgets_are_named(text):
         parse_budget(text)
 
 
-FAMILIES = ["marginals", "flow", "kde"]
+FAMILIES = {"marginals": "may", "flow": "may", "kde": "never", "line": "needs"}
 
 
 @pytest.mark.parametrize(
-    ("asked", "want"),
-    [(None, FAMILIES), (["kde", "flow"], FAMILIES), (["kde"], ["marginals", "kde"]), (["marginals"], ["marginals"])],
+    ("asked", "given", "want"),
+    [
+        (None, False, ["marginals", "flow", "kde"]),
+        (None, True, ["marginals", "flow", "line"]),
+        (["kde", "flow"], False, ["marginals", "flow", "kde"]),
+        (["kde"], False, ["marginals", "kde"]),
+        (["line"], True, ["marginals", "line"]),
+        (["marginals"], False, ["marginals"]),
+    ],
 )
-def test_families_stand_in_the_order_of_the_table_with_the_floor(asked, want):
-    assert choose_families(asked, FAMILIES) == want
+def test_families_stand_in_the_order_of_the_table_with_the_floor(asked, given, want):
+    assert choose_families(asked, FAMILIES, given=given) == want
 
 
-@pytest.mark.parametrize(("asked", "named"), [(["gan"], "'gan' is not among marginals, flow, kde"), ([], "none was named")])
-def test_wrong_families_are_named(asked, named):
+@pytest.mark.parametrize(
+    ("asked", "given", "named"),
+    [
+        (["gan"], False, "'gan' is not among marginals, flow, kde, line"),
+        ([], False, "none was named; choose from marginals, flow, kde$"),
+        (["line"], False, "line models columns given others: name them with --target"),
+        (["flow", "kde"], True, "kde cannot model columns given others; choose from marginals, flow, line"),
+    ],
+)
+def test_wrong_families_are_named(asked, given, named):
     with pytest.raises(InputError, match=named):
-        choose_families(asked, FAMILIES)
+        choose_families(asked, FAMILIES, given=given)

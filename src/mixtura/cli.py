@@ -81,6 +81,9 @@ def run(
     time_column: Annotated[
         str | None, typer.Option("--time", metavar="COL", help="Fit on the oldest rows, report on the newest.")
     ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="COLS", help="Comma-separated columns to model given the others: p(y given x).")
+    ] = None,
     columns: Annotated[str | None, typer.Option(help="Comma-separated columns to model; all by default.")] = None,
     kind: Annotated[list[str] | None, typer.Option(metavar="COL=KIND", help="Overrule a guess: age=integer. Repeatable.")] = None,
     samples: Annotated[
@@ -110,6 +113,7 @@ def run(
             "--split": split,
             "--group": group,
             "--time": time_column,
+            "--target": target,
             "--columns": columns,
             "--kind": kind,
             "--samples": samples,
@@ -136,6 +140,7 @@ def run(
         split=split,
         group=group,
         time=time_column,
+        target=_listed(target, "--target"),
         columns=_listed(columns, "--columns"),
         kinds=_pairs(kind, "--kind"),
         samples=_pairs(samples, "--samples"),
@@ -162,7 +167,10 @@ def run(
 @app.command()
 def sample(
     folder: Folder,
-    n: Annotated[int, typer.Option("-n", "--rows", help="How many rows.")] = 1000,
+    n: Annotated[int | None, typer.Option("-n", "--rows", help="How many rows: 1000; with --given, 1 for each of its.")] = None,
+    given: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Of a run with --target: rows of its inputs, which stand beside the draws.")
+    ] = None,
     output: Rows = None,
     model: Model = None,
     seed: Seed = 0,
@@ -179,7 +187,8 @@ def sample(
     _can_write(output, images=images)
     chosen = study.best if model is None else study.model(model)
     about = {"model": chosen.name, "seed": seed, "start": start}
-    _deliver(chosen.sample(n, seed=seed, start=start), output, as_json, about)
+    n = n if n is not None else 1000 if given is None else 1
+    _deliver(chosen.sample(n, seed=seed, start=start, given=given), output, as_json, about)
 
 
 @app.command()
@@ -201,6 +210,30 @@ def score(
     about = {"model": chosen.name, "mean_nats": mean.value, "error": mean.error, "kind": str(scores["kind"].iloc[0])}
     said = f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({about['kind']}), {mean.n:,} rows"
     _deliver(scores, output, as_json, about, said, at_most=FEW)
+
+
+@app.command()
+def predict(
+    folder: Folder,
+    data: Annotated[str, typer.Argument(metavar="FILE", help="Rows with the inputs of a run made with --target.")],
+    output: Output = None,
+    interval: Annotated[float, typer.Option(help="Share of the truths between the two quantiles that are given.")] = 0.9,
+    draws: Annotated[int, typer.Option(help="Draws behind every row; fewer are faster.")] = 999,
+    model: Model = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """What the targets of rows will be: mean and quantiles of numbers, the likeliest category and its probability."""
+    from mixtura.facade import load
+
+    if not 0 < interval < 1:
+        _say(f"--interval {interval}: expected a share between 0 and 1, as in 0.9")
+    _can_write(output)
+    study = load(folder)
+    chosen = study.best if model is None else study.model(model)
+    tail = round((1 - interval) / 2, 10)
+    predicted = chosen.predict(data, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
+    _deliver(predicted, output, as_json, {"model": chosen.name, "interval": interval, "draws": draws}, at_most=FEW)
 
 
 @app.command()
@@ -550,6 +583,10 @@ def _show_plan(console: Console, planned: Planned) -> None:
     if len(planned.skipped) > FEW:
         console.print(f"left out {len(planned.skipped) - FEW:,} more files", style="dim")
     _show_columns(console, planned)
+    if planned.target is not None and planned.given is not None:
+        some = ", ".join(planned.given[:FEW]) + (", …" if len(planned.given) > FEW else "")
+        told = f"{len(planned.given)} input{'s' * (len(planned.given) != 1)}"
+        console.print(f"{', '.join(planned.target)} given {some}: {told}", style="bold")
     s = planned.splits
     crossed = f", cross-fitted in {s['folds']} folds" if s["folds"] else ""
     twins = f"({s['duplicates']:,} with a twin)"
@@ -581,16 +618,55 @@ def _about(seconds: float | None) -> str:
 
 
 def _show_study(console: Console, study: Study) -> None:
+    console.print()
+    if study.given is None:
+        _show_board(console, study, ("MMD²", "memorised"), _of_samples)
+    else:
+        _show_board(console, study, ("CRPS", "covered", "width")[: 3 if console.width >= WIDE else 2], _of_answers)
+    v = study.verdict
+    console.print()
+    console.print(v.sentence, style="bold", soft_wrap=True)
+    chosen = "weights and best single model were chosen on the select rows"
+    console.print(f"objective: {v.unit}, as {study.why}; {chosen}", style="dim", soft_wrap=True)
+    for objective, other in study.verdicts.items():
+        if objective != study.objective:
+            console.print(f"in {other.unit}: {other.sentence}", style="dim", soft_wrap=True)
+    told = "; draw ms: 1,000 rows" if console.width >= WIDE else ""
+    meant = (
+        "MMD²: 0 for equal laws; memorised: ½ none, 1 copies"
+        if study.given is None
+        else "CRPS: in the target's units, lower is better; covered: share inside the 90 % intervals, 0.9 if calibrated"
+    )
+    console.print(f"{meant}{told}", style="dim", soft_wrap=True)
+    if study.folder is not None:
+        _show_next(console, study)
+
+
+def _show_next(console: Console, study: Study) -> None:
+    folder, images = study.folder, study.schema.space.is_image
+    console.print(f"\neverything is in {folder} (report.html, and README.md, the model card); next:", soft_wrap=True)
+    commands = [f"report {folder} --open"]
+    if study.given is not None:
+        commands += [f"predict {folder} new.csv -o predicted.csv", f"sample {folder} --given new.csv -n 10 -o drawn.csv"]
+        commands += [f"score {folder} more.csv -o scores.csv"]
+    else:
+        commands += [f"sample {folder} -n 1000 -o {'new.zip' if images else 'new.csv'}"]
+        commands += [f"score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv"] * ("nats" in study.verdicts)
+        commands += [f"impute {folder} holes.csv -o filled.csv"] * (not images)
+    for command in commands:
+        console.print(f"  mixtura {command}", soft_wrap=True)
+
+
+def _show_board(console: Console, study: Study, measures: tuple[str, ...], measured: Callable[[Score], tuple[str, ...]]) -> None:
     from rich.table import Table
 
     from mixtura.facade import ranked
 
-    images = study.schema.space.is_image
     bits = any(s.bits is not None for s in study.scores)
     exact_unit, bound_unit = ("bits/dim, exact", "bits/dim ≤") if bits else ("nats, exact", "nats, bound ≥")
     costs = ("fit s", "draw ms") if console.width >= WIDE else ()
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for name in ("model", exact_unit, bound_unit, "MMD²", "memorised", *costs):
+    for name in ("model", exact_unit, bound_unit, *measures, *costs):
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     notes = []
     for s in ranked(study.scores):
@@ -600,35 +676,33 @@ def _show_study(console: Console, study: Study) -> None:
             continue
         density = _with_error(s.bits, s.bits_error) if bits else _with_error(s.nats, s.nats_error)
         exact, bound = (density if s.kind == kind else "" for kind in ("exact", "bound"))
-        mmd = s.metrics.get("mmd2", {"value": None, "error": None})
-        copied = _with_error(s.memorisation, s.memorisation_error, 2)
         spent = (_number(s.seconds, 1), _number(s.sample_ms, 0))[: len(costs)]
-        table.add_row(s.name, exact, bound, _to_two_digits(**mmd), copied, *spent)
+        table.add_row(s.name, exact, bound, *measured(s)[: len(measures)], *spent)
         notes += [n for n in (_unconverged(s), _collapsed(s), f"{s.name}: {s.reason}" if s.reason else "") if n]
-    console.print()
     console.print(table)
     for note in notes:
         console.print(f"  {note}", style="dim")
-    v = study.verdict
-    console.print()
-    console.print(v.sentence, style="bold", soft_wrap=True)
-    chosen = "weights and best single model were chosen on the select rows"
-    console.print(f"objective: {v.unit}, as {study.why}; {chosen}", style="dim", soft_wrap=True)
-    for objective, other in study.verdicts.items():
-        if objective != study.objective:
-            console.print(f"in {other.unit}: {other.sentence}", style="dim", soft_wrap=True)
-    told = "; draw ms: 1,000 rows" if costs else ""
-    console.print(f"MMD²: 0 for equal laws; memorised: ½ none, 1 copies{told}", style="dim", soft_wrap=True)
-    if study.folder is None:
-        return
-    folder = study.folder
-    console.print(f"\neverything is in {folder} (report.html, and README.md, the model card); next:", soft_wrap=True)
-    console.print(f"  mixtura report {folder} --open", soft_wrap=True)
-    console.print(f"  mixtura sample {folder} -n 1000 -o {'new.zip' if images else 'new.csv'}", soft_wrap=True)
-    if "nats" in study.verdicts:
-        console.print(f"  mixtura score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv", soft_wrap=True)
-    if not images:
-        console.print(f"  mixtura impute {folder} holes.csv -o filled.csv", soft_wrap=True)
+
+
+def _of_samples(s: Score) -> tuple[str, ...]:
+    """What the leaderboard says of a model's samples: MMD², memorisation."""
+    mmd = s.metrics.get("mmd2", {"value": None, "error": None})
+    return _to_two_digits(**mmd), _with_error(s.memorisation, s.memorisation_error, 2)
+
+
+def _of_answers(s: Score) -> tuple[str, ...]:
+    """What it says of a model of targets given inputs: CRPS, coverage and width, of the first target that is a number."""
+    from mixtura.judge import of_first
+
+    found = of_first(s.metrics)
+    crps, covered, width = (found.get(name, {"value": None, "error": None}) for name in ("crps", "coverage_90", "width_90"))
+    return _compact(**crps), _compact(**covered), _compact(**width)
+
+
+def _compact(value: float | None, error: float | None, **_: Any) -> str:
+    """To two digits of the error, in units of whatever size."""
+    known = error is not None and math.isfinite(error) and error > 0
+    return _with_error(value, error, max(0, 1 - math.floor(math.log10(error))) if known else 3)  # type: ignore[arg-type]
 
 
 def _collapsed(s: Score) -> str:
@@ -692,11 +766,13 @@ def _summary(study: Study) -> dict[str, Any]:
 
     from mixtura.facade import ranked
 
+    columns = study.schema.describe() if study.given is None else study.given.schema.describe() + study.schema.describe()
     return {
         "verdict": {**asdict(study.verdict), "why": study.why},
         "verdicts": {objective: asdict(v) for objective, v in study.verdicts.items()},
+        "conditioning": None if study.conditioning is None else asdict(study.conditioning),
         "scores": [asdict(s) for s in ranked(study.scores)],
-        "columns": study.schema.describe(),
+        "columns": columns,
         "folder": None if study.folder is None else str(study.folder),
     }
 
@@ -735,7 +811,7 @@ def _deliver(
             print(said, file=sys.stdout if at_most else sys.stderr)
         print(frame.head(at_most or len(frame)).to_csv(index=False), end="")
         if at_most and len(frame) > at_most:
-            print(f"… {len(frame) - at_most:,} more rows; -o scores.csv writes them all")
+            print(f"… {len(frame) - at_most:,} more rows; -o FILE.csv writes them all")
 
     _emit(
         {**about, "rows": len(frame), "output": None if output is None else str(output), "data": json.loads(shown or "null")},

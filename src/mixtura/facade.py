@@ -6,20 +6,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from mixtura import folder as store
 from mixtura import judge, mixture, plan
 from mixtura.contracts import Conditional, InputError, Model, Space, density_kind
 from mixtura.data import source
 from mixtura.data.images import ImageSchema
-from mixtura.data.source import AnySchema, Content
+from mixtura.data.schema import Field, Schema
+from mixtura.data.source import AnySchema, Content, Given
 from mixtura.judge import Score
 from mixtura.rng import generator
-from mixtura.verdict import Verdict, digits_of
+from mixtura.verdict import Conditioning, Verdict, digits_of
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
 LEAST_ESS = 5.0
@@ -29,30 +32,44 @@ LEAST_ESS = 5.0
 BLOCK, BLOCK_IMAGES = 1_000, 64
 
 
-class Facade:
-    """A fitted model in the person's own terms: frames (or arrays of images) in and out, ``seed=``."""
+#: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
+PREDICTED, AT_ONCE = 999, 2**18
 
-    def __init__(self, name: str, model: Model, schema: AnySchema, proposal: Conditional | None = None) -> None:
-        self.name, self.model, self.schema, self._proposal = name, model, schema, proposal
+
+class Facade:
+    """A fitted model in the person's own terms: frames (or arrays of images) in and out, ``seed=``. ``given``: of a run with
+    targets, what they are modelled given; ``schema`` then holds the targets alone."""
+
+    def __init__(
+        self, name: str, model: Model, schema: AnySchema, proposal: Conditional | None = None, given: Given | None = None
+    ) -> None:
+        self.name, self.model, self.schema, self._proposal, self.given = name, model, schema, proposal, given
 
     def __repr__(self) -> str:
         return f"<{self.name}: {density_kind(self.model) or 'samples only'}>"
 
-    def sample(self, n: int, seed: int = 0, start: int = 0) -> Content:
+    def sample(self, n: int, seed: int = 0, start: int = 0, given: Any = None) -> Content:
         """n new rows with the columns, types and rounding of the data; images as (n, H, W) or (n, H, W, 3).
 
         A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same.
+        In a run with targets instead ``given``, rows of the inputs (anything :func:`mixtura.run` takes): n draws of the targets
+        for each, beside its inputs, one row after the other.
         """
-        for name, given, least in (("n", n, 1), ("start", start, 0)):
-            if isinstance(given, bool) or not isinstance(given, int) or given < least:
-                raise InputError(f"{name}: expected a whole number of rows, {least} or more, got {given!r}")
+        for name, number, least in (("n", n, 1), ("start", start, 0)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise InputError(f"{name}: expected a whole number of rows, {least} or more, got {number!r}")
+        if self.given is not None:
+            return self._sample_given(n, given, seed, start)
+        if given is not None:
+            raise InputError("sample: rows were given, but this run has no targets; leave them out, or run again with --target")
         size = BLOCK_IMAGES if self.schema.space.is_image else BLOCK
         blocks = range(start // size, (start + n - 1) // size + 1)
         rows = [self.model.sample(size, rng=generator(seed, "sample", block)) for block in blocks]
         return self.schema.decode(torch.cat(rows)[start % size :][:n])
 
     def score(self, data: Any, seed: int = 0) -> pd.DataFrame:
-        """Columns ``nats`` (of every row) and ``kind`` (exact or bound). Higher is likelier."""
+        """Columns ``nats`` (of every row; of its targets given its inputs, where there are targets) and ``kind`` (exact or
+        bound). Higher is likelier."""
         kind = density_kind(self.model)
         if kind is None:
             raise InputError(
@@ -60,12 +77,56 @@ class Facade:
             )
         rows = source.contents(data, self.schema)
         x = source.encode(self.schema, rows)
-        nats, _ = judge.log_probs(self.model, x, rng=generator(seed, "score"))
+        context = None if self.given is None else self.given.features(self.given.frame(rows))
+        nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"))
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
+
+    def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
+        given = cast(Given, self.given)
+        if asked is None:
+            said = f"{', '.join(row['column'] for row in self.schema.describe())} given {', '.join(given.names)}"
+            raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")
+        if start:
+            raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
+        inputs = given.frame(asked)
+        drawn = judge.answers(self.model, given.features(inputs), n, observed=False, rng=generator(seed, "sample"))
+        targets = self.schema.decode(drawn.transpose(0, 1).flatten(0, 1))
+        repeated = inputs.loc[inputs.index.repeat(n)].reset_index(drop=True)
+        return pd.concat([repeated, cast(pd.DataFrame, targets)], axis=1)
+
+    def predict(
+        self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0
+    ) -> pd.DataFrame:
+        """What the targets of rows with these inputs will be, from ``draws`` draws each: of a number its mean and the quantiles
+        at ``levels``, columns ``y_mean``, ``y_0.05``, …; of a category the likeliest and its probability, ``y_mode`` and
+        ``y_probability``. A target that may be missing is predicted as if it were there.
+
+        Quantile p is order statistic p (draws + 1), between two of them interpolated: of a law known by its draws, a fresh
+        value falls below it with probability p. Raises InputError in a run without targets, and on levels that so many draws
+        do not reach.
+        """
+        if self.given is None:
+            raise InputError("predict: this run has no targets, so there is nothing to predict; run again with --target")
+        inputs = self.given.frame(data)
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
+        if not all(min(p, 1 - p) * (draws + 1) >= 1 - 1e-9 for p in levels):
+            raise InputError(
+                f"levels: expected probabilities from 1/(draws + 1) to draws/(draws + 1), got {list(levels)} with {draws} draws; "
+                "raise draws, or leave out the levels near 0 and 1"
+            )
+        rng, pieces = generator(seed, "predict"), []
+        for context in self.given.features(inputs).split(max(1, AT_ONCE // draws)):
+            drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
+            fields = cast(Schema, self.schema).modelled
+            pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
+        made = pd.concat(pieces, ignore_index=True)
+        return made.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else made
 
     def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
         """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
-        there come back untouched. With several draws the rows are repeated, a column ``draw`` first."""
+        there come back untouched. With several draws the rows are repeated, a column ``draw`` first. In a run with targets
+        the cells of targets are filled, not those of inputs."""
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
         frame = source.contents(data, self.schema)
@@ -79,25 +140,56 @@ class Facade:
                 f"data: row {int(odd.nonzero()[0])} holds a category or a value outside what the run has seen; "
                 "it cannot be conditioned on, drop or blank it"
             )
-        rng = generator(seed, "impute")
-        filled = mixture.condition(self.model, x, known, draws=draws, proposal=self._proposal, rng=rng)
-        if bool((filled.ess < LEAST_ESS).any()):
-            row = int((filled.ess < LEAST_ESS).nonzero()[0])
-            raise InputError(
-                f"{self.name}: row {row} is too unlike its proposals to be filled "
-                f"(effective sample size {float(filled.ess[row]):.1f}); use --model with gaussian_mixture, kde or marginals"
-            )
-        values = filled.values
+        context = None if self.given is None else self.given.features(self.given.frame(frame))
+        values = self._filled(x, known, context, draws, seed)
         out = [self.schema.decode(values[d], like=frame) for d in range(draws)]
         if draws == 1:
             return out[0]
         return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
 
 
+    def _filled(self, x: Tensor, known: Tensor, context: Tensor | None, draws: int, seed: int) -> Tensor:
+        """(draws, n, D): rows x (n, D) with their unknown entries drawn."""
+        values, rng = x.expand(draws, *x.shape).clone(), generator(seed, "impute")
+        # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
+        whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
+        if context is not None and bool(whole.any()):
+            values[:, whole] = judge.answers(self.model, context[whole], draws, rng=rng)
+        rest = ~whole if context is None else ~(whole | known.all(1))
+        if not bool(rest.any()):
+            return values
+        beside = None if context is None else context[rest]
+        filled = mixture.condition(
+            self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng
+        )
+        if bool((filled.ess < LEAST_ESS).any()):
+            worst = int((filled.ess < LEAST_ESS).nonzero()[0])
+            raise InputError(
+                f"{self.name}: row {int(rest.nonzero()[worst])} is too unlike its proposals to be filled "
+                f"(effective sample size {float(filled.ess[worst]):.1f}); use --model with gaussian_mixture, kde or marginals"
+            )
+        values[:, rest] = filled.values
+        return values
+
+
+def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
+    """Of one target, from its draws (s, n) in tensor units."""
+    if field.discrete:
+        shares = np.stack([(drawn == code).mean(0) for code in range(len(field.labels))])
+        mode = field.decode(shares.argmax(0).astype(np.float64))
+        return pd.DataFrame({f"{field.name}_mode": mode, f"{field.name}_probability": shares.max(0)})
+    named = {f"{field.name}_{p:g}": np.quantile(drawn, p, axis=0, method="weibull") for p in levels}
+    mean = drawn.mean(0) + (field.offset if field.kind == "integer" else 0)
+    if field.kind == "datetime":  # a mean of dates is a date, a mean of whole numbers need not be one
+        mean = field.decode(mean)
+    return pd.DataFrame({f"{field.name}_mean": mean, **{name: field.decode(values) for name, values in named.items()}})
+
+
 @dataclass
 class Study:
     """A finished run. ``verdicts`` by objective ("nats", "mmd"), each with a blend in ``blends``; ``verdict`` is the one of
-    ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density."""
+    ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density. In a run
+    with targets ``schema`` is theirs, ``given`` what they are modelled given, ``conditioning`` what its verdict says beside."""
 
     schema: AnySchema
     scores: list[Score]
@@ -107,6 +199,8 @@ class Study:
     models: dict[str, Facade]
     blends: dict[str, Facade]
     folder: Path | None = None
+    given: Given | None = None
+    conditioning: Conditioning | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -157,20 +251,22 @@ def ranked(scores: Sequence[Score]) -> list[Score]:
 
 def assemble(
     schema: AnySchema, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
-    models: Mapping[str, Model], folder: Path,
+    models: Mapping[str, Model], folder: Path, given: Given | None = None, conditioning: Conditioning | None = None,
 ) -> Study:  # fmt: skip
     """A :class:`Study` of fitted models and their blends; the first of them that conditions well proposes for the others."""
     proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
-    facades = {name: Facade(name, model, schema, proposal) for name, model in models.items()}
+    facades = {name: Facade(name, model, schema, proposal, given) for name, model in models.items()}
     blends = {}
     for name, v in verdicts.items():
-        blend = mixture.blend([models[n] for n in v.weights], list(v.weights.values()))
-        blends[name] = Facade("blend", blend, schema, proposal)
-    return Study(schema, scores, dict(verdicts), objective, why, facades, blends, folder)
+        gate = None if conditioning is None else conditioning.gate
+        weights = list(v.weights.values()) if gate is None else mixture.Gate.of(gate)
+        blends[name] = Facade("blend", mixture.blend([models[n] for n in v.weights], weights), schema, proposal, given)
+    return Study(schema, scores, dict(verdicts), objective, why, facades, blends, folder, given, conditioning)
 
 
-def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | None = None) -> Study:
-    """A finished run folder as a :class:`Study`, on the CPU. ``models``: your own models by name, Space → Model.
+def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None = None) -> Study:
+    """A finished run folder as a :class:`Study`, on the CPU. ``models``: your own models by name, Space → Model, in a run with
+    targets (Space, context shape) → Model.
 
     Raises InputError if the folder is unfinished, damaged, or needs a model that was not passed.
     """
@@ -179,7 +275,12 @@ def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | No
         raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
     try:
         raw = store.read_json(out / "verdict.json")
-        schema = source.from_json(store.read_json(out / "schema.json"))
+        learnt = store.read_json(out / "schema.json")
+        schema, given = source.from_json(learnt), None
+        if "target" in learnt:
+            schema, inputs = source.split_target(schema, learnt["target"])
+            given = Given.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
+        conditioning = Conditioning(**raw["conditioning"]) if given is not None else None
         lifted = lambda v: {k: math.nan if v[k] is None else v[k] for k in ("gain", "error")}  # noqa: E731
         verdicts = {name: Verdict(**(v | lifted(v))) for name, v in raw["verdicts"].items()}
         scores = [Score(**record) for record in store.read_lines(out / "scores.jsonl")]
@@ -188,7 +289,7 @@ def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | No
         if outside is not None:
             raise ValueError(f"{outside!r} is no name of a model")
         loaded = {s.name: _load_one(out, s, schema.space, models or {}) for s in scores if s.name in named}
-        study = assemble(schema, scores, verdicts, raw["objective"], str(raw["why"]), loaded, out)
+        study = assemble(schema, scores, verdicts, raw["objective"], str(raw["why"]), loaded, out, given, conditioning)
         _ = study.best
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         if isinstance(error, InputError):
@@ -197,7 +298,7 @@ def load(folder: str | Path, models: Mapping[str, Callable[[Space], Model]] | No
     return study
 
 
-def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[[Space], Model]]) -> Model:
+def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
     if score.status == "fitted":
         return store.load_model(out / "models" / score.name, space, own)
     return mixture.Given(space, store.read_tensors(out / "samples" / f"{score.name}.safetensors")["rows"])
@@ -211,25 +312,44 @@ def card(study: Study, name: str, splits: plan.Splits) -> str:
         about += f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} {v.unit}. "
     about += f"Weights are optimal to {v.gap:.1e} on the select rows."
     others = [o.sentence for key, o in study.verdicts.items() if key != study.objective]
+    measured = _OF_SAMPLES if study.given is None else _OF_ANSWERS
     lines = [
         f"# {name}: a mixtura run", "", f"**{v.sentence}**", "", about, "",
         *[f"By the other objective: {sentence}." for sentence in others], "",
-        "| model | nats (exact) | nats (bound) | MMD² | memorisation (½ = none) | training, s |", "|---|---|---|---|---|---|",
+        f"| model | nats (exact) | nats (bound) | {' | '.join(measured)} | training, s |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for s in ranked(study.scores):
         if s.status in ("skipped", "failed"):
             lines.append(f"| {s.name} | {s.status}: {s.reason} | | | | |")
             continue
-        nats, copied = _pm(s.nats, s.nats_error), _pm(s.memorisation, s.memorisation_error)
+        nats = _pm(s.nats, s.nats_error)
         exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
-        mmd = s.metrics.get("mmd2", {"value": None, "error": None})
+        found = " | ".join(_pm(*of(s)) for of in measured.values())
         seconds = "" if s.seconds is None else f"{s.seconds:.1f}"
-        lines.append(f"| {s.name} | {exact} | {bound} | {_pm(mmd['value'], mmd['error'])} | {copied} | {seconds} |")
+        lines.append(f"| {s.name} | {exact} | {bound} | {found} | {seconds} |")
+    verbs = ("sample", "score", "impute") if study.given is None else ("predict", "sample --given", "score")
     lines += [
         "", f"{splits.duplicates:,} of the {len(splits.report):,} report rows equal a training row in every column.", "",
-        "Use: `mixtura sample`, `mixtura score`, `mixtura impute` on this folder, or `mixtura.load(folder)` in Python.",
+        f"Use: {', '.join(f'`mixtura {verb}`' for verb in verbs)} on this folder, or `mixtura.load(folder)` in Python.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+Measured = tuple[float | None, float | None]
+
+
+def _metric(s: Score, name: str) -> Measured:
+    found = {**s.metrics, **judge.of_first(s.metrics)}.get(name, {})
+    return found.get("value"), found.get("error")
+
+
+#: what the card says of samples, and of answers (of the first target that is a number)
+_OF_SAMPLES: dict[str, Callable[[Score], Measured]] = {
+    "MMD²": lambda s: _metric(s, "mmd2"), "memorisation (½ = none)": lambda s: (s.memorisation, s.memorisation_error)
+}  # fmt: skip
+_OF_ANSWERS: dict[str, Callable[[Score], Measured]] = {
+    "CRPS": lambda s: _metric(s, "crps"), "inside 90 % intervals": lambda s: _metric(s, "coverage_90")
+}  # fmt: skip
 
 
 def _pm(value: float | None, error: float | None) -> str:

@@ -1,11 +1,13 @@
 """The run folder: all that the command line, the report and a colleague's machine share.
 
     config.json           what was asked, of which data, on which machine; written first
-    schema.json           the columns
+    schema.json           the columns; in a run with targets, which these are
     state.json            how far the run has come: seconds, and the steps of every fit (what a replay needs)
     models/NAME/          config.json (family and configuration) and model.safetensors
     samples/              rows of outside generators
     nats.safetensors      log-densities of select and report rows, per model
+    inputs.safetensors, calibration.safetensors, portraits.json    in a run with targets: what models see of the inputs, ranks
+                          of truths among draws, densities of the verdict's choice; its gallery has inputs beside targets
     gallery.safetensors   unseen real rows, samples, training rows nearest to some samples
     quadratic.json        MMD² of any blend on the report rows, w'Qw − 2 b'w + c
     history.jsonl         training records        scores.jsonl   one line a model
@@ -126,7 +128,7 @@ def save_model(folder: Path, model: Model, family: str | None, config: Mapping[s
     write_tensors(folder / "model.safetensors", model.state_dict())
 
 
-def load_model(folder: Path, space: Space, own: Mapping[str, Callable[[Space], Model]]) -> Model:
+def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
     """Rebuild a model on the CPU from known classes only; a person's own model must be passed in ``own``."""
     config = read_json(folder / "config.json")
     name = folder.name
@@ -139,7 +141,8 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[[Space], M
                 f"{name}: this run used a model of your own ({config.get('class')}); "
                 f"pass it as models={{{name!r}: {config.get('class')}}}"
             )
-        model = own[name](space)
+        shape = config.get("context")
+        model = own[name](space) if shape is None else own[name](space, tuple(shape))
     elif family in TABLE:
         try:
             settings = TABLE[family].config.model_validate(config.get("config"))

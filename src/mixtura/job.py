@@ -9,6 +9,7 @@ import math
 import shutil
 import time
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -24,23 +25,28 @@ from mixtura import folder as store
 from mixtura import judge, mixture, plan, train, verdict
 from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import source
-from mixtura.data.source import AnySchema, Data
+from mixtura.data.schema import Schema
+from mixtura.data.source import AnySchema, Content, Data, Given
 from mixtura.facade import Study, assemble, card
 from mixtura.families import TABLE, Family
 from mixtura.judge import Score
-from mixtura.lens import Lens
+from mixtura.lens import Lens, portrait
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.plan import Options
 from mixtura.rng import child_seed, generator, seeded
+from mixtura.transforms import Inputs
 from mixtura.verdict import Pool
 
 #: rows and images of the verdict's choice that are written to the folder, and of everything that the report shows
 EXAMPLE_ROWS, EXAMPLE_IMAGES, SHOWN_ROWS = 1_000, 64, 400
+#: of a run with targets: draws for each row of the example; report rows whose answers are drawn, and how often at most; for
+#: each of these, draws for a picture
+EXAMPLES_EACH, CALIBRATED, MOST_DRAWS, PICTURE_DRAWS = 10, 300, 99, 128
 #: samples whose nearest training row is shown
 NEAREST = 24
-#: of the budget: what the end of a run takes (metrics, files), and what scoring and sampling a model is thought to take
-#: before it has been measured
-ENDING, SCORING = 0.16, 0.04
+#: of the budget: what the end of a run takes (metrics, files; with targets, answers are drawn then), and what scoring and
+#: sampling a model is thought to take before it has been measured
+ENDING, ENDING_WITH_TARGETS, SCORING = 0.16, 0.22, 0.04
 
 
 # --------------------------------------------------------------------------------------------------- the records
@@ -48,7 +54,7 @@ ENDING, SCORING = 0.16, 0.04
 
 @dataclass(frozen=True)
 class Planned:
-    """The first record: what was understood and what will be done."""
+    """The first record: what was understood and what will be done. ``target``, ``given``: of a run with targets."""
 
     name: str
     what: str
@@ -64,6 +70,8 @@ class Planned:
     folder: str | None
     estimate: float | None
     resumed: float
+    target: list[str] | None = None
+    given: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -107,16 +115,33 @@ class _Candidate:
     recipe: Mapping[str, Any]
 
 
-class Job:
-    """A run in its folder."""
+@dataclass(frozen=True)
+class _Fitted:
+    """The models of a run, what was kept of each when it had been fitted, and their nats of the select and report rows."""
+
+    models: Mapping[str, Model]
+    kept: Mapping[str, Mapping[str, Tensor]]
+    select: Mapping[str, Tensor]
+    report: Mapping[str, Tensor]
+    mc_error: Mapping[str, float]
+
+
+class Job(ABC):
+    """A run in its folder. What models are judged by beside their nats, and what the report shows, is in the subclasses."""
+
+    ending = ENDING
 
     def __init__(self, out: Path, options: Options, data: Data, schema: AnySchema, began: float) -> None:
-        self.out, self.options, self.data, self.schema = out, options, data, schema
+        self.out, self.options, self.data, self.whole = out, options, data, schema
         self.device = train.choose_device(options.device)
-        self.x = source.encode(schema, source.content(data), name=data.name)
+        # what models are of, and, in a run with targets, the features that they are given
+        self.schema: AnySchema = schema
+        self.context: Tensor | None = None
         groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
         most, self.samples = plan.looked_at(schema.space.is_image, options.planned_seconds)
-        self.splits = plan.make_splits(self.x, seed=options.seed, groups=groups, times=times, given=given, most=most)
+        rows = source.encode(schema, source.content(data), name=data.name)
+        self.splits = plan.make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
+        self.x = self._understand(rows)
         self.candidates = self._candidates()
         self.timed = {c.name for c in self.candidates if self._is_timed(c)}
         self.units: dict[str, dict[str, Any]] = {}
@@ -124,7 +149,22 @@ class Job:
         self.earlier = 0.0
         self.began, self.saved = began, time.monotonic()
         self.history: list[dict[str, Any]] = []
-        self.lens = Lens(schema, self.x[self.splits.fit], options.features, seed=options.seed)
+
+    @abstractmethod
+    def _understand(self, rows: Tensor) -> Tensor:
+        """Of all rows of the data, (n, …) in data units, those that models are of; sets what they are given."""
+
+    @abstractmethod
+    def _look(self, model: Model, n: int, name: str, what: str) -> dict[str, Tensor]:
+        """What is kept of a model that has just been fitted, beside its nats, for weights to be chosen by."""
+
+    @abstractmethod
+    def _conclude(self, fitted: _Fitted) -> Study:
+        """Weigh, judge on the report rows, and write what the folder holds of it."""
+
+    def _context_of(self, rows: Tensor) -> Tensor | None:
+        """The context of some rows."""
+        return None if self.context is None else self.context[rows]
 
     def take_up(self, config: Mapping[str, Any]) -> None:
         """Make the folder, or take up the run that stopped in it."""
@@ -132,7 +172,8 @@ class Job:
             shutil.rmtree(self.out)
         if not (self.out / "config.json").exists():
             try:
-                store.write_json(self.out / "schema.json", self.schema.to_json())
+                target = {"target": list(self.options.targets)} if self.options.targets else {}
+                store.write_json(self.out / "schema.json", self.whole.to_json() | target)
                 store.write_json(self.out / "config.json", config)
             except OSError as error:
                 raise InputError(f"{self.out}: cannot be written ({error.strerror}); give another --out") from error
@@ -144,12 +185,14 @@ class Job:
 
     def _candidates(self) -> list[_Candidate]:
         seconds, own, outside = self.options.planned_seconds, self.options.models, self.options.samples
-        rows = [TABLE[name] for name in plan.choose_families(self.options.families, list(TABLE))]
+        shape = None if self.context is None else tuple(self.context.shape[1:])
+        contexts = {name: row.context for name, row in TABLE.items()}
+        rows = [TABLE[name] for name in plan.choose_families(self.options.families, contexts, given=shape is not None)]
         clash = sorted((set(own) | set(outside)) & ({*TABLE, "blend"}) | set(own) & set(outside))
         if clash:
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
-        families = [_Candidate(row.name, partial(_build_family, row, seconds), row.name, row.recipe) for row in rows]
-        return families + [_Candidate(name, partial(_build_own, own), None, {}) for name, own in own.items()]
+        families = [_Candidate(row.name, partial(_build_family, row, shape, seconds), row.name, row.recipe) for row in rows]
+        return families + [_Candidate(name, partial(_build_own, own, shape), None, {}) for name, own in own.items()]
 
     def _is_timed(self, candidate: _Candidate) -> bool:
         """Whether its fit trains for a share of the budget; a closed fit takes the time it takes."""
@@ -176,7 +219,7 @@ class Job:
         coming = [n for n in names[names.index(name) :] if n not in self.failures and n in self.timed]
         # report rows are scored at the end, as many as select rows were or (cross-fitted) fewer
         owed = sum(u["scoring"] for u in self.units.values() if "scoring" in u) + SCORING * budget * 2 * len(coming)
-        left = (1 - ENDING) * budget - self.elapsed - owed
+        left = (1 - self.ending) * budget - self.elapsed - owed
         folds = self.splits.folds
         todo = folds + 1 - sum("stop_at" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
         return max(0.2, left / (len(coming) - 1 + todo / (folds + 1)) / (folds + 1))
@@ -186,29 +229,35 @@ class Job:
         s, budget = self.splits, self.options.seconds
         sizes = {"fit": len(s.fit), "select": len(s.select), "report": len(s.report)}
         return Planned(
-            name=self.data.name, what=what(self.schema, len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
-            skipped=list(getattr(self.data, "skipped", ())), columns=self.schema.describe(),
+            name=self.data.name, what=what(self.whole, len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
+            skipped=list(getattr(self.data, "skipped", ())), columns=self.whole.describe(),
             splits=sizes | {"rule": s.rule, "folds": s.folds, "duplicates": s.duplicates}, resumed=self.earlier,
             families=[c.name for c in self.candidates], budget=budget, steps=self.options.steps, seed=self.options.seed,
             folder=None if self.options.out is None else str(self.out),
-            estimate=self._estimate() if estimate and budget is None else budget,
+            estimate=self._estimate() if estimate and budget is None else budget, **self._told(),
         )  # fmt: skip
+
+    def _told(self) -> dict[str, list[str]]:
+        """What a subclass adds to the plan."""
+        return {}
 
     def _estimate(self) -> float | None:
         """Seconds a run by steps will take, from timing a few steps of every model on a few rows."""
         if self.options.steps is None:
             return None
-        total, rows = 0.0, self.x[self.splits.fit[:2_000]]
+        few = self.splits.fit[:2_000]
+        total, rows, context = 0.0, self.x[few], self._context_of(few)
         for candidate in self.candidates:
             began = time.monotonic()
             try:
                 model = candidate.build(self.schema.space, len(rows), generator(0))
                 if isinstance(model, ClosedForm):
-                    model.fit_closed(rows, None, generator(0))
+                    model.fit_closed(rows, context, generator(0))
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
                     recipe = train.Recipe(**{**candidate.recipe, **model.recipe, "steps": 20})
-                    spent = [step.seconds for step in train.fit(model, rows, recipe, rng=generator(0), device=self.device)]
+                    steps = train.fit(model, rows, recipe, context=context, rng=generator(0), device=self.device)
+                    spent = [step.seconds for step in steps]
                     total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(self.options.steps, recipe.most_steps)
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
                 continue
@@ -250,26 +299,25 @@ class Job:
             kept = self._fold_path(name, k)
             if not kept.exists():
                 learn, left = splits.fold(k)
-                model = yield from self._fit(candidate, f"{name}/{k}", self.x[splits.training[learn]], k / (splits.folds + 1))
-                n = self.samples // splits.folds
-                tensors = {"position": left, "seen": self._seen(model, n, name, f"fold {k}")}
+                model = yield from self._fit(candidate, f"{name}/{k}", splits.training[learn], k / (splits.folds + 1))
+                tensors = {"position": left, **self._look(model, self.samples // splits.folds, name, f"fold {k}")}
                 if density_kind(model) is not None:
-                    rng = generator(seed, name, "fold", k)
-                    tensors["nats"], _ = judge.log_probs(model, self.x[splits.training[left]], rng=rng)
+                    tensors["nats"], _ = self._nats(model, splits.training[left], generator(seed, name, "fold", k))
                 store.write_tensors(kept, tensors)
                 self._save_state()
             pieces.append(store.read_tensors(kept))
-        model = yield from self._fit(candidate, f"{name}/all", self.x[splits.training], splits.folds / (splits.folds + 1))
+        model = yield from self._fit(candidate, f"{name}/all", splits.training, splits.folds / (splits.folds + 1))
         yield Progress(name, 1.0, None, None, "scoring")
         began = time.monotonic()
-        model.sample(8, rng=generator(seed, name, "trial"))  # one that cannot sample fails here, alone
-        tensors = {} if pieces else {"seen": self._seen(model, self.samples, name, "select")}
+        # one that cannot sample fails here, alone
+        model.sample(8, context=self._context_of(splits.training[:8]), rng=generator(seed, name, "trial"))
+        tensors = {} if pieces else self._look(model, self.samples, name, "select")
         if density_kind(model) is not None:
             if pieces:
                 position = torch.cat([p["position"] for p in pieces])
                 tensors["select"] = torch.cat([p["nats"] for p in pieces])[position.argsort()]
             else:
-                tensors["select"], _ = judge.log_probs(model, self.x[splits.select], rng=generator(seed, name, "select"))
+                tensors["select"], _ = self._nats(model, splits.select, generator(seed, name, "select"))
         self.units[f"{name}/all"]["scoring"] = time.monotonic() - began
         config = getattr(model, "config", None)
         settings = config.model_dump(mode="json") if candidate.family and config else None
@@ -280,19 +328,21 @@ class Job:
     def _fold_path(self, name: str, k: int) -> Path:
         return self.out / "work" / f"{name}.fold{k}.safetensors"
 
-    def _seen(self, model: Model, n: int, name: str, what: str) -> Tensor:
-        """Features of n samples."""
-        return self.lens(model.sample(n, rng=generator(self.options.seed, name, "samples", what)))
+    def _nats(self, model: Model, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, float]:
+        """As :func:`judge.log_probs` of the rows with these numbers."""
+        return judge.log_probs(model, self.x[rows], context=self._context_of(rows), rng=rng)
 
-    def _fit(self, candidate: _Candidate, unit: str, x: Tensor, done_before: float) -> Generator[Record, None, Model]:
-        """Fit one model to rows x; returns it. ``done_before``: how much of this candidate's work came before."""
+    def _fit(self, candidate: _Candidate, unit: str, rows: Tensor, done_before: float) -> Generator[Record, None, Model]:
+        """Fit one model to the rows with these numbers; returns it. ``done_before``: how much of this candidate's work came
+        before."""
         name, folds = candidate.name, self.splits.folds
         rng = generator(self.options.seed, unit)
+        x, context = self.x[rows], self._context_of(rows)
         model = candidate.build(self.schema.space, len(x), rng)
         began = time.monotonic()
         if isinstance(model, ClosedForm):
             yield Progress(name, done_before, None, None, "fitting")
-            model.fit_closed(x, None, rng)
+            model.fit_closed(x, context, rng)
             self.units[unit] = {"steps": None, "stop_at": None, "seconds": time.monotonic() - began, "converged": True}
             return model.eval()
         if not model.phases():
@@ -303,7 +353,8 @@ class Job:
         work, stem = self.out / "work", unit.replace("/", ".")
         work.mkdir(parents=True, exist_ok=True)
         shown, in_nats = 0.0, model.phases()[0].unit == "nats"
-        for step in train.fit(model, x, recipe, rng=rng, device=self.device, checkpoint=work / f"{stem}.checkpoint", name=name):
+        checkpoint = work / f"{stem}.checkpoint"
+        for step in train.fit(model, x, recipe, context=context, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
             now = time.monotonic()
             if now - self.saved > 2:
                 self._save_state()
@@ -336,39 +387,96 @@ class Job:
 
     def verdict(self) -> Study:
         """Weigh on the select rows, open the report rows once, write everything down."""
-        space, splits, seed = self.schema.space, self.splits, self.options.seed
         names = [c.name for c in self.candidates if c.name not in self.failures]
-        models = {name: store.load_model(self.out / "models" / name, space, self.options.models) for name in names}
+        models = {n: store.load_model(self.out / "models" / n, self.schema.space, self.options.models) for n in names}
         kept = {name: store.read_tensors(self._nats_path(name)) for name in names}
         select = {name: kept[name]["select"] for name in names if "select" in kept[name]}
-        outside = self._outside()
         if not models:
             reasons = "; ".join(f"{n}: {f['reason']}" for n, f in self.failures.items())
             raise InputError(f"no family could be fitted to this data ({reasons})")
-        report, mc_error, drawn, cost = {}, {}, {}, {}
+        report, mc_error = {}, {}
+        for name in select:
+            rng = generator(self.options.seed, name, "report")
+            report[name], mc_error[name] = self._nats(models[name], self.splits.report, rng)
+        return self._conclude(_Fitted(models, kept, select, report, mc_error))
+
+    def _fitted(self, score: Score, fitted: _Fitted, cost: float) -> Score:
+        """The score of a model of this run, with what only a model has. ``cost``: milliseconds to draw 1,000 rows."""
+        name, unit, model = score.name, self.units[f"{score.name}/all"], fitted.models[score.name]
+        nats = fitted.report.get(name)
+        fits = [u["seconds"] for key, u in self.units.items() if key.startswith(f"{name}/") and key != f"{name}/all"]
+        mean = mean_nats(nats.numpy()) if nats is not None else None
+        bits = judge.bits_per_dimension(mean, self.schema.space) if mean else None
+        few = self.splits.report[:500]
+        with torch.no_grad():
+            diagnosis = model.diagnose(self.x[few], self._context_of(few), generator(self.options.seed, name, "diagnosis"))
+        how = model.how if isinstance(model, LowerBound) else "cell masses" if isinstance(model, Density) else ""
+        return replace(
+            score, status="fitted", kind=density_kind(model), mc_error=fitted.mc_error.get(name),
+            nats=mean.value if mean else None, nats_error=mean.error if mean else None, sample_ms=cost, seconds=unit["seconds"],
+            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=unit["stop_at"],
+            converged=unit["converged"], wanted=unit.get("wanted"), how=how, diagnosis=diagnosis,
+            bits=bits.value if bits else None, bits_error=bits.error if bits else None,
+        )  # fmt: skip
+
+    def _write(self, study: Study, fitted: _Fitted, example: Content) -> None:
+        """What every run leaves; ``example``: rows of the verdict's choice."""
+        out, splits = self.out, self.splits
+        nats = {"select": fitted.select, "report": fitted.report}
+        store.write_tensors(out / "nats.safetensors", {f"{n}.{part}": v for part in nats for n, v in nats[part].items()})
+        store.write_tensors(out / "splits.safetensors", {p: getattr(splits, p) for p in ("fit", "select", "report")})
+        kept = sorted((out / "work").glob("*.history.jsonl"))
+        store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
+        store.write_lines(out / "scores.jsonl", [asdict(s) for s in study.scores])
+        source.write(example, out / ("samples.npz" if self.schema.space.is_image else "samples.csv"))
+        store.write(out / "README.md", card(study, self.data.name, splits))
+        self._save_state()
+        spoken = {"objective": study.objective, "why": study.why, "duplicates": splits.duplicates}
+        if study.conditioning is not None:
+            spoken["conditioning"] = asdict(study.conditioning)
+        store.write_json(out / "verdict.json", spoken | {"verdicts": {name: asdict(v) for name, v in study.verdicts.items()}})
+        shutil.rmtree(out / "work", ignore_errors=True)
+
+
+class Together(Job):
+    """All columns of a table, or images, as one: judged in nats and by samples."""
+
+    def _understand(self, rows: Tensor) -> Tensor:
+        self.lens = Lens(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
+        return rows
+
+    def _look(self, model: Model, n: int, name: str, what: str) -> dict[str, Tensor]:
+        return {"seen": self.lens(model.sample(n, rng=generator(self.options.seed, name, "samples", what)))}
+
+    def _conclude(self, fitted: _Fitted) -> Study:
+        space, splits, seed = self.schema.space, self.splits, self.options.seed
+        models, select = fitted.models, fitted.select
+        outside = self._outside()
+        drawn, cost = {}, {}
         for name, model in models.items():
-            if name in select:
-                rng = generator(seed, name, "report")
-                report[name], mc_error[name] = judge.log_probs(model, self.x[splits.report], rng=rng)
             drawn[name], cost[name] = judge.timed_sample(model, self.samples, rng=generator(seed, name, "samples"))
         drawn |= {name: rows[1::2] for name, rows in outside.items()}
         verdicts = {}
         if select:
             kinds = {name: str(density_kind(models[name])) for name in select}
-            verdicts["nats"] = verdict.in_nats(select, report, kinds, noun(self.schema))
+            verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, noun(self.schema))
         seen = {name: self.lens(x) for name, x in drawn.items()}
         shown = self.lens(self.x[splits.report])
-        choosing = self._pools(names, kept, {name: self.lens(rows[::2]) for name, rows in outside.items()})
+        choosing = self._pools([*models], fitted.kept, {name: self.lens(rows[::2]) for name, rows in outside.items()})
         verdicts["mmd"], quadratic = verdict.in_mmd(choosing, Pool(shown, seen), self.lens.kernel, noun(self.schema))
         objective, why = verdict.which(
             verdicts, asked=self.options.objective, images=space.is_image, outside=[*outside]
         )
         if objective not in verdicts:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
-        scores = self._scores(models, report, mc_error, drawn, seen, shown, cost)
-        everyone = models | {name: mixture.Given(space, rows) for name, rows in outside.items()}
+        scores = self._scores(fitted, drawn, seen, shown, cost)
+        everyone = {**models, **{name: mixture.Given(space, rows) for name, rows in outside.items()}}
         study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.out)
-        self._write(study, select, report, drawn, seen, quadratic, {n: r for n, r in outside.items() if n in everyone})
+        for name, rows in outside.items():
+            store.write_tensors(self.out / "samples" / f"{name}.safetensors", {"rows": rows})
+        store.write_json(self.out / "quadratic.json", {**quadratic, "features": self.lens.name})
+        store.write_tensors(self.out / "gallery.safetensors", self._gallery(drawn, seen))
+        self._write(study, fitted, study.best.sample(EXAMPLE_IMAGES if space.is_image else EXAMPLE_ROWS, seed=seed))
         return study
 
     def _outside(self) -> dict[str, Tensor]:
@@ -398,9 +506,8 @@ class Job:
         return pools
 
     def _scores(
-        self, models: Mapping[str, Model], report: Mapping[str, Tensor], mc_error: Mapping[str, float],
-        drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], shown: Tensor, cost: Mapping[str, float],
-    ) -> list[Score]:  # fmt: skip
+        self, fitted: _Fitted, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], shown: Tensor, cost: Mapping[str, float]
+    ) -> list[Score]:
         splits, seed = self.splits, self.options.seed
         fit, real = self.lens(self.x[splits.training]), self.x[splits.report]
         scores = []
@@ -415,55 +522,8 @@ class Job:
                 name, "samples only", rows=len(real), memorisation=copied.value, memorisation_error=copied.error,
                 metrics={metric: asdict(value) for metric, value in found.items()},
             )  # fmt: skip
-            scores.append(self._fitted(score, models[name], report.get(name), mc_error, cost[name]) if name in models else score)
+            scores.append(self._fitted(score, fitted, cost[name]) if name in fitted.models else score)
         return scores
-
-    def _fitted(
-        self, score: Score, model: Model, nats: Tensor | None, mc_error: Mapping[str, float], cost: float
-    ) -> Score:
-        """The score of a model of this run, with what only a model has."""
-        name, unit = score.name, self.units[f"{score.name}/all"]
-        fits = [u["seconds"] for key, u in self.units.items() if key.startswith(f"{name}/") and key != f"{name}/all"]
-        mean = mean_nats(nats.numpy()) if nats is not None else None
-        bits = judge.bits_per_dimension(mean, self.schema.space) if mean else None
-        rng = generator(self.options.seed, name, "diagnosis")
-        with torch.no_grad():
-            diagnosis = model.diagnose(self.x[self.splits.report][:500], None, rng)
-        how = model.how if isinstance(model, LowerBound) else "cell masses" if isinstance(model, Density) else ""
-        return replace(
-            score, status="fitted", kind=density_kind(model), mc_error=mc_error.get(name), nats=mean.value if mean else None,
-            nats_error=mean.error if mean else None, sample_ms=cost, seconds=unit["seconds"],
-            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=unit["stop_at"],
-            converged=unit["converged"], wanted=unit.get("wanted"), how=how, diagnosis=diagnosis,
-            bits=bits.value if bits else None, bits_error=bits.error if bits else None,
-        )  # fmt: skip
-
-    def _write(
-        self, study: Study, select: Mapping[str, Tensor], report: Mapping[str, Tensor], drawn: Mapping[str, Tensor],
-        seen: Mapping[str, Tensor], quadratic: Mapping[str, Any], outside: Mapping[str, Tensor],
-    ) -> None:  # fmt: skip
-        out, splits = self.out, self.splits
-        store.write_tensors(
-            out / "nats.safetensors",
-            {f"{n}.select": v for n, v in select.items()} | {f"{n}.report": v for n, v in report.items()},
-        )
-        store.write_tensors(out / "splits.safetensors", {p: getattr(splits, p) for p in ("fit", "select", "report")})
-        for name, rows in outside.items():
-            store.write_tensors(out / "samples" / f"{name}.safetensors", {"rows": rows})
-        kept = sorted((out / "work").glob("*.history.jsonl"))
-        store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
-        store.write_lines(out / "scores.jsonl", [asdict(s) for s in study.scores])
-        store.write_json(out / "quadratic.json", {**quadratic, "features": self.lens.name})
-        store.write_tensors(out / "gallery.safetensors", self._gallery(drawn, seen))
-        example = "samples.npz" if self.schema.space.is_image else "samples.csv"
-        n = EXAMPLE_IMAGES if self.schema.space.is_image else EXAMPLE_ROWS
-        source.write(study.best.sample(n, seed=self.options.seed), out / example)
-        store.write(out / "README.md", card(study, self.data.name, splits))
-        self._save_state()
-        verdicts = {name: asdict(v) for name, v in study.verdicts.items()}
-        spoken = {"objective": study.objective, "why": study.why, "duplicates": splits.duplicates}
-        store.write_json(out / "verdict.json", spoken | {"verdicts": verdicts})
-        shutil.rmtree(out / "work", ignore_errors=True)
 
     def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """What the report shows, in data units: unseen real rows, samples, and the training row nearest to some samples."""
@@ -474,6 +534,127 @@ class Job:
             nearest = torch.cdist(seen[name][:NEAREST].double(), fit.double()).argmin(1)
             gallery |= {f"samples.{name}": x[:SHOWN_ROWS], f"nearest.{name}": training[nearest]}
         return {name: x.float() if self.schema.space.is_image else x for name, x in gallery.items()}
+
+
+@dataclass(frozen=True)
+class _Calibrated:
+    """What :func:`judge.calibrate` found of one model, and the milliseconds that 1,000 draws took."""
+
+    found: Mapping[str, Mapping[str, Any]]
+    ranks: Mapping[str, Tensor]
+    cost: float
+
+
+class Targets(Job):
+    """Some columns of a table given the others: judged in nats of the targets and by their calibration."""
+
+    ending = ENDING_WITH_TARGETS
+
+    def _candidates(self) -> list[_Candidate]:
+        """Closed fits first, which take the time they take; the others share what is left."""
+        return sorted(super()._candidates(), key=self._is_timed)
+
+    def _understand(self, rows: Tensor) -> Tensor:
+        self.schema, schema = source.split_target(self.whole, self.options.targets)
+        names = [field.name for field in cast(Schema, self.whole).modelled]
+        ours = torch.tensor([name in self.options.targets for name in names])
+        inputs = Inputs(schema.space)
+        inputs.prepare(rows[self.splits.fit][:, ~ours])
+        self.given = Given(schema, inputs)
+        self.asked = rows[:, ~ours]
+        self.context = inputs(self.asked)
+        return rows[:, ours]
+
+    def _told(self) -> dict[str, list[str]]:
+        return {"target": list(self.options.targets), "given": self.given.names}
+
+    def _look(self, model: Model, n: int, name: str, what: str) -> dict[str, Tensor]:
+        return {}  # no two rows have the same inputs, so there are no samples of one law to compare
+
+    def _conclude(self, fitted: _Fitted) -> Study:
+        models, select, report = fitted.models, fitted.select, fitted.report
+        if not select:
+            raise InputError("--target: no model here has a density given the inputs; name families that have one")
+        share, _, _ = verdict.weigh(select)
+        gate = self._gate(select, [*share.values()])
+        weights = None if gate is None else gate(len(self.splits.report), self._context_of(self.splits.report))
+        kinds = {name: str(density_kind(models[name])) for name in select}
+        spoken = verdict.in_nats(select, report, kinds, noun(self.schema), weights)
+        spoken, beside = verdict.of_inputs(spoken, report, share, weights, self.options.targets, self.given.names)
+        rows = self._calibration_rows()
+        looks = {name: self._calibrate(model, name, rows) for name, model in models.items()}
+        scores = [
+            Score(name, **self.failures[name]) if name in self.failures else self._score(name, fitted, looks[name])
+            for name in (c.name for c in self.candidates)
+        ]
+        beside = replace(beside, gate=None if gate is None else gate.plain())
+        why = "a density of the targets given the inputs is wanted"
+        study = assemble(self.schema, scores, {"nats": spoken}, "nats", why, models, self.out, self.given, beside)
+        if spoken.choice == "blend":
+            looks["blend"] = self._calibrate(study.best.model, "blend", rows)
+        study = replace(study, conditioning=replace(beside, calibration=looks[spoken.choice].found))
+        self._keep(study, looks, rows)
+        asked = cast(pd.DataFrame, source.content(self.data)).iloc[self.splits.report[: EXAMPLE_ROWS // EXAMPLES_EACH].numpy()]
+        self._write(study, fitted, study.best.sample(EXAMPLES_EACH, seed=self.options.seed, given=asked))
+        return study
+
+    def _keep(self, study: Study, looks: Mapping[str, _Calibrated], rows: Tensor) -> None:
+        """What only a folder of targets holds: what models see of the inputs, ranks, and portraits of the verdict's choice."""
+        out, asked, truths = self.out, self.asked[rows], self.x[rows]
+        store.write_tensors(out / "inputs.safetensors", self.given.inputs.state_dict())
+        ranks = {f"{name}/{target}": u for name, look in looks.items() for target, u in look.ranks.items()}
+        store.write_tensors(out / "calibration.safetensors", {"rows": rows, **ranks})
+        store.write_tensors(out / "gallery.safetensors", {"asked": asked, "real": truths})
+        draws = PICTURE_DRAWS * self.units[f"{study.verdict.choice}/all"]["draws"]
+        portraits = portrait(study.best.model, self.given.inputs, asked, truths, draws=draws, seed=self.options.seed)
+        store.write_json(out / "portraits.json", portraits)
+
+    def _gate(self, select: Mapping[str, Tensor], weights: Sequence[float]) -> mixture.Gate | None:
+        """Weights that depend on the inputs, if the select rows speak for them."""
+        rows = self.splits.training if self.splits.folds else self.splits.select
+        nats = torch.stack([*select.values()], 1)
+        possible = (nats > -math.inf).any(1)
+        if len(weights) < 2 or int(possible.sum()) < 2 * mixture.FOLDS:
+            return None
+        gate = mixture.choose_gate(nats[possible], cast(Tensor, self._context_of(rows))[possible], weights).gate
+        return None if gate.is_constant else gate
+
+    def _calibration_rows(self) -> Tensor:
+        """The report rows whose answers are drawn."""
+        order = torch.randperm(len(self.splits.report), generator=generator(self.options.seed, "calibration"))
+        return self.splits.report[order[:CALIBRATED].sort().values]
+
+    def _calibrate(self, model: Model, name: str, rows: Tensor) -> _Calibrated:
+        context, seed = cast(Tensor, self._context_of(rows)), self.options.seed
+        entry = self.units.setdefault(f"{name}/all", {})
+        if "draws" not in entry:
+            entry["draws"] = self._draws(model, name, context)
+            self._save_state()
+        began = time.process_time()
+        draws = judge.answers(model, context, entry["draws"], rng=generator(seed, name, "answers"))
+        cost = (time.process_time() - began) * 1e6 / (len(rows) * entry["draws"])
+        rng = generator(seed, name, "ranks")
+        names = [field.name for field in cast(Schema, self.schema).modelled]
+        found, ranks = judge.calibrate(self.x[rows], draws, self.schema.space, names, rng=rng)
+        # as the folder gives it back: what has no error has none
+        return _Calibrated(store.plain({metric: asdict(value) for metric, value in found.items()}), ranks, cost)
+
+    def _draws(self, model: Model, name: str, context: Tensor) -> int:
+        """How many of every row: fewer where they are dear; always one less than a multiple of 20, so that the ends of the
+        intervals are draws."""
+        if self.options.stops is not None:
+            return int(self.options.stops[f"{name}/all"]["draws"])
+        if self.options.seconds is None:
+            return MOST_DRAWS
+        began = time.monotonic()
+        judge.answers(model, context, 1, rng=generator(self.options.seed, name, "trial answers"))
+        each = time.monotonic() - began
+        coming = len(self.candidates) + 1 - sum("draws" in unit for unit in self.units.values())
+        room = max(0.0, (1 - self.ending / 4) * self.options.seconds - self.elapsed) / max(1, coming)
+        return int(min(MOST_DRAWS, max(20, room / each // 20 * 20) - 1))
+
+    def _score(self, name: str, fitted: _Fitted, look: _Calibrated) -> Score:
+        return self._fitted(Score(name, "fitted", rows=len(self.splits.report), metrics=look.found), fitted, look.cost)
 
 
 def noun(schema: AnySchema) -> str:
@@ -500,15 +681,23 @@ def read_state(out: Path) -> tuple[dict[str, Any], dict[str, Any], float]:
     return units, failures, elapsed
 
 
-def _build_family(row: Family, seconds: float | None, space: Space, n: int, rng: torch.Generator) -> Model:
-    return row.build(space, config=row.suggest(space, n, seconds), rng=rng)
+Shape = tuple[int, ...] | None
 
 
-def _build_own(own: Callable[[Space], Model], space: Space, _n: int, rng: torch.Generator) -> Model:
+def _build_family(row: Family, context: Shape, seconds: float | None, space: Space, n: int, rng: torch.Generator) -> Model:
+    return row.build(space, context_shape=context, config=row.suggest(space, n, seconds), rng=rng)
+
+
+def _build_own(own: Callable[..., Model], context: Shape, space: Space, _n: int, rng: torch.Generator) -> Model:
     with seeded(child_seed(int(torch.randint(2**62, (), generator=rng)), "own")):
-        model = own(space)
+        model = own(space) if context is None else own(space, context)
     if not isinstance(model, Model):
         raise InputError(f"models: expected a callable Space → mixtura.Model, got {type(model).__name__}")
+    if model.context_shape != context:
+        raise InputError(
+            f"models: expected a model built with context shape {context}, got one with {model.context_shape}; "
+            "with --target your callable takes the Space and that shape"
+        )
     return model
 
 

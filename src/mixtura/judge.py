@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mixtura.contracts import Density, LowerBound, Model, Space
-from mixtura.metrics import TABLE
+from mixtura.contracts import Column, Density, LowerBound, Model, Space
+from mixtura.metrics import TABLE, calibration
 from mixtura.metrics.likelihood import Estimate
 from mixtura.metrics.neighbours import manifold, memorisation
 from mixtura.transforms import Columns
@@ -22,6 +22,29 @@ REPEATS, REPEATS_OF_LARGE, LARGE = 4, 2, 1_024
 TILE = 2_048
 #: metrics that ask whether two laws differ, by a kernel fitted for that
 KERNELLED = ("mmd2", "same_law")
+#: central intervals whose coverage is measured, by name; of the widest the width is told too
+INTERVALS = {"coverage_50": 0.5, "coverage_90": 0.9}
+
+
+@dataclass(frozen=True)
+class OfAnswers:
+    """What is measured of a model's answers. better: None where the best is a number that the summary names."""
+
+    summary: str
+    better: Literal["higher", "lower"] | None
+    unit: str
+
+
+#: what :func:`calibrate` measures, by name, in the order that it is told in
+OF_ANSWERS = {
+    "crps": OfAnswers("continuous ranked probability score: how far the draws are from the truth", "lower", "of the target"),
+    "coverage_90": OfAnswers("share of the rows inside the central 90 % of their draws; 0.9 if calibrated", None, "share"),
+    "width_90": OfAnswers("mean width of the central 90 % of the draws; less is better at equal coverage", None, "of the target"),
+    "coverage_50": OfAnswers("share of the rows inside the central 50 % of their draws; 0.5 if calibrated", None, "share"),
+    "pit": OfAnswers("largest distance of the ranks of the rows among their draws from uniform ones", "lower", "share"),
+}
+#: rows of context that are drawn for at a time, and how often what came out missing is drawn again
+DRAWN_AT_ONCE, REDRAWS = 2**15, 30
 #: memorisation looks at no more rows than this of each kind
 MOST_COMPARED = 2_000
 
@@ -140,6 +163,70 @@ def appraise(
         elif row.takes == "columns" and codes is not None:
             found[row.name] = row.function(real.flatten(1), generated.flatten(1), codes=codes, rng=seed(row.name))
     return {name: value for name, value in found.items() if isinstance(value, Estimate)}
+
+
+@torch.no_grad()
+def answers(model: Model, context: Tensor, draws: int, *, observed: bool = True, rng: torch.Generator) -> Tensor:
+    """(draws, n, *shape) rows in data units: so many for each row of the context (n, …). ``observed``: a row with a missing
+    entry is drawn again, up to ``REDRAWS`` times."""
+    n = len(context)
+    asked = context.repeat(draws, *(1,) * (context.dim() - 1))
+    x = _drawn(model, asked, rng)
+    for _ in range(REDRAWS if observed else 0):
+        gone = torch.isnan(model.space.flat(x)).any(1).nonzero().squeeze(1)
+        if not len(gone):
+            break
+        x[gone] = _drawn(model, asked[gone], rng)
+    return x.reshape(draws, n, *model.space.shape)
+
+
+def _drawn(model: Model, context: Tensor, rng: torch.Generator) -> Tensor:
+    pieces = context.split(DRAWN_AT_ONCE)
+    return torch.cat([model.sample(len(piece), context=piece, rng=rng) for piece in pieces])
+
+
+def calibrate(
+    y: Tensor, draws: Tensor, space: Space, names: Sequence[str], *, rng: torch.Generator
+) -> tuple[dict[str, Estimate], dict[str, Tensor]]:
+    """Whether ``draws`` (s, n, D) of the targets mean what they say, by the truth y (n, D) of their rows, in data units: the
+    entries of ``OF_ANSWERS`` for each numeric entry of the space, with its name behind a colon where there are several; and,
+    by name, the (n,) ranks (metrics/calibration.py ``pit``), NaN where a truth is missing. ``pit`` has no standard error.
+
+    Rows whose truth is missing, or whose draws all but always are, say nothing here.
+    """
+    numeric = [j for j, c in enumerate(space.columns) if c.kind == "continuous"]
+    found: dict[str, Estimate] = {}
+    ranks: dict[str, Tensor] = {}
+    for j in numeric:
+        true, drawn = (_on_lattice(v[..., j], space.columns[j]) for v in (y, draws))
+        there = ~(torch.isnan(true) | torch.isnan(drawn).any(0))
+        if not there.any():
+            continue
+        true, drawn = true[there], drawn[:, there]
+        u = torch.full((len(y),), math.nan, dtype=torch.float64)
+        u[there] = torch.from_numpy(calibration.pit(true, drawn, rng=rng))
+        apart = calibration.pit_uniformity(u[there])
+        of_column = {"crps": calibration.average(calibration.crps(true, drawn))}
+        of_column |= {name: calibration.coverage(true, drawn, level) for name, level in INTERVALS.items()}
+        of_column |= {"width_90": calibration.sharpness(drawn, 0.9), "pit": Estimate(apart.distance, math.nan, apart.n)}
+        ranks[names[j]] = u
+        found |= {name if len(numeric) == 1 else f"{name}:{names[j]}": of_column[name] for name in OF_ANSWERS}
+    return found, ranks
+
+
+def of_first(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Of the metrics of a score the entries of ``OF_ANSWERS`` for its first numeric target; none where no target is one."""
+    first: dict[str, Mapping[str, Any]] = {}
+    for name, value in metrics.items():
+        first.setdefault(name.partition(":")[0], value)
+    return {name: value for name, value in first.items() if name in OF_ANSWERS}
+
+
+def _on_lattice(values: Tensor, column: Column) -> Tensor:
+    """Rounded values at the very floats of their lattice, so that equal ones are equal."""
+    if column.resolution == 0:
+        return values
+    return column.low + column.resolution * ((values - column.low) / column.resolution).round()
 
 
 def timed_sample(model: Model, n: int, *, rng: torch.Generator) -> tuple[Tensor, float]:

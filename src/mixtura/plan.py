@@ -36,7 +36,8 @@ LEAST_ROWS = 20
 class Options:
     """What a run may be asked; the arguments of ``mixtura.run``. ``models`` maps a name to a callable Space → Model of
     your own, ``samples`` a name to a file or frame of an outside generator's samples. ``objective``: "nats" or "mmd", by
-    default what suits the data; ``features``: what samples are compared by (features.py). ``stops`` replays recorded steps."""
+    default what suits the data; ``features``: what samples are compared by (features.py). ``target``: columns to model given
+    the others. ``stops`` replays recorded steps."""
 
     budget: str | float | None = None
     steps: int | None = None
@@ -47,6 +48,7 @@ class Options:
     split: str | None = None
     group: str | None = None
     time: str | None = None
+    target: str | Sequence[str] | None = None
     columns: Sequence[str] | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, Callable[[Space], Model]] = field(default_factory=dict)
@@ -70,6 +72,29 @@ class Options:
             raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")
         if self.objective not in (None, "nats", "mmd"):
             raise InputError(f"objective: {self.objective!r} is none, expected nats or mmd; leave it out for what suits the data")
+        self._check_target()
+
+    def _check_target(self) -> None:
+        if self.target is None:
+            return
+        if not self.targets or len(set(self.targets)) < len(self.targets):
+            raise InputError(f"--target: expected one column or more, each once, got {list(self.targets)}; name them once")
+        for flag, column in (("--split", self.split), ("--group", self.group), ("--time", self.time)):
+            if column in self.targets:
+                raise InputError(f"--target: {column!r} is the column of {flag} too; a column is one or the other")
+        left_out = next((name for name in self.targets if self.columns is not None and name not in self.columns), None)
+        if left_out is not None:
+            raise InputError(f"--columns: leaves out {left_out!r}, which --target asks for; name it there too")
+        # a conditional run speaks of nats: there is no second set of rows with the same inputs to compare samples with
+        beside = {"--objective mmd": self.objective == "mmd", "--samples": self.samples, "--features": self.features}
+        odd = next((flag for flag, given in beside.items() if given), None)
+        if odd is not None:
+            raise InputError(f"{odd}: compares samples, and with --target densities given the inputs are compared; leave it out")
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The columns that are modelled given the others; none where all are modelled together."""
+        return () if self.target is None else (self.target,) if isinstance(self.target, str) else tuple(self.target)
 
     @property
     def planned_seconds(self) -> float | None:
@@ -91,6 +116,7 @@ class Options:
             "split": self.split, "group": self.group, "time": self.time, "columns": columns,
             "kinds": dict(self.kinds), "models": sorted(self.models), "samples": samples, "objective": self.objective,
             "features": self.features, "skip_broken": self.skip_broken, "size": self.size,
+            **({"target": list(self.targets)} if self.targets else {}),
         }  # fmt: skip
 
 
@@ -238,13 +264,20 @@ def _repeated(x: Tensor, splits: Splits) -> int:
     return sum(row in known for row in key(splits.report))
 
 
-def choose_families(asked: Sequence[str] | None, table: Sequence[str]) -> list[str]:
-    """The asked family names in the order of the table; all of them by default. The floor always joins."""
+def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, given: bool = False) -> list[str]:
+    """The asked family names in the order of the table; all that can serve by default. The floor always joins.
+
+    ``table``: name → whether the family takes a context ("never", "may", "needs"); ``given``: whether there is one."""
+    able = [name for name, context in table.items() if context != ("never" if given else "needs")]
     if asked is None:
-        return list(table)
+        return able
     unknown = [name for name in asked if name not in table]
     if unknown:
         raise InputError(f"families: {unknown[0]!r} is not among {', '.join(table)}; choose from these")
     if not asked:
-        raise InputError(f"families: none was named; choose from {', '.join(table)}")
-    return [name for name in table if name in asked or name == "marginals"]
+        raise InputError(f"families: none was named; choose from {', '.join(able)}")
+    unable = [name for name in asked if name not in able]
+    if unable:
+        why = "cannot model columns given others" if given else "models columns given others: name them with --target"
+        raise InputError(f"families: {unable[0]} {why}; choose from {', '.join(able)}")
+    return [name for name in able if name in asked or name == "marginals"]

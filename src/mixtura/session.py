@@ -1,7 +1,7 @@
 """Online selection: a policy that chooses, arms that are asked, features of what they give, and the ledger of it all.
 
-:meth:`Session.conduct` is the long process, an iterator of :class:`Round`. It can be stopped at any moment, killed included, and goes
-on from its ledger; two processes may work on one.
+:meth:`Session.conduct` is the long process, an iterator of :class:`Round`. It can be stopped at any moment, killed included, and
+goes on from its ledger; two processes may work on one.
 """
 
 from __future__ import annotations

@@ -9,14 +9,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from mixtura import folder as store
 from mixtura import train
@@ -25,7 +23,7 @@ from mixtura.data import source
 from mixtura.data.read import Table
 from mixtura.data.source import AnySchema, Data
 from mixtura.facade import Study, load
-from mixtura.job import Done, Job, Judged, Planned, Progress, Record, read_state
+from mixtura.job import Done, Judged, Planned, Progress, Record, Targets, Together, read_state
 from mixtura.plan import Options
 
 __all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "replay", "run"]
@@ -46,14 +44,14 @@ def run(data: Any, **options: Any) -> Study:
 def conduct(data: Any, options: Options) -> Iterator[Record]:
     """The main job as an iterator of records: :class:`Planned`, :class:`Progress` and :class:`Judged` a model, :class:`Done`."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, _one_thread():
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, train.one_thread():
         loaded, schema = understand(data, options)
         out = Path(options.out) if options.out is not None else Path(scratch)
         config = _question(options, loaded, str(data) if isinstance(data, str | Path) else None)
         if _finished(out, options, config):
             yield Done(load(out, models=options.models))
             return
-        job = Job(out, options, loaded, schema, began)
+        job = _kind(options)(out, options, loaded, schema, began)
         job.take_up(config)  # nothing is written before all that was asked is known to fit
         yield job.planned()
         yield from job.train_all()
@@ -61,31 +59,25 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
         yield Done(study if options.out is not None else replace(study, folder=None))
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread for torch and for scikit-learn's libraries while a run lasts: measured, two fight over small
-    matrices (a mixture fit takes ten times as long) and no family gains; and the bits do not depend on the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
+def _kind(options: Options) -> type[Together | Targets]:
+    """A run with targets, or without."""
+    return Targets if options.targets else Together
 
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, _one_thread():
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, train.one_thread():
         loaded, schema = understand(data, options)
-        planned = Job(Path(scratch), options, loaded, schema, time.monotonic()).planned(estimate=True)
+        planned = _kind(options)(Path(scratch), options, loaded, schema, time.monotonic()).planned(estimate=True)
         return replace(planned, folder=None if options.out is None else str(options.out))
 
 
 def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
-    """Read the data and guess its columns; the columns that only tell how to split are not modelled."""
+    """Read the data and guess its columns; the columns that only tell how to split are not modelled, nor, with targets,
+    inputs of a model."""
     loaded = source.load(data, seed=options.seed, skip_broken=options.skip_broken, size=options.size)
-    for flag, name in (("--split", options.split), ("--group", options.group), ("--time", options.time)):
+    splitting = (("--split", options.split), ("--group", options.group), ("--time", options.time))
+    for flag, name in (*splitting, *(("--target", name) for name in options.targets)):
         if name is None:
             continue
         if not isinstance(loaded, Table):
@@ -95,8 +87,9 @@ def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
                 f"{flag}: no column {name!r} in the data; there are {', '.join(map(str, loaded.frame.columns[:12]))}"
             )
     modelled = loaded
-    if isinstance(loaded, Table) and options.split is not None:
-        modelled = replace(loaded, frame=loaded.frame.drop(columns=[options.split]))
+    aside = [name for flag, name in splitting if name is not None and (flag == "--split" or options.targets)]
+    if isinstance(loaded, Table) and aside:
+        modelled = replace(loaded, frame=loaded.frame.drop(columns=aside))
     return loaded, source.learn(modelled, kinds=options.kinds, columns=options.columns)
 
 

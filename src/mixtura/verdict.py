@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,8 @@ Objective = Literal["nats", "mmd"]
 UNITS: dict[str, str] = {"nats": "nats a row", "mmd": "MMD²"}
 #: a gain has to exceed so many standard errors to be one
 SURE = 2.0
+#: inputs that a sentence names; of more it tells the number
+SPELT_OUT = 3
 
 
 @dataclass(frozen=True)
@@ -53,17 +55,40 @@ class Verdict:
     sentence: str
 
 
+@dataclass(frozen=True)
+class Conditioning:
+    """What a run with targets says beside its verdict, measured on the report rows.
+
+    worth ± worth_error: nats a row that the choice has over marginals, which ignore the inputs; None where there are none.
+    gate: where the blend's weights depend on the inputs, how (``mixture.Gate.plain`` of the models in ``names``); its shares
+    are then averages over the report rows. gate_gain ± gate_error: nats a row of such weights over constant ones. calibration:
+    of the choice, by the names of :func:`mixtura.judge.calibrate`.
+    """
+
+    target: list[str]
+    given: list[str]
+    worth: float | None
+    worth_error: float | None
+    gate: Mapping[str, Any] | None
+    gate_gain: float | None
+    gate_error: float | None
+    calibration: Mapping[str, Mapping[str, Any]]
+
+
 # ------------------------------------------------------------------------------------------------------------ nats
 
 
-def in_nats(select: Mapping[str, Tensor], report: Mapping[str, Tensor], kinds: Mapping[str, str], noun: str = "rows") -> Verdict:
-    """Stack the (n,) nats of the select rows, judge the blend on those of the report rows. ``kinds``: exact or bound."""
-    names = list(select)
-    best = max(names, key=lambda n: float(select[n].mean()))
-    weights = _weigh(torch.stack([select[n] for n in names], 1).numpy(), names, best)
-    share = dict(zip(names, weights.weights, strict=True))
+def in_nats(
+    select: Mapping[str, Tensor], report: Mapping[str, Tensor], kinds: Mapping[str, str], noun: str = "rows",
+    gate: Tensor | None = None,
+) -> Verdict:  # fmt: skip
+    """Stack the (n,) nats of the select rows, judge the blend on those of the report rows. ``kinds``: exact or bound.
+    ``gate``: instead, log-weights (n, K) of the report rows that depend on their inputs."""
+    share, gap, best = weigh(select)
+    if gate is not None:
+        share = dict(zip(share, gate.exp().mean(0).tolist(), strict=True))
     used = [n for n, w in share.items() if w > 0]
-    mixed = torch.logsumexp(torch.stack([report[n] + math.log(share[n]) for n in used]), 0)
+    mixed = blended(report, share, gate)
     kind = "bound" if "bound" in {kinds[n] for n in (*used, best)} else "exact"
     g = gain(mixed.numpy(), report[best].numpy())
     better = g.value == math.inf or (g.value > SURE * g.error and g.trimmed > 0)
@@ -73,9 +98,48 @@ def in_nats(select: Mapping[str, Tensor], report: Mapping[str, Tensor], kinds: M
     sentence = _sentence(better, share, best, Estimate(g.value, g.error, g.n), "nats", noun, caveat)
     chosen = mixed if better else report[best]
     return Verdict(
-        "nats", UNITS["nats"], "blend" if better else best, best, kind, share, weights.gap, g.value, g.error, g.trimmed,
+        "nats", UNITS["nats"], "blend" if better else best, best, kind, share, gap, g.value, g.error, g.trimmed,
         g.trimmed_error, float(chosen.mean()), float(chosen.std() / math.sqrt(len(chosen))), g.n, sentence,
     )  # fmt: skip
+
+
+def weigh(select: Mapping[str, Tensor]) -> tuple[dict[str, float], float, str]:
+    """Of the (n,) nats of the select rows: the share of each model, their gap, and the best single model."""
+    names = list(select)
+    best = max(names, key=lambda n: float(select[n].mean()))
+    weights = _weigh(torch.stack([select[n] for n in names], 1).numpy(), names, best)
+    return dict(zip(names, weights.weights, strict=True)), weights.gap, best
+
+
+def of_inputs(
+    v: Verdict, report: Mapping[str, Tensor], constant: Mapping[str, float], gate: Tensor | None,
+    target: Sequence[str], given: Sequence[str],
+) -> tuple[Verdict, Conditioning]:  # fmt: skip
+    """What a verdict in nats of ``target`` given the columns ``given`` says beside, and the verdict with a sentence that says
+    it too. ``constant``: the shares of :func:`weigh`; ``gate``: as :func:`in_nats` had it. The gate itself and the
+    calibration are for the caller to add."""
+    chosen = blended(report, v.weights, gate) if v.choice == "blend" else report[v.choice]
+    worth = None if "marginals" not in report else gain(chosen.numpy(), report["marginals"].numpy())
+    turned = None if gate is None else gain(blended(report, v.weights, gate).numpy(), blended(report, constant).numpy())
+    inputs = _listed(given) if len(given) <= SPELT_OUT else f"its {len(given)} inputs"
+    said = f"{_pm(v.value, v.value_error)} nats of {_listed(target)} given {inputs}"
+    if worth is not None and v.choice != "marginals":
+        said += f", {_pm(worth.value, worth.error)} more than marginals, which ignore the inputs"
+    if turned is not None:
+        said += f"; weights that depend on the inputs gain {_pm(turned.value, turned.error)} over constant ones"
+    beside = Conditioning(
+        list(target), list(given), worth and worth.value, worth and worth.error, None, turned and turned.value,
+        turned and turned.error, {},
+    )  # fmt: skip
+    return replace(v, sentence=f"{v.sentence}; {said}"), beside
+
+
+def blended(nats: Mapping[str, Tensor], share: Mapping[str, float], gate: Tensor | None = None) -> Tensor:
+    """(n,) nats of the blend of models with (n,) ``nats``, by constant shares, or log-weights (n, K) of each row."""
+    used = [n for n, w in share.items() if w > 0]
+    if gate is None:
+        return torch.logsumexp(torch.stack([nats[n] + math.log(share[n]) for n in used]), 0)
+    return torch.logsumexp(torch.stack([nats[n] for n in share], 1) + gate, 1)
 
 
 def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
@@ -162,6 +226,15 @@ def _sentence(
     if share[best] == 1:
         return f"no gain: use {best} (where the weights were chosen no blend beat it by 2 standard errors; {g.n:,} unseen {noun})"
     return f"no gain: use {best} (the blend differs by {g.value:+.{digits}f}{unsure})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _pm(value: float | None, error: float | None) -> str:
+    digits = digits_of(error)
+    return f"{math.nan if value is None else value:.{digits}f} ± {math.nan if error is None else error:.{digits}f}"
 
 
 def digits_of(error: float | None) -> int:

@@ -36,3 +36,21 @@ def table_run(tmp_path_factory):
 def image_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("report") / "bars"
     return mixtura.run(bars(1_260), steps=20, families=["gaussian_mixture"], out=out)
+
+
+@pytest.fixture(scope="session")
+def given_run(tmp_path_factory):
+    """y given x alone, one branch up and one down."""
+    draw = np.random.default_rng(0)
+    x = draw.uniform(0, 2, 400)
+    frame = pd.DataFrame({"x": x, "y": 100 + draw.choice([-1, 1], 400) * (1 + x) + draw.normal(0, 0.2, 400)})
+    out = tmp_path_factory.mktemp("report") / "given"
+    return mixtura.run(frame, target="y", steps=60, families=["linear_gaussian", "autoregressive"], out=out)
+
+
+@pytest.fixture(scope="session")
+def wide_run(tmp_path_factory):
+    """Two targets given three inputs of three kinds."""
+    frame = people(300).assign(other=np.random.default_rng(1).normal(size=300))
+    return mixtura.run(frame, target=["twice", "colour"], steps=5, families=["linear_gaussian"],
+                       out=tmp_path_factory.mktemp("report") / "wide")  # fmt: skip

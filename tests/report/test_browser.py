@@ -40,11 +40,12 @@ def browser():
 
 
 @pytest.fixture(scope="module")
-def built(table_run, image_run):
-    return {"table": build(table_run.folder), "images": build(image_run.folder)}
+def built(table_run, image_run, given_run, wide_run):
+    runs = {"table": table_run, "images": image_run, "given": given_run, "wide": wide_run}
+    return {name: build(run.folder) for name, run in runs.items()}
 
 
-@pytest.fixture(params=["table", "images"])
+@pytest.fixture(params=["table", "images", "given", "wide"])
 def page(browser, built, request):
     """The page of a run, freshly opened; its data as ``page.data``."""
     return opened(browser, built[request.param])
@@ -117,7 +118,8 @@ def test_every_number_is_the_datas(page):
     for i, s in enumerate(page.data["scores"]):
         if s["nats"] is not None:
             assert ("scores", i, "nats") in paths
-        assert {("scores", i, "metrics", name, part) for name in s["metrics"] for part in ("value", "error")} <= paths
+        told = {(name, part) for name, found in s["metrics"].items() for part in ("value", "error") if found[part] is not None}
+        assert {("scores", i, "metrics", *key) for key in told} <= paths
     text = page.find_element(By.TAG_NAME, "body").text
     sentence = page.data["verdict"]["sentence"]
     assert sentence[1:] in text and "undefined" not in text and "NaN" not in text and "null" not in text
@@ -147,6 +149,7 @@ def test_a_heading_sorts(table):
             assert [h.get_attribute("aria-sort") for _, h in headings.values() if h.get_attribute("aria-sort")] == [direction]
 
 
+@pytest.mark.parametrize("page", ["table", "images"], indirect=True)
 def test_arrow_keys_move_weights_and_the_score_follows(page):
     q = page.data["quadratic"]
     marked = q["weights"]
@@ -168,6 +171,7 @@ def test_arrow_keys_move_weights_and_the_score_follows(page):
     assert complaints(page) == []
 
 
+@pytest.mark.parametrize("page", ["table", "images"], indirect=True)
 def test_dragging_moves_weights_and_the_score_follows(page):
     q = page.data["quadratic"]
     n = len(q["names"])
@@ -222,6 +226,7 @@ def test_the_blend_is_drawn_with_the_weights_as_they_stand(table):
     assert float(told[0][1]) == pytest.approx(100 * mixed, abs=0.11)
 
 
+@pytest.mark.parametrize("page", ["table", "images"], indirect=True)
 def test_samples_of_each_model_and_of_the_blend(page):
     select = Select(page.find_element(By.ID, "model"))
     drawn = {}
@@ -314,6 +319,7 @@ def test_a_phone_scrolls_one_way_only(page, width):
         page.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+@pytest.mark.parametrize("page", ["table", "images"], indirect=True)
 def test_paper_gets_the_table_whole_and_light(page):
     features = [{"name": "prefers-color-scheme", "value": "dark"}]
     page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": features})
@@ -370,3 +376,47 @@ def test_without_javascript_verdict_and_leaderboard_stand(browser, table_run, bu
         assert table_run.verdict.sentence[1:] in text and "marginals" in browser.find_element(By.ID, "board").text
     finally:
         browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+# ------------------------------------------------------------------------------------------------ runs with targets
+
+
+def test_calibration_of_each_model_and_its_readout(browser, built):
+    page = opened(browser, built["given"])
+    select = Select(page.find_element(By.ID, "model"))
+    [y] = page.data["given"]["calibrated"]
+    assert {o.get_attribute("value") for o in select.options} == set(y["models"])
+    drawn = set()
+    for name in y["models"]:
+        select.select_by_value(name)
+        bars = page.execute_script("return document.querySelectorAll('#ranks path.bin').length")
+        card = page.find_element(By.CSS_SELECTOR, "#ranks figure[tabindex]")
+        card.send_keys(Keys.ARROW_RIGHT * 10)  # from no place at all to the tenth level
+        level, share = re.findall(r"intervals of (\d+) % hold ([\d.]+) %", card.text)[0]
+        assert bars == 10 and int(level) == 50 and float(share) == pytest.approx(100 * y["models"][name]["coverage"][9], abs=0.06)
+        drawn.add(page.execute_script("return document.querySelector('#ranks svg').innerHTML"))
+    assert len(drawn) == len(y["models"]) and complaints(page) == []
+    check_numbers(page)
+
+
+def test_the_density_stands_under_its_rows(browser, built):
+    page = opened(browser, built["given"])
+    [p] = page.data["given"]["portraits"]
+    points = page.find_elements(By.CSS_SELECTOR, "#portraits .field i.point")
+    assert len(points) == len(p["points"]) and page.find_elements(By.CSS_SELECTOR, "#portraits .field rect")
+    box = page.find_element(By.CSS_SELECTOR, "#portraits .field").rect
+    for point, (x, y) in list(zip(points, p["points"], strict=True))[:5]:
+        middle = [point.rect[at] + point.rect[size] / 2 for at, size in (("x", "width"), ("y", "height"))]
+        assert middle[0] == pytest.approx(box["x"] + box["width"] * x / p["x"]["cells"], abs=2)
+        assert middle[1] == pytest.approx(box["y"] + box["height"] * (1 - y / p["y"]["cells"]), abs=2)
+    assert len(page.find_elements(By.CSS_SELECTOR, "#portraits .cards figure")) == len(p["rows"]) == 6
+
+
+@pytest.mark.parametrize("name", ["</script><b id=bad>x</b>", "{{7*7}} 🐧 <!--"])
+def test_hostile_targets_are_shown_as_they_are(browser, wide_run, tmp_path, name):
+    text = json.dumps(collect(wide_run.folder)).replace('"twice"', json.dumps(name)).replace('"size"', json.dumps(name))
+    path = tmp_path / "hostile.html"
+    path.write_text(render(json.loads(text)), encoding="utf-8")
+    page = opened(browser, path)
+    assert complaints(page) == [] and page.find_elements(By.CSS_SELECTOR, "#bad, main img") == []
+    assert name in page.find_element(By.ID, "portraits").text

@@ -233,7 +233,7 @@ def test_many_large_images_stay_light():
 # ------------------------------------------------------------------------------------------------- render
 
 
-@pytest.mark.parametrize("which", ["table_run", "image_run"])
+@pytest.mark.parametrize("which", ["table_run", "image_run", "given_run"])
 def test_the_page_stands_alone(which, request, tmp_path):
     study = request.getfixturevalue(which)
     path = build(study.folder, tmp_path / "page.html")

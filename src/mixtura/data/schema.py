@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -203,6 +203,11 @@ class Schema:
         """The space of one row in tensor units."""
         return Space.table(f.column for f in self.modelled)
 
+    def divide(self, target: Collection[str]) -> tuple[Schema, Schema]:
+        """The columns named in ``target``, and the others."""
+        ours, others = ([f for f in self.fields if (f.name in target) == wanted] for wanted in (True, False))
+        return Schema(tuple(ours)), Schema(tuple(others))
+
     def encode(self, frame: pd.DataFrame, *, holes: bool = False, name: str = "data") -> Tensor:
         """(n, D) float64 in tensor units, NaN where a cell is missing, a code one past the last for a
         category never seen, a number off its lattice moved to the nearest point of it.
@@ -212,7 +217,7 @@ class Schema:
         absent column, text among numbers or dates, an infinite number, and, unless ``holes``, a missing
         cell in a column that had none.
         """
-        frame = self._matched(frame, name)
+        frame = self.matched(frame, name)
         if len(frame) == 0:
             raise InputError(f"{name}: the table has no rows; give at least one")
         x = np.empty((len(frame), len(self.modelled)))
@@ -226,7 +231,8 @@ class Schema:
                 )
         return torch.from_numpy(x)
 
-    def _matched(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    def matched(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """``frame`` with its columns found as :meth:`encode` finds them, rows numbered from 0."""
         frame = named(frame, name=name).reset_index(drop=True)
         lacking = [f.name for f in self.modelled if f.name not in frame.columns]
         if lacking and list(frame.columns) == [f"x{j}" for j in range(len(self.fields))]:

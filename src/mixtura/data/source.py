@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,11 +16,60 @@ from mixtura.data import images, read, schema
 from mixtura.data.images import ImageSchema, Pictures
 from mixtura.data.read import Table
 from mixtura.data.schema import Kind, Schema
+from mixtura.transforms import Inputs
 
 Data = Table | Pictures
 AnySchema = Schema | ImageSchema
 #: what a facade takes and gives: rows of a table, or images (n, H, W) or (n, H, W, 3)
 Content = pd.DataFrame | np.ndarray
+
+
+@dataclass(frozen=True)
+class Given:
+    """The columns that a conditional run is given, and what its models see of them."""
+
+    schema: Schema
+    inputs: Inputs
+
+    @property
+    def names(self) -> list[str]:
+        """Of the columns that models see."""
+        return [field.name for field in self.schema.modelled]
+
+    def frame(self, source: Any) -> pd.DataFrame:
+        """The inputs among rows that a person gave, numbered from 0: of a frame, or of anything :func:`load` reads, with every
+        one of these columns."""
+        rows = cast(pd.DataFrame, contents(source, self.schema))
+        return self.schema.matched(rows, "given").loc[:, self.names]
+
+    def features(self, frame: pd.DataFrame) -> Tensor:
+        """(n, width) float32, of the rows of :meth:`frame`. InputError as :meth:`Schema.encode` raises it."""
+        return self.inputs(self.schema.encode(frame, name="given"))
+
+    @staticmethod
+    def restore(schema: Schema, state: Mapping[str, Tensor]) -> Given:
+        """From the schema and the ``inputs.state_dict()`` of a run. Raises ValueError if they are not of one another."""
+        inputs = Inputs(schema.space)
+        try:
+            inputs.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise ValueError(str(error).splitlines()[-1].strip()) from error
+        return Given(schema, inputs)
+
+
+def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Schema]:
+    """The schemas of the columns in ``target`` and of those that are given. InputError where one of them cannot be modelled."""
+    if not isinstance(schema, Schema):
+        raise InputError("--target: names columns, and images have none; leave it out")
+    ours, others = schema.divide(target)
+    odd = next((f for f in ours.fields if not f.modelled), None)
+    if odd is not None:
+        why = odd.reason or f"{odd.name}: {odd.detail}"
+        raise InputError(f"--target: {why}, so there is nothing to learn about it; name a column that varies")
+    if not others.modelled:
+        said = "; ".join(f.reason or f"{f.name}: {f.detail}" for f in others.fields) or "every one is a target"
+        raise InputError(f"--target: no column is left to be the input ({said}); leave a column that varies out of --target")
+    return ours, others
 
 
 def load(source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None) -> Data:

@@ -18,9 +18,9 @@ from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema
 from mixtura.facade import ranked
 from mixtura.job import read_state, what
-from mixtura.judge import Score
+from mixtura.judge import OF_ANSWERS, Score
 from mixtura.metrics import TABLE
-from mixtura.report import figures
+from mixtura.report import figures, given
 
 #: points of a learning curve that a screen can tell apart
 MOST_POINTS = 200
@@ -34,7 +34,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
     Keys: title, kind ("table" or "images"), folder, made (data, splits, machine), verdict (of the objective spoken of,
     with ``why``), verdicts (by objective), next (commands), scores (as ranked), metrics (what their samples were judged
     by), features, curves (model → [step, seconds, what training raised]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report
-    rows), and images or table, see :mod:`mixtura.report.figures`. Raises InputError if the folder is unfinished or damaged.
+    rows), and images or table, see :mod:`mixtura.report.figures`. A run with targets has ``given`` instead of features,
+    quadratic and table: :func:`mixtura.report.given.answers`. Raises InputError if the folder is unfinished or damaged.
     """
     out = Path(folder)
     told = store.read_json(out / "verdict.json")
@@ -47,13 +48,14 @@ def collect(folder: str | Path) -> dict[str, Any]:
 
 
 def _collect(out: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    schema = source.from_json(store.read_json(out / "schema.json"))
+    learnt = store.read_json(out / "schema.json")
+    schema = source.from_json(learnt)
     scores = ranked([Score(**record) for record in store.read_lines(out / "scores.jsonl")])
-    config, quadratic = store.read_json(out / "config.json"), store.read_json(out / "quadratic.json")
+    config = store.read_json(out / "config.json")
     verdict = told["verdicts"][told["objective"]] | {"why": told["why"]}
     names = [s.name for s in scores if s.status in ("fitted", "samples only")]
-    gallery = store.read_tensors(out / "gallery.safetensors")
     images = schema.space.is_image
+    shown = _answers(out, schema, learnt["target"], told) if "target" in learnt else _samples(out, schema, names, verdict["best"])
     return {
         "title": config["data"]["name"],
         "kind": "images" if images else "table",
@@ -61,15 +63,35 @@ def _collect(out: Path, told: Mapping[str, Any]) -> dict[str, Any]:
         "made": _made(out, config, schema, told),
         "verdict": verdict,
         "verdicts": told["verdicts"],
-        "next": _next(out, images, "nats" in told["verdicts"]),
+        "next": _next(out, images, "nats" in told["verdicts"], "target" in learnt),
         "scores": [asdict(s) | {"reason": figures.short(s.reason, MOST_SAID)} for s in scores],
         "metrics": _metrics(scores),
-        "features": quadratic["features"],
         "curves": _curves(store.read_lines(out / "history.jsonl"), names),
-        "quadratic": {key: quadratic[key] for key in ("unit", "names", "Q", "b", "c", "weights", "gap", "rows")},
-        "images": _images(gallery, names, schema) if images else None,
-        "table": _table(gallery, names, schema, verdict["best"]) if isinstance(schema, Schema) else None,
+        **shown,
     }
+
+
+def _samples(out: Path, schema: AnySchema, names: Sequence[str], best: str) -> dict[str, Any]:
+    """What a run shows of its models' samples."""
+    gallery, quadratic = store.read_tensors(out / "gallery.safetensors"), store.read_json(out / "quadratic.json")
+    return {
+        "features": quadratic["features"],
+        "quadratic": {key: quadratic[key] for key in ("unit", "names", "Q", "b", "c", "weights", "gap", "rows")},
+        "images": _images(gallery, names, schema) if schema.space.is_image else None,
+        "table": _table(gallery, names, schema, best) if isinstance(schema, Schema) else None,
+        "given": None,
+    }
+
+
+def _answers(out: Path, schema: AnySchema, target: Sequence[str], told: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run with targets shows of its models' answers."""
+    ours, others = source.split_target(schema, target)
+    ranks = store.read_tensors(out / "calibration.safetensors")
+    del ranks["rows"]
+    gallery, portraits = store.read_tensors(out / "gallery.safetensors"), store.read_json(out / "portraits.json")
+    found = given.answers(ours, others, ranks, gallery["asked"].numpy(), gallery["real"].numpy(), portraits)
+    nothing = {"features": None, "quadratic": None, "images": None, "table": None}
+    return nothing | {"given": {**told["conditioning"], **found}}
 
 
 def _made(out: Path, config: Mapping[str, Any], schema: AnySchema, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,9 +116,15 @@ def _rule(asked: Mapping[str, Any]) -> str:
     return "at random"
 
 
-def _next(out: Path, images: bool, density: bool) -> list[dict[str, str]]:
+def _next(out: Path, images: bool, density: bool, targets: bool) -> list[dict[str, str]]:
     """Commands to paste, as the command line says them at the end of a run."""
     run = shlex.quote(str(out))
+    if targets:
+        return [
+            {"for": "means and intervals", "command": f"mixtura predict {run} new.csv -o predicted.csv"},
+            {"for": "draws for given rows", "command": f"mixtura sample {run} --given new.csv -n 10 -o drawn.csv"},
+            {"for": "how likely rows are", "command": f"mixtura score {run} more.csv -o scores.csv"},
+        ]
     noun, new, more = ("images", "new.zip", "more.npz") if images else ("rows", "new.csv", "more.csv")
     commands = [(f"new {noun}", f"mixtura sample {run} -n 1000 -o {new}")]
     if density:
@@ -106,13 +134,14 @@ def _next(out: Path, images: bool, density: bool) -> list[dict[str, str]]:
     return [{"for": purpose, "command": command} for purpose, command in commands]
 
 
-def _metrics(scores: Sequence[Score]) -> list[dict[str, str]]:
-    found = {name for s in scores for name in s.metrics}
-    return [
-        {"name": row.name, "summary": row.summary, "direction": row.direction, "unit": row.unit}
-        for row in TABLE.values()
-        if row.name in found
+def _metrics(scores: Sequence[Score]) -> list[dict[str, str | None]]:
+    found = dict.fromkeys(name for s in scores for name in s.metrics)
+    of_samples = [row for row in TABLE.values() if row.name in found]
+    told: list[dict[str, str | None]] = [
+        {"name": row.name, "summary": row.summary, "direction": row.direction, "unit": row.unit} for row in of_samples
     ]
+    of_answers = [(name, OF_ANSWERS[base]) for name in found if (base := name.partition(":")[0]) in OF_ANSWERS]
+    return told + [{"name": name, "summary": a.summary, "direction": a.better, "unit": a.unit} for name, a in of_answers]
 
 
 def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[list[float]]]:

@@ -96,7 +96,7 @@
 
   // ---------------------------------------------------------------------------------------- weights that move
 
-  const q = data.quadratic;
+  const q = data.quadratic ?? { names: [], weights: [] };
   const bench = { w: [...q.weights], from: [...q.weights], active: 0, inputs: [], outputs: [] };
   bench.active = q.weights.indexOf(Math.max(...q.weights));
 
@@ -203,7 +203,17 @@
     const dot = (a, b, c) => {
       host.append(make("i", { class: `dot ${c}`, style: { left: `${100 * fx(a)}%`, top: `${100 * fy(b)}%` } }));
     };
-    return { line, dot };
+    const area = (points, attributes) => {
+      line(points, attributes);
+      picture.lastChild.setAttribute("d", picture.lastChild.getAttribute("d") + "Z");
+    };
+    // a cell of a field whose axes count cells, and a point on it
+    const cell = (i, j, opacity) => {
+      const at = { x: 1000 * fx(i), y: 1000 * fy(j + 1), width: 1000 / x.high, height: 1000 / y.high };
+      picture.append(make("svg:rect", { ...at, "fill-opacity": opacity }));
+    };
+    const point = (a, b) => dot(a, b, "point");
+    return { line, dot, area, cell, point };
   }
 
   function ticks(low, high, about) {
@@ -447,8 +457,12 @@
 
   theme();
   leaderboard();
-  sliders();
-  picker();
-  samples();
+  if (data.given) {
+    answers({ data, $, make, leave, fixed, num, percent, colour, plot, follow, selected });
+  } else {
+    sliders();
+    picker();
+    samples();
+  }
   learn();
 })();

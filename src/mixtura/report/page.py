@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 #: colours of models in ``style.css``
 COLOURS = 8
 #: metrics that are shown at once; the others wait for "every measure"
-LEADING = ("mmd2", "frechet", "marginal_distance", "c2st")
+LEADING = ("mmd2", "frechet", "marginal_distance", "c2st", "crps", "coverage_90", "width_90")
 TITLES = {
     "mmd2": "MMD²",
     "frechet": "Fréchet distance",
@@ -34,6 +34,11 @@ TITLES = {
     "rke": "RKE",
     "c2st": "told apart",
     "same_law": "p of equal laws",
+    "crps": "CRPS",
+    "coverage_90": "covered by 90 %",
+    "coverage_50": "covered by 50 %",
+    "width_90": "width of 90 %",
+    "pit": "PIT distance",
 }
 
 Where = Sequence[str | int]
@@ -42,7 +47,8 @@ Where = Sequence[str | int]
 def render(data: Mapping[str, Any]) -> str:
     """The page of what :func:`mixtura.report.collect` returned."""
     data = store.plain(data)
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    style, *scripts = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "given.js", "page.js"))
+    script = "".join(scripts if data["given"] else scripts[1:])
     judged = [s["name"] for s in data["scores"] if s["status"] in ("fitted", "samples only")]
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     page.globals.update(
@@ -100,8 +106,9 @@ def whisker(gain: float | None, error: float | None) -> tuple[float, float, floa
 
 
 def title(metric: str) -> str:
-    """A metric's name as a heading."""
-    return TITLES.get(metric, metric.replace("_", " "))
+    """A metric's name as a heading; a target's name may stand behind a colon."""
+    name, _, target = metric.partition(":")
+    return TITLES.get(name, name.replace("_", " ")) + (f" of {target}" if target else "")
 
 
 # ----------------------------------------------------------------------------------------------------- leaderboard
@@ -148,7 +155,7 @@ def board(data: Mapping[str, Any]) -> dict[str, Any]:
 def _columns(data: Mapping[str, Any]) -> list[Heading]:
     bits = any(s["bits"] is not None for s in data["scores"])
     metrics = [
-        Heading(title(m["name"]), f"{m['summary']}; {m['unit']}", m["direction"], m["name"] not in LEADING, _of_metric(m["name"]))
+        Heading(title(m["name"]), f"{m['summary']}; {m['unit']}", m["direction"], _minor(m["name"]), _of_metric(m["name"]))
         for m in data["metrics"]
     ]
     copies = "share of samples nearest to a training row; ½ is none, 1 is copies"
@@ -162,6 +169,10 @@ def _columns(data: Mapping[str, Any]) -> list[Heading]:
         Heading("fit, s", "seconds of training", None, False, lambda s: ("seconds",), 1),
         Heading("draw 1,000, ms", "milliseconds to draw 1,000", None, True, lambda s: ("sample_ms",), 0),
     ]
+
+
+def _minor(metric: str) -> bool:
+    return metric.partition(":")[0] not in LEADING
 
 
 def _of_kind(kind: str, field: str) -> Callable[[Mapping[str, Any]], tuple[str, ...] | None]:
