@@ -9,7 +9,7 @@ Peers run in the Python named by --peers, whose packages are not mixtura's (uci_
 
 Each result is a file of its own in the folder of results, named by method, settings, set and split: what is there is printed and
 not computed again, so a run may be stopped at any moment; delete a file to have it again, as after a change of the code. All of
-it takes hours on one thread, about one for the peers. Peers without results have an empty column.
+it (``--splits 20``) takes hours on one thread, two of them the peers'. Peers without results have an empty column.
 
 Ranked is the interval likelihood: where y is written in steps of δ, −log(mass of y ± δ/2 / δ) in nats a row, else the density
 (kin8nm); the cells of the least and the greatest y are no wider than the others. Point densities, in the units of y, stand beside

@@ -447,7 +447,7 @@ def options() -> argparse.ArgumentParser:
     """What uci.py and uci_peers.py are both asked."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sets", default=",".join(SETS), help="names, with commas between")
-    parser.add_argument("--splits", type=int, default=20, help="how many of a set's splits, from the first")
+    parser.add_argument("--splits", type=int, default=1, help="how many of a set's splits, from the first; 20 are all")
     parser.add_argument("--results", type=Path, default=Path("build/uci"), help="folder of result files")
     return parser
 
