@@ -116,6 +116,15 @@ def test_own_model_page_does_what_it_says(tmp_path, monkeypatch, capsys):
     assert "gan" in capsys.readouterr().out
 
 
+def test_the_page_of_mixture_density_networks_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "mdn"}
+    for block in blocks("docs/mdn.md"):
+        exec(compile(block, "docs/mdn.md", "exec", dont_inherit=True), namespace)
+    modes = namespace["mdn"].predict_modes(namespace["at"])
+    assert abs(modes[0, 0] - 0.04) < 0.04 and np.isfinite(modes[1]).sum() >= 2
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_paths_exist(page):
     text = page.read_text(encoding="utf-8")

@@ -226,6 +226,7 @@ X = np.random.default_rng(6).normal(size=(30, 2))
         (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).predict_interval(X, 90), "level"),
         (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).predict_quantile(X, 50), "between 0 and 1"),
         (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).sample(X, 0), "1 or more"),
+        (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).predict_modes(X, least=2), "least"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")

@@ -375,9 +375,11 @@ class Noise:
     """How a network tells a mixture of ``components`` Gaussians of ``targets`` entries.
 
     kind: "diagonal" (a deviation for every component and entry), "full" (a Cholesky factor for every component), "isotropic"
-    (one deviation a component), "shared" (one for all components), "fixed" (none: ``scale`` is the deviation), "low_rank" (W
-    W^T plus a diagonal, W of ``rank`` columns). Every deviation that is told is floor + elu(r) + 1: exponential below, linear
-    above, never under ``floor``. Entries below a diagonal, and W, are told as they are. """
+    (one deviation a component), "shared" (one for all components), "fixed" (none: ``scale`` is the deviation), "low_rank" (W Wᵀ
+    plus a diagonal, W of ``rank`` columns). Every deviation that is told is floor + elu(r) + 1: exponential below, linear above,
+    never under ``floor``. Entries below a diagonal are told as they are. W has 0 above its diagonal and positive numbers on it:
+    otherwise W and −W would be one covariance, and where a network turns from one to the other over x it loses what is between.
+    """
 
     kind: NoiseKind
     components: int
@@ -430,15 +432,18 @@ class Noise:
             i, j = torch.tril_indices(d, d, -1, device=raw.device)
             tril[..., i, j] = off.reshape(*batch, k, -1)
             return MixtureDensity(logits, means, scale_tril=tril)
-        factor = off.reshape(*batch, k, d, self.rank) if self.kind == "low_rank" else None
+        factor = None
+        if self.kind == "low_rank":
+            factor, own = off.reshape(*batch, k, d, self.rank), torch.eye(d, self.rank, dtype=torch.bool, device=raw.device)
+            factor = torch.where(own, functional.elu(factor) + 1, factor.tril(-1))
         return MixtureDensity(logits, means, scale=told, factor=factor)
 
     def start(self, means: Tensor, scale: float = 1.0) -> Tensor:
-        """(width,) raw numbers of equal weights, ``means`` (K, d) and deviations near ``scale``: a bias to begin with. The
-        columns of W begin small and apart, by their place: at zero they would have no gradient."""
+        """(width,) raw numbers of equal weights, ``means`` (K, d) and deviations near ``scale``: a bias to begin with. W
+        begins as half that, times the unit matrix."""
         at = max(scale - self.floor, 1e-6)
         raw = math.log(at) if at < 1 else at - 1
         off = torch.zeros(self.sizes[3])
         if self.kind == "low_rank":
-            off = 0.1 * torch.cos(torch.arange(self.sizes[3], dtype=torch.float32))
+            off = math.log(at / 2) * torch.eye(self.targets, self.rank).repeat(self.components, 1).reshape(-1)
         return torch.cat([torch.zeros(self.components), means.reshape(-1).float(), torch.full((self.sizes[2],), raw), off])

@@ -260,9 +260,18 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         ends = torch.as_tensor(np.stack([0.5 - half, 0.5 + half]).clip(0, 1))
         return self._shaped(self._each(self._rows(X), lambda law, _: torch.stack([law.icdf(end) for end in ends], 1)))
 
-    def predict_modes(self, X: ArrayLike) -> Array:
-        """The local maxima of p(y | x), highest first: (n, modes), or (n, modes, d), NaN where a row has fewer."""
-        modes = self._each(self._rows(X), lambda law, _: law.modes()[0])
+    def predict_modes(self, X: ArrayLike, *, least: float = 0.1) -> Array:
+        """The local maxima of p(y | x), highest first: (n, modes), or (n, modes, d), NaN where a row has fewer. A maximum lower
+        than ``least`` times the highest is left out: a stray component of next to no weight makes one of its own."""
+        if not 0 <= least <= 1:
+            raise InputError(f"least: expected a share of the highest maximum, between 0 and 1, got {least!r}")
+        depth = math.log(least) if least else -math.inf
+
+        def high(law: MixtureDensity, _: slice) -> Tensor:
+            modes, height = law.modes()
+            return modes.masked_fill((height < height[:, :1] + depth).unsqueeze(-1), math.nan)
+
+        modes = self._each(self._rows(X), high)
         most = int((~np.isnan(modes[..., 0])).sum(1).max())
         return self._shaped(modes[:, :most])
 
