@@ -95,6 +95,7 @@ def test_quantiles_rise_and_invert(bent):
     assert np.array_equal(bent.predict_quantile(x, 0.5), y[:, 2])
 
 
+@pytest.mark.filterwarnings("ignore:the network says")
 def test_conformal_intervals_hold_where_the_network_is_wrong():
     """Of a network told a deviation three times too small, plain intervals hold far too little, conformal ones what they say."""
     x, y, *_ = bend(4_000, 2)

@@ -49,7 +49,8 @@ class Service(Arm):
         thread.start()
         # a socket's own timeout starts anew at every byte: a server that drips would never reach it
         thread.join(self.timeout)
-        if thread.is_alive():
+        # the socket's own timeout may end a wait for the first byte just before the thread's
+        if thread.is_alive() or isinstance(post.error, TimeoutError):
             post.cut()
             raise ArmError(f"{self.name}: no whole answer within {self.timeout:g} s")
         if post.error is not None:
