@@ -225,7 +225,7 @@ def test_a_hostile_command_costs_its_timeout_and_a_sentence(code, said, persiste
     arm, began = shell(code, timeout=timeout, limit=1_000_000, persistent=persistent), time.monotonic()
     with pytest.raises(ArmError, match=f"(?s)^box: .*{said}") as caught:
         arm.ask(0, "k")
-    assert time.monotonic() - began < timeout + 1
+    assert time.monotonic() - began < timeout + 3
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
     arm.close()
     assert children() <= before
@@ -360,7 +360,7 @@ def test_a_python_function_that_fails(functions, function, said):
     arm, began = program("n", function, folder=functions, timeout=0.8), time.monotonic()
     with pytest.raises(ArmError, match=f"^n: .*{said}"):
         arm.ask(0, "k")
-    assert time.monotonic() - began < 1.8
+    assert time.monotonic() - began < 4
     arm.close()
 
 
