@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -144,8 +145,9 @@ def test_names_page_names_what_there_is():
         room, *rest = dotted.split(".")
         found = import_module(f"mixtura.{room}")
         for name in rest:
-            if hasattr(found, "__path__") and find_spec(f"{found.__name__}.{name}"):
-                import_module(f"{found.__name__}.{name}")
+            path = getattr(found, "__name__", "")
+            if hasattr(found, "__path__") and find_spec(f"{path}.{name}"):
+                import_module(f"{path}.{name}")
             fields = getattr(found, "__dataclass_fields__", {})
             assert hasattr(found, name) or name in fields, dotted
             found = getattr(found, name, None)
