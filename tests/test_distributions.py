@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from mixtura.contracts import InputError
-from mixtura.distributions import MixtureDensity, Noise, pool
+from mixtura.distributions import MixtureDensity, Noise
 from mixtura.rng import generator
 
 KINDS = ("diagonal", "full", "isotropic", "shared", "fixed", "low_rank")
@@ -73,9 +73,9 @@ def test_a_pool_is_the_mixture_of_its_members():
     law = told("full", 4, 5)
     y = law.sample(rng=generator(1))[:, :1]
     apart = law.log_prob(y)
-    assert torch.allclose(pool(law, 1).log_prob(y[:, 0]), apart.logsumexp(1) - math.log(5))
+    assert torch.allclose(law.pooled(1).log_prob(y[:, 0]), apart.logsumexp(1) - math.log(5))
     log_w = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64).log()
-    mixed = pool(law, 0, log_w).log_prob(y[0])
+    mixed = law.pooled(0, log_w).log_prob(y[0])
     assert torch.allclose(mixed, (law.log_prob(y[0]) + log_w[:, None]).logsumexp(0))
 
 
@@ -107,6 +107,13 @@ def test_quantiles_of_every_entry_follow_its_marginal(kind):
     assert float((law.cdf(y) - q).abs().max()) < 1e-12
     one = MixtureSameFamily(Categorical(logits=law.log_weights), Normal(law.means[..., 1], law.deviations[..., 1]))
     assert torch.allclose(one.cdf(y[..., 1]), q[..., 1])
+
+
+def test_a_single_probability_is_asked_of_every_law():
+    law = told("full", 4, 5)
+    for q in (0.3, torch.tensor(0.3), torch.tensor([0.3, 0.3], dtype=torch.float64)):
+        y = law.icdf(q)
+        assert y.shape == (4, 5, 2) and float((law.cdf(y) - 0.3).abs().max()) < 1e-6
 
 
 def test_the_ends_and_what_is_no_probability():

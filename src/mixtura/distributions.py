@@ -145,12 +145,13 @@ class MixtureDensity(Distribution):
         a = (value.unsqueeze(-2) - self.means) / self.deviations
         return (self.weights.unsqueeze(-1) * torch.special.ndtr(a)).sum(-2)
 
-    def icdf(self, q: Tensor) -> Tensor:
+    def icdf(self, q: Tensor | float) -> Tensor:
         """The q-quantile of every entry on its own, (*sample, *batch, d), float64; ``q`` in [0, 1] broadcasts against
         (*batch, d). A bracketed Newton's method; the gradient in the parameters is implicit, dy = −dF / f."""
         q = torch.as_tensor(q, dtype=torch.float64, device=self.means.device)
         if not bool(((q >= 0) & (q <= 1)).all()):
             raise InputError("q: expected probabilities between 0 and 1; divide percentages by 100")
+        q = q.expand(torch.broadcast_shapes(q.shape, (*self.batch_shape, *self.event_shape)))
         weights, means, deviations = (t.double() for t in (self.weights.unsqueeze(-1), self.means, self.deviations))
         with torch.no_grad():
             y = _invert(q, weights, means, deviations)
@@ -323,6 +324,19 @@ class MixtureDensity(Distribution):
         """Some of the batch's first axis."""
         return self._each(lambda t, _: t[rows])
 
+    def pooled(self, axis: int, log_weights: Tensor | None = None) -> MixtureDensity:
+        """The blend of the laws along one batch axis: an ensemble of M mixtures of K components is one of M·K. ``log_weights``
+        (M,), by default equal."""
+        m, at = self.batch_shape[axis], axis % len(self.batch_shape)
+        shares = torch.zeros(m, device=self.means.device) - math.log(m) if log_weights is None else log_weights
+
+        def merged(t: Tensor, own: int) -> Tensor:
+            if own == 1:
+                t = t + shares.to(t).reshape(-1, *(1,) * (t.dim() - at - 1))
+            return t.movedim(at, t.dim() - own - 1).flatten(t.dim() - own - 1, t.dim() - own)
+
+        return self._each(merged)
+
     def _each(self, change: Callable[[Tensor, int], Tensor]) -> MixtureDensity:
         """``change`` applied to every tensor, told how many of its axes are its own."""
         to = lambda t, own: None if t is None else change(t, own)  # noqa: E731
@@ -330,21 +344,6 @@ class MixtureDensity(Distribution):
             change(self.log_weights, 1), change(self.means, 2),
             scale=to(self.scale, 2), scale_tril=to(self._scale_tril, 3), factor=to(self.factor, 3),
         )  # fmt: skip
-
-
-def pool(law: MixtureDensity, axis: int, log_weights: Tensor | None = None) -> MixtureDensity:
-    """The blend of the laws along one batch axis: an ensemble of M mixtures of K components is one of M·K. ``log_weights`` (M,),
-    by default equal."""
-    m = law.batch_shape[axis]
-    shares = torch.zeros(m, device=law.means.device) - math.log(m) if log_weights is None else log_weights
-    at = axis % len(law.batch_shape)
-
-    def merged(t: Tensor, own: int) -> Tensor:
-        if own == 1:
-            t = t + shares.to(t).reshape(-1, *(1,) * (t.dim() - at - 1))
-        return t.movedim(at, t.dim() - own - 1).flatten(t.dim() - own - 1, t.dim() - own)
-
-    return law._each(merged)  # noqa: SLF001
 
 
 def _invert(q: Tensor, weights: Tensor, means: Tensor, deviations: Tensor) -> Tensor:

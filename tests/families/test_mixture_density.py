@@ -188,6 +188,16 @@ def test_loss_and_gradients_are_finite(noise, y, x, dtype):
         optimiser.step()
 
 
+def test_noise_in_training_widens_what_is_told():
+    """Of y = x with noise of 0.1: noise on y is told as noise, noise on x as doubt of where x is (Rothfuss et al. 2019)."""
+    x = numbers(600, 1)
+    y = x + 0.1 * numbers(600, 1, seed=1)
+    noises = ({}, {"y_noise": 0.5}, {"x_noise": 0.5})
+    plain, of_y, of_x = (train(y, x, 400, components=1, warp=False, **noise) for noise in noises)
+    told = [float(model.law(x).deviations.mean().detach()) for model in (plain, of_y, of_x)]
+    assert told[0] < 0.2 and told[1] == pytest.approx(math.sqrt(0.5**2 + 0.1**2), rel=0.15) and told[2] > 0.35
+
+
 def test_inputs_far_outside_give_finite_answers():
     y, x = numbers(100, 1), numbers(100, 1, seed=1)
     model = train(y, x, 20, warp=False)

@@ -18,6 +18,7 @@ A row's fold is a hash of its bytes, so rows that are equal share it, in whateve
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from torch.nn import functional
 
 from mixtura import rng as random
 from mixtura.contracts import Density, InputError, Phase, Space
-from mixtura.distributions import MixtureDensity, Noise, NoiseKind, pool
+from mixtura.distributions import MixtureDensity, Noise, NoiseKind
 from mixtura.nets.ensemble import Bins, Ensemble
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts, log_normal_mass
@@ -135,10 +136,10 @@ class MixtureDensityNetwork(Density):
         given = None if context is None else context.flatten(1)
         if self.training and config.y_noise:
             shift = config.y_noise * random.normal(tuple(parts.values.shape), rng, parts.values)
-            parts = Parts(*(getattr(parts, f) + (shift if f in ("values", "low") else 0) for f in parts.__dataclass_fields__))
+            parts = replace(parts, values=parts.values + shift, low=parts.low + shift)
         each = self._each(parts, given, rng)
-        if self.folds == 1:
-            return -(each if self.training else self._blend(each).unsqueeze(0)).mean()
+        if self.folds == 1:  # one network: which rows it does not learn from is for train.fit to say
+            return -each.mean()
         own = _fold(rows, given, self.folds) == torch.arange(self.folds, device=rows.device).unsqueeze(1)
         own = own.repeat(self.kinds, 1)
         said = each.detach().masked_fill(~own, 0.0).reshape(self.kinds, self.folds, -1).sum(1)
@@ -229,7 +230,7 @@ class MixtureDensityNetwork(Density):
             raise InputError("mixture_density: a law in data units needs plain numbers, no code or warp; use log_prob and sample")
         context = self.check_context(context, n if context is None else len(context))
         whole = self._tell(None if context is None else context.flatten(1), n if context is None else len(context))[0].double()
-        whole = pool(whole, 0, self._shares())
+        whole = whole.pooled(0, self._shares())
         centre, scale = self.columns.centre, self.columns.scale
         times = lambda t, own: None if t is None else t * scale.reshape(-1, *(1,) * own)  # noqa: E731
         return MixtureDensity(
