@@ -108,6 +108,14 @@ def test_conformal_intervals_hold_where_the_network_is_wrong():
     assert abs(inside[0] - 0.9) < 0.025 and inside[1] < 0.75
 
 
+def test_rows_without_weight_calibrate_nothing():
+    x, y, *_ = bend(200, 3)
+    weights = np.arange(200) % 2
+    m = MixtureDensityRegressor(**QUICK | {"steps": 30}, calibration=0.4).fit(x, y, sample_weight=weights)
+    same = MixtureDensityRegressor(**QUICK | {"steps": 30}, calibration=0.4).fit(x, np.where(weights > 0, y, 1e6), weights)
+    assert m._ranks_ is not None and 20 < len(m._ranks_) < 60 and np.array_equal(m._ranks_, same._ranks_)
+
+
 def test_calibration_rows_are_not_trained_on():
     x, y, *_ = bend(200, 3)
     first = MixtureDensityRegressor(**QUICK | {"steps": 30}, calibration=0.4).fit(x, y)

@@ -59,7 +59,8 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     floor: the least deviation, in standard deviations of y.
     resolution: the step δ in which y is written: a value then scores as log(mass of its cell / δ), without which a network may
         raise the density of repeated values without end. "auto" finds it, 0 takes values for points.
-    calibration: a share of the rows that is not trained on and makes :meth:`predict_interval` conformal; 0 for none.
+    calibration: a share of the rows that is not trained on and makes :meth:`predict_interval` conformal; 0 for none. There a row
+        counts once, whatever its weight.
 
     Fitted: ``n_features_in_``, ``model_`` (the network, a ``mixtura.Density``), ``resolution_`` (d,), ``n_iter_``, ``history_``
     (steps and nats a row on unseen rows), ``diagnosis_``. ``score`` is the mean log-likelihood in nats: higher is better, and a
@@ -117,7 +118,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         seed = int(state.randint(2**31))
         if not 0 <= self.calibration < 1:
             raise InputError(f"calibration: expected a share of the rows, 0 or more and below 1, got {self.calibration!r}")
-        held = state.permutation(len(X)) < round(self.calibration * len(X))
+        held = (state.permutation(len(X)) < round(self.calibration * len(X))) & (weights > 0)
         X_held, y_held = X[held], y[held]
         X, y, weights = _merged(X[~held], y[~held], weights[~held])
         self.resolution_, self._origin_ = np.array([_steps(column, self.resolution) for column in y.T]).T
@@ -126,7 +127,6 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             _space(self.resolution_), context_shape=(X.shape[1],), config=self._config(len(X)), rng=rng
         )
         self._train(torch.as_tensor(X), torch.as_tensor(y), weights, rng)
-        self._seed_ = seed
         self._ranks_ = np.abs(self._cdf(X_held, y_held) - 0.5) if held.any() else None
         return self
 
@@ -251,7 +251,8 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
         With ``calibration`` the interval is conformal: (½ − r, ½ + r) in probability, r the ⌈(m + 1) level⌉-th smallest |F(y|x)
         − ½| of the m rows kept apart (Chernozhukov et al. 2021, section 2), which holds ``level`` of new rows whatever the
-        network learnt, on average over x. """
+        network learnt, on average over x.
+        """
         if not 0 < level < 1:
             raise InputError(f"level: expected a probability between 0 and 1, got {level!r}")
         half = np.full(len(self.resolution_), level / 2)

@@ -30,8 +30,6 @@ LEAST_ESS = 5.0
 
 #: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
 BLOCK, BLOCK_IMAGES = 1_000, 64
-
-
 #: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
 PREDICTED, AT_ONCE = 999, 2**18
 
@@ -146,7 +144,6 @@ class Facade:
         if draws == 1:
             return out[0]
         return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
-
 
     def _filled(self, x: Tensor, known: Tensor, context: Tensor | None, draws: int, seed: int) -> Tensor:
         """(draws, n, D): rows x (n, D) with their unknown entries drawn."""
