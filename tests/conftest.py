@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+from mixtura.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +24,30 @@ def shared_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def width() -> int:
+    """Columns of the terminal that :func:`do` writes to."""
+    return 80
+
+
+@pytest.fixture
+def do(
+    place: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[[str], SimpleNamespace]:
+    """``do("sample runs/people -n 3")``: its exit code, out and err, in the folder ``place`` of the test's own file."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("COLUMNS", str(width))
+
+    def do(line: str) -> SimpleNamespace:
+        capsys.readouterr()
+        code = 0
+        try:
+            main(line.split())
+        except SystemExit as leave:
+            code = int(leave.code or 0)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return do

@@ -40,30 +40,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-Do = Callable[[str], SimpleNamespace]
-
-
 @pytest.fixture
-def do(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Do:
-    """``do("sample runs/people -n 3")``: its exit code, out and err."""
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def do(line: str) -> SimpleNamespace:
-        capsys.readouterr()
-        code = 0
-        try:
-            main(line.split())
-        except SystemExit as leave:
-            code = int(leave.code or 0)
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
-
-    return do
-
-
-@pytest.fixture
-def ran(do: Do) -> SimpleNamespace:
+def ran(do: Callable[[str], SimpleNamespace]) -> SimpleNamespace:
     """The run that the others use, made once; as it was shown."""
     return do(RUN)
 

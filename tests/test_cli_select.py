@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
-
-from mixtura.cli import main
 
 CENTRES = {"left": -3.0, "middle": 0.0, "right": 3.0, "far": 9.0}
 
@@ -35,25 +31,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-Do = Callable[[str], SimpleNamespace]
-
-
 @pytest.fixture
-def do(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Do:
-    monkeypatch.chdir(place)
-    monkeypatch.setenv("COLUMNS", "100")
-
-    def do(line: str) -> SimpleNamespace:
-        capsys.readouterr()
-        code = 0
-        try:
-            main(line.split())
-        except SystemExit as leave:
-            code = int(leave.code or 0)
-        out, err = capsys.readouterr()
-        return SimpleNamespace(code=code, out=out, err=err)
-
-    return do
+def width() -> int:
+    return 100
 
 
 def test_mix_says_what_to_use_and_how_sure(do):

@@ -18,16 +18,14 @@ import pytest
 import torch
 
 import mixtura
-from mixtura import cli, judge, plan, report
-from mixtura.contracts import ClosedForm, Column, Density, InputError, Space
+from mixtura import judge, plan, report
+from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.data import source
 from mixtura.folder import read_json, read_tensors
 from mixtura.job import Progress
-from mixtura.lens import portrait
 from mixtura.plan import Options
-from mixtura.rng import generator, normal
+from mixtura.rng import normal
 from mixtura.study import conduct, preview, replay
-from mixtura.transforms import Inputs
 
 DOCS = Path(__file__).parents[1] / "docs"
 QUICK = ["linear_gaussian"]
@@ -66,6 +64,11 @@ def mixed(n, seed=0):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("target")
+
+
+@pytest.fixture
+def place(folder):
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -424,45 +427,28 @@ def test_a_damaged_folder_is_one_sentence(waves, tmp_path, file, content):
 # ------------------------------------------------------------------------------------------------------ command line
 
 
-@pytest.fixture
-def do(folder, monkeypatch, capsys):
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("COLUMNS", "80")
-
-    def do(line):
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main(line.split())
-        except SystemExit as leave:
-            code = int(leave.code or 0)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return do
-
-
 def test_the_command_line_goes_all_the_way(do, folder, waves):
-    code, out, err = do("run waves.csv --target y --dry-run --steps 400")
-    assert code == 0 and "y given x, idle: 2 inputs" in out and err == ""
+    did = do("run waves.csv --target y --dry-run --steps 400")
+    assert did.code == 0 and "y given x, idle: 2 inputs" in did.out and did.err == ""
     line = "run waves.csv --target y --steps 400 --families autoregressive,flow,linear_gaussian --out waves"
-    code, out, _ = do(line)
-    assert code == 0 and waves.verdict.sentence in out and "CRPS" in out and "mixtura predict waves new.csv" in out
-    assert max(len(row) for row in out.splitlines() if "±" in row and not row.startswith(("no gain", "gain"))) <= 80
+    did = do(line)
+    assert did.code == 0 and waves.verdict.sentence in did.out
+    assert "CRPS" in did.out and "mixtura predict waves new.csv" in did.out
+    assert max(len(row) for row in did.out.splitlines() if "±" in row and not row.startswith(("no gain", "gain"))) <= 80
     assert (folder / "waves" / "report.html").exists()
-    shown = json.loads(do(f"{line} --json")[1])
+    shown = json.loads(do(f"{line} --json").out)
     assert shown["conditioning"]["target"] == ["y"] and [c["column"] for c in shown["columns"]] == ["x", "idle", "y"]
     wave(40, seed=5).drop(columns="y").to_csv(folder / "new.csv", index=False)
-    assert do("sample waves --given new.csv -n 10 -o drawn.csv")[1] == "400 rows written to drawn.csv\n"
+    assert do("sample waves --given new.csv -n 10 -o drawn.csv").out == "400 rows written to drawn.csv\n"
     assert list(pd.read_csv(folder / "drawn.csv")) == ["x", "idle", "y"]
-    assert json.loads(do("sample waves --given new.csv --json")[1])["rows"] == 40
-    code, out, _ = do("score waves waves.csv")
-    assert code == 0 and "1,600 rows" in out
-    predicted = json.loads(do("predict waves new.csv --interval 0.8 --json")[1])
+    assert json.loads(do("sample waves --given new.csv --json").out)["rows"] == 40
+    did = do("score waves waves.csv")
+    assert did.code == 0 and "1,600 rows" in did.out
+    predicted = json.loads(do("predict waves new.csv --interval 0.8 --json").out)
     told = re.search(r"## `mixtura predict.*?```json\n(.*?)```", (DOCS / "cli-json.md").read_text(encoding="utf-8"), re.DOTALL)
     assert told is not None and predicted.keys() == json.loads(told[1]).keys()
     assert list(predicted["data"][0]) == ["y_mean", "y_0.1", "y_0.5", "y_0.9"]
-    assert do("predict waves new.csv -o predicted.csv")[1] == "40 rows written to predicted.csv\n"
+    assert do("predict waves new.csv -o predicted.csv").out == "40 rows written to predicted.csv\n"
 
 
 @pytest.mark.parametrize(
@@ -480,163 +466,12 @@ def test_the_command_line_goes_all_the_way(do, folder, waves):
     ],
 )
 def test_the_command_line_says_one_sentence(do, waves, line, said):
-    code, out, err = do(line)
-    assert (code, out) == (2, "") and err.startswith("error: ") and err.count("\n") == 1 and said in err
+    did = do(line)
+    assert (did.code, did.out) == (2, "")
+    assert did.err.startswith("error: ") and did.err.count("\n") == 1 and said in did.err
 
 
-# ---------------------------------------------------------------------------------------------- the parts of it
-
-
-def space_of(*columns):
-    return Space.table(columns)
-
-
-def test_inputs_are_indicators_beside_standardised_values():
-    space = space_of(Column(), Column("levels", 3, missing=True), Column(missing=True, atoms=(0.0,)))
-    draw = torch.Generator().manual_seed(0)
-    columns = 100 + 3 * torch.randn(500, generator=draw), torch.arange(500) % 3, torch.rand(500, generator=draw)
-    x = torch.stack([column.double() for column in columns], 1)
-    inputs = Inputs(space)
-    inputs.prepare(x)
-    seen = inputs(x)
-    assert seen.shape == (500, inputs.width) == (500, 4 + 3 + 2) and seen.dtype == torch.float32
-    assert abs(float(seen[:, 7].mean())) < 1e-5 and float(seen[:, 7].std()) == pytest.approx(1, abs=0.01)
-    odd = torch.tensor([[100.0, 3, 0.5], [100.0, math.nan, 0.0], [1e9, 1, math.nan]], dtype=torch.float64)
-    unseen, gap, far = inputs(odd)
-    assert unseen[:4].tolist() == [0, 0, 0, 0]  # a level never seen has no indicator
-    assert gap[:4].tolist() == [0, 0, 0, 1] and gap[4:7].tolist() == [0, 1, 0] and gap[8] == 0
-    assert far[4:7].tolist() == [0, 0, 1] and far[8] == 0  # absent: no value
-    assert far[7] == pytest.approx(float(seen[:, 7].max()) + 1, abs=1e-5)  # no further than a deviation past the fit rows
-    copy = Inputs(space)
-    copy.load_state_dict(inputs.state_dict())
-    assert torch.equal(copy(odd), inputs(odd))
-
-
-def test_a_constant_input_is_harmless():
-    inputs = Inputs(space_of(Column()))
-    inputs.prepare(torch.full((50, 1), 7.0, dtype=torch.float64))
-    assert inputs(torch.tensor([[7.0], [7.1], [-1e300]], dtype=torch.float64)).abs().max() <= 1
-
-
-class Line(ClosedForm, Density):
-    """y ~ N(slope · c_0, 1); in steps of δ where its space has any, then sampled on the lattice; missing with probability ½."""
-
-    def __init__(self, space, features=2, slope=2.0, gone=0.0):
-        super().__init__(space, (features,))
-        self.slope, self.gone = slope, gone
-
-    def fit_closed(self, x, context, rng):
-        """Nothing to learn."""
-
-    def _log_prob(self, x, context):
-        return -0.5 * (x[:, 0] - self.slope * context[:, 0]) ** 2 - math.log(ROOT_2PI)
-
-    def _sample(self, n, context, rng):
-        y = self.slope * context[:, :1].double() + normal((n, 1), rng, torch.zeros(1, dtype=torch.float64))
-        δ = self.space.columns[0].resolution
-        y = (y / δ).round() * δ if δ else y
-        return torch.where(torch.rand(n, 1, generator=rng) < self.gone, math.nan, y)
-
-
-@pytest.mark.parametrize("column", [Column(), Column(resolution=0.5, low=-50.0, high=50.0), Column(missing=True)])
-def test_answers_of_the_law_itself_are_calibrated(column):
-    model = Line(space_of(column), gone=0.5 if column.missing else 0.0)
-    context = torch.randn(400, 2, generator=generator(1))
-    y = judge.answers(model, context, 1, rng=generator(2))[0]
-    draws = judge.answers(model, context, 99, rng=generator(3))
-    assert draws.shape == (99, 400, 1) and not draws.isnan().any() and len(set(draws[:, 0, 0].tolist())) > 5
-    found, ranks = judge.calibrate(y, draws, model.space, ["y"], rng=generator(4))
-    assert set(found) == set(judge.OF_ANSWERS) and list(ranks) == ["y"]
-    assert abs(found["coverage_90"].value - 0.9) < 4 * found["coverage_90"].error
-    assert abs(found["coverage_50"].value - 0.5) < 4 * found["coverage_50"].error
-    assert found["pit"].value < 1.63 / 20  # the 1 % point of Kolmogorov's law
-    assert found["crps"].value == pytest.approx(1 / math.sqrt(math.pi), abs=4 * found["crps"].error)
-    assert found["width_90"].value == pytest.approx(2 * 1.645, rel=0.08)
-    narrow, _ = judge.calibrate(3 * y - 2 * draws.mean(0), draws, model.space, ["y"], rng=generator(4))
-    assert narrow["coverage_90"].value < 0.6
-
-
-def test_ties_on_the_lattice_are_ties():
-    """Equal values that reach the lattice by other sums differ in their last bit: their ranks must not."""
-    column = Column(resolution=0.1, low=0.0, high=1.0)
-    y = torch.full((2_000, 1), 0.3, dtype=torch.float64)
-    draws = torch.full((19, 2_000, 1), 0.1 + 0.2, dtype=torch.float64)
-    assert not torch.equal(y[0], draws[0, 0])
-    _, ranks = judge.calibrate(y, draws, space_of(column), ["y"], rng=generator(0))
-    assert ranks["y"].min() < 0.02 and ranks["y"].max() > 0.98
-
-
-def test_rows_without_a_truth_say_nothing_and_several_targets_are_named():
-    space = space_of(Column(missing=True), Column("levels", 2), Column())
-    y = torch.randn(100, 3, generator=generator(0), dtype=torch.float64)
-    y[:30, 0] = math.nan
-    draws = torch.randn(19, 100, 3, generator=generator(1), dtype=torch.float64)
-    found, ranks = judge.calibrate(y, draws, space, ["a", "b", "c"], rng=generator(2))
-    assert found["crps:a"].n == 70 and found["crps:c"].n == 100 and not any(name.endswith("b") for name in found)
-    assert ranks["a"][:30].isnan().all() and not ranks["a"][30:].isnan().any()
-    assert judge.of_first({name: {"value": e.value} for name, e in found.items()})["crps"]["value"] == found["crps:a"].value
-
-
-def test_a_portrait_is_the_density_along_what_matters():
-    inputs = Inputs(space_of(Column(), Column()))
-    asked = torch.randn(200, 2, generator=generator(0), dtype=torch.float64) * torch.tensor([3.0, 50.0]) + 100
-    inputs.prepare(asked)
-    y = (2 * inputs(asked)[:, :1] + torch.randn(200, 1, generator=generator(1))).double()
-    [found] = portrait(Line(space_of(Column())), inputs, asked, y, draws=0, seed=0)
-    along = found["along"]
-    assert along["input"] == 0  # the law does not look at the other
-    x, grid, p = torch.tensor(along["x"]).double(), torch.tensor(found["y"]).double(), torch.tensor(along["p"]).double()
-    centre = 2 * inputs(torch.stack([x, torch.full_like(x, 100.0)], 1))[:, :1].double()
-    assert torch.allclose(p, torch.exp(-0.5 * (grid - centre) ** 2) / ROOT_2PI, atol=1e-5)
-    assert [row["truth"] for row in found["rows"]] == sorted(row["truth"] for row in found["rows"]) and len(found["rows"]) == 6
-    two = space_of(Column(), Column())
-    [first, _] = portrait(Twice(two), inputs, asked, torch.cat([y, y], 1), draws=32_000, seed=0)  # no formula is at hand
-    drawn = torch.tensor(first["along"]["p"]).double()
-    assert first["drawn"] == 500 and found["drawn"] is None
-    assert float((drawn - p).abs().mean()) < 0.015 and first["along"]["input"] == 0
-
-
-def test_of_many_levels_a_portrait_shows_the_commonest():
-    draw = np.random.default_rng(0)
-    frame = pd.DataFrame({"x": draw.normal(size=2_000), "y": draw.zipf(1.3, 2_000).clip(max=300).astype(str)})
-    learnt = source.learn(source.load(frame), kinds={"y": "categorical"})
-    x = learnt.encode(frame)
-    inputs = Inputs(space_of(learnt.space.columns[0]))
-    inputs.prepare(x[:, :1])
-    counts = torch.bincount(x[:, 1].long())
-    [found] = portrait(Coin(space_of(learnt.space.columns[1]), counts), inputs, x[:, :1], x[:, 1:], draws=64_000, seed=0)
-    codes = torch.tensor(found["y"]).long()
-    assert len(codes) == 64 < len(counts) and int(counts[codes].min()) >= int(counts.sort(descending=True).values[64])
-    drawn = torch.tensor(found["along"]["p"]).double().mean(0)
-    assert torch.allclose(drawn, counts[codes].double() / 2_000, atol=0.01)
-
-
-class Coin(ClosedForm):
-    """Codes in these proportions, whatever the context."""
-
-    def __init__(self, space, counts):
-        super().__init__(space, (1,))
-        self.shares = counts.double() / counts.sum()
-
-    def fit_closed(self, x, context, rng):
-        """Nothing to learn."""
-
-    def _sample(self, n, context, rng):
-        return torch.multinomial(self.shares, n, replacement=True, generator=rng).double()[:, None]
-
-
-class Twice(ClosedForm):
-    """Two copies of a line's answer."""
-
-    def __init__(self, space):
-        super().__init__(space, (2,))
-
-    def fit_closed(self, x, context, rng):
-        """Nothing to learn."""
-
-    def _sample(self, n, context, rng):
-        y = 2 * context[:, :1].double() + normal((n, 1), rng, torch.zeros(1, dtype=torch.float64))
-        return torch.cat([y, y], 1)
+# ------------------------------------------------------------------------------------------------- what is asked
 
 
 def test_schemas_are_divided():

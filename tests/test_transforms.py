@@ -10,7 +10,7 @@ import torch
 
 from mixtura.contracts import Column, Space
 from mixtura.rng import generator
-from mixtura.transforms import ASINH, IDENTITY, LOG, Columns, Parts, log_logistic_mass, log_normal_mass
+from mixtura.transforms import ASINH, IDENTITY, LOG, Columns, Inputs, Parts, log_logistic_mass, log_normal_mass
 
 N = 400
 mpmath.mp.dps = 140
@@ -223,3 +223,33 @@ def test_values_on_the_edges_of_the_support_have_a_mass():
     parts = columns.split(torch.tensor([[0.0], [1e12]], dtype=torch.float64))
     nats = log_logistic_mass(parts, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64))
     assert torch.isfinite(nats).all() and torch.isfinite(parts.low).all()
+
+
+# ------------------------------------------------------------------------------------------------- inputs of a model
+
+
+def test_inputs_are_indicators_beside_standardised_values():
+    space = Space.table([Column(), Column("levels", 3, missing=True), Column(missing=True, atoms=(0.0,))])
+    draw = torch.Generator().manual_seed(0)
+    columns = 100 + 3 * torch.randn(500, generator=draw), torch.arange(500) % 3, torch.rand(500, generator=draw)
+    x = torch.stack([column.double() for column in columns], 1)
+    inputs = Inputs(space)
+    inputs.prepare(x)
+    seen = inputs(x)
+    assert seen.shape == (500, inputs.width) == (500, 4 + 3 + 2) and seen.dtype == torch.float32
+    assert abs(float(seen[:, 7].mean())) < 1e-5 and float(seen[:, 7].std()) == pytest.approx(1, abs=0.01)
+    odd = torch.tensor([[100.0, 3, 0.5], [100.0, math.nan, 0.0], [1e9, 1, math.nan]], dtype=torch.float64)
+    unseen, gap, far = inputs(odd)
+    assert unseen[:4].tolist() == [0, 0, 0, 0]  # a level never seen has no indicator
+    assert gap[:4].tolist() == [0, 0, 0, 1] and gap[4:7].tolist() == [0, 1, 0] and gap[8] == 0
+    assert far[4:7].tolist() == [0, 0, 1] and far[8] == 0  # absent: no value
+    assert far[7] == pytest.approx(float(seen[:, 7].max()) + 1, abs=1e-5)  # no further than a deviation past the fit rows
+    copy = Inputs(space)
+    copy.load_state_dict(inputs.state_dict())
+    assert torch.equal(copy(odd), inputs(odd))
+
+
+def test_a_constant_input_is_harmless():
+    inputs = Inputs(Space.table([Column()]))
+    inputs.prepare(torch.full((50, 1), 7.0, dtype=torch.float64))
+    assert inputs(torch.tensor([[7.0], [7.1], [-1e300]], dtype=torch.float64)).abs().max() <= 1
