@@ -1,6 +1,8 @@
-"""Two small finished runs: a table with an outside generator and one that fails, and images."""
+"""Two small finished runs: a table with an outside generator and one that fails, and images; and a browser to look at them."""
 
 from __future__ import annotations
+
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,24 @@ def bars(n, seed=0, size=6):
     for image in x:
         (image if rng.random() < 0.5 else image.T)[rng.integers(size)] += 200
     return x.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed; the [test] extra has it")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium with chromedriver on this machine")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    flags = "headless=new no-sandbox disable-gpu disable-dev-shm-usage window-size=1200,900 force-prefers-reduced-motion"
+    for flag in flags.split():
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    window = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield window
+    window.quit()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 "use strict";
 // What the page of a run with targets draws instead of samples: calibration, and the density of the targets given the inputs.
-// With the tools of page.js, which stands behind it and calls it.
-function answers({ data, $, make, leave, fixed, num, percent, colour, plot, follow, selected }) {
+// With the tools of kit.js; run.js stands behind it and calls it.
+function answers({ data, $, make, leave, fixed, num, percent, plot, SHARES, follow }, { colour, selected }) {
   const choice = data.verdict.choice;
   const called = (name) => (name === "blend" ? "the blend of the verdict" : name);
 
@@ -27,8 +27,7 @@ function answers({ data, $, make, leave, fixed, num, percent, colour, plot, foll
     const h = plot(bars, { low: 0, high: 1, ticks: [[0, "0"], [0.5, "½"], [1, "1"]] }, { low: 0, high: top, ticks: [[0, "0"], [1 / n, "even"]] });
     h.area([[0, c.band[0]], [1, c.band[0]], [1, c.band[1]], [0, c.band[1]]], { class: "band quiet" });
     histogram.forEach((v, k) => h.area([[k / n, 0], [k / n, v], [(k + 1) / n, v], [(k + 1) / n, 0]], { class: `bin ${kind}` }));
-    const share = [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]];
-    const p = plot(curve, { low: 0, high: 1, ticks: share }, { low: 0, high: 1, ticks: share });
+    const p = plot(curve, SHARES, SHARES);
     const ends = (by) => [0, ...levels, 1].map((level) => [level, Math.min(1, Math.max(0, level + by))]);
     p.area([...ends(-c.reach), ...ends(c.reach).reverse()], { class: "band quiet" });
     p.line([[0, 0], [1, 1]], { class: "mark" });

@@ -1,7 +1,8 @@
-"""Plain data → HTML. What stands still is written here and in ``template.html``; ``page.js`` draws what moves.
+"""Plain data → HTML. What stands still is written here and in ``run.html``; ``run.js`` draws what moves. ``frame.html`` and
+``kit.js`` are what every page has, that of a selection too.
 
-Every number on the page that is one of the data's carries its path there (``data-key``), which is how the tests hold the
-page to its data. Text only ever enters as text, so that a name may hold anything.
+Every number on a page that is one of the data's carries its path there (``data-key``), which is how the tests hold the page to
+its data. Text only ever enters as text, so that a name may hold anything.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mixtura import folder as store
@@ -47,18 +48,24 @@ Where = Sequence[str | int]
 def render(data: Mapping[str, Any]) -> str:
     """The page of what :func:`mixtura.report.collect` returned."""
     data = store.plain(data)
-    style, *scripts = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "given.js", "page.js"))
-    script = "".join(scripts if data["given"] else scripts[1:])
     judged = [s["name"] for s in data["scores"] if s["status"] in ("fitted", "samples only")]
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.globals.update(
-        num=partial(number, data), pm=partial(with_error, data), title=title, board=board(data), whisker=whisker,
-        colour=lambda name: f"c{judged.index(name) % COLOURS}", judged=judged,
+    return filled(
+        "run", data, "given.js" if data["given"] else None, title=title, board=board(data),
+        whisker=whisker, colour=lambda name: f"c{judged.index(name) % COLOURS}", judged=judged,
     )  # fmt: skip
-    return page.from_string((HERE / "template.html").read_text(encoding="utf-8")).render(
-        data=data, json=as_json(data), style=Markup(style), script=Markup(script),
-        style_hash=hash_of(style), script_hash=hash_of(script),
-    )  # fmt: skip
+
+
+def filled(page: str, data: Mapping[str, Any], script: str | None = None, **words: Any) -> str:
+    """``page``.html in the frame, with its script behind those of the kit; in it ``words`` mean what they are given as."""
+    text = lambda name: Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: E731
+    style, scripts = text("style.css"), Markup().join(text(name) for name in ("kit.js", script, f"{page}.js") if name)
+    frame = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    frame.globals.update(num=partial(number, data), pm=partial(with_error, data), **words)
+    return frame.get_template(f"{page}.html").render(
+        data=data, json=as_json(data), style=style, script=scripts, style_hash=hash_of(style), script_hash=hash_of(scripts)
+    )
 
 
 def as_json(data: Any) -> Markup:

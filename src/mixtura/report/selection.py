@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, TemplateError
-from markupsafe import Markup
+from jinja2 import TemplateError
 
 from mixtura import folder as store
 from mixtura.contracts import InputError
-from mixtura.report.page import COLOURS, HERE, as_json, hash_of, number, with_error
+from mixtura.report.page import COLOURS, filled
 from mixtura.verdict import digits_of
 
 
@@ -37,15 +35,8 @@ def render(data: Mapping[str, Any]) -> str:
     """The page of what :meth:`mixtura.session.Session.record` returned."""
     data = store.plain(data)
     names = [arm["name"] for arm in data["arms"]]
-    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("style.css", "selection.js"))
-    page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page.globals.update(
-        num=partial(number, data), pm=partial(with_error, data),
-        colour=lambda name: f"c{names.index(name) % COLOURS}",
+    return filled(
+        "selection", data, colour=lambda name: f"c{names.index(name) % COLOURS}",
         order=sorted(range(len(names)), key=lambda i: -data["arms"][i]["weight"]),
         digits_of=digits_of, cents=digits_of(min((a["cost"] for a in data["arms"] if a["cost"]), default=1.0)),
-    )  # fmt: skip
-    return page.from_string((HERE / "selection.html").read_text(encoding="utf-8")).render(
-        data=data, json=as_json(data), style=Markup(style), script=Markup(script), style_hash=hash_of(style),
-        script_hash=hash_of(script),
     )  # fmt: skip

@@ -1,62 +1,12 @@
 "use strict";
-// Draws the page from the JSON in it. Text only ever enters as text, so that a name may hold anything. Every number that is
-// one of the JSON's carries its path there (data-key), which is how the tests hold the page to its data.
+// Draws what moves on the page of a run, with the tools of kit.js.
 (() => {
-  const data = JSON.parse(document.getElementById("data").textContent);
+  const tools = kit();
+  const { COLOURS, data, $, sum, range, make, stretched, fixed, digitsOf, num, percent, leave, plot, follow } = tools;
   const images = data.kind === "images";
   const noun = images ? "images" : "rows";
   // not the names of models, which are file names
   const VERDICT = "/verdict", BENCH = "/bench";
-  const COLOURS = 8;
-  const $ = (id) => document.getElementById(id);
-  const at = (path) => path.reduce((value, key) => (value == null ? null : value[key]), data);
-  const sum = (values) => values.reduce((a, b) => a + b, 0);
-  const range = (n) => Array.from({ length: n }, (_, k) => k);
-
-  // ------------------------------------------------------------------------------------------------- elements
-
-  function make(tag, attributes = {}, ...children) {
-    const drawn = tag.startsWith("svg:");
-    const node = drawn ? document.createElementNS("http://www.w3.org/2000/svg", tag.slice(4)) : document.createElement(tag);
-    for (const [key, value] of Object.entries(attributes)) {
-      if (key === "style") for (const [name, v] of Object.entries(value)) node.style.setProperty(name, v);
-      else if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
-      else if (value != null && value !== false) node.setAttribute(key, value);
-    }
-    node.append(...children.filter((child) => child != null));
-    return node;
-  }
-
-  // a picture that fills its box, whatever that box is; said by its label or, without one, by the text around it
-  function stretched(kind, wide, tall, label, ...shapes) {
-    const said = label == null ? { "aria-hidden": true } : { role: "img", "aria-label": label };
-    return make("svg:svg", { class: kind, viewBox: `0 0 ${wide} ${tall}`, preserveAspectRatio: "none", ...said }, ...shapes);
-  }
-
-  function fixed(value, digits) {
-    const options = { minimumFractionDigits: digits, maximumFractionDigits: digits };
-    return value == null ? "–" : value.toLocaleString("en", options).replace("-", "−");
-  }
-
-  // decimals that show two digits of an error, between 2 and 7, as the command line rounds
-  function digitsOf(error) {
-    return error > 0 ? Math.min(7, Math.max(2, 1 - Math.floor(Math.log10(error)))) : 3;
-  }
-
-  function num(path, digits = 0) {
-    return make("span", { class: "num", "data-key": JSON.stringify(path) }, fixed(at(path), digits));
-  }
-
-  function percent(path, digits = 0) {
-    const shown = fixed(100 * at(path), digits) + " %";
-    return make("span", { class: "num", "data-key": JSON.stringify(path), "data-scale": 100 }, shown);
-  }
-
-  // a part of the page that this run has nothing to show in
-  function leave(part) {
-    $(part).remove();
-    document.querySelector(`nav a[href="#${part}"]`).remove();
-  }
 
   // -------------------------------------------------------------------------------------------------- colours
 
@@ -97,124 +47,28 @@
   // ---------------------------------------------------------------------------------------- weights that move
 
   const q = data.quadratic ?? { names: [], weights: [] };
-  const bench = { w: [...q.weights], from: [...q.weights], active: 0, inputs: [], outputs: [] };
-  bench.active = q.weights.indexOf(Math.max(...q.weights));
+  const weights = q.names.length > 1 && !data.given ? bench() : { w: q.weights };
 
   // MMD²(w) = w'Qw − 2 b'w + c
   function distance(w) {
     return sum(w.map((v, i) => v * (sum(w.map((u, j) => q.Q[i][j] * u)) - 2 * q.b[i]))) + q.c;
   }
 
-  // weight i becomes value, the others keep their proportions; where they have none, those they had last, or equal ones
-  function moved(i, value) {
-    const base = [bench.w, bench.from].find((w) => 1 - w[i] > 1e-9) ?? q.names.map((name, j) => (j === i ? 0 : 1));
-    const rest = sum(base) - base[i];
-    return base.map((v, j) => (j === i ? value : (v * (1 - value)) / rest));
-  }
-
-  function settle(w, active) {
-    if (1 - w[active] > 1e-9) bench.from = w;
-    bench.w = w;
-    bench.active = active;
-    weigh();
-    if (selected() === BENCH) requestAnimationFrame(samples);
-  }
-
-  function sliders() {
-    if (q.names.length < 2) return leave("weights");
-    q.names.forEach((name, i) => {
-      const id = `weight-${i}`;
-      const go = (value) => settle(moved(i, Math.min(1, Math.max(0, value))), i);
-      const keys = { ArrowRight: 0.01, ArrowUp: 0.01, ArrowLeft: -0.01, ArrowDown: -0.01, PageUp: 0.1, PageDown: -0.1 };
-      const press = (event) => {
-        if (!(event.key in keys)) return;
-        event.preventDefault();
-        go(bench.w[i] + keys[event.key] * (event.shiftKey ? 10 : 1));
-      };
-      const input = make("input", {
-        id, type: "range", min: 0, max: 1, step: 0.001, oninput: () => go(Number(input.value)), onkeydown: press,
-        onfocus: () => { bench.active = i; weigh(); },
-      });
-      const mark = make("i", { style: { left: `calc(10px + ${q.weights[i]} * (100% - 20px))` } });
-      const output = make("output", { for: id });
-      bench.inputs.push(input);
-      bench.outputs.push(output);
-      const label = make("label", { for: id }, swatch(name), name);
-      const track = make("div", { class: "track" }, mark, input);
-      $("sliders").append(make("div", { class: `weight ${colour(name)}` }, label, output, track));
-    });
-    $("reset").addEventListener("click", () => settle([...q.weights], bench.active));
-    weigh();
-  }
-
-  function weigh() {
-    bench.w.forEach((v, i) => {
-      bench.inputs[i].value = v;
-      bench.inputs[i].style.setProperty("--at", `${100 * v}%`);
-      bench.inputs[i].setAttribute("aria-valuetext", fixed(100 * v, 1) + " %");
-      bench.outputs[i].textContent = fixed(100 * v, 1) + " %";
-    });
+  function bench() {
     const digits = Math.min(7, digitsOf(data.verdicts.mmd.value_error) + 1);
-    const marked = distance(q.weights);
-    const apart = distance(bench.w) - marked;
-    $("score").textContent = fixed(distance(bench.w), digits);
-    $("score").dataset.value = distance(bench.w);
-    const than = `${fixed(Math.abs(apart), digits)} ${apart > 0 ? "worse" : "better"} than `;
-    $("against").replaceChildren(
-      `${Math.abs(apart) < 1e-12 ? "" : than}the weights of the run, on `, num(["quadratic", "rows"]),
-      ` unseen ${noun}; such a distance is known to about `, num(["verdicts", "mmd", "value_error"], digits), ".",
-    );
-    valley(marked, digits);
+    return tools.bench({
+      names: q.names, best: q.weights, colour, score: distance, digits,
+      says: (apart) => {
+        const than = `${fixed(Math.abs(apart), digits)} ${apart > 0 ? "worse" : "better"} than `;
+        return [`${Math.abs(apart) < 1e-12 ? "" : than}the weights of the run, on `, num(["quadratic", "rows"]),
+          ` unseen ${noun}; such a distance is known to about `, num(["verdicts", "mmd", "value_error"], digits), "."];
+      },
+      valley: (name) => `MMD² as the weight of ${name} moves and the others keep their proportions; dashed: the weights of the run.`,
+      changed: () => { if (selected() === BENCH) requestAnimationFrame(samples); },
+    });
   }
 
-  // the distance along the path that the slider last touched moves on
-  function valley(marked, digits) {
-    const i = bench.active;
-    const path = range(51).map((k) => [k / 50, distance(moved(i, k / 50))]);
-    const all = [...path.map((p) => p[1]), marked];
-    const low = Math.min(...all), span = Math.max(...all) - low || 1;
-    const x = { low: 0, high: 1, ticks: [[0, "0 %"], [0.5, "50 %"], [1, "100 %"]] };
-    const y = { low: low - 0.08 * span, high: low + 1.08 * span, ticks: [low, low + span].map((v) => [v, fixed(v, digits)]) };
-    const p = plot($("valley"), x, y);
-    p.line([[0, marked], [1, marked]], { class: "mark" });
-    p.line(path, { class: colour(q.names[i]) });
-    p.dot(bench.w[i], distance(bench.w), colour(q.names[i]));
-    const says = `MMD² as the weight of ${q.names[i]} moves and the others keep their proportions`;
-    $("valley-says").textContent = `${says}; dashed: the weights of the run.`;
-  }
-
-  // ------------------------------------------------------------------------------------------------- plotting
-
-  // Lines are stretched with the box; text is HTML, so that it stays as large as text on any screen.
-  function plot(host, x, y) {
-    const fx = (v) => (v - x.low) / (x.high - x.low), fy = (v) => 1 - (v - y.low) / (y.high - y.low);
-    const picture = stretched("", 1000, 1000, null);
-    const line = (points, attributes) => {
-      const d = points.map(([a, b], k) => `${k ? "L" : "M"}${(1000 * fx(a)).toFixed(1)} ${(1000 * fy(b)).toFixed(1)}`).join("");
-      picture.append(make("svg:path", { ...attributes, d }));
-    };
-    const label = (kind, where, text) => make("span", { class: kind, style: where }, text);
-    host.replaceChildren(picture);
-    for (const [v, text] of y.ticks) {
-      line([[x.low, v], [x.high, v]], { class: "grid" });
-      host.append(label("y", { top: `${100 * fy(v)}%` }, text));
-    }
-    for (const [v, text] of x.ticks) host.append(label("x", { left: `${100 * fx(v)}%` }, text));
-    const dot = (a, b, c) => {
-      host.append(make("i", { class: `dot ${c}`, style: { left: `${100 * fx(a)}%`, top: `${100 * fy(b)}%` } }));
-    };
-    const area = (points, attributes) => {
-      line(points, attributes);
-      picture.lastChild.setAttribute("d", picture.lastChild.getAttribute("d") + "Z");
-    };
-    // a cell of a field whose axes count cells, and a point on it
-    const cell = (i, j, opacity) => {
-      const at = { x: 1000 * fx(i), y: 1000 * fy(j + 1), width: 1000 / x.high, height: 1000 / y.high };
-      picture.append(make("svg:rect", { ...at, "fill-opacity": opacity }));
-    };
-    const point = (a, b) => dot(a, b, "point");
-    return { line, dot, area, cell, point };
-  }
+  // ---------------------------------------------------------------------------------------------------- ticks
 
   function ticks(low, high, about) {
     const raw = (high - low) / about, power = 10 ** Math.floor(Math.log10(raw));
@@ -239,7 +93,7 @@
 
   // [name, weight] of all that what is selected is made of
   function parts() {
-    if (selected() === BENCH) return q.names.map((name, i) => [name, bench.w[i]]);
+    if (selected() === BENCH) return q.names.map((name, i) => [name, weights.w[i]]);
     return selected() === VERDICT ? Object.entries(data.verdict.weights) : [[selected(), 1]];
   }
 
@@ -361,21 +215,6 @@
     return card;
   }
 
-  // the pointer over a picture, or the arrow keys on its card, choose one of n places
-  function follow(card, picture, place, n, tell) {
-    let k = -1;
-    picture?.addEventListener("pointermove", (event) => {
-      const box = picture.getBoundingClientRect();
-      tell((k = Math.max(0, place((event.clientX - box.left) / box.width))));
-    });
-    card.addEventListener("keydown", (event) => {
-      const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-      if (!by) return;
-      event.preventDefault();
-      tell((k = Math.min(n - 1, Math.max(0, k + by))));
-    });
-  }
-
   function pairs() {
     if (!data.table.pairs.length) return [];
     const cards = data.table.pairs.map((p) => {
@@ -446,21 +285,11 @@
 
   // ------------------------------------------------------------------------------------------------- the page
 
-  function theme() {
-    const system = matchMedia("(prefers-color-scheme: dark)");
-    const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
-    const say = () => { $("theme").textContent = dark() ? "Light" : "Dark"; };
-    $("theme").addEventListener("click", () => { document.documentElement.dataset.theme = dark() ? "light" : "dark"; say(); });
-    system.addEventListener("change", say);
-    say();
-  }
-
-  theme();
   leaderboard();
   if (data.given) {
-    answers({ data, $, make, leave, fixed, num, percent, colour, plot, follow, selected });
+    answers(tools, { colour, selected });
   } else {
-    sliders();
+    if (q.names.length < 2) leave("weights");
     picker();
     samples();
   }
