@@ -1,4 +1,4 @@
-"""The head in a person's own network: a recurrent one that learns a world with a crossing, exact rate known."""
+"""The head in a person's own network: a recurrent one in the world of benchmarks/sequence.py, whose exact rate is known."""
 
 from __future__ import annotations
 
@@ -7,72 +7,19 @@ from typing import get_args
 
 import pytest
 import torch
-from torch import Tensor, nn
+from sequence import LEFT, PERIOD, RATE, SIGMA, TURN, nats, trained, walks
 
 from mixtura.contracts import InputError
-from mixtura.distributions import MixtureDensity, NoiseKind
+from mixtura.distributions import NoiseKind
 from mixtura.nets.heads import MixtureDensityHead
 from mixtura.rng import generator, seeded
 
 KINDS = get_args(NoiseKind)
-#: a walker goes ahead, aside at a crossing (left with probability LEFT, else right), ahead, back to where it came from, and on;
-#: its steps are 1 long, ± SIGMA. To know the way back is to remember the turn
-PERIOD, LEFT, SIGMA = 4, 0.7, 0.1
-TURN = -(LEFT * math.log(LEFT) + (1 - LEFT) * math.log(1 - LEFT))
-#: nats a step: of the noise, and of the turns (left and right are 20 deviations apart)
-RATE = math.log(2 * math.pi * math.e * SIGMA**2) + TURN / PERIOD
-#: steps seen of a walk: those foretold, 1 to STEPS − 1, hold every phase equally often
-STEPS = 3 * PERIOD + 1
-
-
-def walks(n: int, rng: torch.Generator) -> Tensor:
-    """Steps made, (n, STEPS, 2): to the left, ahead."""
-    phase = torch.arange(STEPS) % PERIOD
-    left = torch.where(torch.rand(n, STEPS // PERIOD + 1, generator=rng) < LEFT, 1.0, -1.0)[:, torch.arange(STEPS) // PERIOD]
-    aside = torch.where(phase == 1, left, torch.where(phase == 3, -left, 0.0))
-    ahead = (phase % 2 == 0).float().expand_as(aside)
-    return torch.stack([aside, ahead], -1) + SIGMA * torch.randn(n, STEPS, 2, generator=rng)
-
-
-class Walker(nn.Module):
-    """Steps so far (n, T, 2) → the law of each next one, batch (n, T)."""
-
-    def __init__(self, components: int) -> None:
-        super().__init__()
-        self.memory = nn.GRU(2, 32, batch_first=True)
-        self.head = MixtureDensityHead(32, targets=2, components=components)
-
-    def forward(self, seen: Tensor) -> MixtureDensity:
-        return self.head(self.memory(seen)[0])
-
-
-def trained(components: int, updates: int) -> Walker:
-    rng = generator(0, "walks")
-    with seeded(0):
-        walker = Walker(components)
-    optimiser = torch.optim.Adam(walker.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, updates)
-    for _ in range(updates):
-        path = walks(64, rng)
-        optimiser.zero_grad()
-        (-walker(path[:, :-1]).log_prob(path[:, 1:]).mean()).backward()
-        nn.utils.clip_grad_norm_(walker.parameters(), 1.0)
-        optimiser.step()
-        schedule.step()
-    return walker.eval()
 
 
 @pytest.fixture(scope="module")
-def walker() -> Walker:
+def walker():
     return trained(2, 800)
-
-
-@torch.no_grad()
-def nats(walker: Walker) -> tuple[float, float]:
-    """−log p a step of new walks, and its standard error over walks."""
-    path = walks(2_000, generator(1, "new walks"))
-    each = -walker(path[:, :-1]).log_prob(path[:, 1:]).mean(1)
-    return float(each.mean()), float(each.std()) / math.sqrt(len(each))
 
 
 def test_a_recurrent_network_learns_the_rate_of_the_world(walker):
@@ -90,7 +37,7 @@ def test_one_gaussian_cannot(walker):
 @pytest.mark.parametrize("temperature", [0.1, 1.0, 1.5])
 @torch.no_grad()
 def test_temperature_moves_branches_and_spread(walker, temperature):
-    law = walker(walks(4_000, generator(2, "crossing"))).tempered(temperature)
+    law = walker(walks(4_000, 2, generator(2, "crossing")))[0].tempered(temperature)
     aside, ahead = law.sample(rng=generator(3, "dream"))[:, 0].T  # after the first step: the crossing
     share = (1 - LEFT) ** (1 / temperature) / (LEFT ** (1 / temperature) + (1 - LEFT) ** (1 / temperature))
     assert float((aside < 0).float().mean()) == pytest.approx(share, abs=0.04)

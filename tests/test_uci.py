@@ -1,18 +1,13 @@
 """The arithmetic of the UCI benchmark: scores of Gaussian mixtures, its networks, its result files."""
 
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
+import uci
+import uci_peers as peers
 from scipy.integrate import quad
 from scipy.stats import norm
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-import uci  # noqa: E402
-import uci_peers as peers  # noqa: E402
 
 MIXED = peers.Mixture(*(np.array([row]) for row in ([0.2, 0.5, 0.3], [97.0, 100.0, 104.0], [0.5, 3.0, 1.0])))
 
