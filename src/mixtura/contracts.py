@@ -51,6 +51,12 @@ class Column:
     high: float = math.inf
     atoms: tuple[float, ...] = ()
 
+    @property
+    def steps(self) -> int:
+        """How many values a rounded column with two ends can have; 0 for any other."""
+        closed = self.resolution > 0 and math.isfinite(self.high - self.low)
+        return round((self.high - self.low) / self.resolution) + 1 if closed else 0
+
 
 @dataclass(frozen=True)
 class Space:

@@ -24,6 +24,8 @@ from mixtura.contracts import Column, Space
 IDENTITY, LOG, ASINH = 0, 1, 2
 #: a warp must raise the Gaussian log-likelihood of a column by this many nats a row to be worth its strangeness
 WARP_GAIN = 0.1
+#: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
+BORROWED = 10
 
 
 @dataclass(frozen=True)
@@ -306,6 +308,27 @@ class Inputs(nn.Module):
         unseen = self.space.off(x) & levels
         indicators = self.columns.indicators(parts.codes).masked_fill(unseen[:, self.owner], 0.0)
         return torch.cat([indicators, parts.values.clamp(self.lowest, self.highest).float()], 1)
+
+
+def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
+    """The probabilities (dims, steps) of every pixel's levels, from the levels (n, dims) of n images:
+
+        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
+
+    α_j, the rows it borrows from them, one of n, n/4, … by leave-one-out likelihood.
+    """
+    n, dims = step.shape
+    counts = torch.zeros(dims, steps, dtype=torch.float64, device=step.device)
+    counts.scatter_add_(1, step.T, torch.ones_like(counts[:, :1]).expand(-1, n))
+    of_channel = counts.reshape(channels, -1, steps)
+    # a row counts once, however many of its pixels are alike
+    others = (of_channel.sum(1, keepdim=True) - of_channel) / max(of_channel.shape[1] - 1, 1)
+    q = ((others + 1) / (others.sum(2, keepdim=True) + steps)).flatten(0, 1)
+    borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=step.device)
+    left_out = (counts - 1).clamp(min=0)
+    scores = [(counts * (left_out + α * q).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]
+    α = borrowed[torch.stack(scores).argmax(0)].unsqueeze(1)
+    return (counts + α * q) / (n + α)
 
 
 def _warp(x: Tensor, warp: int, shift: float | Tensor, stretch: float | Tensor) -> tuple[Tensor, Tensor]:

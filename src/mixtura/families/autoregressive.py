@@ -274,7 +274,7 @@ class Pixels(Density):
         super().__init__(space, context_shape)
         self.config = config
         self.columns = Columns(space)
-        self.levels = _levels(space) if config.head == "levels" else 0
+        self.levels = space.columns[0].steps if config.head == "levels" else 0
         context = math.prod(context_shape) if context_shape else 0
         with seeded(int(torch.randint(2**62, (), generator=rng))):
             self.net = PixelNet(
@@ -400,7 +400,7 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     level; of a table narrow nets and two orderings for few
     rows, where variance is what hurts, and one wide net where steps are what is short."""
     if space.is_image:
-        many = 0 < _levels(space) <= 256 and rows >= 4_000
+        many = 0 < space.columns[0].steps <= 256 and rows >= 4_000
         head: Literal["levels", "logistics"] = "levels" if many else "logistics"
         return Config(kind="pixels", width=max(8, 32 // space.shape[0]), head=head, components=5)
     if space.dims > 100:
@@ -410,12 +410,6 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     if rows < 5_000:
         return Config(hidden=(64, 64), components=5, orderings=2)
     return Config(hidden=(256, 256), components=10, orderings=1)
-
-
-def _levels(space: Space) -> int:
-    """How many levels the pixels of an image have, 0 where they are not rounded or have no ends."""
-    low, high, step = (getattr(space.columns[0], name) for name in ("low", "high", "resolution"))
-    return round((high - low) / step) + 1 if step > 0 and math.isfinite(high - low) else 0
 
 
 def build(
@@ -430,6 +424,6 @@ def build(
         return Autoregressive(space, context_shape, config, rng)
     if not space.is_image:
         raise InputError("autoregressive: kind 'pixels' is for images, and these rows are a table; use kind 'masked'")
-    if config.head == "levels" and not _levels(space):
+    if config.head == "levels" and not space.columns[0].steps:
         raise InputError("autoregressive: head 'levels' needs pixels in steps between two ends; use head 'logistics'")
     return Pixels(space, context_shape, config, rng)

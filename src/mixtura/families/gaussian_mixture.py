@@ -36,7 +36,7 @@ from torch.nn import functional
 
 from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
-from mixtura.transforms import Columns, Parts, log_normal_mass
+from mixtura.transforms import Columns, Parts, histograms, log_normal_mass
 
 
 class Config(BaseModel):
@@ -58,12 +58,8 @@ FULL_COLUMNS, FULL_PATTERNS = 64, 4
 CHOOSING_ROWS = 8_000
 #: prior rows a component borrows: of unit variance, and of each code's overall frequencies
 PRIOR_ROWS = 1.0
-
-
 #: pixels of more levels than this are plain numbers
 MOST_LEVELS = 4096
-#: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
-BORROWED = 10
 #: images fitted, at most
 PIXEL_ROWS = 10_000
 #: nats a row that a round of EM on images must bring
@@ -72,11 +68,8 @@ CENSORED_PROGRESS = 0.05
 
 class PixelScores(Columns):
     """The levels of every pixel as normal scores: level l of pixel j is the cell between Φ⁻¹(F_j(l − 1)) and Φ⁻¹(F_j(l)),
-    F_j the distribution function of its smoothed histogram, so that one standard Gaussian gives that histogram back.
-
-        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
-
-    α_j chosen by leave-one-out likelihood. A value is the mean of the standard Gaussian in its cell.
+    F_j the distribution function of its smoothed histogram (``transforms.histograms``), so that one standard Gaussian gives that
+    histogram back. A value is the mean of the standard Gaussian in its cell.
     """
 
     cuts: Tensor
@@ -85,7 +78,7 @@ class PixelScores(Columns):
         super().__init__(space)
         column = space.columns[0]
         self.low, self.step = column.low, column.resolution
-        self.levels = round((column.high - column.low) / column.resolution) + 1
+        self.levels = column.steps
         even = torch.arange(1, self.levels, dtype=torch.float64) / self.levels
         # (dims, levels − 1) where one level ends and the next begins
         self.register_buffer("cuts", torch.special.ndtri(even).repeat(space.dims, 1))
@@ -93,22 +86,11 @@ class PixelScores(Columns):
     @staticmethod
     def serves(space: Space) -> bool:
         """Whether observations are images of so few levels that every pixel can have a histogram."""
-        column = space.columns[0]
-        return space.is_image and column.resolution > 0 and (column.high - column.low) / column.resolution < MOST_LEVELS
+        return space.is_image and 0 < space.columns[0].steps <= MOST_LEVELS
 
     def prepare(self, x: Tensor) -> None:
         """Histograms of fit rows (n, C, H, W) in data units."""
-        n, level = len(x), self._levels(x)
-        counts = torch.zeros(self.space.dims, self.levels, dtype=torch.float64, device=x.device)
-        counts.scatter_add_(1, level.T, torch.ones_like(counts[:, :1]).expand(-1, n))
-        channels = counts.reshape(self.space.shape[0], -1, self.levels)
-        others = (channels.sum(1, keepdim=True) - channels) / max(channels.shape[1] - 1, 1)
-        prior = ((others + 1) / (others.sum(2, keepdim=True) + self.levels)).flatten(0, 1)
-        borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=x.device)
-        left_out = (counts - 1).clamp(min=0)
-        scores = [(counts * (left_out + α * prior).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]
-        α = borrowed[torch.stack(scores).argmax(0)].unsqueeze(1)
-        mass = (counts + α * prior) / (n + α)
+        mass = histograms(self._levels(x), self.levels, self.space.shape[0])
         below, above = mass.cumsum(1)[:, :-1], mass.flip(1).cumsum(1).flip(1)[:, 1:]
         # each tail from its own side, where it has relative precision
         self.cuts = torch.where(below < 0.5, torch.special.ndtri(below), -torch.special.ndtri(above))

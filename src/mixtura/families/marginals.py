@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, Space
-from mixtura.transforms import LOG, Columns, log_logistic_mass, log_normal_mass
+from mixtura.transforms import LOG, Columns, histograms, log_logistic_mass, log_normal_mass
 
 
 class Config(BaseModel):
@@ -44,8 +44,6 @@ class Config(BaseModel):
 BROAD = 5.0
 #: pixels of more levels than this have mixtures like any column
 MOST_LEVELS = 4096
-#: pseudo-rows that a pixel may borrow: n, n/4, … so many choices
-BORROWED = 10
 #: cells taken for the width of a rounded column whose support has no end
 ENDLESS = 1000.0
 
@@ -185,11 +183,8 @@ class Marginals(Density, Conditional, ClosedForm):
 
 
 class PixelMarginals(Density, Conditional, ClosedForm):
-    """Independent pixels, each with a histogram of its levels that borrows from the others of its channel,
-
-        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
-
-    α_j chosen by leave-one-out likelihood. One part in n + 1 is kept for levels never seen, half of it beyond the ends.
+    """Independent pixels, each with a histogram of its levels that borrows from the others of its channel
+    (``transforms.histograms``). One part in n + 1 is kept for levels never seen, half of it beyond the ends.
     Open support: never −∞ on a row of finite values.
     """
 
@@ -201,7 +196,7 @@ class PixelMarginals(Density, Conditional, ClosedForm):
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config) -> None:
         super().__init__(space, context_shape)
         self.config = config
-        self.levels = _levels(space)
+        self.levels = space.columns[0].steps
         self.register_buffer("log_mass", torch.full((space.dims, self.levels), -math.log(self.levels), dtype=torch.float64))
         self.register_buffer("log_floor", torch.tensor(-math.log(2), dtype=torch.float64))
 
@@ -209,17 +204,8 @@ class PixelMarginals(Density, Conditional, ClosedForm):
         """Fit to rows in data units; O(pixels · (rows + levels))."""
         n = len(x)
         self.log_floor = torch.tensor(-math.log(n + 1), dtype=torch.float64, device=x.device)
-        counts = torch.zeros_like(self.log_mass)
-        counts.scatter_add_(1, self._steps(self.space.clamp(x)).long().T, torch.ones_like(counts[:, :1]).expand(-1, n))
-        channels = counts.reshape(self.space.shape[0], -1, self.levels)
-        # a row counts once, however many of its pixels are alike
-        others = (channels.sum(1, keepdim=True) - channels) / max(channels.shape[1] - 1, 1)
-        prior = ((others + 1) / (others.sum(2, keepdim=True) + self.levels)).flatten(0, 1)
-        borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=x.device)
-        left_out = (counts - 1).clamp(min=0)
-        scores = [(counts * (left_out + α * prior).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]
-        α = borrowed[torch.stack(scores).argmax(0)].unsqueeze(1)
-        seen, floor = (counts + α * prior) / (n + α), self.log_floor.exp()
+        seen = histograms(self._steps(self.space.clamp(x)).long(), self.levels, self.space.shape[0])
+        floor = self.log_floor.exp()
         self.log_mass = ((1 - floor) * seen + floor / 2 / self.levels).log()
 
     def _steps(self, x: Tensor) -> Tensor:
@@ -254,12 +240,6 @@ class PixelMarginals(Density, Conditional, ClosedForm):
         return Conditioned(values, evidence, torch.full_like(evidence, math.inf))
 
 
-def _levels(space: Space) -> int:
-    """How many levels a pixel has, 0 where pixels are not rounded or have no ends."""
-    low, high, step = (getattr(space.columns[0], name) for name in ("low", "high", "resolution"))
-    return round((high - low) / step) + 1 if step > 0 and math.isfinite(high - low) else 0
-
-
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for a table of so many fit rows."""
     return Config()
@@ -269,6 +249,6 @@ def build(
     space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
 ) -> Marginals | PixelMarginals:
     """An unfitted model, which ignores its context."""
-    if space.is_image and 0 < _levels(space) <= MOST_LEVELS:
+    if space.is_image and 0 < space.columns[0].steps <= MOST_LEVELS:
         return PixelMarginals(space, context_shape, config)
     return Marginals(space, context_shape, config)
