@@ -55,6 +55,66 @@ def test_marginal_times_conditional_is_the_joint(kind):
         assert torch.allclose(joint, law.log_prob(y))
 
 
+def steep(kind, long, short):
+    """One Gaussian of three entries in float32, far along one direction and short across."""
+    if kind == "low_rank":
+        spread = {"scale": torch.full((1, 3), short), "factor": torch.tensor([[[long], [long], [-long]]])}
+    else:
+        spread = {"scale_tril": torch.tensor([[[long, 0, 0], [long, short, 0], [-long, 0, short]]])}
+    return MixtureDensity(torch.zeros(1), torch.zeros(1, 3), **spread)
+
+
+@pytest.mark.parametrize("kind", ["full", "low_rank"])
+@pytest.mark.parametrize(("long", "short"), [(4.0, 1e-3), (11.0, 1e-3), (121.0, 1e-3)])
+def test_a_thin_gaussian_keeps_its_digits_in_float32(kind, long, short):
+    law = steep(kind, long, short)
+    exact = law.double()
+    y = exact.sample((50,), rng=generator(0))
+    close = {"rtol": 1e-2, "atol": 5e-2}  # what rounding y itself to float32 does
+    assert torch.allclose(law.log_prob(y.float()).double(), whole(exact).log_prob(y.float().double()), **close)
+    for entries in ([1], [2, 0]):
+        part, seen = law.marginal(entries), y[:, entries]
+        assert torch.allclose(part.log_prob(seen.float()).double(), whole(exact.marginal(entries)).log_prob(seen), **close)
+        given = law.expand((50,)).conditional(entries, seen.float())
+        wanted = exact.expand((50,)).conditional(entries, seen)
+        assert torch.allclose(given.deviations.double(), wanted.deviations, rtol=1e-2)
+    assert torch.isfinite(law.rsample((5,), rng=generator(0))).all()
+
+
+@pytest.mark.parametrize("entries", [[3], [-4], [0, 0], [0, -3], []])
+def test_entries_that_are_not_there_or_there_twice_are_refused(entries):
+    law = told("full", 2, targets=3)
+    for ask in (law.marginal, lambda e: law.conditional(e, torch.zeros(2, len(e)))):
+        with pytest.raises(InputError, match="entries: expected some of 0 to 2, each once"):
+            ask(entries)
+
+
+@every_kind
+def test_entries_may_count_from_the_back(kind):
+    law, v = told(kind, 4, targets=3), torch.zeros(4, 1, dtype=torch.float64)
+    assert torch.equal(law.marginal([-1]).means, law.means[..., [2]])
+    assert law.conditional([-1], v).event_shape == (2,)
+    assert torch.allclose(law.conditional([-1], v).mean, law.conditional([2], v).mean)
+
+
+@every_kind
+def test_a_component_is_one_gaussian_of_the_mixture(kind):
+    law = told(kind, 4, 5)
+    i, k = torch.tensor([3, 0, 1]), torch.tensor([2, 1, 0])
+    one = law.component(i, torch.tensor(2), k)
+    assert one.batch_shape == (3,)
+    assert torch.allclose(one.mean, law.means[i, 2, k]) and torch.allclose(one.covariance_matrix, law.covariances[i, 2, k])
+
+
+@every_kind
+def test_responsibilities_are_of_the_entries_that_are_there(kind):
+    law, y = told(kind, 5), torch.zeros(5, 2, dtype=torch.float64)
+    y[:, 1] = math.nan
+    assert torch.allclose(law.responsibilities(y), law.marginal([0]).responsibilities(y[:, :1]))
+    y[:, 0] = math.nan
+    assert torch.allclose(law.responsibilities(y), law.weights)
+
+
 @every_kind
 def test_a_missing_entry_is_integrated_out(kind):
     law = told(kind, 5)
@@ -205,6 +265,27 @@ def test_no_point_near_a_mode_is_higher(kind):
         rows = there[:, k].nonzero().squeeze(1)
         near = y[rows, k] + 0.01 * torch.randn(50, len(rows), 2, generator=generator(8), dtype=torch.float64)
         assert bool((law[rows].log_prob(near) <= height[rows, k] + 1e-9).all())
+
+
+def test_a_valley_and_a_saddle_are_no_modes():
+    modes, height = line((0.3, -2, 1), (0.02, 0, 1), (0.3, 2, 1)).modes()  # the mean shift stays at 0, a local minimum
+    assert torch.isneginf(height[2]) and modes[2].isnan() and (modes[:2].abs() > 1.5).all()
+    means = torch.tensor([[-3.0, 0], [3.0, 0], [0.0, 0]], dtype=torch.float64)
+    cross = MixtureDensity(torch.tensor([0.5, 0.5, 1e-9]).double().log(), means, scale=torch.ones(3, 2, dtype=torch.float64))
+    assert (~cross.modes()[0].isnan()).all(-1).sum() == 2
+
+
+@every_kind
+def test_the_highest_mode_is_always_told(kind):
+    assert torch.isfinite(told(kind, 200, components=4, seed=3).mode).all()
+
+
+def test_gradients_of_a_probability_reach_its_quantile():
+    q = torch.tensor([0.3], dtype=torch.float64, requires_grad=True)
+    law = line((0.3, -1, 1), (0.7, 2, 0.5))
+    y = law.icdf(q)
+    (slope,) = torch.autograd.grad(y.sum(), q)
+    assert slope == pytest.approx(float((-law.log_prob(y.detach())).exp()), rel=1e-6)
 
 
 def test_entropy_is_exact_for_one_component_and_close_for_more():

@@ -113,13 +113,28 @@ def test_rows_without_weight_calibrate_nothing():
     weights = np.arange(200) % 2
     m = MixtureDensityRegressor(**QUICK | {"steps": 30}, calibration=0.4).fit(x, y, sample_weight=weights)
     same = MixtureDensityRegressor(**QUICK | {"steps": 30}, calibration=0.4).fit(x, np.where(weights > 0, y, 1e6), weights)
-    assert m._ranks_ is not None and 20 < len(m._ranks_) < 60 and np.array_equal(m._ranks_, same._ranks_)
+    assert m._calibrated_ is not None and same._calibrated_ is not None and len(m._calibrated_[0]) == 40
+    assert np.array_equal(m._calibrated_[0], same._calibrated_[0])
+
+
+def test_copies_of_a_row_stay_on_one_side_and_weigh_what_they_are():
+    x, y, *_ = bend(100, 3)
+    settings = QUICK | {"steps": 30, "calibration": 0.4}
+    repeated = MixtureDensityRegressor(**settings).fit(np.repeat(x, 5, 0), np.repeat(y, 5))
+    weighed = MixtureDensityRegressor(**settings).fit(x, y, np.full(100, 5.0))
+    assert repeated._calibrated_ is not None and len(repeated._calibrated_[0]) == 40
+    assert np.array_equal(repeated.predict_interval(x), weighed.predict_interval(x))
+    once = MixtureDensityRegressor(**settings).fit(x, y)
+    assert once._calibrated_ is not None
+    ranks = np.sort(once._calibrated_[0][:, 0])
+    reach = 0.5 - once.cdf(x, once.predict_interval(x, 0.5)[:, 0])
+    assert reach == pytest.approx(np.full(100, ranks[20]), abs=1e-9)  # the ⌈41 · 0.5⌉-th
 
 
 def test_calibration_rows_are_not_trained_on():
     x, y, *_ = bend(200, 3)
     first = MixtureDensityRegressor(**QUICK | {"steps": 30}, calibration=0.4).fit(x, y)
-    assert first._ranks_ is not None and first._ranks_.shape == (80, 1)
+    assert first._calibrated_ is not None and first._calibrated_[0].shape == (80, 1)
     lone = MixtureDensityRegressor(**QUICK | {"steps": 30}, calibration=0.02).fit(x, y)  # too few for 90 %: the whole line
     assert np.isinf(lone.predict_interval(x[:3], 0.9)).all()
 
@@ -160,6 +175,103 @@ def test_whole_numbers_are_masses_and_draws_are_whole():
     assert mass.sum() == pytest.approx(1, abs=1e-6) and mass.max() < 0.5
     draws = m.sample(x[:5], 20)
     assert np.array_equal(draws, np.rint(draws))
+
+
+@pytest.fixture(scope="module")
+def counted():
+    r = np.random.default_rng(2)
+    x = r.uniform(-2, 2, (2_000, 1))
+    return MixtureDensityRegressor(**QUICK | {"steps": 800}).fit(x, r.poisson(np.exp(0.3 + 0.5 * x[:, 0])))
+
+
+def test_answers_about_counts_are_those_of_the_counts(counted):
+    """Within a cell the density may be anywhere; what is told of a count must not depend on where."""
+    at = np.array([[-1.0], [0.0], [1.5]])
+    grid = np.arange(-30, 60)
+    mass = np.exp(np.stack([counted.log_prob(np.repeat(row[None], len(grid), 0), grid) for row in at]))
+    below = np.cumsum(mass, 1)
+    for v in (0.0, 0.4, 2.0):
+        assert counted.cdf(at, np.full(3, v)) == pytest.approx(below[:, int(v) + 30], abs=1e-6)
+    for q in (0.05, 0.5, 0.93):
+        assert np.array_equal(counted.predict_quantile(at, q), [grid[np.searchsorted(b, q)] for b in below])
+    mean = mass @ grid
+    assert counted.predict(at) == pytest.approx(mean, abs=1e-5)
+    assert counted.predict_std(at) == pytest.approx(np.sqrt(mass @ grid**2 - mean**2), abs=1e-5)
+    draws = counted.sample(at, 20_000, random_state=0)[..., 0]
+    assert draws.mean(0) == pytest.approx(mean, abs=0.05)
+
+
+def test_intervals_of_counts_hold_what_they_say(counted):
+    r = np.random.default_rng(3)
+    x = r.uniform(-2, 2, (10_000, 1))
+    y = r.poisson(np.exp(0.3 + 0.5 * x[:, 0]))
+    low, high = counted.predict_interval(x, 0.9).T
+    mean = np.exp(0.3 + 0.5 * x[:, 0])
+    truth = ((stats.poisson.ppf(0.05, mean) <= y) & (y <= stats.poisson.ppf(0.95, mean))).mean()
+    assert abs(((low <= y) & (y <= high)).mean() - truth) < 0.015  # .97: of counts an interval holds more than 90 %
+
+
+@pytest.mark.filterwarnings("ignore:the network says")
+def test_conformal_intervals_of_counts_hold_what_they_say():
+    r = np.random.default_rng(4)
+    x = r.uniform(-2, 2, (14_000, 1))
+    y = r.poisson(np.exp(0.3 + 0.5 * x[:, 0]))
+    wrong = {"noise": "fixed", "scale": 0.2, "components": 1, "calibration": 0.5, "steps": 200}
+    m = MixtureDensityRegressor(**QUICK | wrong).fit(x[:4_000], y[:4_000])
+    low, high = m.predict_interval(x[4_000:], 0.9).T
+    held = ((low <= y[4_000:]) & (y[4_000:] <= high)).mean()
+    assert 0.89 < held < 0.97 and np.array_equal(low, np.rint(low))
+
+
+def test_rounding_does_not_depend_on_the_precision_of_y_or_where_its_steps_lie():
+    x, y, *_ = bend(300, 6)
+    y = y.round(1)
+    for stored in ("f4", "f8"):
+        assert MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(x, y.astype(stored)).resolution_ == [0.1]
+    half = MixtureDensityRegressor(**QUICK | {"steps": 50}).fit(x, np.floor(y) + 0.5)
+    for answer in (half.predict_quantile(x, 0.3), half.sample(x, 3), half.predict_interval(x)):
+        assert np.array_equal(answer % 1, np.full(answer.shape, 0.5))
+
+
+def test_a_rare_event_is_no_failure():
+    r = np.random.default_rng(5)
+    x = r.normal(size=(1_500, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        m = MixtureDensityRegressor(**QUICK).fit(x, (r.random(1_500) < 0.02).astype(float))
+    assert m.score(x, (r.random(1_500) < 0.02).astype(float)) > -0.2
+
+
+def test_a_full_covariance_on_a_line_is_said():
+    r = np.random.default_rng(6)
+    x, y = r.normal(size=(300, 1)), r.normal(size=300)
+    with pytest.warns(UserWarning, match="at the floor"):
+        m = MixtureDensityRegressor(2, noise="full", floor=0.05, resolution=0, **QUICK).fit(x, np.stack([y, y], 1))
+    assert m.diagnosis_["at floor"] > 0.5
+
+
+def test_nearly_dependent_targets_with_gaps_can_be_learnt():
+    r = np.random.default_rng(7)
+    x, h = r.normal(size=(400, 1)), r.standard_t(2, size=(400, 1))
+    y = h * [1.0, 2.0, -1.0] + 1e-3 * r.normal(size=(400, 3))
+    y[r.random(y.shape) < 0.2] = np.nan
+    for noise in ("full", "low_rank"):
+        m = MixtureDensityRegressor(2, noise=noise, resolution=0, **QUICK | {"steps": 150}).fit(x, y)
+        assert np.isfinite(m.log_prob(x, y)).all()
+
+
+def test_the_best_of_several_fits_is_kept():
+    x, y, *_ = bend(200, 7)
+    several = MixtureDensityRegressor(**QUICK | {"steps": 60}, n_init=3).fit(x, y)
+    one = MixtureDensityRegressor(**QUICK | {"steps": 60}).fit(x, y)
+    best = [max(nats for _, nats in m.history_) for m in (several, one)]
+    assert best[0] >= best[1] and several.model_.config == one.model_.config
+
+
+def test_who_reads_bins_is_said():
+    x, y, *_ = bend(60, 8)
+    of = lambda **o: MixtureDensityRegressor(**QUICK | {"steps": 10} | o).fit(x, y).diagnosis_["plain"]  # noqa: E731
+    assert of(members=5) == of(members=1) == 0 and of(members=5, bins=0) == 1 and 0 < of() < 1
 
 
 def test_a_single_network_and_cold_draws():
@@ -226,6 +338,13 @@ X = np.random.default_rng(6).normal(size=(30, 2))
         (lambda: MixtureDensityRegressor(noise="round").fit(X, X[:, 0]), "noise"),
         (lambda: MixtureDensityRegressor(calibration=1.0).fit(X, X[:, 0]), "calibration"),
         (lambda: MixtureDensityRegressor(resolution="fine").fit(X, X[:, 0]), "resolution"),
+        (lambda: MixtureDensityRegressor(calibration="a").fit(X, X[:, 0]), "calibration"),
+        (lambda: MixtureDensityRegressor(resolution=None).fit(X, X[:, 0]), "resolution"),
+        (lambda: MixtureDensityRegressor(batch=0).fit(X, X[:, 0]), "batch: expected a whole number"),
+        (lambda: MixtureDensityRegressor(steps=2.5).fit(X, X[:, 0]), "steps: expected a whole number"),
+        (lambda: MixtureDensityRegressor(rate=math.nan).fit(X, X[:, 0]), "rate: expected a number above 0"),
+        (lambda: MixtureDensityRegressor(n_init=0).fit(X, X[:, 0]), "n_init: expected"),
+        (lambda: MixtureDensityRegressor().fit(X, X * [1.0, math.nan]), "0 values to learn entry 1 from"),
         (lambda: MixtureDensityRegressor().fit(X, X[:9, 0]), "give one for each"),
         (lambda: MixtureDensityRegressor().fit(X, np.full(30, math.nan)), "give more rows"),
         (lambda: MixtureDensityRegressor().fit(X, np.full(30, math.inf)), "infinity"),

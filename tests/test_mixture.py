@@ -424,7 +424,21 @@ def test_a_gate_goes_through_json_and_back():
     again = Gate.of(gate.plain())
     assert torch.equal(again.slope, gate.slope) and torch.equal(again.offset, gate.offset)
     with pytest.raises(ValueError, match="finite"):
-        Gate.of({"slope": [[math.nan]], "offset": [0.0]})
+        Gate.of({"slope": [[math.nan]], "offset": [0.0], "least": [0.0]})
+    with pytest.raises(ValueError, match="least weights"):
+        Gate.of({"slope": [[1.0]], "offset": [0.0], "least": [1.0]})
+
+
+def test_the_floor_keeps_its_part_in_every_row():
+    log_p, c = halves()
+    log_p = np.column_stack([log_p, np.full(len(log_p), -30.0)])
+    gate = choose_gate(log_p, c, [0.5, 0.5, 0.0], floor=2).gate
+    assert gate.offset[2] == -INF and gate.used.all()
+    weights = Gate.of(gate.plain())(len(c), torch.as_tensor(c)).exp()
+    near(weights[:, 2], torch.full((len(c),), 1 / (len(c) + 1)))
+    near(weights.sum(1), torch.ones(len(c)))
+    models = [Gauss([m], [[1.0]], context_shape=(2,)) for m in (0.0, 1.0, 4.0)]
+    assert len(blend(models, gate).models) == 3
 
 
 def test_a_constant_gate_is_the_blend_of_its_weights():

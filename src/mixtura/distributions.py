@@ -16,7 +16,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MultivariateNormal, Normal, constraints
+from torch.distributions import Distribution, Independent, MultivariateNormal, Normal, constraints
 from torch.nn import functional
 
 from mixtura import rng as random
@@ -80,11 +80,17 @@ class MixtureDensity(Distribution):
         return diagonal if self.factor is None else self.factor @ self.factor.mT + diagonal
 
     @property
-    def scale_tril(self) -> Tensor:
-        """L_k with Σ_k = L_k L_kᵀ, (*batch, K, d, d)."""
+    def root(self) -> Tensor:
+        """Some A_k with Σ_k = A_k A_kᵀ, (*batch, K, d, d or more): L_k, or W_k beside diag(σ_k)."""
         if self._scale_tril is not None:
             return self._scale_tril
-        return torch.diag_embed(cast(Tensor, self.scale)) if self.factor is None else torch.linalg.cholesky(self.covariances)
+        own = torch.diag_embed(cast(Tensor, self.scale))
+        return own if self.factor is None else torch.cat([self.factor, own], -1)
+
+    @property
+    def scale_tril(self) -> Tensor:
+        """L_k with Σ_k = L_k L_kᵀ, (*batch, K, d, d)."""
+        return self.root if self.factor is None else _triangular(self.root)
 
     @property
     def deviations(self) -> Tensor:
@@ -97,33 +103,34 @@ class MixtureDensity(Distribution):
     @property
     def components(self) -> Distribution:
         """N(μ_k, Σ_k) as torch's own distribution of batch (*batch, K)."""
-        if self._scale_tril is not None:
-            return MultivariateNormal(self.means, scale_tril=self._scale_tril, validate_args=False)
-        scale = cast(Tensor, self.scale)
-        if self.factor is not None:
-            return LowRankMultivariateNormal(self.means, self.factor, scale.square(), validate_args=False)
-        return Independent(Normal(self.means, scale, validate_args=False), 1)
+        if self.scale is None or self.factor is not None:
+            return MultivariateNormal(self.means, scale_tril=self.scale_tril, validate_args=False)
+        return Independent(Normal(self.means, self.scale, validate_args=False), 1)
 
     # -------------------------------------------------------------------------------------------- density
 
     def log_prob(self, value: Tensor) -> Tensor:
         """(*sample, *batch) nats at ``value`` (*sample, *batch, d)."""
-        self._check(value)
-        if bool(torch.isnan(value).any()):
-            return self._log_prob_of_observed(value)
-        return torch.logsumexp(self.log_weights + self.components.log_prob(value.unsqueeze(-2)), -1)
+        return torch.logsumexp(self._joint(value), -1)
 
-    def _log_prob_of_observed(self, value: Tensor) -> Tensor:
+    def responsibilities(self, value: Tensor) -> Tensor:
+        """p(k | y), (*sample, *batch, K)."""
+        return self._joint(value).softmax(-1)
+
+    def _joint(self, value: Tensor) -> Tensor:
+        """log π_k N(y; μ_k, Σ_k), (*sample, *batch, K), of the entries that are there."""
+        self._check(value)
+        if not bool(torch.isnan(value).any()):
+            return self.log_weights + self.components.log_prob(value.unsqueeze(-2))
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         flat, law = value.expand(*shape, -1).reshape(-1, *self.event_shape), self.expand(shape).reshape(-1)
-        out = torch.zeros(len(flat), dtype=self.means.dtype, device=self.means.device)
+        out = law.log_weights
         patterns, which = (~torch.isnan(flat)).unique(dim=0, return_inverse=True)
         for p, pattern in enumerate(patterns):
             rows, seen = (which == p).nonzero().squeeze(1), pattern.nonzero().squeeze(1)
             if len(seen):
-                part = law[rows].marginal(seen.tolist()).log_prob(flat[rows][:, seen].to(out))
-                out = out.index_put((rows,), part)
-        return out.reshape(shape)
+                out = out.index_put((rows,), law[rows].marginal(seen.tolist())._joint(flat[rows][:, seen].to(out)))
+        return out.reshape(*shape, -1)
 
     def _check(self, value: Tensor) -> None:
         if value.dim() == 0 or value.shape[-1:] != self.event_shape:
@@ -131,11 +138,6 @@ class MixtureDensity(Distribution):
                 f"value: expected (…, {self.event_shape[0]}), the last axis the entries of y, got {tuple(value.shape)}; "
                 "reshape it, for one entry with y[..., None]"
             )
-
-    def responsibilities(self, value: Tensor) -> Tensor:
-        """p(k | y), (*sample, *batch, K)."""
-        self._check(value)
-        return (self.log_weights + self.components.log_prob(value.unsqueeze(-2))).softmax(-1)
 
     # -------------------------------------------------------------------------------------------- every entry on its own
 
@@ -147,7 +149,7 @@ class MixtureDensity(Distribution):
 
     def icdf(self, q: Tensor | float) -> Tensor:
         """The q-quantile of every entry on its own, (*sample, *batch, d), float64; ``q`` in [0, 1] broadcasts against
-        (*batch, d). A bracketed Newton's method; the gradient in the parameters is implicit, dy = −dF / f."""
+        (*batch, d). A bracketed Newton's method; the gradient is implicit, dy = (dq − dF) / f."""
         q = torch.as_tensor(q, dtype=torch.float64, device=self.means.device)
         if not bool(((q >= 0) & (q <= 1)).all()):
             raise InputError("q: expected probabilities between 0 and 1; divide percentages by 100")
@@ -155,7 +157,7 @@ class MixtureDensity(Distribution):
         weights, means, deviations = (t.double() for t in (self.weights.unsqueeze(-1), self.means, self.deviations))
         with torch.no_grad():
             y = _invert(q, weights, means, deviations)
-        if not torch.is_grad_enabled() or not any(t.requires_grad for t in (weights, means, deviations)):
+        if not torch.is_grad_enabled() or not any(t.requires_grad for t in (q, weights, means, deviations)):
             return y
         inside = torch.isfinite(y)
         a = (torch.where(inside, y, 0.0).unsqueeze(-2) - means) / deviations
@@ -191,7 +193,8 @@ class MixtureDensity(Distribution):
     def modes(self) -> tuple[Tensor, Tensor]:
         """Local maxima (*batch, K, d), the highest first, and their log-densities (*batch, K). Where there are fewer than K the
         rest is NaN and −inf. Found by the mean shift from every component's mean (Carreira-Perpiñán 2000, section 4):
-        y ← (Σ_k r_k Σ_k⁻¹)⁻¹ Σ_k r_k Σ_k⁻¹ μ_k with r_k = p(k | y)."""
+        y ← (Σ_k r_k Σ_k⁻¹)⁻¹ Σ_k r_k Σ_k⁻¹ μ_k with r_k = p(k | y). Mixtures of unlike covariances in two dimensions and more may
+        have further maxima, which no mean leads to."""
         law = self.reshape(-1).double()
         y, n, k = law.means, *law.log_weights.shape
         start = law.reshape(n, 1).expand((n, k))  # the same law for each of its K starts
@@ -206,14 +209,12 @@ class MixtureDensity(Distribution):
             y = new
             if float(moved.max()) < 1e-9:
                 break
-        height = start.log_prob(y)
-        order = height.argsort(dim=1, descending=True, stable=True)
-        y, height = y.gather(1, order.unsqueeze(-1).expand_as(y)), height.gather(1, order)
+        height = start.log_prob(y).masked_fill(~_peaked(start, y, precision), -math.inf)
+        y, height = _ordered(y, height)
         near = ((y.unsqueeze(1) - y.unsqueeze(2)).abs() / width.unsqueeze(1)).amax(-1) < 0.05
         again = near.tril(-1).any(2)  # a higher start ended there too
-        y, height = y.masked_fill(again.unsqueeze(-1), math.nan), height.masked_fill(again, -math.inf)
-        order = height.argsort(dim=1, descending=True, stable=True)
-        y, height = y.gather(1, order.unsqueeze(-1).expand_as(y)), height.gather(1, order)
+        y, height = _ordered(y, height.masked_fill(again, -math.inf))
+        y = y.masked_fill(torch.isneginf(height).unsqueeze(-1), math.nan)
         return y.reshape(self.means.shape).to(self.means), height.reshape(self.log_weights.shape).to(self.means)
 
     def entropy(self, draws: int = DRAWS, *, rng: torch.Generator | None = None) -> Tensor:
@@ -277,34 +278,35 @@ class MixtureDensity(Distribution):
         )  # fmt: skip
 
     def marginal(self, entries: Sequence[int]) -> MixtureDensity:
-        """The law of some entries of y, in the order given."""
-        at = list(entries)
+        """The law of some entries of y, in the order given. InputError on an entry that is not there, or there twice."""
+        at = self._entries(entries)
         if self._scale_tril is not None:
-            covariances = self.covariances[..., at, :][..., at]
-            return MixtureDensity(self.log_weights, self.means[..., at], scale_tril=torch.linalg.cholesky(covariances))
-        pick = lambda t: None if t is None else t[..., at, :]  # noqa: E731
-        scale = cast(Tensor, self.scale)[..., at]
-        return MixtureDensity(self.log_weights, self.means[..., at], scale=scale, factor=pick(self.factor))
+            return MixtureDensity(self.log_weights, self.means[..., at], scale_tril=_triangular(self._scale_tril[..., at, :]))
+        scale, factor = cast(Tensor, self.scale)[..., at], None if self.factor is None else self.factor[..., at, :]
+        return MixtureDensity(self.log_weights, self.means[..., at], scale=scale, factor=factor)
 
     def conditional(self, entries: Sequence[int], value: Tensor) -> MixtureDensity:
         """The law of the other entries, in their order, given that ``entries`` are ``value`` (*batch, len(entries)): weights
         π_k N(value; μ_k, Σ_k) and the Gaussian conditional of every component. InputError where no entry is left."""
-        given = list(entries)
+        given = self._entries(entries)
         left = [i for i in range(self.event_shape[0]) if i not in given]
         if not left:
             raise InputError(f"entries: all {len(given)} entries are given, expected one or more to be left; give fewer")
-        seen = self.marginal(given)
-        seen._check(value)
-        logits = self.log_weights + seen.components.log_prob(value.unsqueeze(-2))
-        if self._scale_tril is None and self.factor is None:
-            return MixtureDensity(logits, self.means[..., left], scale=cast(Tensor, self.scale)[..., left])
-        whole = self.covariances
-        cross = whole[..., left, :][..., given]
-        gain = torch.linalg.solve(whole[..., given, :][..., given], cross.mT).mT
+        logits = self.marginal(given)._joint(value)
+        if self.scale is not None and self.factor is None:
+            return MixtureDensity(logits, self.means[..., left], scale=self.scale[..., left])
+        # of the entries given and then those left, L = (A 0; B C): the mean moves by B A⁻¹ (value − μ), and C stays
+        whole, g = _triangular(self.root[..., given + left, :]), len(given)
         off = (value.unsqueeze(-2) - self.means[..., given]).unsqueeze(-1)
-        means = self.means[..., left] + (gain @ off).squeeze(-1)
-        covariances = whole[..., left, :][..., left] - gain @ cross.mT
-        return MixtureDensity(logits, means, scale_tril=torch.linalg.cholesky(covariances))
+        moved = whole[..., g:, :g] @ torch.linalg.solve_triangular(whole[..., :g, :g], off, upper=False)
+        return MixtureDensity(logits, self.means[..., left] + moved.squeeze(-1), scale_tril=whole[..., g:, g:])
+
+    def _entries(self, entries: Sequence[int]) -> list[int]:
+        d = self.event_shape[0]
+        at = [i + d if i < 0 else i for i in entries]
+        if not at or len(set(at)) < len(at) or not all(0 <= i < d for i in at):
+            raise InputError(f"entries: expected some of 0 to {d - 1}, each once, got {list(entries)}; count from 0, or −1 back")
+        return at
 
     # -------------------------------------------------------------------------------------------- batches
 
@@ -321,8 +323,12 @@ class MixtureDensity(Distribution):
         return self._each(lambda t, _: t.double())
 
     def __getitem__(self, rows: Any) -> MixtureDensity:
-        """Some of the batch's first axis."""
+        """Some of the batch, by an index into its axes."""
         return self._each(lambda t, _: t[rows])
+
+    def component(self, *index: Tensor) -> MixtureDensity:
+        """Single Gaussians, by indices into every axis of (*batch, K), which broadcast to the new batch."""
+        return self._each(lambda t, own: t[index].unsqueeze(-own))
 
     def pooled(self, axis: int, log_weights: Tensor | None = None) -> MixtureDensity:
         """The blend of the laws along one batch axis: an ensemble of M mixtures of K components is one of M·K. ``log_weights``
@@ -344,6 +350,31 @@ class MixtureDensity(Distribution):
             change(self.log_weights, 1), change(self.means, 2),
             scale=to(self.scale, 2), scale_tril=to(self._scale_tril, 3), factor=to(self.factor, 3),
         )  # fmt: skip
+
+
+def _triangular(root: Tensor) -> Tensor:
+    """The lower triangular L of positive diagonal with L Lᵀ = A Aᵀ, of A (…, d, m), m ≥ d. By QR, as a square would lose the
+    half of the digits that a small deviation needs beside a large one."""
+    upper = torch.linalg.qr(root.mT)[1]
+    return (upper * torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-1)).mT
+
+
+def _peaked(law: MixtureDensity, y: Tensor, precision: Tensor) -> Tensor:
+    """Whether log p bends down in every direction at stationary points y (n, s, d) of laws of batch (n, s), precisions
+    (n, K, d, d); the mean shift can also stay on a saddle or in a valley that it began on."""
+    r = law.responsibilities(y)
+    slope = torch.einsum("nkij,nskj->nski", precision, law.means - y.unsqueeze(-2))
+    bend = torch.einsum("nsk,nski,nskj->nsij", r, slope, slope) - torch.einsum("nsk,nkij->nsij", r, precision)
+    # of a mixture, at its highest point too; a hair of tolerance for that of one that is flat there
+    down = torch.linalg.eigvalsh(bend)[..., -1] < 1e-9 * torch.einsum("nsk,nkii->ns", r, precision)
+    highest = law.log_prob(y).argmax(-1, keepdim=True)
+    return down.scatter(-1, highest, torch.ones_like(down))
+
+
+def _ordered(y: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
+    """Points (n, s, d) and their heights (n, s), the highest first."""
+    order = height.argsort(dim=1, descending=True, stable=True)
+    return y.gather(1, order.unsqueeze(-1).expand_as(y)), height.gather(1, order)
 
 
 def _invert(q: Tensor, weights: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
@@ -440,9 +471,8 @@ class Noise:
     def start(self, means: Tensor, scale: float = 1.0) -> Tensor:
         """(width,) raw numbers of equal weights, ``means`` (K, d) and deviations near ``scale``: a bias to begin with. W
         begins as half that, times the unit matrix."""
-        at = max(scale - self.floor, 1e-6)
-        raw = math.log(at) if at < 1 else at - 1
-        off = torch.zeros(self.sizes[3])
+        raw = lambda deviation: math.log(deviation) if deviation < 1 else deviation - 1  # noqa: E731
+        own, off = max(scale - self.floor, 1e-6), torch.zeros(self.sizes[3])
         if self.kind == "low_rank":
-            off = math.log(at / 2) * torch.eye(self.targets, self.rank).repeat(self.components, 1).reshape(-1)
-        return torch.cat([torch.zeros(self.components), means.reshape(-1).float(), torch.full((self.sizes[2],), raw), off])
+            off = raw(own / 2) * torch.eye(self.targets, self.rank).repeat(self.components, 1).reshape(-1)
+        return torch.cat([torch.zeros(self.components), means.reshape(-1).float(), torch.full((self.sizes[2],), raw(own)), off])

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -17,6 +18,7 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
 from torch import Tensor
+from torch.distributions import Normal
 
 from mixtura import train
 from mixtura.contracts import Column, InputError, Space
@@ -26,6 +28,7 @@ from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
 from mixtura.folder import read_json, read_tensors, write_json, write_tensors
 from mixtura.rng import generator
+from mixtura.transforms import log_normal_mass
 
 Array = NDArray[Any]
 # scikit-learn has no annotations; what a checker infers from its defaults is too narrow
@@ -37,8 +40,10 @@ AT_FLOOR = 0.01
 EPOCHS, STEPS = 60, (3_000, 15_000)
 #: of so many rows and more a network goes on learning where of fewer it would overfit: its rate falls later
 MANY, PATIENT = 5_000, {"patience": 24}
-#: rows told at once
-TILE = 4_096
+#: rows told at once, and draws
+TILE, DRAWN = 4_096, 2**16
+#: of a step: what a bound on it may be missed by
+HAIR = 1e-6
 
 
 class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
@@ -50,17 +55,18 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     components: Gaussians of each network.
     noise: their covariances: "diagonal", "full", "isotropic", "shared" (one isotropic deviation for all components), "fixed" (the
         deviation ``scale``, in units of y), "low_rank" (``rank`` directions plus a diagonal).
-    members: networks that are trained at once and blended; half of them read every input through ``bins`` as well. 1 is a single
-        network, which has no others to fall back on.
+    members: networks that are trained at once and blended. They read every input through ``bins`` as well: half of them where
+        their number is even and 4 or more, else all. 1 is a single network, which has no others to fall back on.
     hidden: widths of their layers. steps: the most steps of training, each on ``batch`` rows at learning rate ``rate``, by
-    default 60
-        times through the rows and 3,000 to 15,000; it ends earlier where rows that a member has not seen stop gaining.
+        default 60 times through the rows and 3,000 to 15,000; it ends earlier where rows that a member has not seen stop
+        gaining. n_init: fits begun anew, of which the best on such rows is kept.
     x_noise, y_noise: deviations of noise added in training, in standardised units (Rothfuss et al. 2019).
     floor: the least deviation, in standard deviations of y.
     resolution: the step δ in which y is written: a value then scores as log(mass of its cell / δ), without which a network may
-        raise the density of repeated values without end. "auto" finds it, 0 takes values for points.
-    calibration: a share of the rows that is not trained on and makes :meth:`predict_interval` conformal; 0 for none. There a row
-        counts once, whatever its weight.
+        raise the density of repeated values without end, and every answer but :meth:`predict_modes` and :meth:`distribution` is
+        of the rounded y. "auto" finds it, 0 takes values for points.
+    calibration: a share of the rows, equal ones as one, that is not trained on and makes :meth:`predict_interval` conformal; 0
+        for none.
 
     Fitted: ``n_features_in_``, ``model_`` (the network, a ``mixtura.Density``), ``resolution_`` (d,), ``n_iter_``, ``history_``
     (steps and nats a row on unseen rows), ``diagnosis_``. ``score`` is the mean log-likelihood in nats: higher is better, and a
@@ -73,7 +79,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     def __init__(
         self, components: int = 5, *, noise: str = "diagonal", rank: int = 1, scale: float = 1.0, members: int = 8,
         hidden: Sequence[int] = (64, 64), bins: int = 16, steps: int | None = None, batch: int = 128, rate: float = 5e-3,
-        x_noise: float = 0.0, y_noise: float = 0.0, floor: float = 1e-3, resolution: str | float = "auto",
+        n_init: int = 1, x_noise: float = 0.0, y_noise: float = 0.0, floor: float = 1e-3, resolution: str | float = "auto",
         calibration: float = 0.0, device: str = "cpu", random_state: Any = None,
     ) -> None:  # fmt: skip
         self.components = components
@@ -86,6 +92,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         self.steps = steps
         self.batch = batch
         self.rate = rate
+        self.n_init = n_init
         self.x_noise = x_noise
         self.y_noise = y_noise
         self.floor = floor
@@ -108,26 +115,31 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         X = np.asarray(_validate(self, X, dtype=np.float64, ensure_min_samples=2))
         if y is None:
             raise InputError("y: requires y to be passed, but the target y is None; give one row for each of X")
+        stored = np.asarray(y).dtype
         y = np.asarray(_check(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"))
         if len(y) != len(X):
             raise InputError(f"y: {len(y)} rows beside {len(X)} of X; give one for each")
         self._flat_ = y.ndim == 1
         y = y.reshape(len(y), -1)
         weights = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        if not isinstance(self.calibration, Real) or not 0 <= self.calibration < 1:
+            raise InputError(f"calibration: expected a share of the rows, 0 or more and below 1, got {self.calibration!r}")
+        for name in ("n_init", "batch"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
         state = check_random_state(self.random_state)
         seed = int(state.randint(2**31))
-        if not 0 <= self.calibration < 1:
-            raise InputError(f"calibration: expected a share of the rows, 0 or more and below 1, got {self.calibration!r}")
-        held = (state.permutation(len(X)) < round(self.calibration * len(X))) & (weights > 0)
-        X_held, y_held = X[held], y[held]
-        X, y, weights = _merged(X[~held], y[~held], weights[~held])
-        self.resolution_, self._origin_ = np.array([_steps(column, self.resolution) for column in y.T]).T
-        rng = generator(seed)
-        self.model_: MixtureDensityNetwork = mixture_density.build(
-            _space(self.resolution_), context_shape=(X.shape[1],), config=self._config(len(X)), rng=rng
-        )
-        self._train(torch.as_tensor(X), torch.as_tensor(y), weights, rng)
-        self._ranks_ = np.abs(self._cdf(X_held, y_held) - 0.5) if held.any() else None
+        X, y, weights = _merged(X, y, weights)
+        held = state.permutation(len(X)) < round(self.calibration * len(X))
+        known = [values[~np.isnan(values)] for values in y[~held].T]
+        if min(map(len, known)) < 2:
+            entry = min(range(len(known)), key=lambda j: len(known[j]))
+            raise InputError(f"y: {len(known[entry])} values to learn entry {entry} from, expected 2 or more; give more rows")
+        self.resolution_, self._origin_ = np.array([_steps(values, self.resolution, stored) for values in known]).T
+        self._learn(X[~held], y[~held], weights[~held], generator(seed))
+        # how far calibration rows are from the middle (m, d), and what they weigh (m,)
+        self._calibrated_ = (self._ranked(X[held], y[held]), weights[held]) if held.any() else None
         return self
 
     def _config(self, rows: int) -> mixture_density.Config:
@@ -139,28 +151,40 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             raise InputError(f"{first['loc'][0]}: {first['msg'].lower()}, got {first['input']!r}; give another") from error
         return asked.model_copy(update={"bins": min(asked.bins, mixture_density.suggest(Space.continuous(1), rows).bins)})
 
-    def _train(self, X: Tensor, y: Tensor, weights: Array, rng: torch.Generator) -> None:
+    def _learn(self, X: Array, y: Array, weights: Array, rng: torch.Generator) -> None:
+        """The best of so many fits begun anew."""
+        best = math.inf
+        for _ in range(self.n_init):
+            model = mixture_density.build(
+                _space(self.resolution_), context_shape=(X.shape[1],), config=self._config(len(X)), rng=rng
+            )
+            records, diagnosis = self._train(model, torch.as_tensor(X), torch.as_tensor(y), weights, rng)
+            if records[-1].best < best or best == math.inf:
+                best, self.model_, self.diagnosis_, self.n_iter_ = records[-1].best, model, diagnosis, records[-1].step
+                self.history_ = [(step.step, -step.validation) for step in records if step.validation is not None]
+        self._complain(y, weights, -best)
+
+    def _train(
+        self, model: MixtureDensityNetwork, X: Tensor, y: Tensor, weights: Array, rng: torch.Generator
+    ) -> tuple[list[train.Step], dict[str, float]]:
         steps = min(max(EPOCHS * len(X) // self.batch, STEPS[0]), STEPS[1]) if self.steps is None else self.steps
         asked = {"steps": steps, "batch": self.batch, "rate": self.rate} | (PATIENT if len(X) >= MANY else {})
-        recipe = train.Recipe(**{**mixture_density.RECIPE, **self.model_.recipe, **asked})
+        recipe = train.Recipe(**{**mixture_density.RECIPE, **model.recipe, **asked})
         uneven = None if (weights == weights[0]).all() else torch.as_tensor(weights)
         told = {"context": X, "weights": uneven, "device": train.choose_device(self.device), "name": type(self).__name__}
         with train.one_thread():
-            records = list(train.fit(self.model_, y, recipe, **told, rng=rng))
+            records = list(train.fit(model, y, recipe, **told, rng=rng))
             look = torch.randperm(len(X), generator=rng)[:2_000]
-            self.diagnosis_ = self.model_.diagnose(y[look], X[look], rng)
-        self.history_ = [(step.step, -step.validation) for step in records if step.validation is not None]
-        self.n_iter_ = records[-1].step
-        self._complain(y, -records[-1].best)
+            return records, model.diagnose(y[look], X[look], rng)
 
-    def _complain(self, y: Tensor, nats: float) -> None:
+    def _complain(self, y: Array, weights: Array, nats: float) -> None:
         """Say so where the fit is no good."""
         say = partial(warnings.warn, category=UserWarning, stacklevel=4)
-        spread = np.nanstd(y.numpy(), 0)
-        if not (spread > 0).all():
-            say(f"y is constant in entry {int((spread == 0).argmax())}: there is nothing to learn")
+        constant = np.nanmin(y, 0) == np.nanmax(y, 0)
+        if constant.any():
+            say(f"y is constant in entry {int(constant.argmax())}: there is nothing to learn")
             return
-        plain = -float((0.5 * np.log(2 * math.pi * math.e * spread**2) * (~np.isnan(y.numpy())).mean(0)).sum())
+        plain = sum(_gaussian(values, weights, δ) for values, δ in zip(y.T, self.resolution_, strict=True))
         if nats < plain - 0.05:
             say(
                 f"the network says {nats:.3f} nats a row on unseen rows, one Gaussian without any X {plain:.3f}: "
@@ -177,7 +201,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     @torch.no_grad()
     def distribution(self, X: ArrayLike) -> MixtureDensity:
         """p(y | x) of every row of X as a torch distribution of batch (n,) and event (d,): mixtures of members · components
-        Gaussians, in units of y, float64."""
+        Gaussians, in units of y, float64. Where y is written in steps this is the density before rounding."""
         return self._law(self._rows(X))
 
     def _law(self, X: Array) -> MixtureDensity:
@@ -189,10 +213,10 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         check_is_fitted(self, "model_")
         return np.asarray(_validate(self, X, dtype=np.float64, reset=False))
 
-    def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor]) -> Array:
+    def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor], tile: int = TILE) -> Array:
         """``tell`` of the law of every row, a tile at a time."""
         with train.one_thread():
-            tiles = [slice(i, i + TILE) for i in range(0, len(X), TILE)]
+            tiles = [slice(i, i + tile) for i in range(0, len(X), tile)]
             return np.concatenate([tell(self._law(X[t]), t).numpy() for t in tiles])
 
     def _targets(self, X: Array, y: ArrayLike) -> Array:
@@ -208,8 +232,8 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         return of_entries[..., 0] if self._flat_ else of_entries
 
     def log_prob(self, X: ArrayLike, y: ArrayLike) -> Array:
-        """(n,) nats of y given X, in the units of y; of an entry written in steps δ, log(mass of its cell / δ). NaN entries are
-        integrated out."""
+        """(n,) nats of y given X, in the units of y; of an entry written in steps δ, log(mass of its cell / δ), where covariances
+        are full given the rounded entries before it. NaN entries are integrated out."""
         X = self._rows(X)
         self.model_.eval()
         y = self._targets(X, y)
@@ -223,43 +247,75 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     def cdf(self, X: ArrayLike, y: ArrayLike) -> Array:
         """P(Y ≤ y | x) of every entry on its own, of the shape of y."""
         X = self._rows(X)
-        return self._shaped(self._cdf(X, self._targets(X, y)))
+        return self._shaped(self._cdf(X, self._cell_of(self._targets(X, y))[1]))
 
     def _cdf(self, X: Array, y: Array) -> Array:
         return self._each(X, lambda law, t: law.cdf(torch.as_tensor(y[t])))
+
+    def _cell_of(self, y: Array) -> tuple[Array, Array]:
+        """The ends of what is written as y, or as the step below it; y itself where it is no step."""
+        δ = np.where(self.resolution_ > 0, self.resolution_, 1.0)
+        low = self._origin_ + (np.floor((y - self._origin_) / δ + HAIR) - 0.5) * δ
+        return np.where(self.resolution_ > 0, low, y), np.where(self.resolution_ > 0, low + δ, y)
+
+    def _written(self, y: Array, hair: float = 0.0) -> Array:
+        """The steps that values are written as, ends of cells as the step below."""
+        δ = np.where(self.resolution_ > 0, self.resolution_, 1.0)
+        return np.where(self.resolution_ > 0, self._origin_ + np.ceil((y - self._origin_) / δ - 0.5 + hair) * δ, y)
 
     # ---------------------------------------------------------------------------------------------------- answers
 
     def predict(self, X: ArrayLike) -> Array:
         """The mean, of the shape of y."""
-        return self._shaped(self._each(self._rows(X), lambda law, _: law.mean))
+        return self._shaped(self._each(self._rows(X), lambda law, _: self._moments(law)[0]))
 
     def predict_std(self, X: ArrayLike) -> Array:
         """The standard deviation of the whole mixture, of the shape of y."""
-        return self._shaped(self._each(self._rows(X), lambda law, _: law.variance.sqrt()))
+        return self._shaped(self._each(self._rows(X), lambda law, _: self._moments(law)[1].sqrt()))
+
+    def _moments(self, law: MixtureDensity) -> tuple[Tensor, Tensor]:
+        """Mean and variance (n, d) of y as it is written."""
+        mean, variance = law.mean, law.variance
+        for j, (δ, origin) in enumerate(zip(self.resolution_, self._origin_, strict=True)):
+            if δ > 0:
+                at = origin + δ * torch.round((mean[:, j] - origin) / δ)
+                first, second = _rounded(law.weights, (law.means[..., j] - at[:, None]) / δ, law.deviations[..., j] / δ)
+                mean[:, j], variance[:, j] = at + δ * first, δ**2 * (second - first**2)
+        return mean, variance
 
     def predict_quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Array:
-        """The q-quantile of every entry on its own: of the shape of y, with an axis for several q after that of the rows."""
+        """The q-quantile of every entry on its own, the least y with P(Y ≤ y | x) ≥ q: of the shape of y, with an axis for
+        several q after that of the rows."""
         levels = torch.as_tensor(np.atleast_1d(np.asarray(q, dtype=np.float64)))
-        found = self._each(
-            self._rows(X), lambda law, _: torch.stack([law.icdf(level.expand(law.means.shape[-1])) for level in levels], 1)
-        )
+        found = self._written(self._quantiles(X, levels.unsqueeze(1).expand(-1, len(self.resolution_))), -HAIR)
         return self._shaped(found if np.ndim(q) else found[:, 0])
 
+    def _quantiles(self, X: ArrayLike, levels: Tensor) -> Array:
+        """(n, levels, d) of the density, at levels (levels, d)."""
+        return self._each(self._rows(X), lambda law, _: torch.stack([law.icdf(level) for level in levels], 1))
+
     def predict_interval(self, X: ArrayLike, level: float = 0.9) -> Array:
-        """The central interval that holds ``level`` of the probability: (n, 2), or (n, 2, d) where y is (n, d).
+        """The central interval that holds ``level`` of the probability, or more where y is written in steps: (n, 2), or
+        (n, 2, d) where y is (n, d).
 
         With ``calibration`` the interval is conformal: (½ − r, ½ + r) in probability, r the ⌈(m + 1) level⌉-th smallest |F(y|x)
         − ½| of the m rows kept apart (Chernozhukov et al. 2021, section 2), which holds ``level`` of new rows whatever the
-        network learnt, on average over x.
+        network learnt, on average over x; with weights, the (1 + 1/m) level quantile of what they weigh.
         """
         if not 0 < level < 1:
             raise InputError(f"level: expected a probability between 0 and 1, got {level!r}")
+        check_is_fitted(self, "model_")
         half = np.full(len(self.resolution_), level / 2)
-        if self._ranks_ is not None:
-            half = np.array([_conformal(ranks[~np.isnan(ranks)], level) for ranks in self._ranks_.T])
-        ends = torch.as_tensor(np.stack([0.5 - half, 0.5 + half]).clip(0, 1))
-        return self._shaped(self._each(self._rows(X), lambda law, _: torch.stack([law.icdf(end) for end in ends], 1)))
+        if self._calibrated_ is not None:
+            ranks, weights = self._calibrated_
+            half = np.array([_conformal(of_entry, weights, level) for of_entry in ranks.T])
+        ends = self._quantiles(X, torch.as_tensor(np.stack([0.5 - half, 0.5 + half]).clip(0, 1)))
+        return self._shaped(np.stack([self._written(ends[:, 0], -HAIR), self._written(ends[:, 1], HAIR)], 1))
+
+    def _ranked(self, X: Array, y: Array) -> Array:
+        """How far from the middle, in probability, an interval must reach to hold y: |F(y | x) − ½|, of a step its nearer end."""
+        low, high = (self._cdf(X, end) for end in self._cell_of(y))
+        return np.maximum(np.maximum(0.5 - high, low - 0.5), 0.0)
 
     def predict_modes(self, X: ArrayLike, *, least: float = 0.1) -> Array:
         """The local maxima of p(y | x), highest first: (n, modes), or (n, modes, d), NaN where a row has fewer. A maximum lower
@@ -272,21 +328,19 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             modes, height = law.modes()
             return modes.masked_fill((height < height[:, :1] + depth).unsqueeze(-1), math.nan)
 
-        modes = self._each(self._rows(X), high)
+        modes = self._each(self._rows(X), high, tile=256)
         most = int((~np.isnan(modes[..., 0])).sum(1).max())
         return self._shaped(modes[:, :most])
 
     def sample(self, X: ArrayLike, n: int = 100, *, temperature: float = 1.0, random_state: Any = None) -> Array:
-        """(n, rows, d) draws of y for every row of X, on the steps of y where it is written in steps. ``temperature`` τ divides
+        """(n, rows, d) draws of y for every row of X, rounded where y is written in steps. ``temperature`` τ divides
         the logits and multiplies the variances: below 1 the draws keep to the likeliest branch."""
         X = self._rows(X)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise InputError(f"n: expected a whole number of draws, 1 or more, got {n!r}")
         rng = generator(int(check_random_state(random_state).randint(2**31)), "sample")
-        draws = self._each(X, lambda law, _: law.tempered(temperature).sample((int(n),), rng=rng).movedim(0, 1))
-        step = np.where(self.resolution_ > 0, self.resolution_, 1.0)
-        rounded = np.rint((draws - self._origin_) / step) * step + self._origin_
-        return np.where(self.resolution_ > 0, rounded, draws).swapaxes(0, 1)
+        draw = lambda law, _: law.tempered(temperature).sample((int(n),), rng=rng).movedim(0, 1)  # noqa: E731
+        return self._written(self._each(X, draw, tile=max(1, DRAWN // int(n)))).swapaxes(0, 1)
 
     # ---------------------------------------------------------------------------------------------------- kept
 
@@ -296,10 +350,11 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         folder = Path(folder)
         arrays = {f"model.{k}": v for k, v in self.model_.state_dict().items()}
         arrays |= {"resolution": torch.as_tensor(self.resolution_), "origin": torch.as_tensor(self._origin_)}
-        if self._ranks_ is not None:
-            arrays["ranks"] = torch.as_tensor(self._ranks_)
+        if self._calibrated_ is not None:
+            arrays |= dict(zip(("ranks", "weights"), map(torch.as_tensor, self._calibrated_), strict=True))
         write_tensors(folder / "estimator.safetensors", arrays)
-        parameters = self.get_params() | {"random_state": None, "hidden": list(self.hidden)}
+        parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
+        parameters |= {"random_state": None, "hidden": [int(width) for width in self.hidden]}
         write_json(
             folder / "estimator.json",
             {
@@ -322,7 +377,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             if kept["names"]:
                 made.feature_names_in_ = np.array(kept["names"], dtype=object)
             made.resolution_, made._origin_ = arrays["resolution"].numpy(), arrays["origin"].numpy()
-            made._ranks_ = arrays["ranks"].numpy() if "ranks" in arrays else None
+            made._calibrated_ = (arrays["ranks"].numpy(), arrays["weights"].numpy()) if "ranks" in arrays else None
             config = mixture_density.Config(**kept["config"])
             made.model_ = mixture_density.build(
                 _space(made.resolution_), context_shape=(made.n_features_in_,), config=config, rng=generator(0)
@@ -340,15 +395,14 @@ def _space(resolution: Array) -> Space:
     return Space((len(resolution),), tuple(Column(resolution=float(δ), missing=True) for δ in resolution))
 
 
-def _steps(values: Array, asked: str | float) -> tuple[float, float]:
-    """(δ, a value on the lattice) of one entry of y; δ is 0 where values are points."""
-    present = values[~np.isnan(values)]
-    if asked == "auto":
-        found = lattice(present, np.dtype(np.float64)) if len(present) else None
+def _steps(values: Array, asked: str | float, stored: np.dtype) -> tuple[float, float]:
+    """(δ, a value on the lattice) of the values of one entry of y, which came as ``stored``; δ is 0 where they are points."""
+    if isinstance(asked, str) and asked == "auto":
+        found = lattice(values, stored if stored.kind == "f" else np.dtype(np.float64))
         return (found[1] / 10 ** found[0], found[2] / 10 ** found[0]) if found else (0.0, 0.0)
-    if isinstance(asked, str) or not (math.isfinite(asked) and asked >= 0):
+    if isinstance(asked, str | bool) or not isinstance(asked, int | float | np.number) or not 0 <= asked < math.inf:
         raise InputError(f"resolution: expected 'auto' or a step of 0 or more, got {asked!r}")
-    return float(asked), float(present[0]) if len(present) else 0.0
+    return float(asked), float(values[0])
 
 
 def _merged(X: Array, y: Array, weights: Array) -> tuple[Array, Array, Array]:
@@ -362,7 +416,37 @@ def _merged(X: Array, y: Array, weights: Array) -> tuple[Array, Array, Array]:
     return X[first], y[first], np.bincount(which.reshape(-1), weights)
 
 
-def _conformal(ranks: Array, level: float) -> float:
-    """The ⌈(m + 1) level⌉-th smallest of m numbers; ½, the whole line, where there are too few."""
-    k = math.ceil((len(ranks) + 1) * level)
-    return float(np.sort(ranks)[k - 1]) if k <= len(ranks) else 0.5
+def _conformal(ranks: Array, weights: Array, level: float) -> float:
+    """The ⌈(m + 1) level⌉-th smallest of m numbers, by what they weigh; ½, the whole line, where there are too few."""
+    there = ~np.isnan(ranks)
+    order = np.argsort(ranks[there])
+    weighed = weights[there][order].cumsum()
+    m = len(order)
+    k = int(np.searchsorted(weighed, (m + 1) / m * level * weighed[-1] * (1 - 1e-12))) if m else 0
+    return float(ranks[there][order][k]) if k < m else 0.5
+
+
+def _gaussian(values: Array, weights: Array, δ: float) -> float:
+    """Nats a row of one entry of y under the Gaussian of its own mean and deviation; of a missing value 0."""
+    there = ~np.isnan(values)
+    y, w = torch.as_tensor(values[there]), torch.as_tensor(weights[there])
+    share = w / weights.sum()
+    mean = (w * y).sum() / w.sum()
+    deviation = ((w * (y - mean).square()).sum() / w.sum()).sqrt()
+    if δ == 0:
+        return float((share * Normal(mean, deviation).log_prob(y)).sum())
+    no = torch.zeros_like(y, dtype=torch.bool)
+    nats = log_normal_mass(y - δ / 2, torch.full_like(y, δ), no, no, mean.expand_as(y), deviation.expand_as(y)) - math.log(δ)
+    return float((share * nats).sum())
+
+
+def _rounded(weights: Tensor, means: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:
+    """E[R] and E[R²] (n,) of whole numbers R that values of mixtures (n, K) are rounded to. Where a deviation is above 2 the sum
+    over whole numbers is the integral to the last digit (Sheppard)."""
+    first, second = means.clone(), means.square() + deviations.square() + 1 / 12
+    rows, k = (deviations <= 2).nonzero(as_tuple=True)
+    mean, deviation = means[rows, k, None], deviations[rows, k, None]
+    whole = mean.round() + torch.arange(-18, 19, dtype=mean.dtype)
+    mass = torch.special.ndtr((whole + 0.5 - mean) / deviation) - torch.special.ndtr((whole - 0.5 - mean) / deviation)
+    first[rows, k], second[rows, k] = (mass * whole).sum(1), (mass * whole.square()).sum(1)
+    return (weights * first).sum(1), (weights * second).sum(1)

@@ -616,7 +616,8 @@ class Targets(Job):
         possible = (nats > -math.inf).any(1)
         if len(weights) < 2 or int(possible.sum()) < 2 * mixture.FOLDS:
             return None
-        gate = mixture.choose_gate(nats[possible], cast(Tensor, self._context_of(rows))[possible], weights).gate
+        floor = list(select).index("marginals") if "marginals" in select else None
+        gate = mixture.choose_gate(nats[possible], cast(Tensor, self._context_of(rows))[possible], weights, floor).gate
         return None if gate.is_constant else gate
 
     def _calibration_rows(self) -> Tensor:

@@ -39,7 +39,7 @@ class OfAnswers:
 OF_ANSWERS = {
     "crps": OfAnswers("continuous ranked probability score: how far the draws are from the truth", "lower", "of the target"),
     "coverage_90": OfAnswers("share of the rows inside the central 90 % of their draws; 0.9 if calibrated", None, "share"),
-    "width_90": OfAnswers("mean width of the central 90 % of the draws; less is better at equal coverage", None, "of the target"),
+    "width_90": OfAnswers("mean width of the 90 % between 19 draws; less is better at equal coverage", None, "of the target"),
     "coverage_50": OfAnswers("share of the rows inside the central 50 % of their draws; 0.5 if calibrated", None, "share"),
     "pit": OfAnswers("largest distance of the ranks of the rows among their draws from uniform ones", "lower", "share"),
 }
@@ -226,7 +226,8 @@ def _on_lattice(values: Tensor, column: Column) -> Tensor:
     """Rounded values at the very floats of their lattice, so that equal ones are equal."""
     if column.resolution == 0:
         return values
-    return column.low + column.resolution * ((values - column.low) / column.resolution).round()
+    origin = column.low if math.isfinite(column.low) else 0.0
+    return origin + column.resolution * ((values - origin) / column.resolution).round()
 
 
 def timed_sample(model: Model, n: int, *, rng: torch.Generator) -> tuple[Tensor, float]:

@@ -30,16 +30,19 @@ TILE_ENTRIES = 2**22
 
 
 class Gate(nn.Module):
-    """Log weights of K models as a function of the context, log softmax(A c + b): ``slope`` A (K, f) and ``offset`` b (K,),
-    float64. With f = 0 they are constant, and the context is not looked at. A model whose offset is −inf takes no part."""
+    """Log weights of K models as a function of the context, π = (1 − Σ least) softmax(A c + b) + least: ``slope`` A (K, f),
+    ``offset`` b (K,) and ``least`` (K,), by default 0, float64. With f = 0 they are constant, and the context is not looked at.
+    A model whose offset is −inf and whose least is 0 takes no part."""
 
     slope: Tensor
     offset: Tensor
+    least: Tensor
 
-    def __init__(self, slope: Tensor, offset: Tensor) -> None:
+    def __init__(self, slope: Tensor, offset: Tensor, least: Tensor | None = None) -> None:
         super().__init__()
         self.register_buffer("slope", slope.double())
         self.register_buffer("offset", offset.double())
+        self.register_buffer("least", torch.zeros_like(self.offset) if least is None else least.double())
 
     @classmethod
     def constant(cls, weights: Sequence[float]) -> Gate:
@@ -51,7 +54,13 @@ class Gate(nn.Module):
         """(n, K) log weights for each of n context rows (n, …)."""
         if self.is_constant:
             return self.offset.expand(n, -1)
-        return torch.log_softmax(cast(Tensor, context).flatten(1).double() @ self.slope.T + self.offset, 1)
+        free = torch.log_softmax(cast(Tensor, context).flatten(1).double() @ self.slope.T + self.offset, 1)
+        return torch.logaddexp(free + torch.log1p(-self.least.sum()), self.least.log())
+
+    @property
+    def used(self) -> Tensor:
+        """(K,) whether a model takes part."""
+        return (self.offset > -math.inf) | (self.least > 0)
 
     @property
     def is_constant(self) -> bool:
@@ -60,16 +69,20 @@ class Gate(nn.Module):
 
     def plain(self) -> dict[str, Any]:
         """As plain data, for JSON: None stands for an offset of −inf."""
-        return {"slope": self.slope.tolist(), "offset": [None if b == -math.inf else b for b in self.offset.tolist()]}
+        offset = [None if b == -math.inf else b for b in self.offset.tolist()]
+        return {"slope": self.slope.tolist(), "offset": offset, "least": self.least.tolist()}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Gate:
         """The inverse of :meth:`plain`. Raises ValueError where the numbers are not those of a gate."""
         offset = torch.tensor([-math.inf if b is None else b for b in plain["offset"]], dtype=torch.float64)
         slope = torch.tensor(plain["slope"], dtype=torch.float64).reshape(len(offset), -1)
+        least = torch.tensor(plain["least"], dtype=torch.float64).reshape(offset.shape)
         if not (torch.isfinite(slope).all() and torch.isfinite(offset.max()) and (offset < math.inf).all()):
             raise ValueError("a gate of numbers that are not finite")
-        return cls(slope, offset)
+        if not ((least >= 0).all() and least.sum() < 1):
+            raise ValueError("a gate whose least weights are none")
+        return cls(slope, offset, least)
 
 
 def blend(models: Sequence[Model], weights: Sequence[float] | Gate) -> Model:
@@ -100,8 +113,8 @@ def blend(models: Sequence[Model], weights: Sequence[float] | Gate) -> Model:
             )
     if isinstance(weights, Gate):
         _check_gate(weights, first.context_shape)
-        used = (weights.offset > -math.inf).tolist()
-        gate = Gate(weights.slope[used], weights.offset[used])
+        used = weights.used.tolist()
+        gate = Gate(weights.slope[used], weights.offset[used], weights.least[used])
     else:
         used = [weight > 0 for weight in _checked(weights)]
         gate = Gate.constant([weight for weight in weights if weight > 0])
@@ -249,13 +262,14 @@ class Gating:
     error: float
 
 
-def choose_gate(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float]) -> Gating:
+def choose_gate(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float], floor: int | None = None) -> Gating:
     """Weights of K models that depend on the context where that pays, else the constant ``weights`` (K,), on the simplex.
 
     log_p: (n, K) nats of held-out rows under each model; features: their contexts (n, f), standardised. Every penalty of
     ``PENALTIES`` is judged on ``FOLDS`` folds (row i is left out of fold i mod FOLDS), the constant blend being fitted
     anew in each as well. A gate is taken if it gains more than one standard error (Breiman et al. 1984, section 3.4.3). Of
     models without a constant weight it keeps those with a share of ``LEAST_SHARE`` or more, for each has to be kept and asked.
+    ``floor``: the model that has 1 part in n + 1 in every row, so that what no other model thinks possible costs nats, not −∞.
 
     Raises InputError as :func:`fit_gate`, and on fewer than 2 rows a fold.
     """
@@ -276,6 +290,8 @@ def choose_gate(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float])
     gain, error = float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(len(difference))
     penalty = best if gain > error else math.inf
     gate = _pruned(log_p, features, weights, penalty)
+    if floor is not None and not gate.is_constant:
+        gate.least[floor] = 1 / (len(log_p) + 1)
     return Gating(gate, penalty, float(nats[best].mean()), float(alone.mean()), gain, error)
 
 

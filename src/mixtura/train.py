@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.seconds is None):
             raise InputError("fit: give either steps or seconds, not both and not neither")
-        if self.steps is not None and self.steps < 1:
-            raise InputError(f"fit: expected steps of 1 or more, got {self.steps}")
+        for name, value in (("steps", 1 if self.steps is None else self.steps), ("batch", self.batch)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
+        if not (isinstance(self.rate, Real) and 0 < self.rate < math.inf):
+            raise InputError(f"rate: expected a number above 0, got {self.rate!r}")
 
 
 #: rows that a score during training looks at, at most

@@ -33,9 +33,9 @@ class Verdict:
     """What to use, by how much and how sure.
 
     objective: "nats" or "mmd"; unit says the gain's. choice: "blend" or the best single model, ``best``. kind: weakest kind
-    in the comparison ("exact", "bound", or "samples"). weights, with ``gap``, a bound on how far from optimal they are on the
-    select rows. gain ± error: of the blend over the best single model on ``rows`` unseen rows; trimmed: without the 1 % of
-    rows that differ most (nats only). value ± value_error: the choice's own score on those rows.
+    in the comparison ("exact", "bound", or "samples"). weights, with ``gap``, a bound on how far from optimal they are, as
+    constants, on the select rows. gain ± error: of the blend over the best single model on ``rows`` unseen rows; trimmed:
+    without the 1 % of rows that differ most (nats only). value ± value_error: the choice's own score on those rows.
     """
 
     objective: str

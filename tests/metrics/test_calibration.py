@@ -77,12 +77,17 @@ def test_a_wrong_model_covers_as_much_as_its_law_does(spread):
     assert found.value == pytest.approx(2 * norm.cdf(spread * ndtri(0.95)) - 1, abs=4 * found.error + 0.002)
 
 
-@pytest.mark.parametrize("level", [0.5, 0.9])
-def test_the_width_is_that_of_the_law(level):
-    found = calibration.sharpness(forecast(999, 500)[1], level)
-    assert found.value == pytest.approx(6 * ndtri((1 + level) / 2), rel=0.01)
-    shifted = calibration.sharpness(1000 * forecast(999, 500)[1], level)
-    assert shifted.value == pytest.approx(1000 * found.value)
+@pytest.mark.parametrize(("level", "m"), [(0.5, 3), (0.8, 9), (0.9, 19)])
+def test_the_width_is_that_between_the_outermost_draws_however_many_there_are(level, m):
+    # E of the range of m normal draws: ∫ 1 − Φᵐ − (1 − Φ)ᵐ
+    z = np.linspace(-9, 9, 20_001)
+    span = np.trapezoid(1 - norm.cdf(z) ** m - norm.sf(z) ** m, z)
+    for s in (m, 99, 1000):
+        found = calibration.sharpness(forecast(s, 2000)[1], level)
+        assert found.value == pytest.approx(3 * span, abs=4 * found.error)
+    shifted = calibration.sharpness(1000 * forecast(99, 500)[1], level)
+    assert shifted.value == pytest.approx(1000 * calibration.sharpness(forecast(99, 500)[1], level).value)
+    assert calibration.sharpness(forecast(99, 500)[1], 0.93).value > calibration.sharpness(forecast(99, 500)[1], 0.9).value
 
 
 # --------------------------------------------------------------------------------------------------- proper scores

@@ -181,8 +181,9 @@ def _regress(inputs: Tensor, target: Tensor, ridges: tuple[float, ...]) -> tuple
 
 
 def _logistic(inputs: Tensor, codes: Tensor, levels: int) -> Tensor:
-    """(levels, p) coefficients of a multinomial logistic regression on ``inputs`` (n, p), the first of them 1; a level that
-    no row has gets a logit of −40."""
+    """(levels, p) coefficients of a multinomial logistic regression on ``inputs`` (n, p), the first of them 1, by the first
+    ``LOGISTIC_ROWS`` rows; a level that none of them has gets a logit of −40."""
+    inputs, codes = inputs[:LOGISTIC_ROWS], codes[:LOGISTIC_ROWS]
     out = torch.zeros(levels, inputs.shape[1], dtype=torch.float64, device=inputs.device)
     seen = codes.unique()
     out[:, 0] = -40.0
@@ -194,9 +195,7 @@ def _logistic(inputs: Tensor, codes: Tensor, levels: int) -> Tensor:
         return out
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = LogisticRegression(max_iter=ITERATIONS).fit(
-            inputs[:LOGISTIC_ROWS, 1:].cpu().numpy(), codes[:LOGISTIC_ROWS].cpu().numpy()
-        )
+        fitted = LogisticRegression(max_iter=ITERATIONS).fit(inputs[:, 1:].cpu().numpy(), codes.cpu().numpy())
     of = lambda a: torch.as_tensor(np.asarray(a), dtype=torch.float64, device=inputs.device)  # noqa: E731
     slopes, offset = of(fitted.coef_), of(fitted.intercept_).unsqueeze(1)
     if len(seen) == 2:

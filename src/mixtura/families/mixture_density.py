@@ -38,10 +38,11 @@ from mixtura.transforms import Columns, Parts, log_normal_mass
 
 class Config(BaseModel):
     """components: Gaussians of every network. noise: their covariances, ``rank`` of a "low_rank" one, ``scale`` of a "fixed"
-    one in data units. members: networks; an even number, 4 or more, has half of them read bins. bins: of every input, 0 for
+    one in data units. members: networks; of an even number, 4 or more, half read bins, else all do. bins: of every input, 0 for
     none. x_noise, y_noise: standard deviation of Gaussian noise added in training, in standardised units (Rothfuss et al.
-    2019). floor: the least deviation, in standardised units. warp: whether a skewed column may be modelled in its logarithm.
-    gaps: whether a missing value is an event with a probability ("told") or says nothing ("ignored")."""
+    2019). floor: the least deviation, in standardised units. warp: whether a skewed column may be modelled in its logarithm,
+    unless the noise is one of data units. gaps: whether a missing value is an event with a probability ("told") or says nothing
+    ("ignored")."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     components: int = Field(default=5, ge=1, le=4096)
@@ -59,8 +60,12 @@ class Config(BaseModel):
 
 
 RECIPE = {"batch": 128, "rate": 5e-3, "decay": 1e-4, "held_out": 0.0, "every": 25, "patience": 12}
+#: kinds of noise whose deviations are alike, or given, in data units
+IN_DATA_UNITS = ("isotropic", "shared", "fixed")
 #: encoded inputs in all; wide contexts get fewer bins
 MOST_ENCODED = 2_048
+#: what ``_normal`` reads of the columns of Parts
+OF_VALUES = ("values", "low", "width", "open_low", "open_high")
 #: rows in hand at once when scored or sampled
 TILE = 4_096
 #: a member's inputs reach so many standard deviations beyond what the fit rows held: nothing was learnt out there
@@ -104,8 +109,8 @@ class MixtureDensityNetwork(Density):
 
     def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Centres and scales of both sides, bins, and components spread over the values."""
-        self.columns.prepare(x, warp=self.config.warp)
-        if self.config.noise in ("isotropic", "shared") and not self.config.warp:
+        self.columns.prepare(x, warp=self.config.warp and self.config.noise not in IN_DATA_UNITS)
+        if self.config.noise in ("isotropic", "shared"):
             # alike in data units, so no column has a scale of its own
             self.columns.scale = self.columns.scale.square().mean().sqrt().expand_as(self.columns.scale).clone()
         if context is not None:
@@ -204,7 +209,8 @@ class MixtureDensityNetwork(Density):
             rows, seen = (which == p).nonzero().squeeze(1), pattern.nonzero().squeeze(1)
             if len(seen):
                 part = law[:, rows].marginal(seen.tolist())
-                some = Parts(*(t if t.shape[1] != len(pattern) else t[:, seen] for t in _tensors(parts[rows])))
+                some = parts[rows]
+                some = replace(some, **{name: getattr(some, name)[:, seen] for name in OF_VALUES})
                 out[:, rows[:, None], :, seen] = _chained(some, part, rounded).permute(1, 3, 0, 2).to(out)
         return out
 
@@ -259,17 +265,19 @@ class MixtureDensityNetwork(Density):
         codes = torch.zeros(n, len(self.columns.coded), dtype=torch.int64, device=which.device)
         if drawn:
             codes = torch.stack(drawn, 1)
+        one = law.component(m, row, k)
         values = torch.zeros(n, c, dtype=torch.float64, device=which.device)
         noise = random.normal((n, c), rng, values)
-        mean, factor = law.means[m, row, k], law.scale_tril[m, row, k]
+        mean, factor = one.means.squeeze(1), None if one.scale is not None and one.factor is None else one.scale_tril.squeeze(1)
+        scale = one.deviations.squeeze(1) if factor is None else factor.diagonal(dim1=-2, dim2=-1)
         before = torch.zeros_like(noise)  # L⁻¹ (values − mean), of what the values were rounded to
         for j in range(c):
-            at = mean[:, j] + (factor[:, j, :j] * before[:, :j]).sum(1)
-            raw = at + factor[:, j, j] * noise[:, j]
+            at = mean[:, j] if factor is None else mean[:, j] + (factor[:, j, :j] * before[:, :j]).sum(1)
+            raw = at + scale[:, j] * noise[:, j]
             slot = self.columns.code_of.get(self.columns.numeric[j])
             settled = self.columns.settle(raw, j)
             values[:, j] = settled if slot is None else torch.where(codes[:, slot] == 0, settled, raw)
-            before[:, j] = (values[:, j] - at) / factor[:, j, j]
+            before[:, j] = (values[:, j] - at) / scale[:, j]
         return self.columns.join(codes, values)
 
     # ---------------------------------------------------------------------------------------------------- collapse
@@ -277,20 +285,16 @@ class MixtureDensityNetwork(Density):
     @torch.no_grad()
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
         """components: in use, e^entropy of their mean weights (averaged over members). at floor: share of the weight on
-        deviations within a tenth of the floor. plain: the weight of the members that read no bins."""
+        components of which some entry, given those before it, has a deviation within a tenth of the floor. plain: the weight of
+        the members that read no bins."""
         given = None if context is None else context.flatten(1)
         law, _ = self._tell(given, len(x))
         weights = law.weights.mean(1)
         used = (-(weights * weights.clamp(min=1e-30).log()).sum(1)).exp()
-        low = (law.deviations < 1.1 * self.config.floor).any(-1)
-        return {
-            "components": float(used.mean()), "at floor": float((law.weights * low).sum(-1).mean()),
-            "plain": float(self.preference.softmax(0)[0]),
-        }  # fmt: skip
-
-
-def _tensors(parts: Parts) -> list[Tensor]:
-    return [getattr(parts, name) for name in parts.__dataclass_fields__]
+        own = law.scale_tril.diagonal(dim1=-2, dim2=-1) if law.scale is None else law.scale
+        low = (own < 1.1 * self.config.floor).any(-1)
+        plain = float(self.preference.softmax(0)[0]) if self.kinds == 2 else float(not self.bins.outputs)
+        return {"components": float(used.mean()), "at floor": float((law.weights * low).sum(-1).mean()), "plain": plain}
 
 
 def _normal(parts: Parts, means: Tensor, scale: Tensor, rounded: bool) -> Tensor:

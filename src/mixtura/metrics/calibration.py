@@ -3,8 +3,8 @@
 Arrays in: targets y (n,) in data units, and draws (s, n), s of them for each target's own prediction. A target of d numbers
 is (n, d) with draws (s, n, d) where a function says so; the others take one column at a time.
 
-A perfect model's target is one more draw: its rank among s + 1 is uniform. Every number here is unbiased by that rule at any
-finite s, so models may be compared whatever they were asked for.
+A perfect model's target is one more draw: its rank among s + 1 is uniform. By that rule no number here leans one way or the
+other with s, so models may be compared whatever they were asked for.
 """
 
 from __future__ import annotations
@@ -82,12 +82,16 @@ def coverage(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, level: float) -> 
 
 
 def sharpness(draws: ArrayLike | Tensor, level: float) -> Estimate:
-    """Mean width, in data units, of the central intervals that :func:`coverage` speaks of, of ``draws`` (s, n): less is
-    better among models that cover alike. Between order statistics it is interpolated (Weibull's positions k/(s + 1))."""
+    """Mean width, in data units, of intervals that hold one more draw with probability ``level``, of ``draws`` (s, n): less is
+    better among models that cover alike. They are the outermost of every m = 2/(1 − level) − 1 draws, 19 for 90 % (9 of 10
+    such intervals hold the 20th draw), whatever s, as an interval of few draws is wider than one of many: of 19 normal ones
+    3.69 deviations, where 90 % of the law itself lie within 3.29. If m is not whole, between the outermost two of a few more."""
     draws = _finite(draws, "draws", 2)
     tail = _tail(level, len(draws))
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0, method="weibull")
-    return average(high - low)
+    m = math.ceil(1 / tail - 1e-9) - 1
+    groups = draws[: len(draws) // m * m].reshape(-1, m, draws.shape[1])
+    low, high = np.quantile(groups, [tail, 1 - tail], axis=1, method="weibull")
+    return average((high - low).mean(0))
 
 
 # --------------------------------------------------------------------------------------------------- proper scores
