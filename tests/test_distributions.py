@@ -183,6 +183,31 @@ def test_the_ends_and_what_is_no_probability():
         law.icdf(torch.tensor([5.0]))
 
 
+def test_quantiles_far_out_keep_their_digits():
+    law = line((0.5, 0.0, 1.0), (0.5, 5.0, 1.0))
+    for q in (1e-16, 1e-20, 1e-100):
+        assert float(law.icdf(q)) == pytest.approx(float(torch.special.ndtri(torch.tensor(2 * q, dtype=torch.float64))), rel=1e-9)
+
+
+@every_kind
+def test_an_index_is_into_the_batch(kind):
+    law = told(kind, 4, 12, targets=3)
+    for index in ((..., -1), (slice(None), -1), (1, ...), (torch.tensor([0, 3]),), (torch.arange(4) > 1, 2), (None, 2)):
+        some = law[index]
+        assert some.event_shape == (3,) and some.batch_shape == torch.zeros(4, 12)[index].shape
+        assert torch.equal(some.means[..., 0, 0], law.means[..., 0, 0][index])
+    with pytest.raises(InputError, match="has 2 axes"):
+        law[0, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["diagonal", "full", "low_rank"])
+def test_nothing_is_at_infinity_and_nan_is_not_given(kind):
+    law, y = told(kind, 3), torch.tensor([math.inf, 0.0], dtype=torch.float64)
+    assert torch.isneginf(law.log_prob(y)).all()
+    with pytest.raises(InputError, match="NaN is given"):
+        law.conditional([0], torch.full((3, 1), math.nan, dtype=torch.float64))
+
+
 def test_gradients_of_a_quantile_are_differences():
     noise = Noise("full", 3, 2)
     raw = torch.randn(noise.width, generator=generator(3), dtype=torch.float64).requires_grad_()

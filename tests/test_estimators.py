@@ -268,6 +268,42 @@ def test_the_best_of_several_fits_is_kept():
     assert best[0] >= best[1] and several.model_.config == one.model_.config
 
 
+@pytest.mark.parametrize("unit", [1e-30, 1e-14, 1.0, 1e9])
+def test_units_of_y_and_x_do_not_matter(unit):
+    x, y, *_ = bend(300, 9)
+    x, y = 1e13 + 5e3 * x, y - 100
+    m, plain = (MixtureDensityRegressor(**QUICK).fit(x, u * y) for u in (unit, 1.0))
+    assert m.score(x, unit * y) + math.log(unit) == pytest.approx(plain.score(x, y), abs=0.1)
+    assert plain.score(x, y) > -1.7
+
+
+def test_numbers_may_lie_backwards_or_be_read_only(bent):
+    x, y, *_ = bend(50, 10)
+    fixed = x.copy()
+    fixed.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(bent.predict(fixed), bent.predict(x))
+    assert np.array_equal(bent.predict(x[::-1]), bent.predict(x)[::-1])
+    assert bent.score(x[::-1], y[::-1]) == pytest.approx(bent.score(x, y))
+    assert bent.predict_quantile(x, np.array([0.1, 0.9])[::-1]).shape == (50, 2)
+
+
+def test_a_refused_fit_leaves_the_last_one_as_it_was():
+    x, y, *_ = bend(100, 11)
+    m = MixtureDensityRegressor(**QUICK | {"steps": 20}).fit(x, y)
+    before = m.predict_interval(x)
+    with pytest.raises(InputError, match="noise"):
+        m.set_params(noise="odd").fit(np.ones((100, 4)), np.round(y))
+    assert np.array_equal(m.predict_interval(x), before)
+
+
+def test_rows_without_any_y_do_not_count_in_a_score(bent):
+    x, y, *_ = bend(20, 12)
+    gaps = np.append(y, math.nan)
+    assert bent.score(np.append(x, [[0.0]], 0), gaps) == pytest.approx(bent.score(x, y))
+
+
 def test_who_reads_bins_is_said():
     x, y, *_ = bend(60, 8)
     of = lambda **o: MixtureDensityRegressor(**QUICK | {"steps": 10} | o).fit(x, y).diagnosis_["plain"]  # noqa: E731
@@ -338,6 +374,10 @@ X = np.random.default_rng(6).normal(size=(30, 2))
         (lambda: MixtureDensityRegressor(noise="round").fit(X, X[:, 0]), "noise"),
         (lambda: MixtureDensityRegressor(calibration=1.0).fit(X, X[:, 0]), "calibration"),
         (lambda: MixtureDensityRegressor(resolution="fine").fit(X, X[:, 0]), "resolution"),
+        (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).predict_quantile(X, []), "q: expected"),
+        (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).predict_interval(X, [0.5, 0.9]), "level"),
+        (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).sample(X, temperature="a"), "temperature"),
+        (lambda: MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(X, X[:, 0]).score(X, X[:, 0], X[:, 1]), "[Nn]egative"),
         (lambda: MixtureDensityRegressor(calibration="a").fit(X, X[:, 0]), "calibration"),
         (lambda: MixtureDensityRegressor(resolution=None).fit(X, X[:, 0]), "resolution"),
         (lambda: MixtureDensityRegressor(batch=0).fit(X, X[:, 0]), "batch: expected a whole number"),

@@ -120,6 +120,9 @@ class MixtureDensity(Distribution):
     def _joint(self, value: Tensor) -> Tensor:
         """log π_k N(y; μ_k, Σ_k), (*sample, *batch, K), of the entries that are there."""
         self._check(value)
+        if bool(torch.isinf(value).any()):
+            far = torch.isinf(value).any(-1, keepdim=True)
+            return self._joint(value.masked_fill(far, 0.0)).masked_fill(far, -math.inf)
         if not bool(torch.isnan(value).any()):
             return self.log_weights + self.components.log_prob(value.unsqueeze(-2))
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
@@ -145,7 +148,7 @@ class MixtureDensity(Distribution):
         """P(Y_j ≤ y_j) of every entry on its own, (*sample, *batch, d)."""
         self._check(value)
         a = (value.unsqueeze(-2) - self.means) / self.deviations
-        return (self.weights.unsqueeze(-1) * torch.special.ndtr(a)).sum(-2)
+        return (self.weights.unsqueeze(-1) * _ndtr(a)).sum(-2)
 
     def icdf(self, q: Tensor | float) -> Tensor:
         """The q-quantile of every entry on its own, (*sample, *batch, d), float64; ``q`` in [0, 1] broadcasts against
@@ -162,7 +165,7 @@ class MixtureDensity(Distribution):
         inside = torch.isfinite(y)
         a = (torch.where(inside, y, 0.0).unsqueeze(-2) - means) / deviations
         f = (weights * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / deviations).sum(-2).detach().clamp(min=1e-300)
-        step = ((weights * torch.special.ndtr(a)).sum(-2) - q) / f
+        step = ((weights * _ndtr(a)).sum(-2) - q) / f
         return torch.where(inside, y - (step - step.detach()), y)
 
     @property
@@ -256,7 +259,7 @@ class MixtureDensity(Distribution):
             scale, w = factor[..., i, i], log_w.softmax(-1)
             a = (y[..., i].unsqueeze(-1) - shift) / scale
             f = (w * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / scale).sum(-1).detach().clamp(min=1e-30)
-            step = (w * torch.special.ndtr(a)).sum(-1) / f
+            step = (w * _ndtr(a)).sum(-1) / f
             moved = y[..., i] - (step - step.detach())
             whole.append(moved)
             z.append((moved.unsqueeze(-1) - shift) / scale)
@@ -292,6 +295,8 @@ class MixtureDensity(Distribution):
         left = [i for i in range(self.event_shape[0]) if i not in given]
         if not left:
             raise InputError(f"entries: all {len(given)} entries are given, expected one or more to be left; give fewer")
+        if bool(torch.isnan(value).any()):
+            raise InputError("value: a NaN is given, expected numbers; leave missing entries out of entries")
         logits = self.marginal(given)._joint(value)
         if self.scale is not None and self.factor is None:
             return MixtureDensity(logits, self.means[..., left], scale=self.scale[..., left])
@@ -323,8 +328,15 @@ class MixtureDensity(Distribution):
         return self._each(lambda t, _: t.double())
 
     def __getitem__(self, rows: Any) -> MixtureDensity:
-        """Some of the batch, by an index into its axes."""
-        return self._each(lambda t, _: t[rows])
+        """Some of the batch, by an index into its axes; InputError where it reaches beyond them."""
+        index = rows if isinstance(rows, tuple) else (rows,)
+        axes = [i.dim() if isinstance(i, Tensor) and i.dtype == torch.bool else int(i is not None) for i in index if i is not ...]
+        if sum(axes) > len(self.batch_shape):
+            raise InputError(f"index: the batch {tuple(self.batch_shape)} has {len(self.batch_shape)} axes, fewer than {rows!r}")
+        if any(i is ... for i in index):
+            at = next(k for k, i in enumerate(index) if i is ...)
+            index = (*index[:at], *(slice(None),) * (len(self.batch_shape) - sum(axes)), *index[at + 1 :])
+        return self._each(lambda t, _: t[index])
 
     def component(self, *index: Tensor) -> MixtureDensity:
         """Single Gaussians, by indices into every axis of (*batch, K), which broadcast to the new batch."""
@@ -350,6 +362,11 @@ class MixtureDensity(Distribution):
             change(self.log_weights, 1), change(self.means, 2),
             scale=to(self.scale, 2), scale_tril=to(self._scale_tril, 3), factor=to(self.factor, 3),
         )  # fmt: skip
+
+
+def _ndtr(a: Tensor) -> Tensor:
+    """Φ(a), with all its digits in the lower tail, where torch's has none below 1e-16."""
+    return 0.5 * torch.erfc(-math.sqrt(0.5) * a)
 
 
 def _triangular(root: Tensor) -> Tensor:
@@ -386,9 +403,9 @@ def _invert(q: Tensor, weights: Tensor, means: Tensor, deviations: Tensor) -> Te
     y = (low + high) / 2
     for _ in range(ROUNDS):
         a = (y.unsqueeze(-2) - means) / deviations
-        above = (weights * torch.special.ndtr(a)).sum(-2) - q
+        above = (weights * _ndtr(a)).sum(-2) - q
         low, high = torch.where(above <= 0, y, low), torch.where(above >= 0, y, high)
-        settled = (above.abs() < 1e-15) | (high - low <= 1e-15 * (low.abs() + high.abs()))
+        settled = (above.abs() <= (1e-13 * q).clamp(max=1e-15)) | (high - low <= 1e-15 * (low.abs() + high.abs()))
         if bool(settled.all()):
             break
         slope = (weights * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / deviations).sum(-2)

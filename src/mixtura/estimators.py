@@ -111,7 +111,17 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on X (n, features) and y (n,) or (n, d); ``sample_weight`` (n,) counts a row so many times. Rows that are equal
-        are one row with their weights added, in whatever order they come. InputError where the numbers cannot be used."""
+        are one row with their weights added, in whatever order they come. InputError where the numbers cannot be used; what was
+        fitted before then stays as it was."""
+        before = dict(vars(self))
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
         X = np.asarray(_validate(self, X, dtype=np.float64, ensure_min_samples=2))
         if y is None:
             raise InputError("y: requires y to be passed, but the target y is None; give one row for each of X")
@@ -172,7 +182,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         recipe = train.Recipe(**{**mixture_density.RECIPE, **model.recipe, **asked})
         uneven = None if (weights == weights[0]).all() else torch.as_tensor(weights)
         told = {"context": X, "weights": uneven, "device": train.choose_device(self.device), "name": type(self).__name__}
-        with train.one_thread():
+        with train.one_thread(), torch.enable_grad():
             records = list(train.fit(model, y, recipe, **told, rng=rng))
             look = torch.randperm(len(X), generator=rng)[:2_000]
             return records, model.diagnose(y[look], X[look], rng)
@@ -211,7 +221,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _rows(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "model_")
-        return np.asarray(_validate(self, X, dtype=np.float64, reset=False))
+        return _tidy(_validate(self, X, dtype=np.float64, reset=False))
 
     def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor], tile: int = TILE) -> Array:
         """``tell`` of the law of every row, a tile at a time."""
@@ -221,7 +231,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _targets(self, X: Array, y: ArrayLike) -> Array:
         d = len(self.resolution_)
-        y = np.asarray(_check(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"))
+        y = _tidy(_check(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"))
         y = y.reshape(len(y), -1)
         if y.shape != (len(X), d):
             raise InputError(f"y: expected shape ({len(X)}, {d}), one row for each of X, got {y.shape}")
@@ -241,8 +251,13 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             return self.model_.log_prob(torch.as_tensor(y), context=torch.as_tensor(X)).numpy()
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """Mean nats a row, higher is better."""
-        return float(np.average(self.log_prob(X, y), weights=None if sample_weight is None else np.asarray(sample_weight)))
+        """Mean nats of the rows with any y, higher is better. InputError where none has one and a weight."""
+        nats = self.log_prob(X, y)
+        weights = np.asarray(_check_sample_weight(sample_weight, nats, dtype=np.float64, ensure_non_negative=True))
+        weights = weights * ~np.isnan(np.asarray(y, dtype=np.float64).reshape(len(nats), -1)).all(1)
+        if not weights.any():
+            raise InputError("y: no row with a value and a weight above 0; give one row or more to score")
+        return float(np.average(nats, weights=weights))
 
     def cdf(self, X: ArrayLike, y: ArrayLike) -> Array:
         """P(Y ≤ y | x) of every entry on its own, of the shape of y."""
@@ -286,7 +301,9 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     def predict_quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Array:
         """The q-quantile of every entry on its own, the least y with P(Y ≤ y | x) ≥ q: of the shape of y, with an axis for
         several q after that of the rows."""
-        levels = torch.as_tensor(np.atleast_1d(np.asarray(q, dtype=np.float64)))
+        levels = torch.as_tensor(_tidy(np.atleast_1d(np.asarray(q, dtype=np.float64))))
+        if levels.dim() != 1 or not len(levels):
+            raise InputError(f"q: expected one probability or a list of some, got shape {tuple(levels.shape)}")
         found = self._written(self._quantiles(X, levels.unsqueeze(1).expand(-1, len(self.resolution_))), -HAIR)
         return self._shaped(found if np.ndim(q) else found[:, 0])
 
@@ -302,7 +319,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         − ½| of the m rows kept apart (Chernozhukov et al. 2021, section 2), which holds ``level`` of new rows whatever the
         network learnt, on average over x; with weights, the (1 + 1/m) level quantile of what they weigh.
         """
-        if not 0 < level < 1:
+        if not isinstance(level, Real) or not 0 < level < 1:
             raise InputError(f"level: expected a probability between 0 and 1, got {level!r}")
         check_is_fitted(self, "model_")
         half = np.full(len(self.resolution_), level / 2)
@@ -338,6 +355,8 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         X = self._rows(X)
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise InputError(f"n: expected a whole number of draws, 1 or more, got {n!r}")
+        if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
+            raise InputError(f"temperature: expected a number above 0, got {temperature!r}; 1 leaves the law as it is")
         rng = generator(int(check_random_state(random_state).randint(2**31)), "sample")
         draw = lambda law, _: law.tempered(temperature).sample((int(n),), rng=rng).movedim(0, 1)  # noqa: E731
         return self._written(self._each(X, draw, tile=max(1, DRAWN // int(n)))).swapaxes(0, 1)
@@ -345,16 +364,18 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     # ---------------------------------------------------------------------------------------------------- kept
 
     def save(self, folder: str | Path) -> None:
-        """Write the fitted estimator to a folder: JSON and safetensors, no pickle."""
+        """Write the fitted estimator to a folder: JSON and safetensors, no pickle. Of ``random_state`` nothing is kept."""
         check_is_fitted(self, "model_")
         folder = Path(folder)
-        arrays = {f"model.{k}": v for k, v in self.model_.state_dict().items()}
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file, expected a folder; give another")
+        arrays: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model_.state_dict().items()}
         arrays |= {"resolution": torch.as_tensor(self.resolution_), "origin": torch.as_tensor(self._origin_)}
         if self._calibrated_ is not None:
             arrays |= dict(zip(("ranks", "weights"), map(torch.as_tensor, self._calibrated_), strict=True))
         write_tensors(folder / "estimator.safetensors", arrays)
         parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
-        parameters |= {"random_state": None, "hidden": [int(width) for width in self.hidden]}
+        parameters |= {"random_state": None, "hidden": [int(width) for width in self.hidden], "device": str(self.device)}
         write_json(
             folder / "estimator.json",
             {
@@ -368,9 +389,11 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
     def load(cls, folder: str | Path) -> Self:
         """The inverse of :meth:`save`; InputError on a folder that holds something else."""
         folder = Path(folder)
-        kept, arrays = read_json(folder / "estimator.json"), read_tensors(folder / "estimator.safetensors")
+        if not (folder / "estimator.json").is_file():
+            raise InputError(f"{folder}: no estimator.json there, so no MixtureDensityRegressor; save one there first")
         try:
-            made = cls(**kept["parameters"])
+            kept, arrays = read_json(folder / "estimator.json"), read_tensors(folder / "estimator.safetensors")
+            made = cls(**kept["parameters"] | {"hidden": tuple(kept["parameters"]["hidden"])})
             made.n_features_in_, made._flat_, made.n_iter_ = int(kept["features"]), bool(kept["flat"]), int(kept["steps"])
             made.history_ = [(int(step), float(nats)) for step, nats in kept["history"]]
             made.diagnosis_ = {name: float(value) for name, value in kept["diagnosis"].items()}
@@ -385,9 +408,14 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             made.model_.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
             made.model_.eval()
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            what = f"{folder}: holds no MixtureDensityRegressor ({type(error).__name__})"
-            raise InputError(f"{what}; save one there first") from error
+            why = "damaged" if isinstance(error, InputError) else type(error).__name__
+            raise InputError(f"{folder}: holds no MixtureDensityRegressor ({why}); save one there again") from error
         return made
+
+
+def _tidy(values: Any) -> Array:
+    """The same numbers as torch takes them: in one piece, and free to be written to."""
+    return np.require(values, requirements=["C", "W"])
 
 
 def _space(resolution: Array) -> Space:

@@ -166,7 +166,7 @@ class Columns(nn.Module):
                 best, best_score = option, score
         y, _ = _warp(values, *best)
         # a column that hardly varies is not blown up beyond its own rounding or its digits
-        floor = max(δ, float(y.abs().max()) * 1e-9, 1e-12) if best[0] == IDENTITY else 1e-6
+        floor = max(δ, float(y.abs().max()) * 1e-12, 1e-300) if best[0] == IDENTITY else 1e-6
         self.warp[c], self.shift[c], self.stretch[c] = best
         self.centre[c], self.scale[c] = y.mean(), max(float(y.std(correction=0)), floor)
 

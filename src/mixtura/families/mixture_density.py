@@ -116,7 +116,7 @@ class MixtureDensityNetwork(Density):
         if context is not None:
             given = context.double().flatten(1)
             self.centre, deviation = given.mean(0), given.std(0, correction=0)
-            self.spread = torch.where(deviation > 1e-9 * given.abs().amax(0).clamp(min=1e-300), deviation, 1.0)
+            self.spread = torch.where(deviation > 1e-12 * given.abs().amax(0).clamp(min=1e-300), deviation, 1.0)
             standard = (given - self.centre) / self.spread
             self.lowest, self.highest = standard.amin(0) - REACH, standard.amax(0) + REACH
             self.bins.prepare(standard.float())
