@@ -43,6 +43,29 @@ class Line(ClosedForm, Density):
         return torch.where(torch.rand(n, 1, generator=rng) < self.gone, math.nan, y)
 
 
+class Absent(Line):
+    """Two targets that are the same number, each missing with a probability of its own."""
+
+    def _sample(self, n, context, rng):
+        y = normal((n, 1), rng, torch.zeros(1, dtype=torch.float64)).expand(n, 2)
+        return torch.where(torch.rand(n, 2, generator=rng) < self.gone, math.nan, y)
+
+
+def test_what_is_mostly_missing_is_answered_as_if_it_were_there():
+    model, context = Absent(space_of(Column(missing=True), Column(missing=True)), gone=0.9), torch.zeros(50, 2)
+    kept = judge.answers(model, context, 40, gaps="kept", rng=generator(0))
+    assert 0.88 < kept.isnan().double().mean() < 0.92
+    entries = judge.answers(model, context, 40, rng=generator(0))
+    assert not entries.isnan().any() and len(entries.unique()) > 3_500
+    assert entries.mean() == pytest.approx(0, abs=0.1) and entries.std() == pytest.approx(1, abs=0.1)
+    # of whole rows one in a hundred is complete; the rows asked for are not, but each of its entries is some draw's
+    rows = judge.answers(model, context, 40, gaps="rows", rng=generator(0))
+    assert not rows.isnan().any() and (rows[..., 0] == rows[..., 1]).double().mean() > 0.4
+    model.gone = torch.tensor([0.0, 1.0])
+    never = judge.answers(model, context[:3], 5, rng=generator(0))
+    assert never[..., 1].isnan().all() and not never[..., 0].isnan().any()
+
+
 @pytest.mark.parametrize("column", [Column(), Column(resolution=0.5, low=-50.0, high=50.0), Column(missing=True)])
 def test_answers_of_the_law_itself_are_calibrated(column):
     model = Line(space_of(column), gone=0.5 if column.missing else 0.0)

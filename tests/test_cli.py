@@ -217,6 +217,25 @@ def test_score(ran, do, place):
     assert f"{np.mean(nats):.3f} ±" in few and len(few.splitlines()) < 15
 
 
+def test_rows_that_are_impossible_are_counted_and_left_out_of_the_mean(ran, do, place):
+    beyond = people()
+    beyond.loc[3, "size"] = beyond["size"].max() + 1_000
+    beyond.to_csv(place / "beyond.csv", index=False)
+    did = do("score runs/people beyond.csv --model autoregressive -o scores.csv")
+    nats = pd.read_csv(place / "scores.csv")["nats"]
+    assert np.isneginf(nats[3]) and np.isfinite(nats.drop(3)).all()
+    assert f"mean {nats.drop(3).mean():.3f} ±" in did.out
+    assert "59 rows; 1 that autoregressive holds impossible (-inf), the first is row 3" in " ".join(did.out.split())
+    shown = json.loads(do("score runs/people beyond.csv --model autoregressive --json").out)
+    assert shown["impossible"] == 1 and shown["mean_nats"] == pytest.approx(nats.drop(3).mean())
+
+
+def test_a_column_called_draw_is_in_the_way(ran, do, place):
+    people().assign(draw=1).to_csv(place / "drawn.csv", index=False)
+    did = do("impute runs/people drawn.csv --draws 2")
+    assert did.code == 2 and "has a column 'draw'" in did.err
+
+
 def test_impute(ran, do, place):
     holes = people()
     gaps = holes["size"].isna()

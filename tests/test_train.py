@@ -222,7 +222,7 @@ class Idle(Toy):
     [
         (lambda: Recipe(), "either steps or seconds"),
         (lambda: Recipe(steps=1, seconds=1.0), "either steps or seconds"),
-        (lambda: Recipe(steps=0), "steps of 1 or more, got 0"),
+        (lambda: Recipe(steps=0), "steps: expected a whole number, 1 or more, got 0"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS[:7]), "Toy: expected at least 8 rows to train on, got 7"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS[:, :0]), r"training rows: expected shape \(n, 1\)"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS * math.nan), "training rows: row 0, column 0 is nan"),

@@ -70,7 +70,7 @@ def run(
     budget: Annotated[str | None, typer.Option(help="Time for the whole run: 60s (the default), 5m, 1h.")] = None,
     steps: Annotated[int | None, typer.Option(help="Instead of a budget: training steps of every fit.")] = None,
     families: Annotated[
-        str | None, typer.Option(help="Comma-separated; all by default. Marginals, the floor, always join.")
+        list[str] | None, typer.Option(help="Comma-separated; all by default. Marginals, the floor, always join.")
     ] = None,
     seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
@@ -82,9 +82,9 @@ def run(
         str | None, typer.Option("--time", metavar="COL", help="Fit on the oldest rows, report on the newest.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="COLS", help="Comma-separated columns to model given the others: p(y given x).")
+        list[str] | None, typer.Option(metavar="COLS", help="Comma-separated columns to model given the others: p(y given x).")
     ] = None,
-    columns: Annotated[str | None, typer.Option(help="Comma-separated columns to model; all by default.")] = None,
+    columns: Annotated[list[str] | None, typer.Option(help="Comma-separated columns to model; all by default.")] = None,
     kind: Annotated[list[str] | None, typer.Option(metavar="COL=KIND", help="Overrule a guess: age=integer. Repeatable.")] = None,
     samples: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="Samples of an outside generator. Repeatable.")
@@ -206,10 +206,14 @@ def score(
     _can_write(output)
     chosen = _with_density(folder, model)
     scores = chosen.score(data, seed=seed)
-    mean = mean_nats(scores["nats"].to_numpy())
-    about = {"model": chosen.name, "mean_nats": mean.value, "error": mean.error, "kind": str(scores["kind"].iloc[0])}
-    said = f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({about['kind']}), {mean.n:,} rows"
-    _deliver(scores, output, as_json, about, said, at_most=FEW)
+    nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
+    beyond = (nats == -math.inf).nonzero()[0]
+    mean = mean_nats(nats[nats > -math.inf]) if len(beyond) < len(nats) else None
+    said = "" if mean is None else f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({kind}), {mean.n:,} rows"
+    if len(beyond):
+        said += "; " * bool(said) + f"{len(beyond):,} that {chosen.name} holds impossible (-inf), the first is row {beyond[0]}"
+    about = {"model": chosen.name, "mean_nats": mean and mean.value, "error": mean and mean.error, "kind": kind}
+    _deliver(scores, output, as_json, about | {"impossible": len(beyond)}, said, at_most=FEW)
 
 
 @app.command()
@@ -253,14 +257,11 @@ def impute(
     chosen = _with_density(folder, model)
     frame = read(data).frame
     filled = chosen.impute(frame, draws=draws, seed=seed)
-    holes = int(chosen.schema.encode(frame, holes=True).isnan().sum())
-    _deliver(
-        filled,
-        output,
-        as_json,
-        {"model": chosen.name, "cells_filled": holes, "draws": draws},
-        f"{holes:,} cells filled by {chosen.name}",
-    )
+    gaps = lambda rows: int(chosen.schema.encode(rows, holes=True).isnan().sum())  # noqa: E731
+    left = gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
+    holes = gaps(frame) - left
+    said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty, as nearly all its draws are" if left else "")
+    _deliver(filled, output, as_json, {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws}, said)
 
 
 @app.command()
@@ -843,12 +844,13 @@ def _with_density(folder: Path, model: str | None) -> Any:
     return study.density if model is None else study.model(model)
 
 
-def _listed(text: str | None, flag: str) -> list[str] | None:
-    if text is None:
+def _listed(texts: list[str] | None, flag: str) -> list[str] | None:
+    """Names with commas between, of an option that may be repeated."""
+    if not texts:
         return None
-    names = [part.strip() for part in text.split(",") if part.strip()]
+    names = [part.strip() for text in texts for part in text.split(",") if part.strip()]
     if not names:
-        _say(f"{flag} {text!r}: no name was given; write them with commas between, or leave {flag} out for all")
+        _say(f"{flag} {','.join(texts)!r}: no name was given; write them with commas between, or leave {flag} out for all")
     return names
 
 

@@ -87,7 +87,7 @@ class Facade:
         if start:
             raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
         inputs = given.frame(asked)
-        drawn = judge.answers(self.model, given.features(inputs), n, observed=False, rng=generator(seed, "sample"))
+        drawn = judge.answers(self.model, given.features(inputs), n, gaps="kept", rng=generator(seed, "sample"))
         targets = self.schema.decode(drawn.transpose(0, 1).flatten(0, 1))
         repeated = inputs.loc[inputs.index.repeat(n)].reset_index(drop=True)
         return pd.concat([repeated, cast(pd.DataFrame, targets)], axis=1)
@@ -130,6 +130,8 @@ class Facade:
         frame = source.contents(data, self.schema)
         if isinstance(self.schema, ImageSchema) or not isinstance(frame, pd.DataFrame):
             raise InputError("impute: images have no missing cells; impute is for tables")
+        if draws > 1 and "draw" in frame.columns:
+            raise InputError("data: has a column 'draw', the name of that which numbers the completions; rename it")
         x = self.schema.encode(frame, holes=True, name="data")
         known = ~torch.isnan(x)
         odd = self.schema.space.outside(torch.where(known, x, self.schema.space.clamp(torch.zeros_like(x))))
@@ -151,7 +153,7 @@ class Facade:
         # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
         whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
         if context is not None and bool(whole.any()):
-            values[:, whole] = judge.answers(self.model, context[whole], draws, rng=rng)
+            values[:, whole] = judge.answers(self.model, context[whole], draws, gaps="rows", rng=rng)
         rest = ~whole if context is None else ~(whole | known.all(1))
         if not bool(rest.any()):
             return values
@@ -161,9 +163,10 @@ class Facade:
         )
         if bool((filled.ess < LEAST_ESS).any()):
             worst = int((filled.ess < LEAST_ESS).nonzero()[0])
+            other = "--model with gaussian_mixture, kde or marginals" if context is None else "--model marginals"
             raise InputError(
                 f"{self.name}: row {int(rest.nonzero()[worst])} is too unlike its proposals to be filled "
-                f"(effective sample size {float(filled.ess[worst]):.1f}); use --model with gaussian_mixture, kde or marginals"
+                f"(effective sample size {float(filled.ess[worst]):.1f}); leave it out, or use {other}"
             )
         values[:, rest] = filled.values
         return values

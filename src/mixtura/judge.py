@@ -43,8 +43,8 @@ OF_ANSWERS = {
     "coverage_50": OfAnswers("share of the rows inside the central 50 % of their draws; 0.5 if calibrated", None, "share"),
     "pit": OfAnswers("largest distance of the ranks of the rows among their draws from uniform ones", "lower", "share"),
 }
-#: rows of context that are drawn for at a time, and how often what came out missing is drawn again
-DRAWN_AT_ONCE, REDRAWS = 2**15, 30
+#: rows of context that are drawn for at a time, and how many times as many rows may be drawn because some were missing
+DRAWN_AT_ONCE, REDRAWS = 2**15, 100
 #: memorisation looks at no more rows than this of each kind
 MOST_COMPARED = 2_000
 
@@ -166,18 +166,36 @@ def appraise(
 
 
 @torch.no_grad()
-def answers(model: Model, context: Tensor, draws: int, *, observed: bool = True, rng: torch.Generator) -> Tensor:
-    """(draws, n, *shape) rows in data units: so many for each row of the context (n, …). ``observed``: a row with a missing
-    entry is drawn again, up to ``REDRAWS`` times."""
-    n = len(context)
+def answers(
+    model: Model, context: Tensor, draws: int, *, gaps: Literal["entries", "rows", "kept"] = "entries", rng: torch.Generator
+) -> Tensor:
+    """(draws, n, *shape) rows in data units: so many for each row of the context (n, …).
+
+    gaps: what becomes of missing entries. Each is drawn again on its own ("entries", for whoever looks at one column at a
+    time), or its whole row is ("rows"), or they are "kept". Where ``REDRAWS`` times as many rows as were asked for are not
+    enough, an entry takes that of another draw of its row; it stays missing only where it is so in all of them.
+    """
     asked = context.repeat(draws, *(1,) * (context.dim() - 1))
-    x = _drawn(model, asked, rng)
-    for _ in range(REDRAWS if observed else 0):
-        gone = torch.isnan(model.space.flat(x)).any(1).nonzero().squeeze(1)
-        if not len(gone):
-            break
-        x[gone] = _drawn(model, asked[gone], rng)
-    return x.reshape(draws, n, *model.space.shape)
+    x = model.space.flat(_drawn(model, asked, rng))
+    left = 0 if gaps == "kept" else REDRAWS * len(asked)
+    while left > 0 and len(gone := torch.isnan(x).any(1).nonzero().squeeze(1)[:left]):
+        again = model.space.flat(_drawn(model, asked[gone], rng))
+        x[gone] = again if gaps == "rows" else torch.where(torch.isnan(x[gone]), again, x[gone])
+        left -= len(gone)
+    x = x.reshape(draws, len(context), -1)
+    if gaps != "kept":
+        x = _borrowed(x)
+    return x.reshape(draws, len(context), *model.space.shape)
+
+
+def _borrowed(x: Tensor) -> Tensor:
+    """Draws (s, n, D) whose missing entries are those of other draws, in turn."""
+    gone = torch.isnan(x)
+    if not gone.any():
+        return x
+    present_first = gone.to(torch.uint8).argsort(dim=0, stable=True)
+    turn = torch.arange(len(x), device=x.device)[:, None, None] % (~gone).sum(0).clamp(min=1)
+    return torch.where(gone, x.gather(0, present_first.gather(0, turn)), x)
 
 
 def _drawn(model: Model, context: Tensor, rng: torch.Generator) -> Tensor:
@@ -192,7 +210,7 @@ def calibrate(
     entries of ``OF_ANSWERS`` for each numeric entry of the space, with its name behind a colon where there are several; and,
     by name, the (n,) ranks (metrics/calibration.py ``pit``), NaN where a truth is missing. ``pit`` has no standard error.
 
-    Rows whose truth is missing, or whose draws all but always are, say nothing here.
+    Rows whose truth is missing, or whose draws are, say nothing here.
     """
     numeric = [j for j, c in enumerate(space.columns) if c.kind == "continuous"]
     found: dict[str, Estimate] = {}

@@ -260,7 +260,7 @@ def _densities(sitter: _Sitter, context: Tensor, t: int, axis: Axis, rng: torch.
         nats, _ = judge.log_probs(sitter.model, rows, context=context.repeat_interleave(g, 0), rng=rng)
         return nats.exp().reshape(m, g)
     draws = sitter.each(m)
-    cells = axis.number(judge.answers(sitter.model, context, draws, observed=False, rng=rng)[:, :, t]).T
+    cells = axis.number(judge.answers(sitter.model, context, draws, gaps="kept", rng=rng)[:, :, t]).T
     density = torch.stack([(cells == place).sum(1) for place in range(g)], 1) / (draws * axis.cell)
     if axis.levels:
         return density.double()

@@ -227,7 +227,7 @@ class Schema:
             if gaps.any() and not field.absent and not holes:
                 raise InputError(
                     f"{name}: column {field.name!r}, row {int(gaps.argmax())} is missing, but the column "
-                    "was learnt without missing values; fill the cell (impute does) or leave out the row"
+                    "was learnt without missing values; fill the cell, or leave out the row"
                 )
         return torch.from_numpy(x)
 

@@ -64,8 +64,8 @@ def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Sc
     ours, others = schema.divide(target)
     odd = next((f for f in ours.fields if not f.modelled), None)
     if odd is not None:
-        why = odd.reason or f"{odd.name}: {odd.detail}"
-        raise InputError(f"--target: {why}, so there is nothing to learn about it; name a column that varies")
+        constant = f"{odd.name}: {odd.detail}, so there is nothing to learn about it; name a column that varies"
+        raise InputError(f"--target: {odd.reason or constant}")
     if not others.modelled:
         said = "; ".join(f.reason or f"{f.name}: {f.detail}" for f in others.fields) or "every one is a target"
         raise InputError(f"--target: no column is left to be the input ({said}); leave a column that varies out of --target")
