@@ -238,6 +238,26 @@ def report_rows_of(study):
     return read_tensors(study.folder / "splits.safetensors")["report"].numpy()
 
 
+def test_a_target_may_lie_beyond_what_was_seen_and_is_whole_where_those_were(tmp_path):
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=300).round(2)
+    frame = pd.DataFrame({"x": x, "y": (100 + 10 * x + draw.normal(size=300)).round().astype(int)})
+    study = mixtura.run(frame, target="y", steps=60, families=["linear_gaussian", "mixture_density"], out=tmp_path / "run")
+    rows = read_tensors(study.folder / "splits.safetensors")["report"].numpy()
+    kept = read_tensors(study.folder / "nats.safetensors")
+    for study in (study, mixtura.load(tmp_path / "run")):  # noqa: B020
+        for name in ("linear_gaussian", "marginals"):
+            again = study.models[name].score(frame.iloc[rows])["nats"].to_numpy()
+            assert again == pytest.approx(kept[f"{name}.report"].numpy(), abs=1e-6)
+        new = pd.DataFrame({"x": [4.5, 0.0], "y": [145, 100]})
+        assert new["y"][0] > frame["y"].max() + 5
+        assert np.isfinite(study.models["linear_gaussian"].score(new)["nats"]).all()
+        told = study.models["linear_gaussian"].predict(new)
+        assert told["y_mean"][1] == pytest.approx(100, abs=1) and told["y_0.95"][0] > frame["y"].max()
+        draws = study.models["linear_gaussian"].sample(200, given=new[["x"]], seed=0)["y"]
+        assert draws.dtype.kind == "i" and draws.max() > frame["y"].max() and draws.min() > 0
+
+
 def test_imputing_fills_targets(two):
     frame = mixed(60, seed=2)
     frame.loc[0, ["size", "kind"]] = None  # both unknown; elsewhere one of them

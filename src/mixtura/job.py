@@ -563,7 +563,7 @@ class Targets(Job):
         self.given = Given(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
-        return rows[:, ours]
+        return source.encode(self.schema, source.content(self.data), name=self.data.name)  # as wide as their support now is
 
     def _told(self) -> dict[str, list[str]]:
         return {"target": list(self.options.targets), "given": self.given.names}

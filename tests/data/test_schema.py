@@ -360,3 +360,26 @@ def test_offsets_that_vary_are_one_instant_in_utc():
 @pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01", "2024-1-1", "24:00", "2024-01-01 25:00", "20240101"])
 def test_what_is_no_date(text):
     assert cells.instants(pd.Series([text])) is None
+
+
+@pytest.mark.parametrize("name", [name for name, (_, kind, _) in COLUMNS.items() if kind not in ("constant", "dropped")])
+def test_a_widened_column_holds_what_it_held_and_more(name):
+    frame = pd.DataFrame({"a": COLUMNS[name][0]})
+    kept = guess(frame)
+    wider = Schema(tuple(field.widened() for field in kept.fields))
+    pd.testing.assert_frame_equal(wider.decode(wider.encode(frame)), kept.decode(kept.encode(frame)))
+    field, before = wider.fields[0], kept.fields[0]
+    assert set(field.decode(np.array(field.atoms)).tolist()) == set(before.decode(np.array(before.atoms)).tolist())
+    if before.kind in ("integer", "numeric") and before.step:
+        ends = pd.Series(field.decode(np.array([field.low, field.high]))).astype(float)
+        seen = frame["a"].dropna().astype(float)
+        assert ends[0] <= seen.min() and ends[1] >= seen.max() and (ends[0] >= 0 or seen.min() < 0)
+        assert field.encode(field.decode(np.array([field.low, field.high]))) == pytest.approx([field.low, field.high])
+
+
+def test_a_widened_column_keeps_to_its_type():
+    of = lambda values, dtype: guess(pd.DataFrame({"a": pd.Series(values, dtype=dtype)})).fields[0].widened()  # noqa: E731
+    assert of(range(20, 120), "int8").decode(np.array([1e9])).item() == 127
+    assert of(range(20, 120), "uint8").decode(np.array([-1e9, 1e9])).tolist() == [0, 218]
+    assert of(range(-50, 50), "int16").decode(np.array([-1e9, 1e9])).tolist() == [-149, 148]
+    assert of(np.arange(20, 120) / 4, "float64").decode(np.array([-1e9, 1e9])).tolist() == [0, 54.5]

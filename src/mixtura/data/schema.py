@@ -87,6 +87,27 @@ class Field:
             return Column("levels", len(self.labels), bool(self.absent))
         return Column("continuous", 0, bool(self.absent), self.resolution, self.low, self.high, self.atoms)
 
+    def widened(self) -> Field:
+        """A column of rounded numbers with room on either side for as much as its values span, as far as its type has, and not
+        below 0 where none of them is."""
+        if self.discrete or not self.step or self.kind == "datetime":
+            return self
+        δ, down = self.resolution, round((self.high - self.low) / self.resolution)
+        if down > cells.EXACT / 4:  # float64 could not tell its steps apart
+            return self
+        up = down
+        if self.kind == "integer" and re.fullmatch(r"u?int\d+", self.dtype.lower()):
+            ends = np.iinfo(self.dtype.lower())
+            down = min(down, (self.offset - int(ends.min)) // self.step)
+            up = min(up, (int(ends.max) - self.offset) // self.step - down)
+        if self.offset >= 0:
+            down = min(down, self.offset // self.step)
+        wider = replace(self, offset=self.offset - down * self.step)
+        if self.kind == "numeric":
+            return replace(wider, low=self.low - down * δ, high=self.high + up * δ)
+        # tensor units count from the offset
+        return replace(wider, high=self.high + (down + up) * δ, atoms=tuple(atom + down * δ for atom in self.atoms))
+
     def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
         """(n,) float64 in tensor units, NaN where missing; rows are named by the index of ``series``."""
         present = series.dropna()

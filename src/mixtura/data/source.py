@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,7 +58,8 @@ class Given:
 
 
 def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Schema]:
-    """The schemas of the columns in ``target`` and of those that are given. InputError where one of them cannot be modelled."""
+    """The schemas of the columns in ``target`` and of those that are given. A target may come to lie beyond the values seen of
+    it, as its inputs may beyond theirs: its support is wider. InputError where one of the columns cannot be modelled."""
     if not isinstance(schema, Schema):
         raise InputError("--target: names columns, and images have none; leave it out")
     ours, others = schema.divide(target)
@@ -69,7 +70,7 @@ def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Sc
     if not others.modelled:
         said = "; ".join(f.reason or f"{f.name}: {f.detail}" for f in others.fields) or "every one is a target"
         raise InputError(f"--target: no column is left to be the input ({said}); leave a column that varies out of --target")
-    return ours, others
+    return replace(ours, fields=tuple(field.widened() for field in ours.fields)), others
 
 
 def load(source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None) -> Data:

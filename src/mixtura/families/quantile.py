@@ -337,5 +337,6 @@ def build(
             else ""
         )  # fmt: skip
         if reason:
-            raise InputError(f"quantile: column {j} {reason}, and so has no quantiles; use linear_gaussian")
+            which = "the target" if space.dims == 1 else f"target {j + 1} of {space.dims}"
+            raise InputError(f"quantile: {which} {reason}, and so has no quantiles; use linear_gaussian")
     return QuantileForest(space, context_shape, config)
