@@ -380,6 +380,7 @@ def test_a_widened_column_holds_what_it_held_and_more(name):
 def test_a_widened_column_keeps_to_its_type():
     of = lambda values, dtype: guess(pd.DataFrame({"a": pd.Series(values, dtype=dtype)})).fields[0].widened()  # noqa: E731
     assert of(range(20, 120), "int8").decode(np.array([1e9])).item() == 127
+    assert of(range(-120, 81), "int8").decode(np.array([-1e9, 1e9])).tolist() == [-128, 127]
     assert of(range(20, 120), "uint8").decode(np.array([-1e9, 1e9])).tolist() == [0, 218]
     assert of(range(-50, 50), "int16").decode(np.array([-1e9, 1e9])).tolist() == [-149, 148]
     assert of(np.arange(20, 120) / 4, "float64").decode(np.array([-1e9, 1e9])).tolist() == [0, 54.5]

@@ -92,16 +92,15 @@ class Field:
         below 0 where none of them is."""
         if self.discrete or not self.step or self.kind == "datetime":
             return self
-        δ, down = self.resolution, round((self.high - self.low) / self.resolution)
-        if down > cells.EXACT / 4:  # float64 could not tell its steps apart
+        δ, span = self.resolution, round((self.high - self.low) / self.resolution)
+        if span > cells.EXACT / 4:  # float64 could not tell its steps apart
             return self
-        up = down
+        down = min(span, self.offset // self.step) if self.offset >= 0 else span
+        up = span
         if self.kind == "integer" and re.fullmatch(r"u?int\d+", self.dtype.lower()):
             ends = np.iinfo(self.dtype.lower())
             down = min(down, (self.offset - int(ends.min)) // self.step)
-            up = min(up, (int(ends.max) - self.offset) // self.step - down)
-        if self.offset >= 0:
-            down = min(down, self.offset // self.step)
+            up = min(up, (int(ends.max) - self.offset) // self.step - span)
         wider = replace(self, offset=self.offset - down * self.step)
         if self.kind == "numeric":
             return replace(wider, low=self.low - down * δ, high=self.high + up * δ)
