@@ -212,8 +212,10 @@ class MixtureDensity(Distribution):
             y = new
             if float(moved.max()) < 1e-9:
                 break
-        height = start.log_prob(y).masked_fill(~_peaked(start, y, precision), -math.inf)
-        y, height = _ordered(y, height)
+        height = start.log_prob(y)
+        # the highest is one also where it is flat, and none of its directions is told
+        flat = ~_peaked(start, y, precision) & (height < height.amax(1, keepdim=True))
+        y, height = _ordered(y, height.masked_fill(flat, -math.inf))
         near = ((y.unsqueeze(1) - y.unsqueeze(2)).abs() / width.unsqueeze(1)).amax(-1) < 0.05
         again = near.tril(-1).any(2)  # a higher start ended there too
         y, height = _ordered(y, height.masked_fill(again, -math.inf))
@@ -382,10 +384,7 @@ def _peaked(law: MixtureDensity, y: Tensor, precision: Tensor) -> Tensor:
     r = law.responsibilities(y)
     slope = torch.einsum("nkij,nskj->nski", precision, law.means - y.unsqueeze(-2))
     bend = torch.einsum("nsk,nski,nskj->nsij", r, slope, slope) - torch.einsum("nsk,nkij->nsij", r, precision)
-    # of a mixture, at its highest point too; a hair of tolerance for that of one that is flat there
-    down = torch.linalg.eigvalsh(bend)[..., -1] < 1e-9 * torch.einsum("nsk,nkii->ns", r, precision)
-    highest = law.log_prob(y).argmax(-1, keepdim=True)
-    return down.scatter(-1, highest, torch.ones_like(down))
+    return torch.linalg.eigvalsh(bend)[..., -1] < 1e-9 * torch.einsum("nsk,nkii->ns", r, precision)
 
 
 def _ordered(y: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:

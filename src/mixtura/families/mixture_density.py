@@ -268,16 +268,15 @@ class MixtureDensityNetwork(Density):
         one = law.component(m, row, k)
         values = torch.zeros(n, c, dtype=torch.float64, device=which.device)
         noise = random.normal((n, c), rng, values)
-        mean, factor = one.means.squeeze(1), None if one.scale is not None and one.factor is None else one.scale_tril.squeeze(1)
-        scale = one.deviations.squeeze(1) if factor is None else factor.diagonal(dim1=-2, dim2=-1)
+        mean, factor = one.means.squeeze(1), one.scale_tril.squeeze(1)
         before = torch.zeros_like(noise)  # L⁻¹ (values − mean), of what the values were rounded to
         for j in range(c):
-            at = mean[:, j] if factor is None else mean[:, j] + (factor[:, j, :j] * before[:, :j]).sum(1)
-            raw = at + scale[:, j] * noise[:, j]
+            at = mean[:, j] + (factor[:, j, :j] * before[:, :j]).sum(1)
+            raw = at + factor[:, j, j] * noise[:, j]
             slot = self.columns.code_of.get(self.columns.numeric[j])
             settled = self.columns.settle(raw, j)
             values[:, j] = settled if slot is None else torch.where(codes[:, slot] == 0, settled, raw)
-            before[:, j] = (values[:, j] - at) / scale[:, j]
+            before[:, j] = (values[:, j] - at) / factor[:, j, j]
         return self.columns.join(codes, values)
 
     # ---------------------------------------------------------------------------------------------------- collapse
