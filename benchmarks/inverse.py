@@ -10,8 +10,8 @@ on all rows, 50 units), and the (d/2) log 2π that its loss leaves out is added.
 bishop: x = t + .3 sin 2πt + U(−.1, .1), t ~ U(0, 1), p(t | x) wanted (Bishop 1994, section 5). toy: the peer's own example, x =
     7 sin 5y + y/2 + ε/2. rotating: two entries with deviations 1 and .1 along axes turned by πx, p(y | x) one full Gaussian.
 recovery: 50,000 rows of a mixture of each kind of noise; the weights, means and covariances told, averaged over x, against the
-    true ones in standard errors of the maximum-likelihood estimate. 3 is wanted at most. Beside them that estimate itself, by who
-    is told the components: what of the distance is of the rows and none of the network's.
+    true ones in standard errors of the maximum-likelihood estimate. 3 is wanted at most. The network is linear and trained to the
+    end, by the family itself. Beside it that estimate, by who is told the components: what of the distance is of the rows alone.
 speed: networks of equal size, steps and batch in turn, and scikit-learn's perceptron; NGBoost and skpro where they are installed.
 """
 

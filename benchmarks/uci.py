@@ -47,6 +47,7 @@ from mixtura import MixtureDensityRegressor
 from mixtura.data import cells
 
 OURS = "mixtura"
+#: modules of which a change may change a fit, or what it says
 DECIDING = (
     "estimators.py", "families/mixture_density.py", "distributions.py", "nets/ensemble.py", "transforms.py", "train.py", "rng.py",
     "data/cells.py",

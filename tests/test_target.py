@@ -447,6 +447,24 @@ def test_a_damaged_folder_is_one_sentence(waves, tmp_path, file, content):
 # ------------------------------------------------------------------------------------------------------ command line
 
 
+def test_a_repeated_option_adds_names(do, folder, waves):
+    did = do("run waves.csv --target y --target idle --dry-run --steps 400 --families linear_gaussian --families quantile")
+    assert did.code == 0 and "y, idle given x" in did.out and "linear_gaussian" in did.out and "quantile" in did.out
+    assert "autoregressive" not in did.out
+    assert do("run waves.csv --target y --target y --dry-run").code == 2
+
+
+def test_cells_that_stay_empty_are_counted(do, folder, two, monkeypatch):
+    """As where nearly every draw of a model is missing: here it may draw once only."""
+    mixed(400).assign(size=np.nan, kind=None).to_csv(folder / "holes.csv", index=False)
+    assert "left" not in do("impute two holes.csv -o full.csv").out
+    monkeypatch.setattr(judge, "REDRAWS", 0)
+    shown = json.loads(do("impute two holes.csv --json").out)
+    empty = sum(cell is None for row in shown["data"] for name, cell in row.items() if name in ("size", "kind"))
+    assert shown["cells_left"] == empty > 0 and shown["cells_filled"] == 800 - empty
+    assert f"{empty} left empty" in " ".join(do("impute two holes.csv -o part.csv").out.split())
+
+
 def test_the_command_line_goes_all_the_way(do, folder, waves):
     did = do("run waves.csv --target y --dry-run --steps 400")
     assert did.code == 0 and "y given x, idle: 2 inputs" in did.out and did.err == ""

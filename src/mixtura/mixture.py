@@ -77,7 +77,7 @@ class Gate(nn.Module):
         """The inverse of :meth:`plain`. Raises ValueError where the numbers are not those of a gate."""
         offset = torch.tensor([-math.inf if b is None else b for b in plain["offset"]], dtype=torch.float64)
         slope = torch.tensor(plain["slope"], dtype=torch.float64).reshape(len(offset), -1)
-        least = torch.tensor(plain.get("least", [0.0] * len(offset)), dtype=torch.float64).reshape(offset.shape)
+        least = torch.tensor(plain["least"], dtype=torch.float64).reshape(offset.shape)
         if not (torch.isfinite(slope).all() and torch.isfinite(offset.max()) and (offset < math.inf).all()):
             raise ValueError("a gate of numbers that are not finite")
         if not ((least >= 0).all() and least.sum() < 1):
