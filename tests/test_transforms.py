@@ -10,7 +10,7 @@ import torch
 
 from mixtura.contracts import Column, Space
 from mixtura.rng import generator
-from mixtura.transforms import ASINH, IDENTITY, LOG, Columns, Inputs, Parts, log_logistic_mass, log_normal_mass
+from mixtura.transforms import ABOVE, ASINH, BELOW, BETWEEN, IDENTITY, Columns, Inputs, Parts, log_logistic_mass, log_normal_mass
 
 N = 400
 mpmath.mp.dps = 140
@@ -32,13 +32,17 @@ LEVELS = torch.arange(N).double()
 # name: (column, values, the warp they call for)
 COLUMNS = {
     "plain": (Column(), 100 + 3 * _normal(), IDENTITY),
-    "positive": (Column(low=1e-3), _normal().exp(), LOG),
+    "positive": (Column(low=0.0), _normal().exp(), ABOVE),
+    "far above a wall": (Column(low=0.0), 1e4 + _normal(), IDENTITY),
+    "shares": (Column(low=0.0, high=1.0), torch.sigmoid(2 * _normal()), BETWEEN),
+    "below nothing": (Column(high=0.0), -_normal().exp(), BELOW),
     "long tails": (Column(), -5 + _normal() / _normal(1), ASINH),
-    "whole": (Column(resolution=1.0, low=80, high=120), (100 + 3 * _normal()).round(), IDENTITY),
-    "whole, skewed": (Column(resolution=1.0, low=0), (7 + _normal()).exp().round(), LOG),
+    "whole": (Column(resolution=1.0, low=80, high=120), (100 + 3 * _normal()).round(), BETWEEN),
+    "whole, skewed": (Column(resolution=1.0, low=0), (7 + _normal()).exp().round(), ABOVE),
+    "whole, below": (Column(resolution=1.0, high=120), (100 + 3 * _normal()).round(), BELOW),
     "whole, no ends": (Column(resolution=1.0), (1e4 * _normal() / _normal(1)).round(), ASINH),
-    "tenths from a tenth": (Column(resolution=0.1, low=0.1, high=9.1), 0.1 + 0.1 * (LEVELS % 91), IDENTITY),
-    "a billion on": (Column(resolution=1.0, low=1e9, high=1e9 + 50), 1e9 + LEVELS % 51, IDENTITY),
+    "tenths from a tenth": (Column(resolution=0.1, low=0.1, high=9.1), 0.1 + 0.1 * (LEVELS % 91), BETWEEN),
+    "a billion on": (Column(resolution=1.0, low=1e9, high=1e9 + 50), 1e9 + LEVELS % 51, BETWEEN),
     "a billion off": (Column(resolution=1.0), -1e9 + (9 * _normal()).round(), IDENTITY),
     "gaps": (Column(missing=True), _gaps(100 + 3 * _normal()), IDENTITY),
     "nothing but gaps": (Column(missing=True), torch.full((N,), math.nan, dtype=torch.float64), IDENTITY),
@@ -47,10 +51,11 @@ COLUMNS = {
     "atom, gaps, whole": (
         Column(missing=True, resolution=1.0, low=97, high=106, atoms=(100.0,)),
         _gaps(_atom((100 + 3 * _normal()).round().clamp(97, 106), 100.0)),
-        IDENTITY,
+        BETWEEN,
     ),
+    "atom off the steps": (Column(resolution=1.0, atoms=(100.1,)), _atom((100 + 3 * _normal()).round(), 100.1), IDENTITY),
     "one number": (Column(), torch.full((N,), 7.25, dtype=torch.float64), IDENTITY),
-    "one whole number": (Column(resolution=1.0, low=40, high=40), torch.full((N,), 40.0, dtype=torch.float64), IDENTITY),
+    "one whole number": (Column(resolution=1.0, low=40, high=40), torch.full((N,), 40.0, dtype=torch.float64), BETWEEN),
     "levels": (Column("levels", 4), LEVELS % 4, None),
     "levels, gaps": (Column("levels", 4, missing=True), _gaps(LEVELS % 4), None),
     "one level": (Column("levels", 1), 0 * LEVELS, None),
@@ -109,7 +114,7 @@ def test_the_warp_fits_the_column_and_standardises_it(name):
         assert abs(float(values.mean())) < 1e-6 and float(values.std(correction=0)) == pytest.approx(1, abs=1e-6)
 
 
-@pytest.mark.parametrize("name", ["plain", "positive", "long tails", "gaps", "atoms"])
+@pytest.mark.parametrize("name", ["plain", "positive", "shares", "below nothing", "long tails", "gaps", "atoms"])
 def test_the_base_of_a_real_number_is_the_log_derivative(name):
     columns, x = one(name)
     x = x[columns.split(x).present.squeeze(1)]
@@ -118,9 +123,7 @@ def test_the_base_of_a_real_number_is_the_log_derivative(name):
     torch.testing.assert_close(columns.split(x).log_base, slope.log().squeeze(1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name", ["whole", "whole, skewed", "whole, no ends", "tenths from a tenth", "a billion on", "atom, gaps, whole"]
-)
+@pytest.mark.parametrize("name", [n for n, (c, _, _) in COLUMNS.items() if c.resolution and c.low != c.high and not c.anchor])
 def test_neighbouring_cells_touch_and_the_last_are_open(name):
     column, values, _ = COLUMNS[name]
     columns, _ = one(name)
@@ -201,7 +204,7 @@ def test_rounding_is_idempotent_and_lands_on_atoms():
     y = columns._forward(torch.tensor([[90.2], [99.6], [100.4], [100.6], [111.0]], dtype=torch.float64))[0]
     settled = columns.settle(y)
     torch.testing.assert_close(columns.settle(settled), settled)
-    assert columns.round(columns._inverse(y)).squeeze(1).tolist() == [97, 100, 100, 101, 106]
+    assert columns.round(columns.raw(y)).squeeze(1).tolist() == [97, 100, 100, 101, 106]
     assert columns.recode(0, y[:, 0]).tolist() == [0, 1, 1, 0, 0]
 
 
@@ -213,9 +216,44 @@ def test_a_blank_row_can_be_split(name):
     assert torch.equal(columns.blank(x, torch.ones_like(x, dtype=torch.bool)).nan_to_num(-1), x.nan_to_num(-1))
 
 
-def test_a_value_off_the_logarithm_has_no_density():
-    columns, _ = one("positive")
-    assert columns.split(torch.tensor([[-1.0], [0.0]], dtype=torch.float64)).log_base.tolist() == [-math.inf, -math.inf]
+@pytest.mark.parametrize("name", ["positive", "shares", "below nothing"])
+def test_a_law_of_a_bent_column_ends_at_the_wall_with_all_its_mass(name):
+    """Integrated in data units, by the trapezoidal rule over places that crowd at the walls."""
+    columns, _ = one(name)
+    y = torch.linspace(-12, 12, 400_001, dtype=torch.float64)[:, None]
+    x = columns.raw(y)
+    assert not columns.space.outside(x).any()
+    parts = columns.split(x)
+    inside = (parts.values - y).abs().squeeze(1) < 1e-6  # at a wall neighbouring places are one float
+    nats = log_logistic_mass(parts, torch.tensor([0.7]).double(), torch.tensor([-1.0]).double()).squeeze(1) + parts.log_base
+    mass = torch.trapezoid(torch.where(inside, nats.exp(), 0.0), x.squeeze(1))
+    assert float(mass) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("c", [1e-3, 0.1, 1.0, 1e9])
+def test_the_bend_between_two_walls_is_inverted_to_the_last_digits(c):
+    columns = Columns(Space.table([Column(low=2.0, high=5.0)]))
+    columns.warp[0], columns.stretch[0] = BETWEEN, c
+    x = torch.cat([2 + torch.logspace(-9, math.log10(2.9), 50), 5 - torch.logspace(-9, 0, 50)]).double()[:, None]
+    back = columns.raw(columns._forward(x)[0])
+    for wall in (2.0, 5.0):
+        torch.testing.assert_close((back - wall).abs(), (x - wall).abs(), rtol=1e-5, atol=1e-15)
+
+
+def test_an_exponential_law_is_bent_into_a_logistic_one():
+    """With c its mean: y = c logit(u), u the distribution function."""
+    columns = Columns(Space.table([Column(low=0.0)]))
+    columns.warp[0], columns.stretch[0] = ABOVE, 3.0
+    u = torch.linspace(1e-6, 1 - 1e-6, 99, dtype=torch.float64)
+    y = columns._forward(-3 * torch.log1p(-u)[:, None])[0].squeeze(1)
+    torch.testing.assert_close(y, 3 * torch.logit(u), rtol=1e-9, atol=1e-9)
+
+
+def test_an_atom_off_the_steps_is_not_its_neighbour_on_them():
+    columns, _ = one("atom off the steps")
+    parts = columns.split(torch.tensor([[100.0], [100.1], [101.0]], dtype=torch.float64))
+    assert parts.codes.squeeze(1).tolist() == [0, 1, 0] and parts.present.squeeze(1).tolist() == [True, False, True]
+    assert not parts.overlap.any()
 
 
 def test_values_on_the_edges_of_the_support_have_a_mass():

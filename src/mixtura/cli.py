@@ -86,6 +86,9 @@ def run(
     ] = None,
     columns: Annotated[list[str] | None, typer.Option(help="Comma-separated columns to model; all by default.")] = None,
     kind: Annotated[list[str] | None, typer.Option(metavar="COL=KIND", help="Overrule a guess: age=integer. Repeatable.")] = None,
+    bounds: Annotated[
+        list[str] | None, typer.Option(metavar="COL=LOW:HIGH", help="Where the values of a column end: age=0:120. Repeatable.")
+    ] = None,
     samples: Annotated[
         list[str] | None, typer.Option(metavar="NAME=FILE", help="Samples of an outside generator. Repeatable.")
     ] = None,
@@ -116,6 +119,7 @@ def run(
             "--target": target,
             "--columns": columns,
             "--kind": kind,
+            "--bounds": bounds,
             "--samples": samples,
             "--objective": objective,
             "--features": features,
@@ -143,6 +147,7 @@ def run(
         target=_listed(target, "--target"),
         columns=_listed(columns, "--columns"),
         kinds=_pairs(kind, "--kind"),
+        bounds=_ends(bounds),
         samples=_pairs(samples, "--samples"),
         objective=objective,
         features=features,
@@ -859,6 +864,18 @@ def _numbers(text: str | None, flag: str) -> list[float] | None:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
         _say(f"{flag} {text!r}: expected numbers with commas between, as in 1,2.5,0")
+
+
+def _ends(bounds: list[str] | None) -> dict[str, tuple[float | None, float | None]]:
+    """COL=LOW:HIGH, either of which may be left out."""
+    ends = {}
+    for column, said in _pairs(bounds, "--bounds").items():
+        try:
+            low, high = (float(end) if end.strip() else None for end in said.split(":"))
+        except ValueError:
+            _say(f"--bounds {column}={said}: expected {column}=LOW:HIGH, as in {column}=0:120, {column}=0: or {column}=:120")
+        ends[column] = (low, high)
+    return ends
 
 
 def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:

@@ -13,10 +13,11 @@ log(mass of its cell / δ). That is what makes nats comparable between families.
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import torch
@@ -30,6 +31,10 @@ class InputError(ValueError):
 # ---------------------------------------------------------------------------------------------- spaces
 
 
+#: a value is on its column's steps if it is no further from them, in steps
+ON_STEPS = 1e-6
+
+
 @dataclass(frozen=True)
 class Column:
     """One entry of an observation.
@@ -37,10 +42,15 @@ class Column:
     kind:       "continuous" (a real number) or "levels" (a code 0 .. levels-1).
     levels:     how many codes there are (kind "levels").
     missing:    whether NaN is a possible value; missingness is then a discrete event with a probability.
-    resolution: δ > 0 if values are written in steps of δ (low + integer·δ): they score as cell masses.
-    low, high:  the support. With δ > 0 the cells at both ends are open-ended (they hold the tails), so
-                that clipping a sample to the support is exact. Without δ they are only a description.
-    atoms:      values that hold a share of the rows of their own (0, a cap); each has a probability.
+    resolution: δ > 0 if values are written in steps of δ (origin + integer·δ): they score as cell masses.
+    low, high:  walls, which no value passes: 0 for an amount, the darkest and the brightest pixel; infinite where
+                there are none. With δ > 0 they are values of the column, and their cells end there. The range that was
+                seen is no wall: laws have tails beyond it.
+    atoms:      values that hold a share of the rows of their own (0, a cap), or lie off the steps; each has a
+                probability.
+    anchor:     a value on the lattice, where there is no wall to count the steps from.
+    unseen:     the probability of a level that is not among the ``levels``, the same for every model (0: such a level is
+                impossible).
     """
 
     kind: Literal["continuous", "levels"] = "continuous"
@@ -50,6 +60,22 @@ class Column:
     low: float = -math.inf
     high: float = math.inf
     atoms: tuple[float, ...] = ()
+    anchor: float = 0.0
+    unseen: float = 0.0
+
+    @property
+    def origin(self) -> float:
+        """A value on the lattice of a rounded column."""
+        return next((wall for wall in (self.low, self.high) if math.isfinite(wall)), self.anchor)
+
+    def off_steps(self, value: float) -> float:
+        """How far a value is from the nearest step, in steps; infinite without steps."""
+        k = (value - self.origin) / self.resolution if self.resolution > 0 else math.inf
+        return abs(k - round(k)) if math.isfinite(k) else math.inf
+
+    def on_steps(self, value: float) -> bool:
+        """Whether a value is one of a rounded column's, but for rounding errors."""
+        return self.off_steps(value) <= ON_STEPS
 
     @property
     def steps(self) -> int:
@@ -130,55 +156,32 @@ class Space:
         return x
 
     def outside(self, x: Tensor) -> Tensor:
-        """(n,) bool: rows that no model of this space can produce (unseen level, value off the support)."""
+        """(n,) bool: rows that no model of this space can produce (unseen level, value beyond a wall)."""
         return self.off(x).any(1)
 
     def off(self, x: Tensor) -> Tensor:
         """(n, dims) bool: the entries that put a row outside."""
-        flat = self.flat(x)
-        levels = [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns]
-        top = torch.tensor(levels, dtype=x.dtype, device=x.device)
-        low, high, half = self._support(x)
-        return (flat > top) | (flat < low - half) | (flat > high + half)
+        return self.unseen(x) | self.beyond(x)
+
+    def unseen(self, x: Tensor) -> Tensor:
+        """(n, dims) bool: the entries that hold a level never seen."""
+        return self.flat(x) > self._row(x, [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns])
+
+    def beyond(self, x: Tensor) -> Tensor:
+        """(n, dims) bool: the entries beyond a wall."""
+        flat, half = self.flat(x), self._row(x, [c.resolution / 2 for c in self.columns])
+        low, high = (self._row(x, [getattr(c, wall) for c in self.columns]) for wall in ("low", "high"))
+        return (flat < low - half) | (flat > high + half)
 
     def clamp(self, x: Tensor) -> Tensor:
         """``x`` moved onto the support (NaN stays NaN)."""
-        flat = self.flat(x)
-        top = torch.tensor(
-            [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns], dtype=x.dtype, device=x.device
-        )
-        low, high, _ = self._support(x)
-        return torch.minimum(torch.minimum(torch.maximum(flat, low), high), top).reshape(x.shape)
-
-    def _support(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        rounded = [c.resolution > 0 for c in self.columns]
-        low = [c.low if r else -math.inf for c, r in zip(self.columns, rounded, strict=True)]
-        high = [c.high if r else math.inf for c, r in zip(self.columns, rounded, strict=True)]
-        half = [c.resolution / 2 for c in self.columns]
-        as_row = lambda values: torch.tensor(values, dtype=x.dtype, device=x.device)  # noqa: E731
-        return as_row(low), as_row(high), as_row(half)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data; infinities become None."""
-
-        def plain(c: Column) -> dict[str, Any]:
-            d = asdict(c)
-            return d | {k: None if math.isinf(d[k]) else d[k] for k in ("low", "high")} | {"atoms": list(c.atoms)}
-
-        return {"shape": list(self.shape), "columns": [plain(c) for c in self.columns]}
+        low = self._row(x, [c.low for c in self.columns])
+        high = self._row(x, [c.levels - 1 if c.kind == "levels" else c.high for c in self.columns])
+        return torch.minimum(torch.maximum(self.flat(x), low), high).reshape(x.shape)
 
     @staticmethod
-    def from_json(data: dict[str, Any]) -> Space:
-        """The inverse of :meth:`to_json`."""
-
-        def column(d: dict[str, Any]) -> Column:
-            low = -math.inf if d["low"] is None else float(d["low"])
-            high = math.inf if d["high"] is None else float(d["high"])
-            return Column(
-                d["kind"], int(d["levels"]), bool(d["missing"]), float(d["resolution"]), low, high, tuple(map(float, d["atoms"]))
-            )
-
-        return Space(tuple(map(int, data["shape"])), tuple(column(d) for d in data["columns"]))
+    def _row(x: Tensor, values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, dtype=x.dtype, device=x.device)
 
 
 def _commas(values: Sequence[int]) -> str:
@@ -303,18 +306,59 @@ class Density(Model):
 
     @final
     def log_prob(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
-        """(n,) nats, float64, with respect to the base measure of the space. −inf off the support."""
+        """(n,) nats, float64, with respect to the base measure of the space. −inf beyond a wall. A level never seen costs
+        nats (:attr:`Column.unseen`), and the rest of its row has the density it has without that entry."""
         x = self.space.check(x)
         context = self.check_context(context, x.shape[0])
         if len(x) == 0:
             return x.new_zeros(0)
-        if self.open_support:
-            return self._log_prob(x, context)
-        outside = self.space.outside(x)
-        return self._log_prob(self.space.clamp(x), context).masked_fill(outside, -math.inf)
+        return self._log_prob(x, context) if self.open_support else _on_support(self.space, x, context, self._log_prob)
 
     @abstractmethod
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor: ...
+
+
+#: rows that a row with levels never seen is turned into at most, and rows of that kind in hand at once
+MOST_LISTED, LISTED_AT_ONCE = 4_096, 16_384
+
+
+def _on_support(
+    space: Space, x: Tensor, context: Tensor | None, nats: Callable[[Tensor, Tensor | None], Tensor]
+) -> Tensor:
+    """(n,) nats of rows x (n, *shape), by ``nats`` of rows on the support. With the unseen entries U of a row and ε_j their
+    probability, log Π_{j ∈ U} ε_j Π_{j ∉ U} (1 − ε_j) Σ_c p(x, the entries U being c), c over all levels of U (of more than
+    ``MOST_LISTED`` of them the first: less than the sum). −inf beyond a wall."""
+    unseen = space.unseen(x)
+    ε = torch.tensor([c.unseen for c in space.columns], dtype=x.dtype, device=x.device)
+    out = torch.where(unseen, ε.log(), torch.log1p(-ε)).sum(1).masked_fill(space.beyond(x).any(1), -math.inf)
+    odd = unseen.any(1) & (out > -math.inf)
+    if not odd.any():
+        return out + nats(space.clamp(x), context)
+    plain = (~odd).nonzero().squeeze(1)
+    if len(plain):
+        out = out.index_add(0, plain, nats(space.clamp(x[plain]), None if context is None else context[plain]))
+    listed = [(row, _listed(space, x[row], unseen[row])) for row in odd.nonzero().squeeze(1).tolist()]
+    while listed:
+        # as many rows as fit in hand; one at least
+        sizes = [len(rows) for _, rows in listed]
+        take = max(1, sum(total <= LISTED_AT_ONCE for total in itertools.accumulate(sizes)))
+        which, rows = [row for row, _ in listed[:take]], torch.cat([rows for _, rows in listed[:take]])
+        at, listed = torch.tensor(which, device=x.device), listed[take:]
+        beside = None if context is None else context[at].repeat_interleave(torch.tensor(sizes[:take], device=x.device), 0)
+        sums = [torch.logsumexp(part, 0) for part in nats(rows.reshape(-1, *space.shape), beside).split(sizes[:take])]
+        out = out.index_add(0, at, torch.stack(sums))
+    return out
+
+
+def _listed(space: Space, row: Tensor, unseen: Tensor) -> Tensor:
+    """(m, dims): the row with every combination of levels in the place of its unseen ones."""
+    at = unseen.nonzero().squeeze(1)
+    most = max(1, int(MOST_LISTED ** (1 / len(at))))
+    levels = [torch.arange(min(space.columns[j].levels, most), dtype=row.dtype, device=row.device) for j in at.tolist()]
+    combinations = torch.cartesian_prod(*levels)
+    rows = row.flatten().repeat(len(combinations), 1)
+    rows[:, at] = combinations.reshape(len(combinations), -1)
+    return rows
 
 
 class LowerBound(Model):
@@ -331,15 +375,14 @@ class LowerBound(Model):
     @final
     def log_prob_bound(self, x: Tensor, *, context: Tensor | None = None, draws: int = 8, rng: torch.Generator) -> Tensor:
         """(n,) nats, float64: log of the mean of ``draws`` unbiased estimates of the density, whose
-        expectation is at most log p (Burda et al. 2016, section 3). −inf off the support."""
+        expectation is at most log p (Burda et al. 2016, section 3). −inf beyond a wall; a level never seen as in
+        :meth:`Density.log_prob`."""
         x = self.space.check(x)
         context = self.check_context(context, x.shape[0])
         if len(x) == 0:
             return x.new_zeros(0)
-        if self.open_support:
-            return self._log_prob_bound(x, context, draws, rng)
-        outside = self.space.outside(x)
-        return self._log_prob_bound(self.space.clamp(x), context, draws, rng).masked_fill(outside, -math.inf)
+        estimate = lambda rows, context: self._log_prob_bound(rows, context, draws, rng)  # noqa: E731
+        return estimate(x, context) if self.open_support else _on_support(self.space, x, context, estimate)
 
     @abstractmethod
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor: ...
@@ -402,16 +445,19 @@ class Conditional(Model):
     def condition(
         self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
     ) -> Conditioned:
-        """``known`` (n, *shape) bool marks the entries of ``x`` to condition on; others are ignored. A row whose known
-        entries lie off the support has evidence −inf, and draws as if they stood at its edge."""
+        """``known`` (n, *shape) bool marks the entries of ``x`` to condition on; others are ignored. A row with a known value
+        beyond a wall has evidence −inf, and draws as if it stood at the wall; a known level never seen says nothing of the
+        other entries, and costs evidence as it costs :meth:`Density.log_prob`."""
         context = self.check_context(context, len(x))
         seen = torch.where(known, x, torch.zeros_like(x))
-        off = self.space.off(seen) & self.space.flat(known)
-        inside = seen if self.open_support else torch.where(known, self.space.clamp(seen), seen)
-        filled = self._condition(inside, known, draws, context, rng)
         if self.open_support:
-            return filled
-        evidence = filled.log_evidence.masked_fill(off.any(1), -math.inf)
+            return self._condition(seen, known, draws, context, rng)
+        there, unseen = self.space.flat(known), self.space.unseen(seen)
+        telling = (there & ~unseen).reshape(known.shape)
+        filled = self._condition(torch.where(telling, self.space.clamp(seen), 0.0), telling, draws, context, rng)
+        ε = torch.tensor([c.unseen for c in self.space.columns], dtype=x.dtype, device=x.device)
+        cost = torch.where(unseen, ε.log(), torch.where(there, torch.log1p(-ε), 0.0)).sum(1)
+        evidence = (filled.log_evidence + cost).masked_fill((self.space.beyond(seen) & there).any(1), -math.inf)
         return Conditioned(torch.where(known, x, filled.values), evidence, filled.ess)
 
     @abstractmethod

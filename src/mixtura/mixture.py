@@ -192,12 +192,10 @@ class SampleBlend(Model):
 class ExactBlend(SampleBlend, Density):
     """A mixture of exact densities is one: log Σ_k π_k exp(log p_k)."""
 
-    def __init__(self, models: Sequence[Model], gate: Gate) -> None:
-        super().__init__(models, gate)
-        self.open_support = any(cast(Density, model).open_support for model in models)
+    #: each model keeps to its own support
+    open_support = True
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        # the public log_prob, so that each model keeps to its own support where the blend's is open
         parts = self.components(len(x), context)
         return _log_sum_exp([log_w + cast(Density, model).log_prob(x, context=context) for model, log_w in parts])
 
@@ -206,9 +204,8 @@ class BoundBlend(SampleBlend, LowerBound):
     """A mixture with a bound among its models is a bound: exp(b_k) estimates a density without bias, and so
     does Σ_k π_k exp(b_k); its logarithm falls short of log Σ_k π_k p_k on average."""
 
-    def __init__(self, models: Sequence[Model], gate: Gate) -> None:
-        super().__init__(models, gate)
-        self.open_support = any(cast(Density | LowerBound, model).open_support for model in models)
+    #: each model keeps to its own support
+    open_support = True
 
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
         # a model that wants few draws (they are dear) gets its own number in proportion

@@ -36,7 +36,8 @@ LEAST_ROWS = 20
 class Options:
     """What a run may be asked; the arguments of ``mixtura.run``. ``models`` maps a name to a callable Space → Model of
     your own, ``samples`` a name to a file or frame of an outside generator's samples. ``objective``: "nats" or "mmd", by
-    default what suits the data; ``features``: what samples are compared by (features.py). ``target``: columns to model given
+    default what suits the data; ``bounds`` maps a column of numbers to (low, high), where its values end, None where they do
+    not; ``features``: what samples are compared by (features.py). ``target``: columns to model given
     the others. ``stops`` replays recorded steps."""
 
     budget: str | float | None = None
@@ -51,6 +52,7 @@ class Options:
     target: str | Sequence[str] | None = None
     columns: Sequence[str] | None = None
     kinds: Mapping[str, str] = field(default_factory=dict)
+    bounds: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
     models: Mapping[str, Callable[[Space], Model]] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
     objective: str | None = None
@@ -72,6 +74,9 @@ class Options:
             raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")
         if self.objective not in (None, "nats", "mmd"):
             raise InputError(f"objective: {self.objective!r} is none, expected nats or mmd; leave it out for what suits the data")
+        odd = next((name for name, ends in self.bounds.items() if isinstance(ends, str) or len(ends) != 2), None)
+        if odd is not None:
+            raise InputError(f"bounds: of {odd!r}, expected (low, high), None for an end there is not; got {self.bounds[odd]!r}")
         self._check_target()
 
     def _check_target(self) -> None:
@@ -114,7 +119,8 @@ class Options:
         return {
             "budget": self.planned_seconds, "steps": self.steps, "families": families, "seed": self.seed,
             "split": self.split, "group": self.group, "time": self.time, "columns": columns,
-            "kinds": dict(self.kinds), "models": sorted(self.models), "samples": samples, "objective": self.objective,
+            "kinds": dict(self.kinds), "bounds": {column: list(ends) for column, ends in self.bounds.items()},
+            "models": sorted(self.models), "samples": samples, "objective": self.objective,
             "features": self.features, "skip_broken": self.skip_broken, "size": self.size,
             **({"target": list(self.targets)} if self.targets else {}),
         }  # fmt: skip

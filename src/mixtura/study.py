@@ -90,7 +90,7 @@ def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
     aside = [name for flag, name in splitting if name is not None and (flag == "--split" or options.targets)]
     if isinstance(loaded, Table) and aside:
         modelled = replace(loaded, frame=loaded.frame.drop(columns=aside))
-    return loaded, source.learn(modelled, kinds=options.kinds, columns=options.columns)
+    return loaded, source.learn(modelled, kinds=options.kinds, columns=options.columns, bounds=options.bounds)
 
 
 def _question(options: Options, data: Data, path: str | None) -> dict[str, Any]:

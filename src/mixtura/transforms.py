@@ -7,13 +7,23 @@ Families do not see data units. :class:`Columns` splits a row x into discrete co
 and ``log_base`` carries every Jacobian and every cell width, so that nats agree between families. A numeric
 column with atoms or missing values has a code of its own (0 "a value", then the atoms, then "missing"); its
 value is *absent* from y unless that code is 0. In a rounded column a value can also land in the cell of an atom
-a: that cell's mass is P(a) + P(0)·mass, the atom's own and what overlaps it (:attr:`Columns.overlaps`).
+a on the lattice: that cell's mass is P(a) + P(0)·mass, the atom's own and what overlaps it (:attr:`Columns.overlaps`).
+
+A column with a wall is bent so that the wall lies at infinity. Any law of y is then a law of x that ends at the wall with
+all of its mass inside: nothing has to be cut off, no sample to be moved onto the wall. With ℓ(t) = log(e^t − 1), which is t
+far from 0 and log t near it, and a scale c,
+
+    y = c ℓ((x − a)/c)  at a wall a below,   −c ℓ((b − x)/c)  at one above,   the sum of both between two.
+
+A small c leaves all of x but the neighbourhood of the wall as it is; a large one takes its logarithm (its logit, between two
+walls). Of an exponential law with mean c, y is logistic.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +31,15 @@ from torch import Tensor, nn
 from mixtura import rng as random
 from mixtura.contracts import Column, Space
 
-IDENTITY, LOG, ASINH = 0, 1, 2
+IDENTITY, ASINH, ABOVE, BELOW, BETWEEN = range(5)
+#: scales c of a bend that are tried, in medians of the distance from the wall; the last is a logarithm
+BENDS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 1e9)
+#: a wall further from all fit rows than so many of their standard deviations bends nothing: no law reaches it
+FAR_WALL = 100.0
+#: the cell at a wall, which lies at −∞, is given an end for those who need one: this share of a step from the wall
+CELL_END = 1 / 8
+#: values on a wall of a column without steps stand so many scales c from it
+ON_THE_WALL = 1e-30
 #: a warp must raise the Gaussian log-likelihood of a column by this many nats a row to be worth its strangeness
 WARP_GAIN = 0.1
 #: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
@@ -38,7 +56,7 @@ class Parts:
     overlap:   (n, C) bool: absent, but its atom has a cell (low, width) that a value can land in too.
     low:       (n, C) lower edge of the cell (the value itself where the column is not rounded).
     width:     (n, C) width of the cell, 0 where the column is not rounded.
-    open_low:  (n, C) bool: the cell holds everything below it too; open_high: everything above.
+    open_low:  (n, C) bool: the cell ends at a wall, and holds everything below it; open_high: everything above.
     base:      (n, C) nats to add to log p(codes, values), where a rounded value enters as the *mass* of its cell.
     """
 
@@ -69,6 +87,7 @@ class Columns(nn.Module):
     """The transform between rows of a :class:`Space` and :class:`Parts`. ``prepare`` sets it from the fit rows."""
 
     resolution: Tensor
+    origin: Tensor
     lowest: Tensor
     highest: Tensor
     missing_at: Tensor
@@ -98,8 +117,16 @@ class Columns(nn.Module):
         self.overlaps = [
             (self.code_of[j], self.value_of[j]) for j in self.numeric if columns[j].atoms and columns[j].resolution > 0
         ]
+        #: (code slot, value slot, code) of every atom off the lattice of its column: no value lands there
+        self.apart = [
+            (self.code_of[j], self.value_of[j], 1 + a)
+            for j in self.numeric
+            for a, atom in enumerate(columns[j].atoms)
+            if columns[j].resolution > 0 and not columns[j].on_steps(atom)
+        ]
         row = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
         self.register_buffer("resolution", row([c.resolution for c in numeric]), persistent=False)
+        self.register_buffer("origin", row([c.origin for c in numeric]), persistent=False)
         self.register_buffer("lowest", row([c.low for c in numeric]), persistent=False)
         self.register_buffer("highest", row([c.high for c in numeric]), persistent=False)
         self.register_buffer("warp", torch.zeros(len(numeric), dtype=torch.int64))
@@ -144,31 +171,34 @@ class Columns(nn.Module):
         self.centre, self.scale = channels.mean(1).repeat_interleave(each), scale.repeat_interleave(each)
 
     def _prepare_one(self, c: int, values: Tensor, column: Column, warp: bool) -> None:
-        δ = column.resolution
-        options = [(IDENTITY, 0.0, 1.0)]
-        if warp and len(values) >= 20:
-            if δ > 0 and math.isfinite(column.low):
-                options.append((LOG, column.low - δ, 1.0))
-            elif δ == 0 and column.low > 0:
-                options.append((LOG, 0.0, 1.0))
-            quartiles = torch.quantile(
-                values[:100_000], torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype, device=values.device)
-            )
-            spread = float(quartiles[2] - quartiles[0])
-            if spread > 0:
-                options.append((ASINH, float(quartiles[1]), spread))
-        best, best_score = options[0], -math.inf
-        for option in options:
-            y, log_slope = _warp(values, *option)
-            deviation = max(float(y.std(correction=0)), 1e-300)
-            score = float(log_slope.mean()) - math.log(deviation) - (0 if option[0] == IDENTITY else WARP_GAIN)
-            if score > best_score and math.isfinite(score):
-                best, best_score = option, score
-        y, _ = _warp(values, *best)
+        """The bend of the most Gaussian likelihood; one that is stranger than the first has to gain ``WARP_GAIN`` nats by it."""
+        options = self._options(values, column) if warp else [(IDENTITY, 0.0, 1.0)]
+        scores = []
+        for self.warp[c], self.shift[c], self.stretch[c] in options:
+            y, log_slope = self._bend(values, c)
+            score = float(log_slope.mean()) - math.log(max(float(y.std(correction=0)), 1e-300))
+            scores.append(score - WARP_GAIN * bool(scores) if math.isfinite(score) else -math.inf)
+        self.warp[c], self.shift[c], self.stretch[c] = options[max(range(len(options)), key=scores.__getitem__)]
+        y, log_slope = self._bend(values, c)
         # a column that hardly varies is not blown up beyond its own rounding or its digits
-        floor = max(δ, float(y.abs().max()) * 1e-12, 1e-300) if best[0] == IDENTITY else 1e-6
-        self.warp[c], self.shift[c], self.stretch[c] = best
+        floor = max(column.resolution * float(log_slope.mean().exp()), float(y.abs().max()) * 1e-12, 1e-300)
         self.centre[c], self.scale[c] = y.mean(), max(float(y.std(correction=0)), floor)
+
+    @staticmethod
+    def _options(values: Tensor, column: Column) -> list[tuple[int, float, float]]:
+        """The bends (kind, shift, stretch) that a column may have: away from the walls it has, or to tame long tails."""
+        δ = column.resolution
+        from_low, from_high = values - (column.low - δ / 2), (column.high + δ / 2) - values
+        far = FAR_WALL * max(float(values.std(correction=0)), δ)
+        near = float(from_low.min()) <= far, float(from_high.min()) <= far
+        if any(near):
+            kind = BETWEEN if all(near) else ABOVE if near[0] else BELOW
+            distance = torch.minimum(from_low, from_high).clamp(min=1e-300).median()
+            return [(kind, 0.0, float(distance) * bend) for bend in BENDS]
+        options = [(IDENTITY, 0.0, 1.0)]
+        quartiles = torch.quantile(values[:100_000], torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype, device=values.device))
+        spread = float(quartiles[2] - quartiles[0])
+        return options + [(ASINH, float(quartiles[1]), spread)] * (len(values) >= 20 and spread > 0)
 
     def split(self, x: Tensor) -> Parts:
         """(n, *shape) float64 in data units → Parts. Rows must be on the support (``Space.clamp``)."""
@@ -185,11 +215,12 @@ class Columns(nn.Module):
         δ = self.resolution
         rounded = δ > 0
         overlap = rounded & ~missing & ~present
+        for s, v, code in self.apart:
+            overlap[:, v] &= codes[:, s] != code
         cell = present | overlap
         safe = torch.where(cell, raw, self._anywhere())
         values, log_slope = self._forward(safe)
-        low = torch.where(rounded, self._forward(safe - δ / 2)[0], values)
-        high = torch.where(rounded, self._forward(safe + δ / 2)[0], values)
+        low, high = (self._forward(edge)[0] for edge in self._cell(safe))
         base = torch.where(
             rounded, torch.where(missing, 0.0, -torch.where(rounded, δ, 1.0).log()), torch.where(present, log_slope, 0.0)
         )
@@ -198,18 +229,27 @@ class Columns(nn.Module):
             values=torch.where(present, values, 0.0),
             present=present,
             overlap=overlap,
-            low=torch.where(cell, low, 0.0),
-            width=torch.where(cell, high - low, 0.0),
+            low=torch.where(cell, torch.where(rounded, low, values), 0.0),
+            width=torch.where(cell & rounded, high - low, 0.0),
             open_low=rounded & cell & (raw <= self.lowest + δ / 4),
             open_high=rounded & cell & (raw >= self.highest - δ / 4),
             base=base,
         )
 
+    def _cell(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the cells of rounded values begin and end, in data units; one at a bend's wall just before it."""
+        δ = self.resolution
+        low, high = raw - δ / 2, raw + δ / 2
+        bent_low, bent_high = (self.warp == ABOVE) | (self.warp == BETWEEN), (self.warp == BELOW) | (self.warp == BETWEEN)
+        a, b = self._walls()
+        low = torch.where(bent_low, torch.maximum(low, a + CELL_END * δ), low)
+        return low, torch.where(bent_high, torch.minimum(high, b - CELL_END * δ), high)
+
     def join(self, codes: Tensor, values: Tensor) -> Tensor:
         """The inverse of :meth:`split`: (n, S) codes and (n, C) values → (n, *shape) float64 in data units,
         rounded columns on their lattice and inside their support."""
         x = torch.zeros(len(codes), self.space.dims, dtype=torch.float64, device=codes.device)
-        raw = self.round(self._inverse(values.double()))
+        raw = self.round(self.raw(values.double()))
         for c, j in enumerate(self.numeric):
             x[:, j] = raw[:, c]
         for s, j in enumerate(self.coded):
@@ -217,20 +257,19 @@ class Columns(nn.Module):
         return x.reshape(len(x), *self.space.shape)
 
     def round(self, raw: Tensor, at: slice | int = slice(None)) -> Tensor:
-        """Real numbers in data units, (n, C) or one column ``at`` (n,) → on their lattice, inside the support."""
-        δ, lowest, highest = self.resolution[at], self.lowest[at], self.highest[at]
+        """Real numbers in data units, (n, C) or one column ``at`` (n,) → on their lattice, inside the walls."""
+        δ, origin = self.resolution[at], self.origin[at]
         step = torch.where(δ > 0, δ, 1.0)
-        anchor = torch.where(torch.isfinite(lowest), lowest, 0.0)
-        lattice = anchor + ((raw - anchor) / step).round() * step
-        return torch.where(δ > 0, torch.minimum(torch.maximum(lattice, lowest), highest), raw)
+        lattice = origin + ((raw - origin) / step).round() * step
+        return torch.minimum(torch.maximum(torch.where(δ > 0, lattice, raw), self.lowest[at]), self.highest[at])
 
     def settle(self, values: Tensor, at: slice | int = slice(None)) -> Tensor:
         """Sampled standardised values → those of the lattice points they come back as."""
-        return self._forward(self.round(self._inverse(values.double(), at), at), at)[0]
+        return self._forward(self.round(self.raw(values.double(), at), at), at)[0]
 
     def recode(self, v: int, values: Tensor) -> Tensor:
         """(n,) standardised values of value slot v → the codes they come back with: 0, or the atom they landed on."""
-        return _code(self.round(self._inverse(values, v), v), self.space.columns[self.numeric[v]])
+        return _code(self.round(self.raw(values, v), v), self.space.columns[self.numeric[v]])
 
     def blank(self, x: Tensor, known: Tensor) -> Tensor:
         """``x`` with a legal placeholder in every entry that is not known, so that it can be split."""
@@ -254,23 +293,50 @@ class Columns(nn.Module):
 
     def _anywhere(self) -> Tensor:
         """A harmless point of each column's support, put where a value is absent."""
-        return self._inverse(torch.zeros_like(self.centre))
+        return self.raw(torch.zeros_like(self.centre))
+
+    def _walls(self, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
+        """a and b: where the cells of the lowest and the highest value end."""
+        return self.lowest[at] - self.resolution[at] / 2, self.highest[at] + self.resolution[at] / 2
+
+    def _bend(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
+        """y(x) before it is standardised, and log dy/dx."""
+        kind, shift, c = self.warp[at], self.shift[at], self.stretch[at]
+        y, slope = raw, torch.zeros_like(raw)
+        if (kind == ASINH).any():
+            t = (raw - shift) / c
+            y = torch.where(kind == ASINH, t.asinh(), y)
+            slope = torch.where(kind == ASINH, -0.5 * torch.log1p(t * t) - c.log(), slope)
+        if (kind > ASINH).any():
+            a, b = self._walls(at)
+            u, v = (((raw - a) / c).clamp(min=ON_THE_WALL), ((b - raw) / c).clamp(min=ON_THE_WALL))
+            (above, up), (below, down) = _soft_log(u), _soft_log(v)
+            y = torch.where(kind == ABOVE, c * above, torch.where(kind == BELOW, -c * below, y))
+            slope = torch.where(kind == ABOVE, up, torch.where(kind == BELOW, down, slope))
+            y = torch.where(kind == BETWEEN, c * (above - below), y)
+            slope = torch.where(kind == BETWEEN, torch.logaddexp(up, down), slope)
+        return y, slope
 
     def _forward(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
-        kind, shift, stretch = self.warp[at], self.shift[at], self.stretch[at]
-        y, slope = raw, torch.zeros_like(raw)
-        for warp in (LOG, ASINH):
-            if (kind == warp).any():
-                warped, warped_slope = _warp(raw, warp, shift, stretch)
-                y, slope = torch.where(kind == warp, warped, y), torch.where(kind == warp, warped_slope, slope)
+        y, slope = self._bend(raw, at)
         return (y - self.centre[at]) / self.scale[at], slope - self.scale[at].log()
 
-    def _inverse(self, values: Tensor, at: slice | int = slice(None)) -> Tensor:
-        kind, shift, stretch = self.warp[at], self.shift[at], self.stretch[at]
+    def raw(self, values: Tensor, at: slice | int = slice(None)) -> Tensor:
+        """Standardised values, (n, C) or one column ``at`` (n,) → real numbers in data units, not rounded."""
+        kind, shift, c = self.warp[at], self.shift[at], self.stretch[at]
         y = values * self.scale[at] + self.centre[at]
-        bent = y.clamp(-700, 700)  # e^700 is about the largest float64
-        y = torch.where(kind == LOG, bent.exp() + shift, y)
-        return torch.where(kind == ASINH, shift + stretch * bent.sinh(), y)
+        x = y
+        if (kind == ASINH).any():
+            # e^700 is about the largest float64
+            x = torch.where(kind == ASINH, shift + c * y.clamp(-700, 700).sinh(), x)
+        if (kind > ASINH).any():
+            a, b = self._walls(at)
+            z = y / c
+            x = torch.where(kind == ABOVE, a + c * _softplus(z), torch.where(kind == BELOW, b - c * _softplus(-z), x))
+            if (kind == BETWEEN).any():
+                t = c * _from_nearer(-z.abs(), torch.where(kind == BETWEEN, (b - a) / c, 1.0))
+                x = torch.where(kind == BETWEEN, torch.where(z < 0, a + t, b - t), x)
+        return x
 
 
 class Inputs(nn.Module):
@@ -331,16 +397,23 @@ def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
     return (counts + α * q) / (n + α)
 
 
-def _warp(x: Tensor, warp: int, shift: float | Tensor, stretch: float | Tensor) -> tuple[Tensor, Tensor]:
-    """y(x) and log dy/dx. Off the support of the logarithm the slope is 0, so the density is."""
-    if warp == LOG:
-        t = x - shift
-        y = t.clamp(min=1e-300).log()
-        return y, torch.where(t > 0, -y, -math.inf)
-    if warp == ASINH:
-        t = (x - shift) / stretch
-        return t.asinh(), -0.5 * torch.log1p(t * t) - torch.as_tensor(stretch, dtype=x.dtype, device=x.device).log()
-    return x, torch.zeros_like(x)
+def _soft_log(t: Tensor) -> tuple[Tensor, Tensor]:
+    """ℓ(t) = log(e^t − 1) and the logarithm of its slope, t > 0."""
+    log_slope = -torch.log(-torch.expm1(-t))
+    return t - log_slope, log_slope
+
+
+def _softplus(z: Tensor) -> Tensor:
+    """The inverse of ℓ, to the last digit (torch's own is the identity from 20 on)."""
+    return z.clamp(min=0) + torch.log1p(torch.exp(-z.abs()))
+
+
+def _from_nearer(z: Tensor, length: Tensor) -> Tensor:
+    """The u with ℓ(u) − ℓ(L − u) = z ≤ 0. With R = e^z, E = e^L − 1 and w = e^u − 1 it is w² + (1 + R) w = R E, whose positive
+    root 2RE / (1 + R + √((1 + R)² + 4RE)) loses no digits; in logarithms, as e^L overflows."""
+    log_re, log_r = z + _soft_log(length)[0], torch.log1p(torch.exp(z))
+    root = torch.logaddexp(2 * log_r, math.log(4) + log_re) / 2
+    return _softplus(math.log(2) + log_re - torch.logaddexp(log_r, root))
 
 
 def _states(column: Column) -> int:
@@ -348,10 +421,21 @@ def _states(column: Column) -> int:
     return base + column.missing
 
 
+@cache
+def _reaches(column: Column) -> tuple[float, ...]:
+    """How far from each atom a value is taken for it: rounding errors, not the next step, nor the next atom."""
+    reaches = []
+    for atom in column.atoms:
+        others = [abs(atom - other) / 2 for other in column.atoms if other != atom]
+        near = 1 / 4 if column.resolution == 0 or column.on_steps(atom) else column.off_steps(atom) / 2
+        reaches.append(min(column.resolution * near, *others, math.inf))
+    return tuple(reaches)
+
+
 def _is_atom(values: Tensor, column: Column) -> Tensor:
     hit = torch.zeros_like(values, dtype=torch.bool)
-    for atom in column.atoms:
-        hit |= (values - atom).abs() <= column.resolution / 4
+    for atom, reach in zip(column.atoms, _reaches(column), strict=True):
+        hit |= (values - atom).abs() <= reach
     return hit
 
 
@@ -361,8 +445,8 @@ def _code(values: Tensor, column: Column) -> Tensor:
         code = torch.where(missing, float(column.levels), values).long()
     else:
         code = torch.zeros(len(values), dtype=torch.int64, device=values.device)
-        for a, atom in enumerate(column.atoms):
-            code[(values - atom).abs() <= column.resolution / 4] = 1 + a
+        for a, (atom, reach) in enumerate(zip(column.atoms, _reaches(column), strict=True)):
+            code[(values - atom).abs() <= reach] = 1 + a
         code[missing] = 1 + len(column.atoms)
     return code
 

@@ -68,17 +68,16 @@ def test_real_numbers_by_the_formula():
 
 
 def test_steps_and_codes_by_the_formula():
-    """A rounded column with open ends beside levels: logistic cell masses times the kernel of Aitchison & Aitken."""
+    """A rounded column beside levels: logistic cell masses times the kernel of Aitchison & Aitken."""
     rng = generator(6)
     x = torch.stack([torch.randint(5, (40,), generator=rng), torch.randint(3, (40,), generator=rng)], 1).double()
-    model = built(Space.table((Column(resolution=1.0, low=0, high=4), Column("levels", 3))), x)
+    model = built(Space.table((Column(resolution=1.0), Column("levels", 3))), x)
     model.log_bandwidth.data, model.logit_change.data = torch.tensor([-0.5]), torch.tensor([0.4])
     at = torch.cartesian_prod(torch.arange(5.0), torch.arange(3.0)).double()
     change = 2 / 3 / (1 + math.exp(-model.logit_change.item()))
     h = float(x[:, 0].std(correction=0)) * math.exp(-0.5)
-    low = np.where(at[:, :1] == 0, -np.inf, at[:, :1].numpy() - 0.5)
-    high = np.where(at[:, :1] == 4, np.inf, at[:, :1].numpy() + 0.5)
-    mass = logistic.cdf(high, x[:, 0].numpy(), h) - logistic.cdf(low, x[:, 0].numpy(), h)
+    value = at[:, :1].numpy()
+    mass = logistic.cdf(value + 0.5, x[:, 0].numpy(), h) - logistic.cdf(value - 0.5, x[:, 0].numpy(), h)
     codes = np.where(at[:, 1:].numpy() == x[:, 1].numpy(), 1 - change, change / 2)
     np.testing.assert_allclose(model.log_prob(at).detach(), np.log((mass * codes).mean(1)), rtol=1e-7)
 

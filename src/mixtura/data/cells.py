@@ -82,23 +82,55 @@ def precision(dtype: Any) -> np.dtype:
     return np.dtype(dtype.subtype if isinstance(dtype, pd.SparseDtype) else getattr(dtype, "numpy_dtype", dtype))
 
 
+#: of the values of a column that is written in steps, at least this share lies on them
+ON_STEPS = 0.999
+#: factors of a step that a few values off it can hide: its primes
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
+
+
 def lattice(values: np.ndarray, stored: np.dtype) -> tuple[int, int, int] | None:
-    """(decimals, step, origin): every value is (origin + k·step) / 10^decimals for a whole k ≥ 0, with the
-    largest such step; None if some value has no decimal writing of at most 6 decimals.
+    """(decimals, step, origin): ``ON_STEPS`` of the values are (origin + k·step) / 10^decimals for a whole k, with the largest
+    such step and the fewest decimals; None if there is none of at most 6 decimals.
 
     A float counts as written with d decimals if it is the float nearest to that decimal *in the precision
     it was stored in*: the float32 nearest to 0.1 is written 0.1.
     """
     significand = 2.0 ** (np.finfo(stored).nmant + 1)
-    values = np.unique(values)
+    distinct, counts = np.unique(values, return_counts=True)
     for decimals in range(7):
-        scaled = np.rint(values * 10.0**decimals)
+        scaled = np.rint(distinct * 10.0**decimals)
         if np.abs(scaled).max() > significand:
             return None
-        if ((scaled / 10.0**decimals).astype(stored) == values.astype(stored)).all():
-            whole = scaled.astype(np.int64)
-            return decimals, step_of(whole), int(whole[0])
+        on = (scaled / 10.0**decimals).astype(stored) == distinct.astype(stored)
+        if _most(counts[on], counts[~on]):
+            return decimals, *steps(scaled[on].astype(np.int64), counts[on], counts[~on])
     return None
+
+
+def steps(distinct: np.ndarray, counts: np.ndarray, odd: np.ndarray | tuple[()] = ()) -> tuple[int, int]:
+    """(step, origin): of distinct ascending whole numbers that occur so often, ``ON_STEPS`` are origin + k·step, with the
+    largest such step. origin is the least of them. ``odd``: how often others occur, which lie off the steps for certain."""
+    step, on = step_of(distinct), np.ones(len(distinct), dtype=bool)
+    grown = len(distinct) > 1
+    while grown:
+        grown = False
+        for prime in _PRIMES:
+            residues = ((distinct - distinct[on][0]) // step % prime).astype(np.int64)
+            kept = on & (residues == np.bincount(residues[on], weights=counts[on], minlength=prime).argmax())
+            if kept.sum() > 1 and _most(counts[kept], np.concatenate([counts[~kept], odd])):
+                step, on, grown = step_of(distinct[kept]), kept, True
+                break
+    return step, int(distinct[on][0])
+
+
+def _most(on: np.ndarray, off: np.ndarray) -> bool:
+    """Whether values that occur ``on`` (k,) and ``off`` (m,) times are nearly all on the steps. Those off them must also be few
+    among the values, or among all cells but those of the commonest: where nearly all are 0, the others say what the steps are."""
+    if len(off) == 0:
+        return True
+    if len(on) == 0 or off.sum() > (1 - ON_STEPS) * (on.sum() + off.sum()):
+        return False
+    return 10 * len(off) <= len(on) or off.sum() <= (1 - ON_STEPS) * (on.sum() - on.max())
 
 
 def step_of(sorted_values: np.ndarray) -> int:

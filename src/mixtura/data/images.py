@@ -331,7 +331,7 @@ class ImageSchema:
         """Rounded pixels, or real ones."""
         shape = (self.channels, self.height, self.width)
         if self.step == 0:
-            return Space(shape, (Column(low=self.low, high=self.high),) * math.prod(shape))
+            return Space(shape, (Column(),) * math.prod(shape))
         return Space.image(*shape, low=self.low, high=self.high, resolution=self.step)
 
     def encode(self, data: np.ndarray | Tensor, *, name: str = "data") -> Tensor:

@@ -11,6 +11,7 @@ that an identifier near 2^60 and an instant in nanoseconds both survive float64.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -22,13 +23,15 @@ import torch
 from pandas.api import types
 from torch import Tensor
 
-from mixtura.contracts import Column, InputError, Space
+from mixtura.contracts import ON_STEPS, Column, InputError, Space
 from mixtura.data import cells
 from mixtura.data.cells import Label
 
 Kind = Literal["numeric", "integer", "boolean", "categorical", "ordinal", "datetime", "constant", "dropped"]
 
 LEAST_ROWS = 20
+#: values off the steps of their column that are kept as atoms, at most
+MOST_APART = 64
 #: whole numbers with at most this many distinct values are levels
 FEW = 10
 _SCALARS = ("string", "boolean", "integer", "floating", "decimal", "mixed-integer-float", "mixed-integer", "mixed")
@@ -45,8 +48,12 @@ class Field:
               (and the one value of a constant column; none if it was empty throughout).
     decimals, step, offset: the lattice of a rounded column (see the module); step 0 if it has none.
     unit, pattern: of a datetime, the tick of step and offset, and how text writes it.
-    low, high, atoms: the smallest and the largest value seen and those with a share of their own, in
-              tensor units.
+    low, high, atoms: the smallest and the largest value seen and those with a share of their own, or off the steps,
+              in tensor units. exact: the ticks of a datetime's atoms off the steps, which a float might round.
+              moved: how many more were off the steps, and are moved to them.
+    bounds:   where a person said that the values end, in data units.
+    floor, ceiling: the walls, values in tensor units that none can pass; None where there is none.
+    unseen:   the probability of a label that is not among the labels.
     reason:   why a column is dropped.
     """
 
@@ -63,6 +70,12 @@ class Field:
     low: float = 0.0
     high: float = 0.0
     atoms: tuple[float, ...] = ()
+    exact: tuple[int, ...] = ()
+    moved: int = 0
+    bounds: tuple[float | None, float | None] = (None, None)
+    floor: float | None = None
+    ceiling: float | None = None
+    unseen: float = 0.0
     reason: str = ""
 
     @property
@@ -84,28 +97,11 @@ class Field:
     def column(self) -> Column:
         """The entry of the space."""
         if self.discrete:
-            return Column("levels", len(self.labels), bool(self.absent))
-        return Column("continuous", 0, bool(self.absent), self.resolution, self.low, self.high, self.atoms)
-
-    def widened(self) -> Field:
-        """A column of rounded numbers with room on either side for as much as its values span, as far as its type has, and not
-        below 0 where none of them is."""
-        if self.discrete or not self.step or self.kind == "datetime":
-            return self
-        δ, span = self.resolution, round((self.high - self.low) / self.resolution)
-        if span > cells.EXACT / 4:  # float64 could not tell its steps apart
-            return self
-        down = min(span, self.offset // self.step) if self.offset >= 0 else span
-        up = span
-        if self.kind == "integer" and re.fullmatch(r"u?int\d+", self.dtype.lower()):
-            ends = np.iinfo(self.dtype.lower())
-            down = min(down, (self.offset - int(ends.min)) // self.step)
-            up = min(up, (int(ends.max) - self.offset) // self.step - span)
-        wider = replace(self, offset=self.offset - down * self.step)
-        if self.kind == "numeric":
-            return replace(wider, low=self.low - down * δ, high=self.high + up * δ)
-        # tensor units count from the offset
-        return replace(wider, high=self.high + (down + up) * δ, atoms=tuple(atom + down * δ for atom in self.atoms))
+            return Column("levels", len(self.labels), bool(self.absent), unseen=self.unseen)
+        low = -math.inf if self.floor is None else self.floor
+        high = math.inf if self.ceiling is None else self.ceiling
+        anchor = self.offset / 10**self.decimals if self.kind == "numeric" and self.step else 0.0
+        return Column("continuous", 0, bool(self.absent), self.resolution, low, high, self.atoms, anchor)
 
     def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
         """(n,) float64 in tensor units, NaN where missing; rows are named by the index of ``series``."""
@@ -125,8 +121,21 @@ class Field:
             # As Python ints, because near 2^60 float64 would lose the last digits before the offset is taken away.
             exact = values if values.dtype.kind != "f" else np.array([int(v) for v in np.rint(values)], dtype=object)
             apart = (exact.astype(object) - self.offset).astype(np.float64)
-            return np.rint(apart / self.step) * self.step
-        return self.nearest(values.astype(np.float64))
+            return self._settled(apart, np.rint(apart / self.step) * self.step)
+        values = values.astype(np.float64)
+        return self._settled(values, self.nearest(values))
+
+    @property
+    def apart(self) -> tuple[float, ...]:
+        """The atoms off the steps."""
+        return tuple(atom for atom in self.atoms if self.step and not self.column.on_steps(atom))
+
+    def _settled(self, values: np.ndarray, on_steps: np.ndarray) -> np.ndarray:
+        """``values`` as they are on their steps, but for those that are an atom off them."""
+        for atom in self.apart:
+            it = np.isclose(values, atom, rtol=1e-6, atol=0) & (np.abs(values - atom) < np.abs(values - on_steps))
+            on_steps = np.where(it, atom, on_steps)
+        return on_steps
 
     def _encode_instants(self, present: pd.Series, name: str) -> np.ndarray:
         seen = cells.instants(present)
@@ -140,8 +149,11 @@ class Field:
             have, lack = ("a time zone", "none") if self._aware else ("no time zone", "one")
             raise InputError(f"{name}: column {self.name!r} was learnt with {have} and now has {lack}; convert it")
         here, there = cells.UNITS[seen.unit], cells.UNITS[self.unit]
-        apart = seen.ticks.astype(object) * there - self.offset * here
-        return ((2 * apart + self.step * here) // (2 * self.step * here)).astype(np.float64)
+        ticks = seen.ticks.astype(object) * there
+        k = ((2 * (ticks - self.offset * here) + self.step * here) // (2 * self.step * here)).astype(np.float64)
+        for atom, exact in zip(self.apart, self.exact, strict=True):
+            k[ticks == exact * here] = atom
+        return k
 
     @property
     def _aware(self) -> bool:
@@ -153,24 +165,28 @@ class Field:
             return values
         with np.errstate(over="ignore"):
             k = np.rint((values * 10.0**self.decimals - self.offset) / self.step)
-            return np.where(np.abs(values) * 10.0**self.decimals < cells.EXACT, self._on_lattice(k), values)
+            return np.where(np.abs(values) * 10.0**self.decimals < cells.EXACT, self.on_lattice(k), values)
 
-    def _on_lattice(self, k: np.ndarray) -> np.ndarray:
+    def on_lattice(self, k: np.ndarray) -> np.ndarray:
+        """Step k as a number."""
         return (self.offset + k * self.step) / 10.0**self.decimals
 
     def decode(self, x: np.ndarray) -> pd.Series:
-        """(n,) tensor units → the column; rounded columns are moved to their lattice and range."""
+        """(n,) tensor units → the column; rounded columns are moved to their lattice."""
         missing = np.isnan(x)
         if self.kind == "constant" or self.discrete:
             codes = np.where(missing, -1, x).astype(np.int64)
             return _series(np.array([*self.labels, None], dtype=object)[codes], missing, self)
         if not self.step:
             return _series(x, missing, self)
-        last = round((self.high - self.low) / self.resolution)
-        k = np.clip(np.rint((np.where(missing, self.low, x) - self.low) / self.resolution), 0, last)
+        x = np.where(missing, self.low, x)
+        apart = np.isin(x, self.apart)
         if self.kind == "numeric":
-            return _series(self._on_lattice(k), missing, self)
-        exact = k.astype(np.int64).astype(object) * self.step + self.offset
+            column = self.column
+            return _series(np.where(apart, x, np.clip(self.nearest(x), column.low, column.high)), missing, self)
+        exact = self._exact(np.where(apart, self.low, x))
+        for atom, tick in zip(self.apart, self.exact or [int(atom) + self.offset for atom in self.apart], strict=True):
+            exact[x == atom] = tick
         if self.kind == "integer":
             return _series(exact, missing, self)
         ticks = exact.astype(np.int64)
@@ -179,9 +195,14 @@ class Field:
         dates = pd.Series(ticks.view(f"M8[{self.unit}]")).mask(missing)
         return (dates.dt.tz_localize("UTC") if self._aware else dates).astype(self.dtype).rename(self.name)
 
+    def _exact(self, x: np.ndarray) -> np.ndarray:
+        """Whole numbers, or ticks, as Python ints: those of the nearest steps within the walls."""
+        k = np.clip(x, self.floor, self.ceiling) / (self.step if self.kind == "integer" else 1)
+        return np.rint(k).astype(np.int64).astype(object) * self.step + self.offset
+
     def _show(self, value: float) -> str:
         if self.kind == "numeric" and self.step:
-            return f"{value:.{self.decimals}f}"
+            return f"{value:.{self.decimals}f}" if value not in self.apart else f"{value:g}"
         cell = self.decode(np.array([value])).iloc[0]
         return str(int(cell) if self.kind == "integer" else cell).removesuffix(" 00:00:00")
 
@@ -197,8 +218,17 @@ class Field:
             parts = [f"{len(self.labels)} level{'s' * (len(self.labels) != 1)}: {shown}"]
         else:
             parts = [f"step {self._show_step()}"] * bool(self.step) + [f"{self._show(self.low)} … {self._show(self.high)}"]
-            parts += [f"often {', '.join(map(self._show, self.atoms))}"] * bool(self.atoms)
+            often = [atom for atom in self.atoms if atom not in self.apart]
+            parts += [f"often {', '.join(map(self._show, often))}"] * bool(often)
+            parts += [f"off its steps {', '.join(map(self._show, self.apart[:6]))}"] * bool(self.apart)
+            parts += [f"{self.moved} more moved to its steps"] * bool(self.moved)
+            parts += [f"walls {self.walls}"] * bool(self.walls)
         return ", ".join(parts + [f"{self.absent} missing"] * bool(self.absent))
+
+    @property
+    def walls(self) -> str:
+        """Where a person said that the values end."""
+        return "" if self.bounds == (None, None) else ":".join("" if end is None else f"{end:g}" for end in self.bounds)
 
     def _show_step(self) -> str:
         if self.kind != "datetime":
@@ -300,14 +330,15 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; whole numbers stay whole however large."""
-        return {"fields": [asdict(f) | {"labels": list(f.labels), "atoms": list(f.atoms)} for f in self.fields]}
+        plain = [asdict(f) for f in self.fields]
+        return {"fields": [{key: list(v) if isinstance(v, tuple) else v for key, v in d.items()} for d in plain]}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> Schema:
         """The inverse of :meth:`to_json`. Raises InputError if ``data`` is something else."""
         try:
-            plain = (d | {"labels": tuple(d["labels"]), "atoms": tuple(d["atoms"])} for d in data["fields"])
-            return Schema(tuple(Field(**d) for d in plain))
+            lists = ("labels", "atoms", "exact", "bounds")
+            return Schema(tuple(Field(**d | {key: tuple(d[key]) for key in lists}) for d in data["fields"]))
         except (KeyError, TypeError) as error:
             raise InputError(
                 f"schema: expected what Schema.to_json wrote, got data that does not fit ({error}); write it again"
@@ -358,19 +389,26 @@ def text_dtype() -> Any:
 # ------------------------------------------------------------------------------------------------- guess
 
 
-def guess(frame: pd.DataFrame, *, kinds: Mapping[str, Kind] | None = None, columns: Iterable[str] | None = None) -> Schema:
-    """What the columns of ``frame`` mean; ``kinds`` overrides, ``columns`` keeps only those.
+Bounds = tuple[float | None, float | None]
+
+
+def guess(
+    frame: pd.DataFrame, *, kinds: Mapping[str, Kind] | None = None, columns: Iterable[str] | None = None,
+    bounds: Mapping[str, Bounds] | None = None,
+) -> Schema:  # fmt: skip
+    """What the columns of ``frame`` mean; ``kinds`` overrides, ``columns`` keeps only those, ``bounds`` says where the values of
+    a column of numbers end, None on a side where they do not. Where no value is negative they end at 0.
 
     A column of one value is constant. Text written wholly as numbers or ISO dates is read as such. Whole
     numbers are ordinal with at most 10 distinct values, else integer; two-valued truth is boolean; other
     text is categorical unless nearly every text is different. What cannot be modelled is dropped, with its
     reason. Raises InputError for fewer than 20 rows, no usable column, repeated or unknown column names,
-    nested cells, infinite numbers, and a kind that the cells do not fit.
+    nested cells, infinite numbers, and a kind or bounds that the cells do not fit.
     """
     frame = named(frame).reset_index(drop=True)
-    kinds = dict(kinds or {})
+    kinds, bounds = dict(kinds or {}), dict(bounds or {})
     chosen = set(frame.columns if columns is None else columns)
-    for column in (*sorted(chosen), *kinds):
+    for column in (*sorted(chosen), *kinds, *bounds):
         if column not in frame.columns:
             raise InputError(f"no column {column!r}{_closest(column, frame.columns)}; the table has {', '.join(frame.columns)}")
     for column, kind in kinds.items():
@@ -379,17 +417,34 @@ def guess(frame: pd.DataFrame, *, kinds: Mapping[str, Kind] | None = None, colum
             raise InputError(f"column {column!r}: {kind!r} is no kind; expected {expected}")
     if len(frame) < LEAST_ROWS:
         raise InputError(f"learning needs at least {LEAST_ROWS} rows; got {len(frame)}")
-    fields = tuple(_guess_field(series, kinds.get(str(c))) for c, series in frame.items() if c in chosen)
+    for column, (low, high) in bounds.items():
+        if (low is None and high is None) or any(end is not None and not math.isfinite(end) for end in (low, high)):
+            raise InputError(f"bounds: of {column!r}, expected one or two finite numbers, got {low}:{high}; write {column}=0:120")
+        if low is not None and high is not None and not low < high:
+            raise InputError(f"bounds: {column}={low:g}:{high:g} ends before it begins; give the lower end first")
+    fields = tuple(
+        _guess_field(series, kinds.get(str(c)), bounds.get(str(c), (None, None))) for c, series in frame.items() if c in chosen
+    )
     if not any(f.modelled for f in fields):
         said = "; ".join(f.reason or f"{f.name}: {f.detail}" for f in fields)
         raise InputError(f"no column is left to model ({said}); give a table with a column that varies")
     return Schema(fields)
 
 
-def _guess_field(series: pd.Series, kind: Kind | None) -> Field:
+def _guess_field(series: pd.Series, kind: Kind | None, bounds: Bounds) -> Field:
+    field = _guess_kind(series, kind, bounds)
+    if bounds != (None, None) and field.kind not in ("numeric", "integer", "constant", "dropped"):
+        raise InputError(
+            f"bounds: {field.name!r} is {field.kind}, and only numbers have bounds; leave them out, or add "
+            f"--kind {field.name}=integer"
+        )
+    return replace(field, unseen=1 / (len(series) - field.absent + 2)) if field.discrete else field
+
+
+def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds) -> Field:
     present = series.dropna()
     _refuse_nested(present)
-    field = Field(str(series.name), "dropped", dtype=_dtype_of(series), absent=len(series) - len(present))
+    field = Field(str(series.name), "dropped", dtype=_dtype_of(series), absent=len(series) - len(present), bounds=bounds)
     distinct = present.nunique()
     if kind == "dropped":
         return replace(field, reason=f"{field.name}: left out as asked")
@@ -505,7 +560,27 @@ def _numeric(field: Field, present: pd.Series) -> Field:
     if found is None and not types.is_float_dtype(types.pandas_dtype(dtype)):
         dtype = "float64"  # whole numbers past 2^53, which the person asked to round
     field = replace(field, kind="numeric", dtype=dtype, decimals=decimals, step=step, offset=offset)
-    return _ranged(field, field.nearest(values))
+    _within(field, present, values)
+    low, high = field.bounds
+    low = 0.0 if low is None and values.min() >= 0 else low
+    if step:  # the outermost steps within
+        k = lambda end: (end * 10.0**decimals - offset) / step  # noqa: E731
+        low = None if low is None else float(field.on_lattice(np.ceil(k(low) - 1e-9)))
+        high = None if high is None else float(field.on_lattice(np.floor(k(high) + 1e-9)))
+    if stored.itemsize < 8:  # no float32 is larger than this
+        low, high = (end if end is not None else sign * float(np.finfo(stored).max) for end, sign in ((low, -1), (high, 1)))
+    return _ranged(replace(field, floor=low, ceiling=high), values, field.nearest(values))
+
+
+def _within(field: Field, present: pd.Series, values: np.ndarray) -> None:
+    low, high = (end if end is not None else side * math.inf for end, side in zip(field.bounds, (-1, 1), strict=True))
+    beyond = (values < low) | (values > high)
+    if beyond.any():
+        row = present.index[int(beyond.argmax())]
+        raise InputError(
+            f"column {field.name!r}, row {row} is {present[row]}, beyond its bounds {field.walls}; "
+            "repair the cell, or widen the bounds"
+        )
 
 
 def _integer(field: Field, present: pd.Series) -> Field:
@@ -516,15 +591,34 @@ def _integer(field: Field, present: pd.Series) -> Field:
             f"column {field.name!r}, row {row} is {present[row]}, expected a whole number; use --kind {field.name}=numeric"
         )
     exact = values if values.dtype.kind != "f" else values.astype(np.int64)
-    distinct = np.unique(exact)
-    offset = int(distinct[0])
-    if int(distinct[-1]) - offset > cells.EXACT:
+    distinct, counts = np.unique(exact, return_counts=True)
+    first, last = int(distinct[0]), int(distinct[-1])
+    if last - first > cells.EXACT:
         raise InputError(
             f"column {field.name!r}: whole numbers spread over more than 2^53 do not fit float64; "
             f"use --kind {field.name}=numeric to round them, or =categorical"
         )
-    field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=cells.step_of(distinct), offset=offset)
-    return _ranged(field, (exact - offset).astype(np.float64))
+    _within(field, present, exact)
+    step, offset = cells.steps(distinct, counts)
+    field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=step, offset=offset)
+    low, high = field.bounds
+    least, most = _limits(field.dtype)
+    low = math.ceil(low) if low is not None else 0 if first >= 0 else offset - cells.EXACT
+    high = math.floor(high) if high is not None else offset + cells.EXACT
+    # whole steps from the offset, as far as float64 can tell them apart
+    down = min(offset - (low if least is None else max(low, least)), cells.EXACT) // step
+    up = min((high if most is None else min(high, most)) - offset, cells.EXACT) // step
+    apart = (exact - offset).astype(np.float64)
+    return _ranged(replace(field, floor=-float(down * step), ceiling=float(up * step)), apart, np.rint(apart / step) * step)
+
+
+def _limits(dtype: str) -> tuple[int | None, int | None]:
+    """The least and the largest whole number that a column of this type can hold; None where it has none."""
+    stored = types.pandas_dtype(dtype)
+    if not types.is_integer_dtype(stored):
+        return None, None
+    ends = np.iinfo(cells.precision(stored))
+    return int(ends.min), int(ends.max)
 
 
 def _number_dtype(field: Field, present: pd.Series) -> str:
@@ -547,27 +641,45 @@ def _datetime(field: Field, present: pd.Series) -> Field:
             f"column {field.name!r}, row {row} is {str(present[row])!r}, expected dates all written alike, as in "
             f"2024-12-31 or 2024-12-31 23:59:59; rewrite the column or use --kind {field.name}=categorical"
         )
-    distinct = np.unique(seen.ticks)
-    step, offset = cells.step_of(distinct), int(distinct[0])
-    if (int(distinct[-1]) - offset) // step > cells.EXACT:
+    distinct, counts = np.unique(seen.ticks, return_counts=True)
+    step, offset = cells.steps(distinct, counts)
+    if (int(distinct[-1]) - int(distinct[0])) // step > cells.EXACT:
         return replace(field, reason=f"{field.name}: more than 2^53 {seen.unit} between its dates; round them to a coarser unit")
     dtype = str(present.dtype) if seen.pattern or types.is_datetime64_any_dtype(present.dtype) else f"datetime64[{seen.unit}]"
-    field = replace(field, kind="datetime", dtype=dtype, step=step, offset=offset, unit=seen.unit, pattern=seen.pattern)
-    return _ranged(field, ((seen.ticks - offset) // step).astype(np.float64))
+    # years of four digits, within what the unit can count
+    ends = [int(np.datetime64(year, "s").astype(np.int64)) * cells.UNITS[seen.unit] for year in ("0001-01-01", "9999-12-31")]
+    least, most = max(ends[0], -(2**63) + 1), min(ends[1], 2**63 - 1)
+    down, up = min((offset - least) // step, cells.EXACT), min((most - offset) // step, cells.EXACT)
+    field = replace(
+        field, kind="datetime", dtype=dtype, step=step, offset=offset, unit=seen.unit, pattern=seen.pattern,
+        floor=-float(down), ceiling=float(up),
+    )  # fmt: skip
+    ticks = seen.ticks.astype(object) - offset
+    k = ((2 * ticks + step) // (2 * step)).astype(np.float64)
+    ranged = _ranged(field, np.where(ticks % step == 0, k, (ticks / step).astype(np.float64)), k)
+    exact = {float(t - offset) / step: int(t) for t in distinct[(distinct - offset) % step != 0]}
+    return replace(ranged, exact=tuple(exact[atom] for atom in ranged.apart))
 
 
 def _first_without_instant(present: pd.Series) -> int:
     return next((row for row in present.index if cells.instants(present.loc[[row]]) is None), present.index[0])
 
 
-def _ranged(field: Field, values: np.ndarray) -> Field:
-    """With range and atoms: values with more than 2 % of the rows that also stand out from the others."""
+def _ranged(field: Field, values: np.ndarray, on_steps: np.ndarray) -> Field:
+    """With range and atoms: values with more than 2 % of the rows that also stand out from the others, the commonest of those
+    off the steps, and what stands on a wall of a column without steps."""
+    apart = np.abs(values - on_steps) > ON_STEPS * field.resolution if field.step else np.zeros(len(values), dtype=bool)
+    odd, often = np.unique(values[apart], return_counts=True)
+    kept = odd[np.argsort(-often, kind="stable")[:MOST_APART]]
+    moved = apart & ~np.isin(values, kept)
+    values = np.where(apart & ~moved, values, on_steps)
     distinct, counts = np.unique(values, return_counts=True)
     standing_out = 10 * float(np.median(counts)) if field.step else 3
     atom = (counts > 0.02 * (len(values) + field.absent)) & (counts >= standing_out)
     most = sorted(np.flatnonzero(atom), key=lambda i: -counts[i])[:8]
-    atoms = tuple(sorted(float(distinct[i]) for i in most))
-    return replace(field, low=float(distinct[0]), high=float(distinct[-1]), atoms=atoms)
+    walls = [] if field.step else [wall for wall in (field.floor, field.ceiling) if wall in (distinct[0], distinct[-1])]
+    atoms = sorted({*(float(distinct[i]) for i in most), *map(float, kept), *(float(wall) for wall in walls if wall is not None)})
+    return replace(field, low=float(distinct[0]), high=float(distinct[-1]), atoms=tuple(atoms), moved=int(moved.sum()))
 
 
 def _boolean(field: Field, present: pd.Series) -> Field:

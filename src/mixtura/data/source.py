@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,8 +58,7 @@ class Given:
 
 
 def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Schema]:
-    """The schemas of the columns in ``target`` and of those that are given. A target may come to lie beyond the values seen of
-    it, as its inputs may beyond theirs: its support is wider. InputError where one of the columns cannot be modelled."""
+    """The schemas of the columns in ``target`` and of those that are given. InputError where one of them cannot be modelled."""
     if not isinstance(schema, Schema):
         raise InputError("--target: names columns, and images have none; leave it out")
     ours, others = schema.divide(target)
@@ -70,7 +69,7 @@ def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Sc
     if not others.modelled:
         said = "; ".join(f.reason or f"{f.name}: {f.detail}" for f in others.fields) or "every one is a target"
         raise InputError(f"--target: no column is left to be the input ({said}); leave a column that varies out of --target")
-    return replace(ours, fields=tuple(field.widened() for field in ours.fields)), others
+    return ours, others
 
 
 def load(source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None) -> Data:
@@ -99,11 +98,15 @@ def contents(source: Any, like: AnySchema) -> Content:
     return content(data)
 
 
-def learn(data: Data, *, kinds: Mapping[str, str] | None = None, columns: Iterable[str] | None = None) -> AnySchema:
-    """What its columns, or its pixels, mean. ``kinds`` and ``columns`` overrule and choose, for tables."""
+def learn(
+    data: Data, *, kinds: Mapping[str, str] | None = None, columns: Iterable[str] | None = None,
+    bounds: Mapping[str, Sequence[float | None]] | None = None,
+) -> AnySchema:  # fmt: skip
+    """What its columns, or its pixels, mean. ``kinds``, ``columns`` and ``bounds`` overrule, choose and limit, for tables."""
     if isinstance(data, Table):
-        return schema.guess(data.frame, kinds=cast(Mapping[str, Kind], kinds or {}), columns=columns)  # guess refuses no kinds
-    for flag, given in (("--kind", kinds), ("--columns", columns)):
+        ends = {column: (low, high) for column, (low, high) in (bounds or {}).items()}
+        return schema.guess(data.frame, kinds=cast(Mapping[str, Kind], kinds or {}), columns=columns, bounds=ends)
+    for flag, given in (("--kind", kinds), ("--columns", columns), ("--bounds", bounds)):
         if given:
             raise InputError(f"{flag}: is for tables, and these are images; leave it out")
     return images.guess_images(data)

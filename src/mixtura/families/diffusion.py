@@ -54,6 +54,8 @@ PART_OF_CELL, LOWEST = 1 / 6, (0.002, 0.05)
 LOG_RATIO = 9.0
 #: weight of the variances' likelihood beside the error of the means
 VARIANCE_WEIGHT = 0.1
+#: rows whose cells say how wide cells are
+LOOKED_AT = 1_000
 #: rows sampled at a time, always so many: matrix kernels round a row otherwise in a batch of another size
 TILE = 128
 #: half of the training levels are drawn around this log level, with this deviation; the others evenly in log
@@ -211,8 +213,10 @@ class Diffusion(LowerBound, Stepwise):
 
     def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
-        rounded = self.columns.resolution > 0
-        cells = (self.columns.resolution / self.columns.scale)[rounded & (self.columns.scale > self.columns.resolution)]
+        width = self.columns.split(x[:LOOKED_AT]).width
+        # of each rounded column a typical cell, if it is not wider than the column
+        typical = torch.where(width > 0, width, math.nan).nanmedian(0).values
+        cells = typical[typical < 1]
         narrow = float(cells.min()) * PART_OF_CELL if len(cells) else LOWEST[1] / 5
         self.lowest.fill_(min(max(narrow, LOWEST[0]), LOWEST[1]))
 

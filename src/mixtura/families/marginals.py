@@ -4,8 +4,7 @@
 
 Codes have Laplace-smoothed frequencies with one slot kept for what was never seen; a value has a small
 Gaussian mixture (scikit-learn's fit, components by BIC) with a broad logistic mixed in at 1 part in n + 1.
-The family is open: an unseen level or a value off the support costs nats, not −∞, so a stacking that holds
-it is safe.
+The family is open: an unseen level or a value beyond a wall costs nats, not −∞, so a stacking that holds it is safe.
 
 A context is taken and ignored: beside conditional models the floor says what their inputs are worth.
 
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, Space
-from mixtura.transforms import LOG, Columns, histograms, log_logistic_mass, log_normal_mass
+from mixtura.transforms import Columns, histograms, log_logistic_mass, log_normal_mass
 
 
 class Config(BaseModel):
@@ -44,8 +43,6 @@ class Config(BaseModel):
 BROAD = 5.0
 #: pixels of more levels than this have mixtures like any column
 MOST_LEVELS = 4096
-#: cells taken for the width of a rounded column whose support has no end
-ENDLESS = 1000.0
 
 
 class Marginals(Density, Conditional, ClosedForm):
@@ -121,26 +118,22 @@ class Marginals(Density, Conditional, ClosedForm):
         gauss = torch.logsumexp(self.log_weight + mass, 2)
         origin = torch.zeros_like(parts.values)
         broad = log_logistic_mass(parts, origin, origin + math.log(BROAD))
-        # where the support ends, the broad part keeps half of its share for what lies beyond
-        δ, bent = self.columns.resolution, self.columns.warp == LOG
-        share = self.log_floor - torch.where((δ > 0) | bent, math.log(2), 0.0)
+        # at a wall the broad part keeps half of its share for what lies beyond
+        δ, walled = self.columns.resolution, torch.isfinite(self.columns.lowest) | torch.isfinite(self.columns.highest)
+        share = self.log_floor - torch.where(walled, math.log(2), 0.0)
         values = torch.logaddexp(gauss + seen, broad + share)
         for s, v in self.columns.overlaps:
             landed = nn.functional.softplus(self.log_frequency[first[s]] + values[:, v] - codes[:, s])
             codes[:, s] += torch.where(parts.overlap[:, v], landed, 0.0)
         codes = torch.where(off[:, self.columns.coded] & levels, self.log_floor, codes + seen)
-        base = parts.base
+        # beyond a wall: e^{−t/L} / 2L at t from it, L about the column's deviation; of a rounded column both in steps
+        step = torch.where(δ > 0, δ, 1.0)
+        length = (self.columns.raw(torch.ones_like(share)) - self.columns.raw(-torch.ones_like(share))) / (2 * step)
         raw, edge = flat[:, self.columns.numeric], self.space.flat(inside)[:, self.columns.numeric]
-        # beyond a rounded column's support: e^{−t/L} / 2L at t cells from the edge, L the cells inside
-        cells = torch.where(δ > 0, (self.columns.highest - self.columns.lowest) / δ + 1, 1.0)
-        cells = torch.where(torch.isfinite(cells), cells, ENDLESS)
-        far = (raw - edge).abs() / torch.where(δ > 0, δ, 1.0)
-        values = torch.where(off[:, self.columns.numeric], share - (2 * cells).log() - far / cells, values)
-        # below the end of a logarithm: an exponential about as wide as the column is large
-        below = bent & (δ == 0) & (raw <= self.columns.shift)
-        width = torch.where(bent, self.columns.centre, 0.0).exp()
-        values = torch.where(below, share - width.log() - (raw - self.columns.shift).abs() / width, values)
-        base = torch.where(below, 0.0, base)
+        beyond = share - (2 * length).log() - (raw - edge).abs() / step / length
+        outside = off[:, self.columns.numeric]
+        values = torch.where(outside, beyond, values)
+        base = torch.where(outside & (δ == 0), 0.0, parts.base)
         return codes, torch.where(parts.present, values, 0.0) + base
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:

@@ -333,7 +333,7 @@ def build(
         reason = (
             "is no number" if column.kind != "continuous"
             else "may be missing" if column.missing
-            else "holds values of a probability of their own" if column.atoms and column.resolution == 0
+            else "holds values of a probability of their own" if column.atoms and not all(map(column.on_steps, column.atoms))
             else ""
         )  # fmt: skip
         if reason:

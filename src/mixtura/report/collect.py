@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch import Tensor
 from mixtura import folder as store
 from mixtura.contracts import InputError
 from mixtura.data import source
+from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema
 from mixtura.facade import ranked
@@ -155,7 +156,7 @@ def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 
 def _images(gallery: Mapping[str, Tensor], names: Sequence[str], schema: AnySchema) -> dict[str, Any]:
-    pixel = schema.space.columns[0]
+    pixel = cast(ImageSchema, schema)
     sets = {name: (gallery[f"samples.{name}"], gallery[f"nearest.{name}"]) for name in names}
     return figures.pictures(gallery["real"], sets, pixel.low, pixel.high)
 
