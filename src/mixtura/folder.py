@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -38,20 +37,10 @@ from torch import Tensor
 
 from mixtura.contracts import InputError, Model, Space
 from mixtura.families import TABLE
+from mixtura.machine import write
 from mixtura.rng import generator
 
 FORMAT = 2
-
-
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_json(path: Path, data: Any) -> None:
