@@ -75,7 +75,8 @@ def quarters(batch):
     flat = field(1, "p") + field(2, "y") + field(4, "Flatten")
     axes = lambda *sizes: b"".join(field(1, field(2 if isinstance(n, str) else 1, n)) for n in sizes)  # noqa: E731
     value = lambda name, *sizes: field(1, name) + field(2, field(1, field(1, 1) + field(2, axes(*sizes))))  # noqa: E731
-    graph = field(1, pool) + field(1, flat) + field(2, "g") + field(11, value("x", batch, 3, 8, 8)) + field(12, value("y", batch, 12))
+    ends = field(11, value("x", batch, 3, 8, 8)) + field(12, value("y", batch, 12))
+    graph = field(1, pool) + field(1, flat) + field(2, "g") + ends
     return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 13))
 
 

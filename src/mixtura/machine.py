@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,8 +45,17 @@ def passes(error: BaseException | None) -> bool:
 
 def write(path: Path, content: bytes | str) -> None:
     """A file of this content, in a folder that is made if it is not there. CannotWrite as :func:`drafted`."""
-    with drafted(path) as draft:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, bytes | str]) -> None:
+    """Files that belong to one another: none takes its place before all are on the disk. CannotWrite as :func:`drafted`."""
+    with contextlib.ExitStack() as drafts:
+        for path, content in files.items():
+            draft = drafts.enter_context(drafted(path))
+            with _naming(path):
+                draft.write_bytes(content.encode() if isinstance(content, str) else content)
+                _to_disk(draft)
 
 
 @contextmanager
@@ -59,16 +68,23 @@ def drafted(path: Path) -> Iterator[Path]:
     place = Path(os.path.realpath(path))  # a link stays, and what it names is replaced
     draft = place.with_name(f".{place.name}.{this_process()}.{next(_number)}{_DRAFT}")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(place)
-        yield draft
-        _to_disk(draft)
-        _take_place(draft, place)
+        with _naming(path):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(place)
+            yield draft
+            _to_disk(draft)
+            _take_place(draft, place)
+    finally:
+        _remove(draft)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:  # it would name the draft
         reason = error.strerror or error
         raise CannotWrite(f"{path}: cannot be written ({reason}); check the path and the space on the disk") from error
-    finally:
-        _remove(draft)
 
 
 def is_draft(path: Path) -> bool:
