@@ -26,6 +26,7 @@ GROUND = ("contracts", "rng", "distributions", "nets", "kernels", "transforms")
 DOORS: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "contracts": (),
+    "machine": (),
     "rng": (),
     "distributions": ("contracts", "rng"),
     "nets": ("contracts", "rng", "distributions"),
@@ -34,19 +35,19 @@ DOORS: dict[str, tuple[str, ...]] = {
     "families": GROUND,
     "mixture": ("contracts", "rng"),
     "joint": (*GROUND, "mixture", "ratio"),
-    "train": ("contracts", "rng"),
+    "train": ("contracts", "machine", "rng"),
     "ratio": (*GROUND, "train"),
     "metrics": ("kernels", "rng", "ratio"),
     "select": ("kernels", "rng"),
-    "data": ("contracts", "transforms"),
-    "features": ("rng",),
-    "ledger": ("rng",),
+    "data": ("contracts", "machine", "transforms"),
+    "features": ("machine", "rng"),
+    "ledger": ("machine", "rng"),
     "verdict": ("kernels", "metrics", "select"),
     "plan": (*GROUND, "metrics", "mixture", "data"),
     "judge": (*GROUND, "metrics", "mixture", "data"),
-    "folder": ("contracts", "rng", "families.TABLE", "metrics.TABLE"),
+    "folder": ("contracts", "machine", "rng", "families.TABLE", "metrics.TABLE"),
 }
-DOORS["session"] = ("rng", "select", "arms", "ledger", "features", "kernels")
+DOORS["session"] = ("machine", "rng", "select", "arms", "ledger", "features", "kernels")
 # what a person holds: a fitted model, a study, a loaded folder
 DOORS["facade"] = ("contracts", "rng", "data", "mixture", "plan", "judge", "verdict", "folder")
 # black boxes: samples in files, saved models
@@ -65,10 +66,10 @@ DOORS["__main__"] = ("cli",)
 #: how any room tells a person that their input cannot be used
 FOR_EVERYONE = ("contracts.InputError",)
 
-MAY_TOUCH_FILES = ("cli", "folder", "data", "ledger", "report", "train")  # train: checkpoints, in a format of its own
+MAY_TOUCH_FILES = ("cli", "machine", "data", "ledger", "report")
 
 PICKLERS = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
-TORCH_PICKLES = ("torch.load", "torch.save")
+UNPICKLERS = (*(f"torch.{name}" for name in ("load", "save", "export.load", "jit.load", "package.PackageImporter")), "yaml.load")
 
 SEEDINGS = ("manual_seed", "seed", "set_rng_state")
 GLOBAL_STATE = ("torch.random.", "torch.default_generator", *(f"torch.{where}{f}" for where in ("", "cuda.") for f in SEEDINGS))
@@ -192,7 +193,7 @@ def _draws_globally(name: str, call: ast.Call, room: str) -> bool:
 
 def nothing_is_pickled(source: Source) -> list[str]:
     imported = [f"line {line}: {full}" for line, full, _ in source.imports if full.split(".")[0] in PICKLERS]
-    called = [_at(call, name) for name, call in source.calls if name in TORCH_PICKLES or name.endswith("_pickle")]
+    called = [_at(call, name) for name, call in source.calls if name in UNPICKLERS or name.endswith("_pickle")]
     keywords = [keyword for _, call in source.calls for keyword in call.keywords if keyword.arg == "allow_pickle"]
     return imported + called + [_at(k.value, "allow_pickle") for k in keywords if ast.unparse(k.value) != "False"]
 
@@ -314,6 +315,9 @@ BAD_SOURCES = [
     (nothing_is_pickled, "folder.py", "from joblib import dump"),
     (nothing_is_pickled, "folder.py", "import torch\ntorch.load('x')"),
     (nothing_is_pickled, "folder.py", "from torch import save\nsave({}, 'x')"),
+    (nothing_is_pickled, "features.py", "import torch\ntorch.export.load('x.pt2')"),
+    (nothing_is_pickled, "features.py", "from torch import jit\njit.load('x.pt')"),
+    (nothing_is_pickled, "arms/entries.py", "import yaml\nyaml.load(text)"),
     (nothing_is_pickled, "data/read.py", "import pandas as pd\npd.read_pickle('x')"),
     (nothing_is_pickled, "data/read.py", "import numpy as np\nnp.load('x', allow_pickle=True)"),
     (nothing_is_asserted, "plan.py", "def f(x):\n    assert x"),

@@ -305,3 +305,82 @@ def test_two_processes_share_a_selection(tmp_path):
 
 def test_exhausted_is_said_once():
     assert issubclass(Exhausted, ArmError)
+
+
+# ------------------------------------------------------------------------------------------- faults that pass
+
+
+def test_too_little_memory_costs_no_sample_and_closes_no_arm(tmp_path):
+    """A look that fails for lack of memory ends the sitting; the sample it was at is looked at again, not bought again."""
+    whole = [p.arm for p in run(pools(), tmp_path / "whole", pulls=30)[2]]
+    session = begin(pools(), tmp_path / "parts", "rke", bandwidth=WIDTH, pulls=30)
+    look, looked = session.look, []
+
+    def scarce(sample):
+        looked.append(sample)
+        if len(looked) % 10 == 0:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return look(sample)
+
+    session.look = scarce
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            list(session.conduct())
+    session.close()
+    found, _, pulls = run(pools(), tmp_path / "parts", pulls=30)
+    assert [p.arm for p in pulls] == whole and {p.status for p in pulls} == {"told"} and not found.closed
+
+
+def test_an_interrupted_request_is_taken_up_in_the_same_process(tmp_path):
+    """As in a notebook: the first sitting is interrupted while an arm is awaited; the next one does not wait for it."""
+    asked = []
+
+    def slow(seed):
+        asked.append(seed)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return [float(seed)]
+
+    session = begin([Function("a", slow, repeatable=True)], tmp_path, "rke", bandwidth=1.0, pulls=6)
+    with pytest.raises(KeyboardInterrupt):
+        list(session.conduct())
+    assert len(list(session.conduct())) == 3 and asked == [0, 1, 2, 3, 3, 4, 5]
+    session.close()
+
+
+def test_two_sessions_of_one_process_leave_one_another_s_requests_alone(tmp_path):
+    one, two = (begin(pools(), tmp_path, "rke", bandwidth=WIDTH, pulls=20) for _ in range(2))
+    with one.ledger.dealing():
+        one.ledger.intend("g0")
+    assert two.ledger.orphans() == []
+    two.ledger.release()
+    assert one.ledger.flying() == two.ledger.flying() == {"g0": 1} and two.ledger.orphans() == []
+    one.ledger.release()
+    assert [p.arm for p in two.ledger.orphans()] == ["g0"]
+    one.close()
+    two.close()
+
+
+def test_a_full_disk_ends_a_selection_in_one_sentence_and_nothing_is_lost(tmp_path):
+    code = (
+        "import resource, signal, sys; from pathlib import Path; import numpy as np; from mixtura.arms import Pool\n"
+        "from mixtura.machine import CannotWrite; from mixtura.session import begin\n"
+        "arms = [Pool(name, np.random.default_rng(i).normal(size=(300, 50)) + 9 * i) for i, name in enumerate('ab')]\n"
+        "sitting = begin(arms, Path(sys.argv[1]), 'rke', bandwidth=5.0, pulls=60)\n"
+        "if sys.argv[2] != '0': resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try: print(len(list(sitting.conduct())), *(p.arm for p in sitting.ledger.pulls()))\n"
+        "except CannotWrite as error: print(error); sys.exit(2)"
+    )
+
+    def sitting(folder, limit):
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / folder, str(limit)], capture_output=True, text=True)
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+    ended, whole = sitting("whole", 0)
+    assert ended == 0
+    ended, said = sitting("full", 150_000)
+    assert ended == 2 and said.startswith(f"{tmp_path}/full/ledger.sqlite: cannot be written (")
+    assert said.endswith("check the path and the space on the disk; the same command goes on from here\n")
+    ended, rest = sitting("full", 0)
+    assert ended == 0 and rest.split()[1:] == whole.split()[1:] and int(rest.split()[0]) < 60

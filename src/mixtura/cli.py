@@ -51,7 +51,7 @@ Rows = Annotated[
     Path | None, typer.Option("--output", "-o", help="File to write: as for tables; images to .npz .npy .zip or a folder")
 ]
 Features = Annotated[
-    str | None, typer.Option(help="What samples are compared by: pixels, pca:64, conv:256, or a local .onnx or .pt2 network.")
+    str | None, typer.Option(help="What samples are compared by: pixels, pca:64, conv:256, or a local .onnx network.")
 ]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read, and name them.")]
 
@@ -100,7 +100,8 @@ def run(
     size: Annotated[int | None, typer.Option(min=1, help="Resize images to so many pixels a side.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     replay: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits.")
+        Path | None,
+        typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits. Give its samples too."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -120,9 +121,7 @@ def run(
             "--columns": columns,
             "--kind": kind,
             "--bounds": bounds,
-            "--samples": samples,
             "--objective": objective,
-            "--features": features,
             "--skip-broken": skip_broken,
             "--size": size,
             "--dry-run": dry_run,
@@ -130,7 +129,9 @@ def run(
         odd = next((flag for flag, value in asked.items() if value), None)
         if odd is not None:
             _say(f"run --replay: {odd} was given, but a replay asks what the run asked; leave it out")
-        _replay(replay, source, out, fresh, device, as_json)
+        # what no folder may bring along is given again
+        again = {"features": features, "samples": _pairs(samples, "--samples")}
+        _replay(replay, source, out, as_json, {"fresh": fresh, "device": device} | {k: v for k, v in again.items() if v})
         return
     if source is None:
         _say("run: no data was given; name a file, or a bundled example, penguins or digits")
@@ -370,9 +371,9 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Ask generators for samples one by one: their best mixture with the fewest. The same command goes on where it stopped."""
-    import shutil
     from dataclasses import asdict
 
+    from mixtura import machine
     from mixtura import session as sessions
     from mixtura.arms import load_arms
     from mixtura.blending import gain_of_halves, real_rows
@@ -381,7 +382,7 @@ def select(
 
     out = out or Path("runs") / arms.stem
     if fresh and (out / sessions.LEDGER).exists():
-        shutil.rmtree(out)
+        machine.clear(out, last=sessions.LEDGER)
     if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()) and not (out / sessions.LEDGER).exists():
         _say(f"{out}: the folder is not empty and holds no selection; give another --out")
     mode = "certified" if certified else "asymptotic"
@@ -495,11 +496,11 @@ def _report(folder: Any) -> None:
         build(folder)
 
 
-def _replay(folder: Path, source: str | None, out: Path | None, fresh: bool, device: str, as_json: bool) -> None:
+def _replay(folder: Path, source: str | None, out: Path | None, as_json: bool, options: dict[str, Any]) -> None:
     from mixtura.study import replay
 
     out = out or folder.with_name(folder.name + "-replay")
-    study, different = replay(folder, out, source, fresh=fresh, device=device)
+    study, different = replay(folder, out, source, **options)
     verdict = "yes" if not different else f"no, these differ: {', '.join(different)}"
     _emit({**_summary(study), "different": different}, as_json, lambda: print(f"same bits: {verdict}"))
     if different:
@@ -838,6 +839,10 @@ def _can_write(output: Path | None, *, images: bool = False) -> None:
         _say(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {shown}")
     if output.is_dir() and not (images and output.suffix == ""):
         _say(f"{output}: is a folder, expected a file; name a file in it")
+    if images and output.suffix == "":
+        from mixtura.data.images import check_folder
+
+        check_folder(output)
     if not output.parent.is_dir():
         _say(f"{output}: there is no folder {output.parent}; make it first")
 
@@ -908,6 +913,13 @@ def _one_sentence() -> Iterator[None]:
         if not isinstance(error, InputError):
             raise
         _say(str(error))
+    except (MemoryError, RuntimeError) as error:
+        from mixtura.machine import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        _say(f"too little memory ({reason}); free some, or ask for less; run and select go on where they stopped")
 
 
 def _say(sentence: str) -> NoReturn:
@@ -929,5 +941,6 @@ def main(argv: list[str] | None = None) -> None:
         code = app(args=argv, prog_name="mixtura", standalone_mode=False)
         if code == INTERRUPTED:  # newer typer answers the interrupt itself
             _stop()
+        sys.stdout.flush()  # a full disk is heard of now, or by nobody
         if code:
             sys.exit(code)

@@ -26,7 +26,8 @@ from mixtura.data.cells import lattice
 from mixtura.distributions import MixtureDensity
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
-from mixtura.folder import read_json, read_tensors, write_json, write_tensors
+from mixtura.folder import as_json, as_safetensors, read_json, read_tensors
+from mixtura.machine import write_together
 from mixtura.rng import generator
 from mixtura.transforms import log_normal_mass
 
@@ -373,17 +374,15 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         arrays |= {"resolution": torch.as_tensor(self.resolution_), "origin": torch.as_tensor(self._origin_)}
         if self._calibrated_ is not None:
             arrays |= dict(zip(("ranks", "weights"), map(torch.as_tensor, self._calibrated_), strict=True))
-        write_tensors(folder / "estimator.safetensors", arrays)
         parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
         parameters |= {"random_state": None, "hidden": [int(width) for width in self.hidden], "device": str(self.device)}
-        write_json(
-            folder / "estimator.json",
-            {
-                "parameters": parameters, "features": self.n_features_in_, "flat": self._flat_, "steps": self.n_iter_,
-                "history": self.history_, "diagnosis": self.diagnosis_, "names": list(getattr(self, "feature_names_in_", ())),
-                "config": self.model_.config.model_dump(mode="json"),
-            },
-        )  # fmt: skip
+        record = {
+            "parameters": parameters, "features": self.n_features_in_, "flat": self._flat_, "steps": self.n_iter_,
+            "history": self.history_, "diagnosis": self.diagnosis_, "names": list(getattr(self, "feature_names_in_", ())),
+            "config": self.model_.config.model_dump(mode="json"),
+        }  # fmt: skip
+        tensors = {folder / "estimator.safetensors": as_safetensors(arrays)}
+        write_together({**tensors, folder / "estimator.json": as_json(record)})
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:

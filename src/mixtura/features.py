@@ -1,8 +1,9 @@
 """What metrics on samples compare: rows or images → vectors of features.
 
-:func:`parse` understands ``pixels``, ``pca:K``, ``conv:K`` and the path of a network: ONNX (.onnx, through onnxruntime) or a
-program that ``torch.export`` saved (.pt2). Each is fitted once, on fit rows, and then maps (n, …) to (n, d) float32, a batch
-at a time. Nothing is ever downloaded.
+:func:`parse` understands ``pixels``, ``pca:K``, ``conv:K`` and the path of a network: ONNX
+(.onnx, through onnxruntime), operators and weights. Formats of torch are refused: opening them unpickles, which can run
+anything. Each is fitted once, on fit rows, and then maps (n, …) to (n, d) float32, a batch at a time. Nothing is ever
+downloaded.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mixtura.contracts import InputError
+from mixtura.machine import passes
 from mixtura.rng import seeded
 
 #: values of a batch
 BATCH_VALUES = 2**22
 #: rows that principal components are found from
 MOST_FITTED = 10_000
+#: endings of files that torch opens by unpickling: programs of torch.export and of TorchScript, modules, checkpoints
+OF_TORCH = (".pt2", ".pt", ".pth", ".ts", ".ckpt", ".bin", ".pkl")
 
 
 class Features(ABC):
@@ -126,15 +129,30 @@ class RandomConvolution(Features):
 
 
 class Network(Features):
-    """A trained network from a local file: its first output, averaged over space if it has any, flattened.
+    """A trained network from a local .onnx file, through onnxruntime on the CPU: its first output, averaged over space if it
+    has any, flattened.
 
     Images are scaled from the levels of the fit rows (0 to their highest) to 0 … 1, grey ones repeated to the network's
     channels, and resized to its height and width (bicubic with antialiasing) where those are fixed.
     """
 
     def __init__(self, path: Path) -> None:
-        self.name, self.path = path.name, path
-        self.top = 1.0
+        self.name, self.top = path.name, 1.0
+        try:
+            import onnxruntime  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise InputError("features: an .onnx network needs onnxruntime; pip install 'mixtura[onnx]'") from error
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level, options.intra_op_num_threads = 4, 1
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # noqa: BLE001  onnxruntime has an exception class for each of its states
+            raise InputError(f"{path.name}: onnxruntime cannot read it ({type(error).__name__}); export it again") from error
+        taken = self._session.get_inputs()[0]
+        if len(taken.shape) != 4:
+            raise InputError(f"{path.name}: takes input of shape {taken.shape}, expected images (batch, channels, height, width)")
+        self._input = taken.name
+        self._batch, *self._wanted = [axis if isinstance(axis, int) else None for axis in taken.shape]
 
     def fit(self, x: Tensor, rng: torch.Generator) -> None:
         """Learn the highest level, and try the network on one image."""
@@ -145,10 +163,12 @@ class Network(Features):
 
     def _map(self, x: Tensor) -> Tensor:
         try:
-            out = torch.cat([torch.as_tensor(self._run(part)) for part in self._fitted(x / self.top).split(self._batch)])
+            out = torch.cat([torch.as_tensor(self._run(part)) for part in self._fitted(x / self.top).split(self._batch or 64)])
         except InputError:
             raise
         except Exception as error:  # noqa: BLE001  whatever a foreign network raises is about this file
+            if passes(error):
+                raise
             reason = (str(error).splitlines() or [""])[0][:160]
             shape = tuple(x.shape[1:])
             raise InputError(f"{self.name}: cannot take images of shape {shape} ({type(error).__name__}: {reason})") from error
@@ -167,81 +187,30 @@ class Network(Features):
             x = nn.functional.interpolate(x, size=size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
         return x.contiguous()
 
-    _batch: int
-    _wanted: tuple[int | None, int | None, int | None]
-
-    @abstractmethod
-    def _run(self, x: Tensor) -> Any: ...
-
-
-class OnnxNetwork(Network):
-    """Through onnxruntime, on the CPU."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        try:
-            import onnxruntime  # pyright: ignore[reportMissingImports]
-        except ImportError as error:
-            raise InputError("features: an .onnx network needs onnxruntime; pip install 'mixtura[onnx]'") from error
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level, options.intra_op_num_threads = 4, 1
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  onnxruntime has an exception class for each of its states
-            raise InputError(f"{path.name}: onnxruntime cannot read it ({type(error).__name__}); export it again") from error
-        shape = self._session.get_inputs()[0].shape
-        if len(shape) != 4:
-            raise InputError(f"{path.name}: takes input of shape {shape}, expected images (batch, channels, height, width)")
-        batch, *rest = [axis if isinstance(axis, int) else None for axis in shape]
-        self._batch, self._wanted = batch or 64, tuple(rest)  # type: ignore[assignment]
-
-    def _run(self, x: Tensor) -> Any:
-        n = len(x)
-        fixed = self._session.get_inputs()[0].shape[0]
-        if isinstance(fixed, int) and n < fixed:
-            x = torch.cat([x, x[-1:].expand(fixed - n, -1, -1, -1)])
-        return np.asarray(self._session.run(None, {self._session.get_inputs()[0].name: x.numpy()})[0])[:n]
-
-
-class ExportedNetwork(Network):
-    """A program saved by ``torch.export.save``: operators and weights, no Python code of the author's."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        try:
-            program = torch.export.load(path)
-            example = next(n.meta["val"] for n in program.graph.nodes if n.op == "placeholder" and n.name in _inputs(program))
-            shape = [axis if isinstance(axis, int) else None for axis in example.shape]
-        except Exception as error:  # noqa: BLE001  torch names no class for a file that is not one of its programs
-            raise InputError(f"{path.name}: not a program of torch.export ({type(error).__name__}); save it again") from error
-        if len(shape) != 4:
-            raise InputError(f"{path.name}: takes input of shape {shape}, expected images (batch, channels, height, width)")
-        self._program = program.module()
-        self._batch, self._wanted = shape[0] or 64, tuple(shape[1:])  # type: ignore[assignment]
-        self._fixed = shape[0]
-
-    def _run(self, x: Tensor) -> Any:
-        n = len(x)
-        if self._fixed and n < self._fixed:
-            x = torch.cat([x, x[-1:].expand(self._fixed - n, -1, -1, -1)])
-        out = self._program(x)
-        return (out[0] if isinstance(out, tuple | list) else out)[:n]
-
-
-def _inputs(program: Any) -> tuple[str, ...]:
-    return tuple(program.graph_signature.user_inputs)
+    def _run(self, x: Tensor) -> np.ndarray:
+        n, least = len(x), self._batch or 0
+        if n < least:
+            x = torch.cat([x, x[-1:].expand(least - n, -1, -1, -1)])
+        return np.asarray(self._session.run(None, {self._input: x.numpy()})[0])[:n]
 
 
 def parse(text: str) -> Features:
-    """ "pixels", "pca:64", "conv:256", or the path of an .onnx or .pt2 file → features to be fitted. Raises InputError."""
+    """ "pixels", "pca:64", "conv:256", or the path of an .onnx file → features to be fitted. Raises InputError."""
     kind, _, number = text.partition(":")
     if text == "pixels":
         return Pixels()
     if kind in ("pca", "conv") and number.isdigit() and 1 <= int(number) <= 100_000:
         return PrincipalComponents(int(number)) if kind == "pca" else RandomConvolution(int(number))
     path = Path(text)
-    if path.suffix.lower() in (".onnx", ".pt2"):
-        if not path.is_file():
-            raise InputError(f"features: no file {text!r}; give the path of a local .onnx or .pt2 network")
-        return OnnxNetwork(path) if path.suffix.lower() == ".onnx" else ExportedNetwork(path)
-    raise InputError(f"features: {text!r} is none, expected pixels, pca:64, conv:256, or a local .onnx or .pt2 file")
+    if path.suffix.lower() in OF_TORCH:
+        raise InputError(f"features: opening {path.name} can run code hidden in it; export the network to .onnx and give that")
+    if not is_file(text):
+        raise InputError(f"features: {text!r} is none, expected pixels, pca:64, conv:256, or a local .onnx file")
+    if not path.is_file():
+        raise InputError(f"features: no file {text!r}; give the path of a local .onnx network")
+    return Network(path)
+
+
+def is_file(text: str) -> bool:
+    """Whether features are named by the path of a network."""
+    return Path(text).suffix.lower() == ".onnx"

@@ -14,7 +14,7 @@
     verdict.json          verdicts by objective: weights, gain, sentence; written last
     samples.csv           rows of the verdict's choice (samples.npz: images)      README.md   the model card
     report.html           the page, written by the command line
-    work/                 checkpoints and folds, while it runs
+    work/                 checkpoints and folds, while it runs; kept where a family is to be tried again
 
 Nothing in it is executable. Files are written whole or not at all. Reading trusts nothing: a file that is not
 what it should be is an InputError of one sentence.
@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -38,25 +37,20 @@ from torch import Tensor
 
 from mixtura.contracts import InputError, Model, Space
 from mixtura.families import TABLE
+from mixtura.machine import write
 from mixtura.rng import generator
 
 FORMAT = 2
 
 
-def write(path: Path, content: bytes | str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
 def write_json(path: Path, data: Any) -> None:
     """JSON with infinities and NaN as null."""
-    write(path, json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    write(path, as_json(data))
+
+
+def as_json(data: Any) -> str:
+    """The text that :func:`write_json` writes."""
+    return json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
@@ -104,7 +98,12 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file."""
-    write(path, save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}))
+    write(path, as_safetensors(tensors))
+
+
+def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """The bytes that :func:`write_tensors` writes."""
+    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

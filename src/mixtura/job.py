@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from mixtura import folder as store
-from mixtura import judge, mixture, plan, train, verdict
+from mixtura import judge, machine, mixture, plan, train, verdict
 from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import source
 from mixtura.data.schema import Schema
@@ -31,6 +31,7 @@ from mixtura.facade import Study, assemble, card
 from mixtura.families import TABLE, Family
 from mixtura.judge import Score
 from mixtura.lens import Lens, portrait
+from mixtura.machine import CannotWrite
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.plan import Options
 from mixtura.rng import child_seed, generator, seeded
@@ -146,6 +147,8 @@ class Job(ABC):
         self.timed = {c.name for c in self.candidates if self._is_timed(c)}
         self.units: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, dict[str, Any]] = {}
+        # what a passing fault of an earlier sitting ended; it has another chance in this one
+        self.again: dict[str, dict[str, Any]] = {}
         self.earlier = 0.0
         self.began, self.saved = began, time.monotonic()
         self.history: list[dict[str, Any]] = []
@@ -169,16 +172,16 @@ class Job(ABC):
     def take_up(self, config: Mapping[str, Any]) -> None:
         """Make the folder, or take up the run that stopped in it."""
         if self.options.fresh and self.out.exists():
-            shutil.rmtree(self.out)
+            machine.clear(self.out, last="config.json")
         if not (self.out / "config.json").exists():
-            try:
-                target = {"target": list(self.options.targets)} if self.options.targets else {}
-                store.write_json(self.out / "schema.json", self.whole.to_json() | target)
-                store.write_json(self.out / "config.json", config)
-            except OSError as error:
-                raise InputError(f"{self.out}: cannot be written ({error.strerror}); give another --out") from error
-        elif (self.out / "state.json").exists():
-            self.units, self.failures, self.earlier = read_state(self.out)
+            store.write_json(self.out / "config.json", config)
+        if not (self.out / "schema.json").exists():
+            target = {"target": list(self.options.targets)} if self.options.targets else {}
+            store.write_json(self.out / "schema.json", self.whole.to_json() | target)
+        if (self.out / "state.json").exists():
+            self.units, failures, self.earlier = read_state(self.out)
+            self.again = {name: failure for name, failure in failures.items() if failure.get("again")}
+            self.failures = {name: failure for name, failure in failures.items() if name not in self.again}
 
     def _column(self, name: str | None) -> pd.Series | None:
         return None if name is None else cast(pd.Series, cast(pd.DataFrame, source.content(self.data))[name])
@@ -207,7 +210,8 @@ class Job(ABC):
         return self.earlier + time.monotonic() - self.began
 
     def _save_state(self) -> None:
-        store.write_json(self.out / "state.json", {"elapsed": self.elapsed, "units": self.units, "failures": self.failures})
+        failures = {**self.again, **self.failures}
+        store.write_json(self.out / "state.json", {"elapsed": self.elapsed, "units": self.units, "failures": failures})
         self.saved = time.monotonic()
 
     def _share(self, name: str) -> float | None:
@@ -215,6 +219,9 @@ class Job(ABC):
         budget = self.options.seconds
         if budget is None:
             return None
+        if name in self.again:  # what is left when the others have had theirs may be nothing
+            had = [u["share"] for key, u in self.units.items() if key.startswith(f"{name}/") and u.get("share") is not None]
+            return had[0] if had else (1 - self.ending) * budget / (max(1, len(self.timed)) * (self.splits.folds + 1))
         names = [c.name for c in self.candidates]
         coming = [n for n in names[names.index(name) :] if n not in self.failures and n in self.timed]
         # report rows are scored at the end, as many as select rows were or (cross-fitted) fewer
@@ -266,27 +273,32 @@ class Job(ABC):
     # ------------------------------------------------------------------------------------------------- training
 
     def train_all(self) -> Iterator[Record]:
-        """Fit every candidate, in every fold and on all training rows; a failure is a record, not the end."""
+        """Fit every candidate, in every fold and on all training rows; a failure is a record, not the end, but of a disk that
+        takes no more: CannotWrite."""
         for candidate in self.candidates:
             name = candidate.name
             try:
                 if name not in self.failures and not self._nats_path(name).exists():
                     yield Progress(name, 0.0, None, None)
                     yield from self._train_one(candidate)
+            except CannotWrite:
+                raise
             except InputError as error:
-                self._fail(name, "skipped", str(error))
+                self._fail(name, "skipped", str(error), error)
             except Exception as error:  # noqa: BLE001  one family must not take the others down; its reason is in the table
                 store.write(self.out / "work" / f"{name}.error.txt", traceback.format_exc())
                 message = str(error).splitlines()[0] if str(error) else "no message"
-                self._fail(name, "failed", f"{type(error).__name__}: {message}")
+                self._fail(name, "failed", f"{type(error).__name__}: {message}", error)
+            self.again.pop(name, None)
             if name in self.failures:
                 yield Judged(name, self.failures[name]["status"], self.failures[name]["reason"], None)
             else:
                 nats = store.read_tensors(self._nats_path(name)).get("select")
                 yield Judged(name, "fitted", "", None if nats is None else float(nats.mean()))
 
-    def _fail(self, name: str, status: str, reason: str) -> None:
-        self.failures[name] = {"status": status, "reason": reason}
+    def _fail(self, name: str, status: str, reason: str, error: Exception) -> None:
+        """Note that a family failed: for good, or, where the fault passes, in this sitting."""
+        self.failures[name] = _failure(status, reason, error)
         self._save_state()
 
     def _nats_path(self, name: str) -> Path:
@@ -294,6 +306,8 @@ class Job(ABC):
 
     def _train_one(self, candidate: _Candidate) -> Iterator[Record]:
         name, splits, seed = candidate.name, self.splits, self.options.seed
+        if self.options.stops is not None and "scoring" not in self.options.stops.get(f"{name}/all", {}):
+            raise InputError(f"{name}: the run to be replayed has no finished fit of it")
         pieces = []
         for k in range(splits.folds):
             kept = self._fold_path(name, k)
@@ -303,8 +317,8 @@ class Job(ABC):
                 tensors = {"position": left, **self._look(model, self.samples // splits.folds, name, f"fold {k}")}
                 if density_kind(model) is not None:
                     tensors["nats"], _ = self._nats(model, splits.training[left], generator(seed, name, "fold", k))
-                store.write_tensors(kept, tensors)
                 self._save_state()
+                store.write_tensors(kept, tensors)  # last: what is there is not done again
             pieces.append(store.read_tensors(kept))
         model = yield from self._fit(candidate, f"{name}/all", splits.training, splits.folds / (splits.folds + 1))
         yield Progress(name, 1.0, None, None, "scoring")
@@ -322,8 +336,8 @@ class Job(ABC):
         config = getattr(model, "config", None)
         settings = config.model_dump(mode="json") if candidate.family and config else None
         store.save_model(self.out / "models" / name, model, candidate.family, settings)
-        store.write_tensors(self._nats_path(name), tensors or {"none": torch.zeros(1)})
         self._save_state()
+        store.write_tensors(self._nats_path(name), tensors or {"none": torch.zeros(1)})  # last: as a fold's
 
     def _fold_path(self, name: str, k: int) -> Path:
         return self.out / "work" / f"{name}.fold{k}.safetensors"
@@ -374,9 +388,7 @@ class Job(ABC):
 
     def _recipe(self, settings: Mapping[str, Any], unit: str, entry: Mapping[str, Any]) -> train.Recipe:
         if self.options.stops is not None:
-            kept = self.options.stops.get(unit)
-            if kept is None:
-                raise InputError(f"{unit}: the run to be replayed has no record of it; it was not finished")
+            kept = self.options.stops[unit]
             return train.Recipe(**{**settings, "steps": kept["steps"], "stop_at": kept["stop_at"]})
         if self.options.steps is not None:
             most = settings.get("most_steps", self.options.steps)
@@ -387,6 +399,9 @@ class Job(ABC):
 
     def verdict(self) -> Study:
         """Weigh on the select rows, open the report rows once, write everything down."""
+        # where a finished run goes on with what a passing fault had ended, these are out of date from here on
+        for old in ("verdict.json", "report.html"):
+            (self.out / old).unlink(missing_ok=True)
         names = [c.name for c in self.candidates if c.name not in self.failures]
         models = {n: store.load_model(self.out / "models" / n, self.schema.space, self.options.models) for n in names}
         kept = {name: store.read_tensors(self._nats_path(name)) for name in names}
@@ -399,6 +414,9 @@ class Job(ABC):
             rng = generator(self.options.seed, name, "report")
             report[name], mc_error[name] = self._nats(models[name], self.splits.report, rng)
         return self._conclude(_Fitted(models, kept, select, report, mc_error))
+
+    def _failed(self, name: str) -> Score:
+        return Score(name, self.failures[name]["status"], self.failures[name]["reason"])
 
     def _fitted(self, score: Score, fitted: _Fitted, cost: float) -> Score:
         """The score of a model of this run, with what only a model has. ``cost``: milliseconds to draw 1,000 rows."""
@@ -435,7 +453,8 @@ class Job(ABC):
         if study.conditioning is not None:
             spoken["conditioning"] = asdict(study.conditioning)
         store.write_json(out / "verdict.json", spoken | {"verdicts": {name: asdict(v) for name, v in study.verdicts.items()}})
-        shutil.rmtree(out / "work", ignore_errors=True)
+        if not to_be_tried_again(out):
+            shutil.rmtree(out / "work", ignore_errors=True)
 
 
 class Together(Job):
@@ -488,8 +507,9 @@ class Together(Job):
                 if len(rows) < 16:
                     raise InputError(f"{name}: {len(rows)} rows are too few to judge; give 16 or more")
                 found[name] = rows[: 4 * plan.SAMPLES]
+                self.failures.pop(name, None)
             except InputError as error:
-                self.failures[name] = {"status": "failed", "reason": str(error)}
+                self.failures[name] = _failure("failed", str(error), error)
         return found
 
     def _pools(self, names: Sequence[str], kept: Mapping[str, Mapping[str, Tensor]], outside: Mapping[str, Tensor]) -> list[Pool]:
@@ -513,7 +533,7 @@ class Together(Job):
         scores = []
         for name in [*(c.name for c in self.candidates), *self.options.samples]:
             if name in self.failures:
-                scores.append(Score(name, **self.failures[name]))
+                scores.append(self._failed(name))
                 continue
             copied = judge.memorised(seen[name], fit, shown, rng=generator(seed, name, "memorisation"))
             rng = partial(generator, seed, name, "metric")
@@ -584,7 +604,7 @@ class Targets(Job):
         rows = self._calibration_rows()
         looks = {name: self._calibrate(model, name, rows) for name, model in models.items()}
         scores = [
-            Score(name, **self.failures[name]) if name in self.failures else self._score(name, fitted, looks[name])
+            self._failed(name) if name in self.failures else self._score(name, fitted, looks[name])
             for name in (c.name for c in self.candidates)
         ]
         beside = replace(beside, gate=None if gate is None else gate.plain())
@@ -680,6 +700,17 @@ def read_state(out: Path) -> tuple[dict[str, Any], dict[str, Any], float]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{out}/state.json: damaged ({type(error).__name__}: {error}); run again with --fresh") from error
     return units, failures, elapsed
+
+
+def to_be_tried_again(out: Path) -> list[str]:
+    """Families of a run whose faults may have passed: the same command gives them another chance."""
+    return [name for name, failure in read_state(out)[1].items() if failure.get("again")]
+
+
+def _failure(status: str, reason: str, error: Exception) -> dict[str, Any]:
+    if not machine.passes(error):
+        return {"status": status, "reason": reason}
+    return {"status": "failed", "reason": f"{reason}; the same command tries it again", "again": True}
 
 
 Shape = tuple[int, ...] | None

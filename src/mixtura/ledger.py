@@ -11,8 +11,9 @@ made it for as long as that process lives.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
-import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixtura.contracts import InputError
+from mixtura.machine import CannotWrite, alive, this_process
 
 Status = Literal["asked", "told", "failed", "unknown"]
 
 #: seconds to wait for another process's transaction
 PATIENCE = 30.0
+#: how SQLite says that the disk, or another process, lets nothing be written now
+_REFUSED = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_READONLY", "SQLITE_NOMEM")
+_number = itertools.count()
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -65,7 +70,7 @@ class Ledger:
     """All pulls of one selection, in a file."""
 
     def __init__(self, path: Path) -> None:
-        self.path, self.owner = path, _this_process()
+        self.path, self.owner = path, f"{this_process()}.{next(_number)}"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
@@ -74,6 +79,8 @@ class Ledger:
             self._db.executescript(_TABLES)
             self._db.execute("SELECT number, features FROM pulls LIMIT 1").fetchall()
         except (sqlite3.DatabaseError, OSError) as error:
+            if _is_refusal(error):
+                raise self._refusal(error) from error
             raise InputError(f"{path}: cannot be used as a ledger ({error}); give another --out, or remove it") from error
 
     def close(self) -> None:
@@ -82,13 +89,20 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if _is_refusal(error):
+                raise self._refusal(error) from error
             raise
-        self._db.execute("COMMIT")
+
+    def _refusal(self, error: BaseException) -> CannotWrite:
+        what = f"{self.path}: cannot be written ({error}); check the path and the space on the disk"
+        return CannotWrite(f"{what}; the same command goes on from here")
 
     # ---------------------------------------------------------------------------------------------------- about
 
@@ -202,9 +216,15 @@ class Ledger:
         """Requests in flight whose process is gone; they become this process's own. With a sample if it was received."""
         with self._transaction() as db:
             rows = db.execute("SELECT number, owner FROM pulls WHERE status = 'asked'").fetchall()
-            numbers = [number for number, owner in rows if owner != self.owner and not _alive(owner)]
+            numbers = [number for number, owner in rows if not alive(owner.partition(".")[0])]
             db.executemany("UPDATE pulls SET owner = ? WHERE number = ?", [(self.owner, number) for number in numbers])
         return [pull for pull in self.pulls(samples=True) if pull.number in numbers]
+
+    def release(self) -> None:
+        """Let go of the requests in flight: whoever goes on takes them up. Nothing where the ledger cannot be written: then they
+        are free when this process ends."""
+        with contextlib.suppress(CannotWrite, sqlite3.ProgrammingError), self._transaction() as db:
+            db.execute("UPDATE pulls SET owner = '' WHERE status = 'asked' AND owner = ?", (self.owner,))
 
     def counts(self, arms: Sequence[str]) -> dict[str, dict[str, int]]:
         """Arm → status → pulls."""
@@ -219,6 +239,10 @@ class Ledger:
         return float(self._db.execute(f"SELECT COALESCE(SUM(cost), 0) FROM pulls{where}", given).fetchone()[0])
 
 
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(_REFUSED)
+
+
 def _pull(row: Sequence[Any]) -> Pull:
     number, arm, draw, key, status, cost, asked, told, place, about, sample, features, reason = row
     array = None
@@ -227,29 +251,3 @@ def _pull(row: Sequence[Any]) -> Pull:
         array = np.frombuffer(sample, dtype=np.dtype(dtype)).reshape(shape).copy()
     seen = None if features is None else np.frombuffer(features, dtype=np.float32).copy()
     return Pull(number, arm, draw, key, status, cost, asked, told, place, array, seen, reason)
-
-
-def _this_process() -> str:
-    return f"{os.getpid()}@{_birth(os.getpid())}"
-
-
-def _alive(owner: str) -> bool:
-    """Whether the process that ``owner`` names still runs: its number can be another process's by now."""
-    pid, _, birth = owner.partition("@")
-    return pid.isdigit() and _birth(int(pid)) == birth
-
-
-def _birth(pid: int) -> str:
-    """When a process began, in ticks since the machine did, or "runs" where the system does not say; "" if it is gone."""
-    try:
-        with Path(f"/proc/{pid}/stat").open() as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]  # a killed process whose parent has not looked is gone
-    except (OSError, IndexError):
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return ""
-        except OSError:
-            return "runs"
-        return "runs"

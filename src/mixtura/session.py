@@ -26,6 +26,7 @@ from mixtura.arms import Arm, ArmError, Exhausted, Pool
 from mixtura.contracts import InputError
 from mixtura.kernels import Estimate
 from mixtura.ledger import Ledger, Pull
+from mixtura.machine import passes
 from mixtura.rng import generator
 from mixtura.select.objective import Objective, QuadraticTerm, parse
 from mixtura.select.selector import Certificate, Selector
@@ -133,9 +134,15 @@ class Session:
 
     def conduct(self) -> Iterator[Round]:
         """Ask until the pulls are made, the stopping rule says so, or no arm is left."""
-        self._catch_up()
-        for pull in self.ledger.orphans():
-            yield self._recover(pull)
+        try:
+            self._catch_up()
+            for pull in self.ledger.orphans():
+                yield self._recover(pull)
+            yield from self._ask_on()
+        finally:  # stopped while an arm was awaited, or by a fault that passes: the request is taken up by whoever goes on
+            self.ledger.release()
+
+    def _ask_on(self) -> Iterator[Round]:
         self._catch_up()
         while self.why is None:
             began = time.perf_counter()
@@ -206,6 +213,8 @@ class Session:
             if seen.ndim != 1 or not np.isfinite(seen).all() or width not in (None, len(seen)):
                 raise InputError(f"{pull.arm}: {len(seen)} features, the others have {width}")
         except (InputError, RuntimeError, ValueError) as error:
+            if passes(error):  # no property of the sample, which is kept and looked at again
+                raise
             self._failed(pull, f"its sample cannot be looked at: {str(error).splitlines()[0]}", exhausted=False)
             return self._round(pull, "failed", str(error), seconds)
         self.ledger.tell(pull, seen)

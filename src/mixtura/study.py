@@ -16,14 +16,15 @@ from typing import Any
 
 import torch
 
+from mixtura import features, machine, train
 from mixtura import folder as store
-from mixtura import train
 from mixtura.contracts import InputError
 from mixtura.data import source
 from mixtura.data.read import Table
 from mixtura.data.source import AnySchema, Data
 from mixtura.facade import Study, load
-from mixtura.job import Done, Judged, Planned, Progress, Record, Targets, Together, read_state
+from mixtura.job import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
+from mixtura.machine import CannotWrite
 from mixtura.plan import Options
 
 __all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "replay", "run"]
@@ -52,10 +53,13 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
             yield Done(load(out, models=options.models))
             return
         job = _kind(options)(out, options, loaded, schema, began)
-        job.take_up(config)  # nothing is written before all that was asked is known to fit
-        yield job.planned()
-        yield from job.train_all()
-        study = job.verdict()
+        try:
+            job.take_up(config)  # nothing is written before all that was asked is known to fit
+            yield job.planned()
+            yield from job.train_all()
+            study = job.verdict()
+        except CannotWrite as error:
+            raise CannotWrite(f"{error}; the same command goes on from here") from error
         yield Done(study if options.out is not None else replace(study, folder=None))
 
 
@@ -113,7 +117,7 @@ def _finished(out: Path, options: Options, config: Mapping[str, Any]) -> bool:
     is known to be a run is ever started over: other programs write a config.json too."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, expected a folder to write the run to; give another --out")
-    if not out.exists() or not any(out.iterdir()):
+    if not _holds_anything(out):
         return False
     kept = store.read_json(out / "config.json") if (out / "config.json").exists() else None
     if not isinstance(kept, dict) or not {"format", "data", "asked"} <= kept.keys():
@@ -123,7 +127,11 @@ def _finished(out: Path, options: Options, config: Mapping[str, Any]) -> bool:
     for part, what in (("data", "other data"), ("asked", "other options")):
         if kept[part] != store.plain(config[part]):
             raise InputError(f"{out}: holds a run on {what}; give another --out, or --fresh to start over")
-    return (out / "verdict.json").exists()
+    return (out / "verdict.json").exists() and not to_be_tried_again(out)
+
+
+def _holds_anything(out: Path) -> bool:
+    return out.is_dir() and not all(machine.is_draft(path) for path in out.iterdir())
 
 
 def _version() -> str:
@@ -135,17 +143,19 @@ def _version() -> str:
 
 def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any) -> tuple[Study, list[str]]:
     """Do a finished run again from its recorded steps, into ``out``; the study, and the files that differ in any bit
-    (none, on the same machine kind, torch version and thread count). ``data``: by default the file the run names."""
+    (none, on the same machine kind, torch version and thread count). ``data``: by default the file the run names.
+    ``options``: ``fresh`` and ``device``, and what no folder may bring along, a network as ``features``, ``models`` and
+    ``samples``, where the run used them: to be given again."""
     folder, out = Path(folder), Path(out)
     store.read_json(folder / "verdict.json")
-    kept, made_from, fingerprint = _recorded(folder)
+    kept, made_from, fingerprint = _recorded(folder, options)
     units, _, _ = read_state(folder)
     data = made_from if data is None else data
     if data is None:
         raise InputError(f"{folder}: the run was not made from a file; give its data again, mixtura run FILE --replay {folder}")
     if out.resolve() == folder.resolve():
         raise InputError(f"{out}: holds the run to be replayed; give another --out")
-    if not options.get("fresh") and out.is_dir() and any(out.iterdir()):
+    if not options.get("fresh") and _holds_anything(out):
         raise InputError(f"{out}: the folder is not empty; give another --out, or --fresh to start over")
     if source.load(data, seed=kept["seed"], skip_broken=kept["skip_broken"], size=kept["size"]).fingerprint != fingerprint:
         raise InputError(f"{folder}: was made from other data; a replay needs the same bytes")
@@ -155,14 +165,35 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
     return study, [str(p) for p in same if (folder / p).read_bytes() != (out / p).read_bytes()]
 
 
-def _recorded(folder: Path) -> tuple[dict[str, Any], str | None, str]:
-    """Of a run folder: the options to ask the same again, the file it was made from, the fingerprint of its data."""
+#: what decides the result of a run and can be taken from its folder: numbers, names of families and of columns
+_TAKEN = (
+    "budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds", "objective", "features", "skip_broken",
+    "size", "target",
+)  # fmt: skip
+
+
+def _recorded(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, str]:
+    """Of a run folder: the options to ask the same again, the file it was made from, the fingerprint of its data. InputError
+    where ``given`` lacks what the run used and a folder may not bring along, or has what it did not use."""
     config = store.read_json(folder / "config.json")
     try:
         asked = config["asked"]
-        kept = {k: v for k, v in asked.items() if k not in ("models", "samples")}
-        kept |= {k: asked[k] for k in ("steps", "seed", "skip_broken", "size")}
+        kept = {name: asked[name] for name in _TAKEN if name != "target" or name in asked}
         kept["budget"] = None if asked["steps"] is not None else asked["budget"]
-        return kept, config["source"], config["data"]["fingerprint"]
-    except (KeyError, TypeError) as error:
+        network = asked["features"] if asked["features"] is not None and features.is_file(asked["features"]) else None
+        models, samples = sorted(asked["models"]), dict(asked["samples"])
+        Options(**kept)
+        made_from, fingerprint = config["source"], config["data"]["fingerprint"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}/config.json: damaged ({type(error).__name__}: {error}); replay another run") from error
+    if network is not None and not features.is_file(given.get("features") or ""):
+        raise InputError(f"{folder}: compared samples by a network, and no folder may name one to open; give --features again")
+    if network is None and given.get("features") is not None:
+        raise InputError(f"{folder}: compared samples by no network of a file; leave --features out")
+    if models != sorted(given.get("models") or {}):
+        names = ", ".join(models) or "none"
+        raise InputError(f"{folder}: the models of your own that it used ({names}) are to be given again, in Python with models=")
+    if samples != {name: source.load(where).fingerprint for name, where in (given.get("samples") or {}).items()}:
+        names = " ".join(f"--samples {name}=FILE" for name in samples) or "leave --samples out"
+        raise InputError(f"{folder}: the samples that it judged are to be given again, the same bytes: {names}")
+    return kept, made_from, fingerprint

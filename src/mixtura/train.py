@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mixtura.contracts import InputError, Model
+from mixtura.machine import write
 from mixtura.rng import generator
 
 
@@ -357,7 +358,7 @@ class _Game:
     # ------------------------------------------------------------------------------------- checkpoints
 
     def save(self, path: Path) -> None:
-        """Everything, atomically."""
+        """Everything, whole or not at all."""
         tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
         tensors |= {f"best.{i}": v for i, v in enumerate(self.best)}
         if self.average is not None:
@@ -368,9 +369,7 @@ class _Game:
                 tensors |= {f"optimiser.{o}.{i}.{k}": v for k, v in optimiser.state.get(p, {}).items()}
         tensors["rng"] = self.rng.get_state()
         whole = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(asdict(self.state))})
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(whole)
-        temporary.replace(path)
+        write(path, whole)
 
     def restore(self, path: Path) -> None:
         """Take up where :meth:`save` left off."""

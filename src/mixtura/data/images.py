@@ -27,6 +27,7 @@ from torch import Tensor
 
 from mixtura.contracts import Column, InputError, Space
 from mixtura.data import examples
+from mixtura.machine import drafted
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 #: what Pillow may take a file for; some other formats start programs
@@ -426,21 +427,41 @@ def _step_of(x: np.ndarray, low: float, high: float) -> float:
 def write_images(images: np.ndarray, path: str | Path) -> None:
     """(n, H, W) or (n, H, W, 3) → .npz (key "images") or .npy, exactly; a .zip or a folder of PNGs, 00001.png and so on.
 
-    PNGs of uint8 that reaches beyond 16 keep their levels; any others are stretched to 0 … 255.
+    All of it or nothing: what was there is replaced when everything is written. PNGs of uint8 that reaches beyond 16 keep
+    their levels; any others are stretched to 0 … 255. Raises InputError where the folder to write to is not there, where one
+    of PNGs holds anything else, and where the disk refuses.
     """
     target = Path(path)
-    if target.suffix.lower() == ".npz":
-        np.savez_compressed(target, images=images)
-    elif target.suffix.lower() == ".npy":
-        np.save(target, images)
-    elif target.suffix.lower() == ".zip":
-        with zipfile.ZipFile(target, "w") as archive:
+    if not target.parent.is_dir():
+        raise InputError(f"{target}: there is no folder {target.parent}; make it first")
+    kind = target.suffix.lower()
+    if kind not in (".npz", ".npy", ".zip"):
+        check_folder(target)
+        with drafted(target) as draft:
+            draft.mkdir()
             for name, content in _as_pngs(images):
-                archive.writestr(name, content)
-    else:
-        target.mkdir(parents=True, exist_ok=True)
-        for name, content in _as_pngs(images):
-            (target / name).write_bytes(content)
+                (draft / name).write_bytes(content)
+        return
+    with drafted(target) as draft, draft.open("wb") as file:
+        if kind == ".npz":
+            np.savez_compressed(file, images=images)
+        elif kind == ".npy":
+            np.save(file, images, allow_pickle=False)
+        else:
+            with zipfile.ZipFile(file, "w") as archive:
+                for name, content in _as_pngs(images):
+                    archive.writestr(name, content)
+
+
+def check_folder(path: Path) -> None:
+    """InputError where a folder of images cannot take the place of what is there: it is replaced as a whole."""
+    there = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    if there != {_png_name(i) for i in range(1, len(there) + 1)}:
+        raise InputError(f"{path}: the folder holds other files than images written here, which would be lost; give another")
+
+
+def _png_name(i: int) -> str:
+    return f"{i:05d}.png"
 
 
 def _as_pngs(images: np.ndarray) -> Iterator[tuple[str, bytes]]:
@@ -451,4 +472,4 @@ def _as_pngs(images: np.ndarray) -> Iterator[tuple[str, bytes]]:
     for i, image in enumerate(levels, 1):
         buffer = io.BytesIO()
         Image.fromarray(image).save(buffer, "PNG")
-        yield f"{i:05d}.png", buffer.getvalue()
+        yield _png_name(i), buffer.getvalue()

@@ -11,8 +11,6 @@ import csv
 import difflib
 import hashlib
 import json
-import os
-import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -29,6 +27,7 @@ from pandas.util import hash_pandas_object
 from mixtura.contracts import InputError
 from mixtura.data import cells, examples
 from mixtura.data.schema import named, text_dtype
+from mixtura.machine import drafted
 
 MISSING = frozenset(["", "NA", "N/A", "nan", "NaN", "null", "NULL", "None"])
 #: a table keeps at most so many cells
@@ -461,24 +460,6 @@ def write(frame: pd.DataFrame, path: str | Path) -> None:
     frame = named(frame, name=path.name)
     with drafted(path) as draft, draft.open("wb") as file:
         WRITERS[path.suffix.lower()](frame, file)
-
-
-@contextmanager
-def drafted(path: Path) -> Iterator[Path]:
-    """Inside, a path beside ``path`` to write a file or a folder to; afterwards it takes the place of ``path``, or, if
-    anything went wrong, is gone. Raises InputError if the disk refuses."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        os.replace(draft, path)
-    except OSError as error:  # it would name the draft
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or error}); check the path and the space on the disk"
-        ) from error
-    finally:
-        if draft.is_dir():
-            shutil.rmtree(draft)
-        draft.unlink(missing_ok=True)
 
 
 def _write_parquet(frame: pd.DataFrame, file: IO[bytes]) -> None:
