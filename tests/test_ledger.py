@@ -60,6 +60,21 @@ def test_a_sample_told_twice_counts_once(ledger):
     assert ledger.told_after(-1)[0].features.tolist() == [1.0] and ledger.spent() == 1.0 and len(ledger.told_after(-1)) == 1
 
 
+@pytest.mark.parametrize(("end", "kept"), [("told", False), ("failed", False), ("unknown", True), ("asked", True)])
+def test_a_sample_that_comes_late_changes_nothing_that_is_settled(ledger, end, kept):
+    """A pull that was told or has failed is over; one whose fate is not known takes its sample still."""
+    pull = intend(ledger, "a")
+    if end == "told":
+        ledger.receive(pull, np.array([1.0]), 1.0)
+        ledger.tell(pull, np.array([1.0]))
+    elif end != "asked":
+        ledger.fail(pull, "broke", 1.0, end)
+    ledger.receive(pull, np.array([7.0]), 5.0)
+    (now,) = ledger.pulls(samples=True)
+    assert now.status == end and ledger.spent() == (5.0 if kept else 1.0)
+    assert (now.sample is not None and now.sample.tolist() == [7.0]) is kept
+
+
 @pytest.mark.parametrize(
     ("story", "closed"),
     [("ff", False), ("fff", True), ("tfff", True), ("fftf", False), ("ffft", False), ("e", True), ("te", True), ("fuff", True)],

@@ -57,7 +57,7 @@ class Command(Arm):
                 if self._running is None:
                     self._running = _Program(self.name, self.argv, self.folder)
                 self._running.request(json.dumps({"seed": seed, "key": key}).encode() + b"\n", last=not self.persistent)
-                line = self._running.answer(deadline, self.timeout, self.limit)
+                line = self._running.answer(deadline, self.timeout, self.limit, last=not self.persistent)
                 answers = True
             finally:
                 if not (answers and self.persistent):
@@ -102,14 +102,15 @@ class _Program:
             raise ArmError(f"{name}: {argv[0]!r} cannot be started ({shown(str(error))})", again=False) from error
         pipes = (self._process.stdin, self._process.stdout, self._process.stderr)
         self._in, self._out, self._err = (_unblocked(pipe) for pipe in pipes)
-        self._said = b""
+        self._said, self._answered = b"", False
         self._select = selectors.DefaultSelector()
         for pipe in (self._out, self._err):
             self._select.register(pipe, selectors.EVENT_READ)
 
     def request(self, line: bytes, last: bool) -> None:
-        """Send a line, and close the pipe if it is the ``last``. A program that does not read it never answers."""
-        early = self._read(self._out)
+        """Send a line, and close the pipe if it is the ``last``. A program that needs nothing of its first request may have
+        answered it by now, and ended; from then on nothing may come unasked."""
+        early = self._read(self._out) if self._answered else None
         if early:
             raise ArmError(f"{self.name}: wrote {shown(early)!r} unasked, expected one line for each request{self._last_words()}")
         with suppress(BrokenPipeError, BlockingIOError):
@@ -117,10 +118,12 @@ class _Program:
         if last and self._process.stdin is not None:
             self._process.stdin.close()
 
-    def answer(self, deadline: float, timeout: float, limit: int) -> bytes:
-        """The one line that follows a request. Raises ArmError; the program is then out of step, and must be ended."""
-        line, part = bytearray(), b""
-        while b"\n" not in (part or b""):
+    def answer(self, deadline: float, timeout: float, limit: int, last: bool) -> bytes:
+        """The one line that follows a request. After the ``last`` one the program is listened to until it ends or ``GRACE`` is
+        over, so that a second line is found whenever it comes. Raises ArmError; the program is then out of step, and must be
+        ended."""
+        line, whole, until = bytearray(), False, deadline
+        while not (whole and (not last or time.monotonic() >= until)):
             if time.monotonic() >= deadline:
                 raise ArmError(f"{self.name}: no answer within {timeout:g} s{self._last_words()}")
             if len(line) > limit:
@@ -131,8 +134,11 @@ class _Program:
                 self._listen()
             part = self._read(self._out)
             line += part or b""
+            if not whole and b"\n" in (part or b""):
+                whole, until = True, min(deadline, time.monotonic() + GRACE)
             if part == b"" or (gone and not part):
                 break
+        self._answered = True
         return self._one_line(bytes(line), deadline)
 
     def _one_line(self, line: bytes, deadline: float) -> bytes:

@@ -212,7 +212,7 @@ class MMD(QuadraticTerm):
     matches = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", _rows(self.reference))
+        object.__setattr__(self, "reference", rows_of(self.reference))
         if self.kernel is None and self.bandwidth is not None:
             object.__setattr__(self, "kernel", Gaussian(self.bandwidth))
 
@@ -235,7 +235,7 @@ class KID(QuadraticTerm):
     matches, bounded = True, False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", _rows(self.reference))
+        object.__setattr__(self, "reference", rows_of(self.reference))
 
     @property
     def kernel(self) -> Kernel | None:  # type: ignore[override]
@@ -255,7 +255,7 @@ class Precision(QuadraticTerm):
     name, unit, higher, spread = "precision", "share", True, 1.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "reference", _rows(self.reference))
+        object.__setattr__(self, "reference", rows_of(self.reference))
         object.__setattr__(self, "radii", _radii(self.reference, self.k))
 
     def linear(self, x: Tensor, arm: int) -> Tensor:
@@ -295,7 +295,7 @@ class LogLikelihood(QuadraticTerm):
         if (self.reference is None) == (self.log_prob is None):
             raise InputError("loglik: give either a reference or log_prob, not both and not neither")
         if self.reference is not None:
-            object.__setattr__(self, "reference", _rows(self.reference))
+            object.__setattr__(self, "reference", rows_of(self.reference))
             object.__setattr__(self, "bandwidth", _likeliest_bandwidth(self.reference))
 
     def linear(self, x: Tensor, arm: int) -> Tensor:
@@ -335,7 +335,7 @@ class Frechet(ConvexTerm):
     name, unit, higher, matches = "frechet", "Fréchet distance", False, True
 
     def on(self, samples: Sequence[Tensor], rng: torch.Generator) -> FrechetOfMixture:
-        return FrechetOfMixture(samples, _rows(self.reference))
+        return FrechetOfMixture(samples, rows_of(self.reference))
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,7 +370,7 @@ class FLD(ConvexTerm):
     name, unit, higher, matches = "fld", "nats", False, True
 
     def on(self, samples: Sequence[Tensor], rng: torch.Generator) -> FldLikelihood:
-        return FldLikelihood(samples, _rows(self.reference), rng=rng)
+        return FldLikelihood(samples, rows_of(self.reference), rng=rng)
 
 
 #: name → (what it is, whether it needs a reference)
@@ -394,7 +394,7 @@ def parse(
             raise InputError(f"objective: {part.strip()!r} is no term; write terms of {known}, as in rke+0.2*precision")
         kind, compares = TERMS[found[2]]
         if compares and reference is None:
-            raise InputError(f"objective: {found[2]} compares with real rows; give --reference")
+            raise InputError(f"objective: {found[2]} compares with real rows; give --reference, in Python reference=")
         options: dict[str, Any] = {"reference": reference} if compares else {}
         if kind in (RKE, Vendi):
             options = {"bandwidth": bandwidth, "reference": reference}
@@ -488,8 +488,12 @@ class Quadratic:
 # --------------------------------------------------------------------------------------------------------- helpers
 
 
-def _rows(x: ArrayLike | Tensor) -> Tensor:
-    rows = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x))
+def rows_of(x: ArrayLike | Tensor) -> Tensor:
+    """A reference (r, d) as terms hold it. Raises InputError."""
+    try:
+        rows = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"reference: expected numbers (rows, features), got something else in a {type(x).__name__}") from error
     if rows.dim() != 2 or rows.numel() == 0:
         raise InputError(f"reference: expected shape (rows, features) with one of each or more, got {tuple(rows.shape)}")
     if not bool(torch.isfinite(rows).all()):
@@ -499,7 +503,7 @@ def _rows(x: ArrayLike | Tensor) -> Tensor:
 
 
 def _median(samples: Sequence[Tensor], reference: Tensor | None, rng: torch.Generator) -> float:
-    return median_bandwidth(torch.cat([x.double() for x in samples]) if reference is None else _rows(reference), rng)
+    return median_bandwidth(torch.cat([x.double() for x in samples]) if reference is None else rows_of(reference), rng)
 
 
 def _tiles(x: Tensor, against: int) -> list[slice]:

@@ -17,7 +17,7 @@ from mixtura.kernels import Estimate
 from mixtura.rng import generator
 from mixtura.select.bandit import POLICIES, Policy, View, of_name
 from mixtura.select.intervals import of_quadratic
-from mixtura.select.objective import Expression, Objective, QuadraticTerm
+from mixtura.select.objective import Expression, Objective, QuadraticTerm, parse, rows_of
 from mixtura.select.simplex import Weights, minimise_quadratic
 from mixtura.select.tally import EXACT, Tally, bounds
 
@@ -50,26 +50,26 @@ class Selector:
             selector.tell(arm, features_of(generators[arm]()))
         selector.weights
 
-    arms: their names, or how many. objective: quadratic; a bandwidth left open is chosen from the first samples. policy: a name
-    of ``POLICIES`` or a policy of your own. horizon: pulls in all, which successive halving needs. truth: (K, f), for oracles.
+    arms: their names, or how many. objective: quadratic, or as it is written on the command line, "rke+0.2*precision", with the
+    ``reference`` (r, d) that its terms compare with; a bandwidth left open is chosen from the first samples. policy: a name of
+    ``POLICIES`` or a policy of your own. horizon: pulls in all, which successive halving needs. truth: (K, f), for oracles.
+    exact: samples up to which every pair is visited, four of every arm or more; later ones meet so many (:class:`Tally`).
     Asks may run ahead of tells, and tells come in any order. The same tells and asks in the same order give the same choices.
     """
 
     def __init__(
-        self, arms: int | Sequence[str], objective: Expression, *, policy: str | Policy = "variance_ucb", seed: int = 0,
-        horizon: int | None = None, first: int = FIRST, truth: tuple[ArrayLike, ArrayLike] | None = None, exact: int = EXACT,
+        self, arms: int | Sequence[str], objective: str | Expression, *, reference: ArrayLike | Tensor | None = None,
+        policy: str | Policy = "variance_ucb", seed: int = 0, horizon: int | None = None, first: int = FIRST,
+        truth: tuple[ArrayLike, ArrayLike] | None = None, exact: int = EXACT,
     ) -> None:  # fmt: skip
-        self.names = [str(i) for i in range(arms)] if isinstance(arms, int) else [str(name) for name in arms]
+        self.names = _names(arms)
         m = len(self.names)
-        if m < 1 or len(set(self.names)) < m:
-            raise InputError(f"arms: expected one or more different names, got {self.names}")
-        if first < 2:
-            raise InputError(f"first: expected 2 samples of every arm or more, got {first}")
-        self.objective = Objective(objective.parts)
-        self.policy = of_name(policy) if isinstance(policy, str) else policy
+        self.seed, self.first, self.exact = _whole("seed", seed, 0), _whole("first", first, 2), _whole("exact", exact, 4 * m)
+        self.horizon = None if horizon is None else _whole("horizon", horizon, 1)
+        self.objective = _objective(objective, reference)
+        self.policy = _policy(policy)
         _fits(self.objective, self.policy, policy, truth)
-        self.seed, self.horizon, self.first, self.exact = seed, horizon, first, exact
-        self.truth = None if truth is None else (np.asarray(truth[0], dtype=np.float64), np.asarray(truth[1], dtype=np.float64))
+        self.truth = None if truth is None else _truth(truth, m)
         self.asked, self.told = np.zeros(m, dtype=np.int64), np.zeros(m, dtype=np.int64)
         self.open = np.ones(m, dtype=bool)
         self.tally: Tally | None = None
@@ -148,7 +148,7 @@ class Selector:
         if self.tally is None and (self.told >= np.where(self.open, self.first, 0)).all() and self.told.sum() >= 2:
             groups = [torch.stack([x for j, x in self._early if j == i]) for i in range(len(self.names)) if self.told[i]]
             self.objective = self.objective.ready(groups, generator(self.seed, "bandwidth"))
-            self.tally = Tally(self.objective, len(self.names), exact=self.exact, seed=self.seed)
+            self.tally = Tally(self.objective, len(self.names), exact=self.exact)
         return self.tally is not None
 
     # ------------------------------------------------------------------------------------------------- what is known
@@ -242,7 +242,9 @@ class Selector:
 
         "certified": the mean embedding of arm i lies within r_i = √(Δκ / n_i) (1 + √(2 log(4m t² / risk))) of its estimate, all
         arms and all times together (McDiarmid; Gretton et al. 2012, theorem 7), and every f_i within Hoeffding's width. For
-        bounded kernels and losses only. References are taken as given.
+        bounded kernels and losses only. References are taken as given. Beyond ``exact`` samples it is that of the sums when every
+        pair was last visited: true of the present weights too, and no longer shrinking, so that ``wanted`` is None; inf where an
+        arm came later.
         """
         if not 0 < risk < 1:
             raise InputError(f"risk: expected a number between 0 and 1, got {risk}")
@@ -258,28 +260,78 @@ class Selector:
             excess = self._proven(tally, a, risk)
         else:
             raise InputError(f"stopping: {mode!r} is no mode, expected asymptotic or certified")
-        wanted = None if tolerance is None else tally.t * max(1.0, excess / tolerance) ** 2
+        shrinks = mode == "asymptotic" or int(tally.complete()[2].sum()) == tally.t
+        wanted = None if tolerance is None or not shrinks else tally.t * max(1.0, excess / tolerance) ** 2
         return Certificate(mode, excess, risk, wanted)
 
     def _proven(self, tally: Tally, a: Array, risk: float) -> float:
         kernel, linear = bounds(tally.parts)
         if not (math.isfinite(kernel) and math.isfinite(linear)):
             raise InputError("stopping: a certified bound needs a bounded kernel and bounded losses; use the asymptotic one")
+        K, f, seen = tally.complete()
         known = tally.n > 0  # an arm that never gave anything cannot be part of a mixture
-        a, n, t, m = a[known], tally.n[known].astype(np.float64), max(tally.t, 2), len(a)
+        if not seen[known].all():
+            return math.inf
+        a, n, t, m = a[known], seen[known].astype(np.float64), max(int(seen.sum()), 2), len(a)
         matched = any(term.matches for _, term in tally.parts)
         # embeddings are at most √Δκ long, distances of two of them at most twice that
         longest = math.sqrt(kernel) * (2 if matched else 1)
         r = np.sqrt(kernel / n) * (1 + math.sqrt(2 * math.log(4 * m * t**2 / risk)))
         own = sum(scale * term.spread for scale, term in tally.parts if not term.matches)
         s = own * np.sqrt(math.log(4 * m * t**2 / risk) / (2 * n))
-        K, f = tally.form()
         K, f = K[np.ix_(known, known)], f[known]
         # L(a) ≤ L̂(a) + 2 |Â| ρ + ρ² + s'a with ρ = r'a, and L(b) ≥ L̂(b) − 2 longest r'b − s'b for every b
         ρ = float(r @ a)
         upper = float(a @ K @ a + f @ a) + 2 * longest * ρ + ρ**2 + float(s @ a)
         least = minimise_quadratic(K, -(f - 2 * longest * r - s) / 2, psd=True)
         return max(0.0, upper - least.value + least.gap)
+
+
+def _names(arms: Any) -> list[str]:
+    if isinstance(arms, int) and not isinstance(arms, bool):
+        arms = range(arms)
+    if isinstance(arms, str | bytes) or not isinstance(arms, Sequence):
+        raise InputError(f"arms: expected how many, or a list of names, got {arms!r}")
+    names = [str(name) for name in arms]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"arms: expected one or more different names, got {names}")
+    return names
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise InputError(f"{name}: expected a whole number of {least} or more, got {value!r}; leave it out for the default")
+    return int(value)
+
+
+def _objective(asked: Any, reference: ArrayLike | Tensor | None) -> Objective:
+    if isinstance(asked, str):
+        return parse(asked, reference=None if reference is None else rows_of(reference))
+    if not isinstance(asked, Expression):
+        kind = type(asked).__name__
+        raise InputError(f'objective: expected terms as in RKE(1.0) + 0.2 * Precision(real), or "rke", got a {kind}')
+    if reference is not None:
+        raise InputError('objective: a term holds its reference itself, as in MMD(real); give reference= beside a name as "mmd"')
+    return Objective(asked.parts)
+
+
+def _policy(asked: Any) -> Policy:
+    if isinstance(asked, str):
+        return of_name(asked)
+    if not isinstance(asked, Policy):
+        raise InputError(f"policy: expected a name, as in variance_ucb, or a Policy, as in VarianceUcb(), got {asked!r}")
+    return asked
+
+
+def _truth(given: Any, m: int) -> tuple[Array, Array]:
+    try:
+        K, f = (np.asarray(part, dtype=np.float64) for part in given)
+    except (TypeError, ValueError) as error:
+        kind = type(given).__name__
+        raise InputError(f"truth: expected K ({m}, {m}) and f ({m},), got a {kind}; give a pair of arrays") from error
+    if K.shape != (m, m) or f.shape != (m,):
+        raise InputError(f"truth: expected K ({m}, {m}) and f ({m},), got shapes {K.shape} and {f.shape}; give one row an arm")
+    return K, f
 
 
 def _features(arm: str, samples: ArrayLike | Tensor) -> Tensor:

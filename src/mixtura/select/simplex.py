@@ -203,7 +203,7 @@ def minimise_quadratic(
     """
     Q, linear = _check_quadratic(Q, linear)
     if not psd:
-        Q = _convex_on_the_simplex(Q)
+        Q = convex_on_the_simplex(Q)
     first = None if start is None else _check_start(start, len(linear))
     largest = max(float(np.abs(Q).max()), float(np.abs(linear).max())) or 1.0
     if within is not None:
@@ -238,7 +238,7 @@ def _check_start(start: ArrayLike, k: int) -> Array:
     return weights / weights.sum()
 
 
-def _convex_on_the_simplex(Q: Array) -> Array:
+def convex_on_the_simplex(Q: Array) -> Array:
     """Q less the negative part of PQP, if that is more than rounding."""
     k = len(Q)
     mean = Q.mean(0)
@@ -504,7 +504,7 @@ def minimise_sparse(Q: ArrayLike, linear: ArrayLike, size: int, *, psd: bool = F
         raise InputError(f"size: expected a whole number of models, 1 or more, got {size!r}")
     Q, linear = _check_quadratic(Q, linear)
     if not psd:
-        Q = _convex_on_the_simplex(Q)
+        Q = convex_on_the_simplex(Q)
     largest = max(float(np.abs(Q).max()), float(np.abs(linear).max())) or 1.0
     on = _Supports(Q / largest, linear / largest)
     whole, k = on.solved(range(len(linear))), len(linear)

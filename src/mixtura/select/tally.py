@@ -3,12 +3,15 @@
 Of a quadratic objective L(a) = a'Ka + f'a + c this holds the sums behind K̂ and f̂, and for every sample its mean similarity to
 each arm, from which errors follow: how much a sample of arm i says about ∇L(a)_i is h(x) = 2 Σ_j a_j κ̄_j(x) + ℓ(x).
 
-Exact up to ``EXACT`` samples, O(t d) a sample and O(t m) memory beyond the samples. Beyond that Gaussian kernels are sketched
-with random Fourier features (Rahimi & Recht 2007), O(D d) a sample whatever t is.
+Up to ``EXACT`` samples every pair is visited, O(t d) a sample. Beyond that a new sample meets the last ``EXACT`` at most, the
+latest of every arm, and those that make way leave their sums behind: K̂_ij is the mean over the pairs that met, an incomplete
+U-statistic (Blom 1976), without bias for K_ij, with an error that goes on falling as t^(−1/2). Time a sample and memory stop
+growing.
 """
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -18,17 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixtura import rng as random
-from mixtura.kernels import Estimate, Gaussian, Kernel, sums
-from mixtura.rng import generator
+from mixtura.kernels import Estimate, Kernel, sums
 from mixtura.select.objective import Objective, QuadraticTerm
+from mixtura.select.simplex import convex_on_the_simplex
 
 Array = NDArray[Any]
 
-#: samples up to which every pair is visited, and features of the sketch beyond
-EXACT, SKETCHED = 20_000, 2_048
-#: samples that the sketch keeps for deviations
-WINDOW = 2_000
+#: samples that are kept, so up to which every pair is visited; and the share of them that stay when others need room
+EXACT, STAY = 20_000, 0.95
 #: samples wait to be taken in until they are one for so many that are there: one product of a block costs as much as one of a row
 BATCHED = 500
 #: a deviation from few samples is drawn towards that of all arms, as if so many samples had been seen
@@ -36,33 +36,44 @@ PRIOR = 5.0
 
 
 class Tally:
-    """Sums over samples (d,) of ``arms`` arms for a quadratic ``objective`` whose bandwidths are chosen."""
+    """Sums over samples (d,) of ``arms`` arms for a quadratic ``objective`` whose bandwidths are chosen. ``exact``: samples that
+    are kept for later ones to meet, two of every arm or more."""
 
-    def __init__(self, objective: Objective, arms: int, *, exact: int = EXACT, seed: int = 0) -> None:
-        self.objective, self.m, self.exact, self.seed = objective, arms, exact, seed
+    def __init__(self, objective: Objective, arms: int, *, exact: int = EXACT) -> None:
+        self.objective, self.m, self.exact = objective, arms, exact
         self.parts = [(scale, term) for scale, term in objective.terms if isinstance(term, QuadraticTerm)]
         self.n = np.zeros(arms, dtype=np.int64)
-        self.t, self.sketch = 0, None
-        self.pairs = np.zeros((arms, arms))
+        # Σ κ over ordered pairs of different samples that met, and how many; Σ κ(x, x) and Σ ℓ(x)
+        self.pairs, self.met = np.zeros((arms, arms)), np.zeros((arms, arms))
         self.itself, self.linear = np.zeros(arms), np.zeros(arms)
         self.constant = sum(scale * _constant(term) for scale, term in self.parts)
         self._waiting: list[tuple[int, Tensor]] = []
+        # of the samples that are kept: rows and squared lengths; arm; Σ κ with each arm and how many it met there; ℓ
+        self._kept = 0
         self._rows, self._squares = torch.empty(0), torch.empty(0)
         self._arm = np.empty(0, dtype=np.int64)
-        self._near = np.empty((0, arms))
+        self._near, self._count = np.empty((0, arms)), np.empty((0, arms))
         self._loss = np.empty(0)
+        # of those that made way: for each arm rows with the same second moments, and the sums when the first ones did
+        self._gone = [np.empty((0, 2 * arms + 2))] * arms
+        self._complete: tuple[Array, Array, Array] | None = None
         self._shift: Tensor | None = None
         self._references: list[tuple[Tensor, Tensor] | None] = []
         # float32 is enough where rows can be moved to the middle
         self._movable = all(term.kernel is None or term.kernel.centred for _, term in self.parts)
         self._dtype = torch.float32 if self._movable else torch.float64
 
+    @property
+    def t(self) -> int:
+        """Samples that were taken in."""
+        return int(self.n.sum())
+
     # ---------------------------------------------------------------------------------------------------- samples
 
     def add(self, arm: int, x: Tensor) -> None:
         """A sample (d,) of an arm. It counts at once, and is looked at when enough are waiting."""
         self._waiting.append((arm, x))
-        if len(self._waiting) > self.t // BATCHED:
+        if len(self._waiting) > self._kept // BATCHED:
             self.flush()
 
     def flush(self) -> None:
@@ -74,9 +85,9 @@ class Tally:
         self._waiting = []
         if self._shift is None:
             self._settle(x)
-        if self.sketch is None and self.t + len(x) > self.exact and self._sketchable:
-            self._start_sketch(x.shape[1])
-        (self._add if self.sketch is None else self._add_sketched)(arms, x)
+        if self._kept + len(x) > self.exact:
+            self._make_way(len(x))
+        self._add(arms, x)
 
     def _settle(self, x: Tensor) -> None:
         """Where the middle is, from the first samples, and the references moved there once."""
@@ -91,37 +102,60 @@ class Tally:
         return moved.to(self._dtype), moved.square().sum(1)
 
     def _add(self, arms: Array, x: Tensor) -> None:
-        start, t = self.t, self.t + len(x)
-        self._make_room(t, x.shape[1])
+        start, end = self._kept, self._kept + len(x)
+        self._make_room(end, x.shape[1])
         new_rows = self._moved(x)
-        self._rows[start:t], self._squares[start:t] = new_rows
-        self._arm[start:t] = arms
+        self._rows[start:end], self._squares[start:end] = new_rows
+        self._arm[start:end] = arms
         loss, itself = np.zeros(len(x)), np.zeros(len(x))
-        similar = torch.zeros(len(x), t, dtype=torch.float64)
+        similar = torch.zeros(len(x), end, dtype=torch.float64)
         for (scale, term), reference in zip(self.parts, self._references, strict=True):
             loss += scale * self._linear(term, reference, x, new_rows, arms)
             if term.kernel is not None:
-                similar += scale * self._values(term.kernel, new_rows, (self._rows[:t], self._squares[:t]))
+                similar += scale * self._values(term.kernel, new_rows, (self._rows[:end], self._squares[:end]))
                 itself += scale * term.kernel.diagonal(new_rows[1]).numpy()
         own = similar[:, start:]
         own.fill_diagonal_(0)
-        membership = _membership(self._arm[:t], self.m)
+        own.copy_((own + own.T) / 2)  # float32 products of (x, y) and (y, x) differ in their last digit
+        membership = _membership(self._arm[:end], self.m)
+        new, old = membership[start:], membership[:start].sum(0)
         near = similar.numpy() @ membership
-        self._near[start:t] = near
+        self._near[start:end] = near
+        self._count[start:end] = old + new.sum(0) - new
         # what the new ones add to the old ones' sums
-        self._near[:start] += similar[:, :start].numpy().T @ membership[start:]
-        self._loss[start:t] = loss
-        new = membership[start:]
-        block = new.T @ near
-        within = new.T @ own.numpy() @ new
-        self.pairs += block + block.T - within
-        self._count(arms, loss, itself, t)
-
-    def _count(self, arms: Array, loss: Array, itself: Array, t: int) -> None:
+        self._near[:start] += similar[:, :start].numpy().T @ new
+        self._count[:start] += new.sum(0)
+        self._loss[start:end] = loss
+        for total, block, within in (
+            (self.pairs, new.T @ near, new.T @ own.numpy() @ new),
+            (self.met, new.T @ self._count[start:end], np.outer(new.sum(0), new.sum(0)) - np.diag(new.sum(0))),
+        ):
+            total += block + block.T - within
         self.n += np.bincount(arms, minlength=self.m)
         self.linear += np.bincount(arms, loss, self.m)
         self.itself += np.bincount(arms, itself, self.m)
-        self.t = t
+        self._kept = end
+
+    def _make_way(self, coming: int) -> None:
+        """Let the oldest samples go, of the arms that have most, so that every arm keeps as many as any other or all it has."""
+        if self._complete is None:
+            self._complete = *self.form(), self.n.copy()
+        counts, room = np.bincount(self._arm[: self._kept], minlength=self.m), STAY * self.exact - coming
+        most = max(1, bisect.bisect_right(range(1, self.exact), room, key=lambda most: np.minimum(counts, most).sum()))
+        stays = np.ones(self._kept, dtype=bool)
+        for i in np.flatnonzero(counts > most):
+            going = np.flatnonzero(self._arm[: self._kept] == i)[:-most]
+            # R of a QR factorisation has the second moments of all the rows before
+            self._gone[i] = np.linalg.qr(np.vstack([self._gone[i], self._contributed(going)]), mode="r")
+            stays[going] = False
+        left = int(stays.sum())
+        for kept in (self._rows, self._squares, self._arm, self._near, self._count, self._loss):
+            kept[:left] = kept[: self._kept][torch.as_tensor(stays) if isinstance(kept, Tensor) else stays]  # type: ignore[index]
+        self._kept = left
+
+    def _contributed(self, rows: Array) -> Array:
+        """(s, 2m + 2) of samples that are kept: their sums with every arm, over how many pairs, ℓ, and 1."""
+        return np.column_stack([self._near[rows], self._count[rows], self._loss[rows], np.ones(len(rows))])
 
     def _values(self, kernel: Kernel, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
         """(n, t) κ(x, y) of rows and squared lengths."""
@@ -140,94 +174,72 @@ class Tally:
             found -= 2 * self._values(term.kernel, moved, reference).mean(1).numpy()
         return found
 
-    def _make_room(self, t: int, d: int) -> None:
-        if t <= len(self._arm):
+    def _make_room(self, end: int, d: int) -> None:
+        if end <= len(self._arm):
             return
-        room = max(256, 2 * len(self._arm), t)
+        room = max(256, min(2 * len(self._arm), self.exact), end)
         rows, squares = torch.empty(room, d, dtype=self._dtype), torch.empty(room, dtype=torch.float64)
-        grown = rows, squares, np.empty(room, dtype=np.int64), np.zeros((room, self.m)), np.empty(room)
-        if self.t:
-            for new, old in zip(grown, (self._rows, self._squares, self._arm, self._near, self._loss), strict=True):
-                new[: self.t] = old[: self.t]  # type: ignore[index, call-overload]
-        self._rows, self._squares, self._arm, self._near, self._loss = grown
-
-    # ----------------------------------------------------------------------------------------------------- sketch
-
-    @property
-    def how(self) -> str:
-        """How pairs are summed, in a few words."""
-        return "every pair of samples" if self.sketch is None else f"{SKETCHED:,} random features, beyond {self.exact:,} samples"
-
-    @property
-    def _sketchable(self) -> bool:
-        return all(term.kernel is None or isinstance(term.kernel, Gaussian) for _, term in self.parts)
-
-    def _start_sketch(self, d: int) -> None:
-        """From all pairs to random features of every kernel: κ(x, y) ≈ φ(x)·φ(y), with κ(x, x) = 1 kept exactly."""
-        rng = generator(self.seed, "sketch")
-        kernels = [term.kernel for _, term in self.parts]
-        waves = lambda kernel: random.normal((d, SKETCHED // 2), rng, torch.empty(0)) / kernel.bandwidth  # noqa: E731
-        self.sketch = [waves(kernel) if isinstance(kernel, Gaussian) else None for kernel in kernels]
-        kept = slice(max(0, self.t - WINDOW), self.t)
-        self._sums = [torch.zeros(self.m, SKETCHED, dtype=torch.float64) for _ in self.parts]
-        for i in range(0, self.t, WINDOW):
-            part = slice(i, min(i + WINDOW, self.t))
-            self._sum_features(self._arm[part], self._rows[part])
-        self._recent = self._rows[kept].clone()
-        self._arm, self._loss = self._arm[kept].copy(), self._loss[kept].copy()
-        self._rows, self._squares, self._near = torch.empty(0), torch.empty(0), np.empty((0, self.m))
-        self._pairs_of_sketch()
-
-    def _features(self, p: int, x: Tensor) -> Tensor:
-        """(n, SKETCHED) φ of rows that were moved to the middle."""
-        angle = x @ self.sketch[p]  # type: ignore[index, operator]
-        return torch.cat([angle.cos(), angle.sin()], 1).double() / math.sqrt(SKETCHED // 2)
-
-    def _sum_features(self, arms: Array, x: Tensor) -> None:
-        at = torch.as_tensor(arms)
-        for p, W in enumerate(self.sketch or ()):
-            if W is not None:
-                self._sums[p].index_add_(0, at, self._features(p, x))
-
-    def _pairs_of_sketch(self) -> None:
-        self.pairs = np.zeros((self.m, self.m))
-        for p, (scale, term) in enumerate(self.parts):
-            if term.kernel is not None:
-                # of cos and sin features |φ(x)| = 1, so what a sample has with itself is known
-                self.pairs += scale * ((self._sums[p] @ self._sums[p].T).numpy() - np.diag(self.n))
-
-    def _add_sketched(self, arms: Array, x: Tensor) -> None:
-        loss = np.zeros(len(x))
-        rows = self._moved(x)
-        for (scale, term), reference in zip(self.parts, self._references, strict=True):
-            loss += scale * self._linear(term, reference, x, rows, arms)
-        self._sum_features(arms, rows[0])
-        itself = np.full(len(x), sum(scale for scale, term in self.parts if term.kernel is not None))
-        self._count(arms, loss, itself, self.t + len(x))
-        self._pairs_of_sketch()
-        self._recent = torch.cat([self._recent, rows[0]])[-WINDOW:]
-        self._arm, self._loss = np.append(self._arm, arms)[-WINDOW:], np.append(self._loss, loss)[-WINDOW:]
+        near, count = np.zeros((room, self.m)), np.zeros((room, self.m))
+        grown = rows, squares, np.empty(room, dtype=np.int64), near, count, np.empty(room)
+        if self._kept:
+            olds = self._rows, self._squares, self._arm, self._near, self._count, self._loss
+            for new, old in zip(grown, olds, strict=True):
+                new[: self._kept] = old[: self._kept]  # type: ignore[index, call-overload]
+        self._rows, self._squares, self._arm, self._near, self._count, self._loss = grown
 
     # ------------------------------------------------------------------------------------------------ what is known
 
+    @property
+    def how(self) -> str:
+        """Which pairs are summed, in a few words."""
+        if self._complete is None:
+            return "every pair of samples"
+        return f"each sample with the last {self.exact:,} before it at most, evenly of all arms"
+
     def form(self, *, unbiased: bool = False) -> tuple[Array, Array]:
-        """K̂ (m, m) and f̂ (m,) from all samples that are not waiting; 0 for an arm that has none."""
+        """K̂ (m, m) and f̂ (m,) from all samples that are not waiting; 0 for an arm that has none.
+
+        Not ``unbiased`` is the V-form, with the pairs of a sample with itself. Where not all pairs met, what keeps it from being
+        convex is taken away (:func:`minimise_quadratic`).
+        """
         n = np.maximum(self.n, 1).astype(np.float64)
-        K = self.pairs / np.outer(n, n)
-        own = self.pairs.diagonal()
-        np.fill_diagonal(K, own / (n * np.maximum(n - 1, 1)) if unbiased else (own + self.itself) / n**2)
+        K = self.pairs / np.maximum(self.met, 1)
+        if not unbiased:
+            np.fill_diagonal(K, ((n - 1) * K.diagonal() + self.itself / n) / n)
+            K = K if self._complete is None else convex_on_the_simplex(K)
         return K, self.linear / n
+
+    def complete(self) -> tuple[Array, Array, Array]:
+        """The V-form, and samples of each arm (m,) behind it, when last every pair was visited."""
+        return (*self.form(), self.n) if self._complete is None else self._complete
 
     def loss(self, a: Array) -> Estimate:
         """Unbiased L̂(a), with an asymptotic error; arms of weight 0 need no second sample."""
         K, f = self.form(unbiased=True)
-        h, arms = self._influence(a)
-        variance = sum(a[i] ** 2 * float(h[arms == i].var()) / self.n[i] for i in np.flatnonzero(a) if (arms == i).any())
+        # a sample of arm i moves K̂a by e and f̂_i by ℓ: L̂ by a_i (2a'e + ℓ)
+        of = np.append(2 * a, 1)
+        variance = sum(a[i] ** 2 * float(of @ self._covariance(int(i)) @ of) for i in np.flatnonzero(a))
         return Estimate(float(a @ K @ a + f @ a) + self.constant, math.sqrt(variance), self.t)
+
+    def _covariance(self, i: int) -> Array:
+        """(m + 1, m + 1) of row i of K̂ (K̂_ii by half) and of f̂_i, as far as the samples of arm i have a part in it.
+
+        A sample x that met c_j samples of arm j, and has Σ κ = s_j with them, moves K̂_ij by (s_j − c_j K̂_ij) / (pairs that met)
+        and f̂_i by (ℓ(x) − f̂_i) / n_i, to first order: a pair that was never summed has no part in it.
+        """
+        K, f = self.form(unbiased=True)
+        of = np.zeros((2 * self.m + 2, self.m + 1))
+        met, n, each = np.maximum(self.met[i], 1), max(int(self.n[i]), 1), np.arange(self.m)
+        of[each, each], of[self.m + each, each] = 1 / met, -K[i] / met
+        of[-2:, -1] = 1 / n, -f[i] / n
+        own = np.flatnonzero(self._arm[: self._kept] == i)
+        moved = np.vstack([self._gone[i], self._contributed(own)]) @ of
+        return moved.T @ moved
 
     def deviation(self, a: Array) -> Array:
         """(m,) within-arm deviation of h at a, drawn towards that of all arms where samples are few."""
-        h, arms = self._influence(a)
+        rows, arms = self.contributions()
+        h = rows @ np.append(2 * a, 1)
         count = np.bincount(arms, minlength=self.m)
         mean = np.bincount(arms, h, self.m) / np.maximum(count, 1)
         spread = np.bincount(arms, (h - mean[arms]) ** 2, self.m)
@@ -237,38 +249,20 @@ class Tally:
         """(m,) how much moving weight from a to arm i would lower L: ∇L(a)·a − ∇L(a)_i, and its asymptotic errors."""
         K, f = self.form(unbiased=True)
         gradient = 2 * K @ a + f
-        near, arms = self._similar()
-        h = 2 * near @ a + self._loss[: len(arms)]
         variance = np.zeros(self.m)
         for j in range(self.m):
-            rows = arms == j
-            if not rows.any():
-                continue
-            # a sample x of arm j moves a'∇L by a_j (2h(x) − ℓ(x)), and ∇L_i by 2a_j κ̄_i(x) and, if i = j, by h(x)
-            moved = a[j] * ((2 * h[rows] - self._loss[: len(arms)][rows])[:, None] - 2 * near[rows])
-            moved[:, j] -= h[rows]
-            variance += moved.var(0) / self.n[j]
-        return gradient @ a - gradient, np.sqrt(variance)
+            # a sample of arm j that moves K̂a by e and f̂_j by ℓ moves a'∇L by a_j (4a'e + ℓ), and ∇L_i by 2a_j e_i and,
+            # if i = j, by 2a'e + ℓ
+            of = np.tile(a[j] * np.append(4 * a, 1), (self.m, 1))
+            of[:, : self.m] -= 2 * a[j] * np.eye(self.m)
+            of[j] -= np.append(2 * a, 1)
+            variance += ((of @ self._covariance(j)) * of).sum(1)
+        return gradient @ a - gradient, np.sqrt(np.maximum(variance, 0))
 
     def contributions(self) -> tuple[Array, Array]:
         """(s, m + 1) mean similarity of every sample that is kept to each arm, and its ℓ; (s,) their arms."""
-        near, arms = self._similar()
-        return np.column_stack([near, self._loss[: len(arms)]]), arms
-
-    def _similar(self) -> tuple[Array, Array]:
-        """(s, m) mean similarity of the samples that are kept to every arm, and their arms."""
-        n = np.maximum(self.n, 1)
-        if self.sketch is None:
-            return self._near[: self.t] / n, self._arm[: self.t]
-        near = np.zeros((len(self._recent), self.m))
-        for p, (scale, term) in enumerate(self.parts):
-            if term.kernel is not None:
-                near += scale * (self._features(p, self._recent) @ self._sums[p].T).numpy() / n
-        return near, self._arm
-
-    def _influence(self, a: Array) -> tuple[Array, Array]:
-        near, arms = self._similar()
-        return 2 * near @ a + self._loss[: len(arms)], arms
+        near = self._near[: self._kept] / np.maximum(self._count[: self._kept], 1)
+        return np.column_stack([near, self._loss[: self._kept]]), self._arm[: self._kept]
 
 
 def _membership(arms: Array, m: int) -> Array:
