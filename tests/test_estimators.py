@@ -275,8 +275,10 @@ def test_units_of_y_and_x_do_not_matter(unit):
     x, y, *_ = bend(300, 9)
     x, y = 1e13 + 5e3 * x, y - 100
     m, plain = (MixtureDensityRegressor(**QUICK).fit(x, u * y) for u in (unit, 1.0))
-    assert m.score(x, unit * y) + math.log(unit) == pytest.approx(plain.score(x, y), abs=0.1)
-    assert plain.score(x, y) > -1.7
+    # members learn from folds that a hash of the bits of the standardised rows makes, and their last bits depend on the unit and
+    # on the processor: the two fits are two draws of the folds. A fit blind to x is 1.3 nats away, one in another unit 20
+    assert m.score(x, unit * y) + math.log(unit) == pytest.approx(plain.score(x, y), abs=0.3)
+    assert min(plain.score(x, y), m.score(x, unit * y) + math.log(unit)) > -1.8
 
 
 def test_numbers_may_lie_backwards_or_be_read_only(bent):
