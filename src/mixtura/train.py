@@ -145,7 +145,7 @@ class _Progress:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread for torch and for scikit-learn's libraries inside: measured, two fight over small matrices (a mixture fit takes
-    ten times as long) and no family gains; and the bits do not depend on the machine."""
+    ten times as long) and no family gains; and the bits do not depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
