@@ -128,6 +128,16 @@ def test_the_page_of_mixture_density_networks_runs(tmp_path, monkeypatch):
     assert abs(modes[0, 0] - 0.04) < 0.04 and np.isfinite(modes[1]).sum() >= 2
 
 
+def test_the_page_of_selection_does_what_it_says(capsys):
+    [block] = blocks("docs/select.md")
+    namespace: dict[str, Any] = {"__name__": "selection"}
+    exec(compile(block, "docs/select.md", "exec", dont_inherit=True), namespace)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "{'left': 0.3, 'right': 0.7, 'far': 0.0}" and f"# {first}\n" in block
+    left, right, far = namespace["selector"].weights.weights
+    assert abs(left - 0.3) < 0.15 and abs(right - 0.7) < 0.15 and far < 0.1
+
+
 SHOWN = [p for p in sorted((ROOT / "src").rglob("*.py")) if ">>>" in p.read_text(encoding="utf-8")]
 
 
