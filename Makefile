@@ -3,7 +3,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/pip install --quiet --constraint constraints.txt
 
 .NOTPARALLEL:
-.PHONY: demo test check bench docs clean
+.PHONY: demo test test-portable check bench docs clean
 
 demo: .venv/ready-to-use
 	$(BIN)/mixtura run digits --fresh
@@ -11,6 +11,10 @@ demo: .venv/ready-to-use
 
 test: .venv/ready-to-test
 	$(BIN)/pytest
+
+# the tests once more for each kind of processor that this one can pass for
+test-portable: .venv/ready-to-test
+	$(BIN)/python tests/portable.py
 
 check: .venv/ready-to-check
 	$(BIN)/ruff check
@@ -21,7 +25,6 @@ bench: .venv/ready-to-test
 
 docs: .venv/ready-to-test
 	$(BIN)/pytest tests/test_readme.py tests/test_docs.py
-	$(BIN)/pytest --doctest-modules src
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache build dist

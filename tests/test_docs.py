@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import doctest
 import re
 import shlex
 import sys
@@ -124,6 +126,37 @@ def test_the_page_of_mixture_density_networks_runs(tmp_path, monkeypatch):
         exec(compile(block, "docs/mdn.md", "exec", dont_inherit=True), namespace)
     modes = namespace["mdn"].predict_modes(namespace["at"])
     assert abs(modes[0, 0] - 0.04) < 0.04 and np.isfinite(modes[1]).sum() >= 2
+
+
+def test_the_page_of_selection_does_what_it_says(capsys):
+    [block] = blocks("docs/select.md")
+    namespace: dict[str, Any] = {"__name__": "selection"}
+    exec(compile(block, "docs/select.md", "exec", dont_inherit=True), namespace)
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "{'left': 0.3, 'right': 0.7, 'far': 0.0}" and f"# {first}\n" in block
+    left, right, far = namespace["selector"].weights.weights
+    assert abs(left - 0.3) < 0.15 and abs(right - 0.7) < 0.15 and far < 0.1
+
+
+SHOWN = [p for p in sorted((ROOT / "src").rglob("*.py")) if ">>>" in p.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)
+def test_the_examples_of_docstrings_run(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts).removesuffix(".__init__")
+    done = doctest.testmod(import_module(name), verbose=False)
+    assert done.attempted > 0 and done.failed == 0
+
+
+def test_every_example_of_a_docstring_is_one_that_runs():
+    """Written with ``>>>``, and none skipped: an indented block after ``::`` is executed by nobody."""
+    assert len(SHOWN) >= 3
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+                text = ast.get_docstring(node) or ""
+                assert not re.search(r"::\s*$|SKIP|```", text, re.MULTILINE), f"{path.name}: {text[:60]}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

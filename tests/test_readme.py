@@ -47,7 +47,11 @@ def test_a_wrong_number_would_be_noticed() -> None:
     assert not same_line("flow -17.389 ± 0.182   0.0042 ± 0.0041  0.59 ± 0.03", shown)
 
 
-def test_the_python_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(blocks("python")[0], "README.md", "exec"), {})
+def test_the_python_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    study, network = blocks("python")
+    exec(compile(study, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "unseen rows" in printed and "gaussian_mixture" in printed and "species" in printed
+    exec(compile(network, "README.md", "exec"), {})
+    assert "nats a row, in the units of t" in capsys.readouterr().out

@@ -49,7 +49,8 @@ class Facade:
     def sample(self, n: int, seed: int = 0, start: int = 0, given: Any = None) -> Content:
         """n new rows with the columns, types and rounding of the data; images as (n, H, W) or (n, H, W, 3).
 
-        A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same.
+        A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same to
+        float32 rounding.
         In a run with targets instead ``given``, rows of the inputs (anything :func:`mixtura.run` takes): n draws of the targets
         for each, beside its inputs, one row after the other.
         """

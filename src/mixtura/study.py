@@ -167,8 +167,8 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
 
 #: what decides the result of a run and can be taken from its folder: numbers, names of families and of columns
 _TAKEN = (
-    "budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds", "objective", "features", "skip_broken",
-    "size", "target",
+    "budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds", "bounds", "objective", "features",
+    "skip_broken", "size", "target",
 )  # fmt: skip
 
 

@@ -1,9 +1,16 @@
 """Training: one ``fit`` that plays the phases of any model and yields a record a step.
 
-The caller's loop body is the callback system::
+The caller's loop body is the callback system:
 
-    for step in fit(model, x, rng=generator(0), steps=2000):
-        print(step.step, step.loss)
+>>> from mixtura import Space
+>>> from mixtura.families.vae import Config, build
+>>> x = torch.randn(100, 2, generator=generator(0)).double()
+>>> model = build(Space.continuous(2), config=Config(), rng=generator(1))
+>>> for step in fit(model, x, Recipe(steps=3), rng=generator(2)):
+...     print(step.step, step.loss > 0)
+1 True
+2 True
+3 True
 
 The learning rate warms up, stays, and falls to zero over the last third of ``steps``. A slice of the rows is
 never trained on: every ``every`` steps it is scored, the best state is kept, a plateau lowers the rate and
@@ -139,7 +146,7 @@ class _Progress:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One thread for torch and for scikit-learn's libraries inside: measured, two fight over small matrices (a mixture fit takes
-    ten times as long) and no family gains; and the bits do not depend on the machine."""
+    ten times as long) and no family gains; and the bits do not depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -42,7 +42,7 @@ def test_bars_and_stripes_are_learnt_to_their_entropy():
 
 def test_all_pictures_together_weigh_one():
     pictures = torch.tensor(list(itertools.product([0.0, 1.0], repeat=16)), dtype=torch.float64).reshape(-1, 4, 4)
-    assert float(artist().log_prob(pictures).detach().exp().sum()) == pytest.approx(1, abs=1e-9)
+    assert float(artist().log_prob(pictures).detach().exp().sum()) == pytest.approx(1, abs=1e-5)
 
 
 def test_its_pictures_are_bars_and_stripes():
@@ -85,9 +85,9 @@ def test_the_mixture_is_the_mean_of_its_orderings():
     for net in nets:
         model.nets = torch.nn.ModuleList([net])
         single.append(model.log_prob(cells).exp())
-        assert float(single[-1].sum()) == pytest.approx(1, abs=1e-9)
+        assert float(single[-1].sum()) == pytest.approx(1, abs=1e-5)
     assert not torch.allclose(*single)
-    torch.testing.assert_close(both, (single[0] + single[1]) / 2)
+    torch.testing.assert_close(both, (single[0] + single[1]) / 2, rtol=1e-5, atol=1e-7)
 
 
 def test_too_many_columns_are_refused():

@@ -124,7 +124,7 @@ def test_the_statistic_of_labels_is_mmd2():
     k = Gaussian(5.0)
     found = kernel._mmd2_of_labels(k(both, both).fill_diagonal_(0), first, 12, 9)
     truth = [u_statistic(k, x, y), u_statistic(k, both[order[:12]], both[order[12:]])]
-    assert found.tolist() == pytest.approx(truth, rel=1e-9, abs=1e-12)
+    assert found.tolist() == pytest.approx(truth, rel=1e-7, abs=1e-9)
 
 
 def test_p_is_the_share_of_all_splits():

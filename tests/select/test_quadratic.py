@@ -98,7 +98,7 @@ def test_512_models(name):
 def test_the_weights_of_a_known_mixture_come_back():
     truth = np.array([0.6, 0.0, 0.3, 0.1, 0.0])
     Q = wishart(0, 5, 9)
-    assert minimise_quadratic(Q, Q @ truth).weights == pytest.approx(truth, abs=1e-12)
+    assert minimise_quadratic(Q, Q @ truth).weights == pytest.approx(truth, abs=1e-9)
 
 
 def test_orthogonal_models_are_weighed_by_hand():
@@ -119,7 +119,7 @@ def test_models_and_scale_can_be_changed():
     Q, linear = problem("full rank", 3, 6)
     order = np.random.default_rng(0).permutation(6)
     found, other = minimise_quadratic(Q, linear), minimise_quadratic(1e6 * Q[np.ix_(order, order)], 1e6 * linear[order])
-    assert other.weights == pytest.approx(np.array(found.weights)[order], abs=1e-10)
+    assert other.weights == pytest.approx(np.array(found.weights)[order], abs=1e-8)
     assert other.value == pytest.approx(1e6 * found.value)
 
 
@@ -195,7 +195,7 @@ def test_any_start_ends_at_the_optimum(name, k):
 def test_the_optimum_as_a_start_stays():
     Q, linear = problem("full rank", 2, 9)
     cold = minimise_quadratic(Q, linear)
-    assert minimise_quadratic(Q, linear, start=cold.weights, psd=True).weights == pytest.approx(cold.weights, abs=1e-15)
+    assert minimise_quadratic(Q, linear, start=cold.weights, psd=True).weights == pytest.approx(cold.weights, abs=1e-12)
 
 
 def test_psd_leaves_an_indefinite_matrix_as_it_is():

@@ -61,7 +61,7 @@ LEAST_TILE = 32
 
 class Vae(LowerBound, Latent):
     """Hidden standard normal codes, and the bound that q(z | x) makes. Drawing n rows at once or in parts from one generator
-    gives the same rows."""
+    gives the same rows, to float32 rounding."""
 
     how = "importance-weighted"
 
