@@ -214,14 +214,14 @@ def test_what_chose_does_not_judge(monkeypatch):
             assert all(len(t.reference) == 70 for _, t in other.terms if t.name == "precision")
 
 
-def test_a_mixture_has_to_beat_every_arm():
-    """The arm that the first half takes for the best need not be: "a" has a mode more, which its first half may not show."""
-    rng = np.random.default_rng(0)
-    p = []
-    for seed in range(40):
-        a, b = (rng.normal(size=(40, 2)) + 0.5 * rng.choice([-1, 1], size=(40, 1)) for _ in range(2))
-        p.append(judged("rke", {"a": a, "b": b, "c": 0.7 * rng.normal(size=(40, 2))}, a, seed)[1])
-    assert (np.array(p) < 0.05).mean() <= 0.05
+def test_a_mixture_has_to_beat_every_arm(few_subsamples):
+    """Ten arms of one law in equal parts: beside the arm that happened to be the best of the half that chose they would look
+    better every second time. Of a share, which is linear, no mixture is better than its best arm."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        arms = {f"arm {i}": rng.normal(size=(40, 2)) for i in range(10)}
+        found = mix(arms, "precision", reference=rng.normal(size=(30, 2)), cap=0.1, seed=seed)
+        assert found.gain <= 0 and found.p_value >= 0.5
 
 
 def test_a_few_reference_rows_judge_nothing(few_subsamples):
