@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import t as student
 
 from mixtura import InputError, blending, mix, pareto
+from mixtura.metrics.neighbours import manifold
+from mixtura.rng import generator
 from mixtura.select import intervals
-from mixtura.select.objective import MMD, RKE, Precision
+from mixtura.select.objective import MMD, RKE, Precision, parse
 
 #: eight Gaussians of deviation 0.4, the bandwidth whose κ is exp(−|x − y|² / 2 · 1.25²), and the weights of most modes
 MEANS = np.array([[-3, -2], [-2, 1.5], [-0.8, -1.2], [0, 2.4], [1.2, 0.2], [2.2, -1.8], [3, 1.4], [0.9, 3.2]])
@@ -130,6 +133,112 @@ def test_a_gain_is_claimed_where_there_is_one():
     assert found.sentence.startswith("gain +")
 
 
+def judged(objective, samples, real, seed):
+    """gain ± error and p-value of halves."""
+    samples = {name: torch.as_tensor(x) for name, x in samples.items()}
+    wanted = parse(objective, reference=torch.as_tensor(real)).ready([*samples.values()], generator(seed))
+    return blending.gain_of_halves(samples, wanted, seed=seed)
+
+
+def p_of_one_law(objective, n, d, repetitions):
+    """p-values where both arms and the reference are N(0, I): no mixture is better. benchmarks/gains.py has more of them."""
+    rng = np.random.default_rng(0)
+    draws = ((rng.normal(size=(n, d)), rng.normal(size=(n, d)), rng.normal(size=(n, d))) for _ in range(repetitions))
+    return np.array([judged(objective, {"a": a, "b": b}, real, seed)[1] for seed, (a, b, real) in enumerate(draws)])
+
+
+@pytest.mark.parametrize("objective", ["frechet", "vendi", "fld", "rke+0.1*frechet"])
+def test_more_samples_are_no_gain(objective):
+    """A mixture of two arms has twice the samples of one, and so other values where these depend on how many there are."""
+    p = p_of_one_law(objective, 60, 16, 8)
+    assert p.min() > 1e-3
+    assert (p < 0.05).sum() <= 2
+    assert (p > 0.5).sum() >= 2
+
+
+@pytest.mark.parametrize("objective", ["rke", "mmd", "kid", "precision", "density", "loglik", "mmd+0.1*density"])
+def test_a_gain_of_one_law_is_seldom_claimed(objective):
+    p = p_of_one_law(objective, 40, 4, 40)
+    assert p.min() > 1e-4
+    assert (p < 0.05).mean() <= 0.1
+
+
+@pytest.mark.parametrize("objective", ["rke", "mmd", "frechet", "vendi", "fld"])
+def test_two_modes_are_a_gain(objective):
+    """Each arm has one mode of the reference."""
+    rng = np.random.default_rng(0)
+    modes = lambda n, *signs: rng.normal(size=(n, 2)) + 3 * rng.choice(signs, size=(n, 1)) * [1, 0]  # noqa: E731
+    gain, p = judged(objective, {"left": modes(160, -1), "right": modes(160, 1)}, modes(200, -1, 1), 0)
+    assert p < 0.01
+    freedom = 79 if objective in ("rke", "mmd") else 9
+    assert p == pytest.approx(student.sf(gain.value / gain.error, freedom), rel=1e-6)
+
+
+@pytest.mark.parametrize("objective, n, repetitions", [("rke", 60, 60), ("frechet", 60, 30)])
+def test_the_error_of_a_gain_is_its_deviation(objective, n, repetitions):
+    """Of an arm with one mode beside one with two, which the mixture beats the least surely."""
+    rng = np.random.default_rng(1)
+    modes = lambda n, *signs: rng.normal(size=(n, 2)) + 4 * rng.choice(signs, size=(n, 1)) * [1, 0]  # noqa: E731
+    draws = [({"one": modes(n, 0), "two": modes(n, -1, 1)}, modes(n, -1, 0, 1)) for _ in range(repetitions)]
+    gains = [judged(objective, samples, real, seed)[0] for seed, (samples, real) in enumerate(draws)]
+    values, errors = np.array([(g.value, g.error) for g in gains]).T
+    assert 0.7 < np.std(values, ddof=1) / math.sqrt(np.mean(errors**2)) < 1.35
+    assert np.mean(values) > 0
+
+
+def test_what_chose_does_not_judge(monkeypatch):
+    """Weights come from one half of every arm and of the reference, the gain from the other; a reference is halved once for
+    all terms, and one whose radii are taken as given is not."""
+    seen = []
+
+    class Seen(blending._Loss):
+        def __init__(self, objective, samples, seed):
+            seen.append((objective, samples))
+            super().__init__(objective, samples, seed)
+
+    monkeypatch.setattr(blending, "_Loss", Seen)
+    rng = np.random.default_rng(0)
+    rows = lambda x: {float(v) for v in torch.as_tensor(x)[:, 0]}  # noqa: E731
+    arms, real = {"a": rng.normal(size=(60, 2)), "b": rng.normal(size=(50, 2)) + 1}, rng.normal(size=(70, 2)) + 0.5
+    for objective in ("mmd+0.1*kid+0.1*precision", "mmd+frechet"):
+        seen.clear()
+        judged(objective, arms, real, 0)
+        (chose, first), judging = seen[0], seen[1:]
+        assert [len(x) for x in first] == [30, 25]
+        of = lambda objective: [t.reference for _, t in objective.terms if t.matches]  # noqa: E731
+        assert len(of(chose)) == 2 and rows(of(chose)[0]) == rows(of(chose)[1]) and len(of(chose)[0]) == 35
+        assert judging
+        for other, second in judging:
+            assert not set().union(*map(rows, second)) & set().union(*map(rows, first))
+            assert not set().union(*map(rows, of(other))) & rows(of(chose)[0])
+            assert all(len(t.reference) == 70 for _, t in other.terms if t.name == "precision")
+
+
+def test_a_mixture_has_to_beat_every_arm(few_subsamples):
+    """Ten arms of one law in equal parts: beside the arm that happened to be the best of the half that chose they would look
+    better every second time. Of a share, which is linear, no mixture is better than its best arm."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        arms = {f"arm {i}": rng.normal(size=(40, 2)) for i in range(10)}
+        found = mix(arms, "precision", reference=rng.normal(size=(30, 2)), cap=0.1, seed=seed)
+        assert found.gain <= 0 and found.p_value >= 0.5
+
+
+def test_a_few_reference_rows_judge_nothing(few_subsamples):
+    arms, real = gaussians(6, 60, (0, 1)), gaussians(7, 60, (0,))["g0"]
+    for objective, least in (("mmd", 20), ("frechet", 40), ("fld", 40)):
+        found = mix(arms, objective, reference=real[: least - 1])
+        assert (found.gain, found.gain_error, found.p_value) == (None, None, None)
+        assert "too few samples to say whether it beats" in found.sentence and "no p-value is given" in found.sentence
+        assert mix(arms, objective, reference=real[:least]).p_value is not None
+    assert mix(arms, "precision", reference=real[:19]).p_value is not None, "its radii are taken as given"
+
+
+def test_p_values_are_shown_as_far_as_they_are_known():
+    assert blending.p_text(6e-22) == "p < 1e-06"
+    assert blending.p_text(0.0123) == "p = 0.012"
+
+
 def test_intervals_hold_the_best_weights(monkeypatch):
     monkeypatch.setattr(intervals, "SUBSAMPLES", 40)
     held = []
@@ -174,6 +283,20 @@ def test_precision_keeps_out_of_the_trap():
     arms = {"right": rng.normal(size=(150, 2)), "wrong": 30 + 20 * rng.normal(size=(150, 2))}
     assert mix(arms, "rke", bandwidth=1.5).weights["wrong"] > 0.8
     assert mix(arms, RKE(1.5) + 2 * Precision(torch.as_tensor(real))).weights["wrong"] < 0.05
+
+
+@pytest.mark.parametrize("objective", ["precision", "density"])
+@pytest.mark.parametrize("rows", ["once", "many times", "far from 0"])
+def test_an_arm_that_is_the_reference_is_within_reach_of_it(objective, rows, few_subsamples):
+    """Balls are closed, as the metric's: a copy is inside even of a ball of radius 0, which repeated rows have."""
+    real = np.random.default_rng(0).normal(size=(30, 3))
+    real = {"once": real, "many times": np.repeat(real, 7, axis=0), "far from 0": 1e6 + np.repeat(real, 7, axis=0)}[rows]
+    found = mix({"copy": real, "away": real + 50.0}, objective, reference=real)
+    expected = manifold(real, real)
+    assert found.value == pytest.approx(getattr(expected, objective).value, rel=1e-12)
+    assert found.weights["copy"] == 1
+    none = mix({"away": real + 50.0, "far": real + 90.0}, objective, reference=real)
+    assert str(none.value) == str(none.best_value) == str(none.terms[objective][0]) == "0.0"
 
 
 # -------------------------------------------------------------------------------------------------------- constraints

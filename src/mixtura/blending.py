@@ -1,7 +1,7 @@
 """The best mixture of several generators, from samples at hand.
 
 :func:`mix` is the whole of it: samples → features → an objective on the simplex → weights with a certificate, intervals, and
-the gain over the best single generator on samples that chose nothing.
+the gain over any single generator on samples that chose nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t as student
 from torch import Tensor
 
 from mixtura import features as extractors
@@ -39,6 +40,10 @@ LEAST_TO_JUDGE = 20
 CONVEX_SUBSAMPLES = 20
 #: blocks of the jackknife of a convex objective
 BLOCKS = 10
+#: rows that a mixture and an arm are compared by at most, where the objective is convex
+EQUAL_ROWS = 2_000
+#: p-values are shown down to here
+SMALLEST_P = 1e-6
 #: a weight that could as well be another arm's is only spoken of from here on
 NOTABLE = 0.1
 
@@ -48,11 +53,13 @@ class Optimum:
     """The best mixture, how good it is, and how sure that is.
 
     weights: by name; intervals: 95 % for each, by m-out-of-n subsampling, None for few samples. value ± error: the objective in
-    its own ``unit``, unbiased, on all samples; the weights were chosen on them too. gap: how far the solver can be from the
-    optimum, in units of the loss. terms: each term's own value. best, best_value: the best single arm. gain ± error, p_value:
-    of weights chosen on one half of every arm's samples over the best arm of that half, on the other half; one-sided. flat:
-    pairs of arms (a, b) such that moving all weight of a to b costs nothing that these samples can tell. exact: whether the
-    support is proven best (k-sparse mixtures may not be).
+    its own ``unit`` on all samples, unbiased where it is quadratic; the weights were chosen on them too. Of frechet, vendi and
+    fld values depend on the number of samples: a mixture's, which has more behind it than an arm's, is not to be set beside
+    ``best_value``. gap: how far the solver can be from the optimum, in units of the loss. terms: each term's own value. best,
+    best_value: the best single arm. gain ± error, p_value: of weights chosen on one half of every arm's samples over the single
+    arm that they beat the least surely, on the other half, and of frechet, vendi and fld at equal numbers of samples; one-sided,
+    None where samples or reference rows are too few. flat: pairs of arms (a, b) such that moving all weight of a to b costs
+    nothing that these samples can tell. exact: whether the support is proven best (k-sparse mixtures may not be).
     """
 
     objective: str
@@ -106,8 +113,8 @@ def mix(
 
 
 def gain_of_halves(samples: Mapping[str, Tensor], objective: Objective, *, seed: int = 0) -> tuple[Estimate, float] | None:
-    """How much better the mixture is than the best single arm, and its one-sided p-value: weights and arm are chosen on one
-    half of every arm's features (n, d), and compared on the other. Arms of fewer than ``LEAST_TO_JUDGE`` are left out; None if
+    """How much better the mixture is than any single arm, and its one-sided p-value: weights are chosen on one half of every
+    arm's features (n, d), and compared with every arm on the other. Arms of fewer than ``LEAST_TO_JUDGE`` are left out; None if
     that leaves fewer than two. Bandwidths must be chosen."""
     enough = {name: x for name, x in samples.items() if len(x) >= LEAST_TO_JUDGE}
     costs = any(term.name == "cost" for _, term in objective.terms)  # they belong to arms by their order
@@ -334,30 +341,70 @@ class _Mixing:
     # ------------------------------------------------------------------------------------------------------- gain
 
     def _gain(self) -> tuple[Estimate | None, float | None]:
-        """Weights and best arm from one half of everything, their difference on the other half, and its one-sided p-value."""
-        if len(self.names) < 2 or min(map(len, self.samples)) < LEAST_TO_JUDGE:
+        """Weights from one half of everything, how much better they are than the best arm on the other half, and the one-sided
+        p-value.
+
+        No gain means that some arm is as good. So the weights have to beat every arm on the half that chose nothing, and what is
+        given is of the arm that they beat the least surely: the largest p-value is one whichever arm is the best.
+        """
+        least = LEAST_TO_JUDGE if self.objective.quadratic else 4 * BLOCKS
+        if self.m < 2 or min(map(len, [*self.samples, *_matched(self.objective)])) < least:
             return None, None
         rng = generator(self.seed, "halves")
         orders = [torch.randperm(len(x), generator=rng) for x in self.samples]
         first, second = ([x[o[half::2]] for x, o in zip(self.samples, orders, strict=True)] for half in (0, 1))
         real = _halved(self.objective, rng)
-        chosen = _Loss(real[0], first, self.seed)
-        a = np.array(chosen.solve(self.within, self.size)[0].weights)
-        corner = np.eye(self.m)[int(np.argmin(chosen.singles()))]
-        judged = _Loss(real[1], second, self.seed)
-        if np.array_equal(a, corner):
+        a = np.array(_Loss(real[0], first, self.seed).solve(self.within, self.size)[0].weights)
+        if a.max() == 1:  # it is an arm
             return Estimate(0.0, 0.0, sum(map(len, second))), 1.0
-        if judged.convex:
-            lower = lambda samples: (lambda at: at.value(corner) - at.value(a))(_Loss(real[1], samples, self.seed))  # noqa: E731
-            less = Estimate(lower(second), self._jackknife(lower, second), sum(map(len, second)))
+        if self.objective.quadratic:
+            mixed, less, freedom = self._by_influence(real[1], second, a)
         else:
-            less = judged.quadratic.excess(corner, a)  # type: ignore[union-attr]
-        mixed, alone = (self.objective.own(Estimate(judged.value(at), 0.0, 0)).value for at in (a, corner))
-        change = mixed - alone if self.objective.higher else alone - mixed
+            mixed, less, freedom = self._at_equal_counts(real[1], second, a, rng)
+        p, arm = max((_p_value(found, freedom), i) for i, found in enumerate(less))
+        own = [self.objective.own(Estimate(loss, 0.0, 0)).value for loss in (mixed, mixed + less[arm].value)]
+        change = own[0] - own[1] if self.objective.higher else own[1] - own[0]
+        if not math.isfinite(change):  # no two samples of a half are alike, and modes cannot be counted
+            return None, None
         # the error in the own unit is that of the loss, bent as the difference is
-        error = less.error * abs(change / less.value) if less.value else less.error
-        p = 0.5 * math.erfc(less.value / less.error / math.sqrt(2)) if less.error > 0 else 1.0
-        return Estimate(change, error, less.n), p
+        error = less[arm].error * abs(change / less[arm].value) if less[arm].value else less[arm].error
+        return Estimate(change, error, less[arm].n), p
+
+    def _by_influence(self, objective: Objective, samples: list[Tensor], a: Array) -> tuple[float, list[Estimate], int]:
+        """Unbiased loss of the mixture, and for every arm by how much more it has; degrees of freedom of the errors."""
+        loss = _Loss(objective, samples, self.seed)
+        less = [loss.quadratic.excess(corner, a) for corner in np.eye(self.m)]  # type: ignore[union-attr]
+        return loss.value(a), less, min(map(len, [*samples, *_matched(objective)])) - 1
+
+    def _at_equal_counts(
+        self, objective: Objective, samples: list[Tensor], a: Array, rng: torch.Generator
+    ) -> tuple[float, list[Estimate], int]:
+        """The same where a part is convex. The loss of finite samples is too large or too small by what depends on their number,
+        and a mixture of all samples has more behind it than an arm. So row t of as many draws from the mixture is row t of a
+        drawn arm, beside row t of every arm: the parts of one law have then one bias. Of different laws the rest goes by the
+        jackknife, over blocks of these rows and of the reference's, whose pseudo-values are averaged.
+        """
+        n = min(EQUAL_ROWS, *map(len, samples))
+        arms = torch.stack([x[:n].double() for x in samples])
+        drawn = arms[torch.multinomial(torch.as_tensor(a).clamp(min=0), n, replacement=True, generator=rng), torch.arange(n)]
+        parts = [[(s, t) for s, t in objective.terms if isinstance(t, QuadraticTerm) is quadratic] for quadratic in (True, False)]
+
+        def losses(without: int | None) -> Array:
+            # rows go by twos, so that a term that deals its reference to two sides deals the rows kept as it dealt all
+            kept = lambda x: x if without is None else x[torch.arange(len(x)) // 2 % BLOCKS != without]  # noqa: E731
+            quadratic, convex = (_matching(Objective(tuple(part)), kept) for part in parts)
+            rows = [kept(x) for x in (drawn, *arms)]
+            found = np.array([_Loss(convex, [x], self.seed).value(np.ones(1)) for x in rows])
+            if quadratic.terms:
+                loss = _Loss(quadratic, rows[1:], self.seed)
+                found += [loss.value(at) for at in (a, *np.eye(self.m))]
+            return found
+
+        whole, left = losses(None), np.array([losses(k) for k in range(BLOCKS)])
+        pseudo = BLOCKS * whole - (BLOCKS - 1) * left
+        less = pseudo[:, 1:] - pseudo[:, :1]
+        errors = less.std(0, ddof=1) / math.sqrt(BLOCKS)
+        return float(whole[0]), [Estimate(float(v), float(e), n) for v, e in zip(less.mean(0), errors, strict=True)], BLOCKS - 1
 
     @property
     def m(self) -> int:
@@ -398,17 +445,28 @@ class _Mixing:
         return pairs
 
 
+def _p_value(gain: Estimate, freedom: int) -> float:
+    """One-sided, of a gain above 0 by Student's law; 1 where nothing varies."""
+    return float(student.sf(gain.value / gain.error, freedom)) if gain.error > 0 else 1.0
+
+
+def _matched(objective: Objective) -> list[Tensor]:
+    """References that the objective matches, and so sees as samples. Terms that take theirs as given, as precision does its
+    radii, have none."""
+    return [term.reference for _, term in objective.terms if term.matches]  # type: ignore[attr-defined]
+
+
+def _matching(objective: Objective, kept: Callable[[Tensor], Tensor]) -> Objective:
+    """The objective with what is ``kept`` of every reference that it matches."""
+    return Objective(tuple((s, replace(t, reference=kept(t.reference)) if t.matches else t) for s, t in objective.terms))  # type: ignore[attr-defined, type-var]
+
+
 def _halved(objective: Objective, rng: torch.Generator) -> tuple[Objective, Objective]:
-    """The objective with one half of the reference that it matches, and with the other. Terms that take their reference as
-    given, as precision does its radii, keep all of it."""
-    halves: list[list[tuple[float, Any]]] = [[], []]
-    for scale, term in objective.terms:
-        reference = getattr(term, "reference", None)
-        matched = reference is not None and term.matches
-        order = torch.randperm(len(reference), generator=rng) if matched and reference is not None else None
-        for half in (0, 1):
-            halves[half].append((scale, term if order is None else replace(term, reference=reference[order[half::2]])))  # type: ignore[index, type-var]
-    return Objective(tuple(halves[0])), Objective(tuple(halves[1]))
+    """The objective with one half of every reference that it matches, and with the other. Terms of one reference share its
+    halves: what one chose by, the other must not judge by."""
+    orders = {id(rows): torch.randperm(len(rows), generator=rng) for rows in _matched(objective)}
+    first, second = (_matching(objective, lambda rows, half=half: rows[orders[id(rows)][half::2]]) for half in (0, 1))
+    return first, second
 
 
 def _bandwidth(term: Any) -> float | None:
@@ -419,13 +477,18 @@ def _bandwidth(term: Any) -> float | None:
 def _sentence(o: Optimum) -> str:
     used = sorted(((w, name) for name, w in o.weights.items() if w > 0), reverse=True)
     blend = " + ".join(f"{w:.2f} {name}" for w, name in used)
-    if o.gain is None:
-        return f"use {blend}; too few samples to say whether it beats {o.best}"
-    sure = o.p_value is not None and o.p_value < 0.05 and o.gain > 0
+    if o.gain is None or o.p_value is None:
+        return f"use {blend}; too few samples to say whether it beats {o.best}, so no p-value is given"
+    sure = o.p_value < 0.05 and o.gain > 0
     gain = f"{o.gain:+.3g} ± {o.gain_error:.2g} {o.unit}"
     if not sure:
         return f"no gain: use {o.best} (the mixture differs by {gain} on samples that chose nothing)"
-    return f"gain {gain} over {o.best} on samples that chose nothing (p = {o.p_value:.2g}): use {blend}"
+    return f"gain {gain} over any one arm on samples that chose nothing ({p_text(o.p_value)}): use {blend}"
+
+
+def p_text(p: float) -> str:
+    """A p-value as it is shown: no law of a mean is known far out in its tail."""
+    return f"p < {SMALLEST_P:.0e}" if p < SMALLEST_P else f"p = {p:.2g}"
 
 
 def name_of(path: str) -> str:

@@ -476,8 +476,10 @@ def _show_selected(console: Console, found: Any, gain: dict[str, Any] | None, ou
     console.print()
     console.print(found.sentence, style="bold", soft_wrap=True)
     if gain is not None:
-        told = f"{gain['value']:+.3g} ± {gain['error']:.2g} {found.unit} (p = {gain['p_value']:.2g})"
-        console.print(f"gain over the best arm on halves that chose nothing: {told}", style="dim", soft_wrap=True)
+        from mixtura.blending import p_text
+
+        told = f"{gain['value']:+.3g} ± {gain['error']:.2g} {found.unit} ({p_text(gain['p_value'])})"
+        console.print(f"gain over any one arm on halves that chose nothing: {told}", style="dim", soft_wrap=True)
     for c in found.certificates:
         wanted = f"; it would take about {c.wanted:,.0f} samples" if c.wanted and c.wanted > found.pulls else ""
         console.print(f"{c.mode}: at most {c.excess:.3g} above the least loss{wanted}", style="dim", soft_wrap=True)

@@ -220,19 +220,17 @@ def test_fld_is_stacking():
 def test_fld_by_definition():
     arms, real = sets(n=10, d=2)
     f = FldLikelihood(arms, real, rng=seeded(3))
-    # which half was held out is told by the densities: every value is that of some row
     for i, (x, h) in enumerate(zip(arms, f.bandwidths, strict=True)):
         squares = np.square(real.numpy()[:, None] - x.numpy()).sum(2)
         expected = np.log(np.mean(np.exp(-squares / (2 * h * h)), 1) / (2 * math.pi * h * h))
-        assert all(np.abs(expected - value).min() < 1e-9 for value in f.log_probs[:, i])
-        assert len(set(np.round(f.log_probs[:, i], 9))) == 10
+        assert f.log_probs[:, i] == pytest.approx(expected[::2], abs=1e-9), "rows that fitted no bandwidth"
 
 
 def test_fld_bandwidth_is_the_likeliest_and_in_units_of_the_data():
     """One centre with rows N(0, s²) around it: the likeliest h² is their mean square, d and all."""
     y = torch.from_numpy(np.random.default_rng(0).normal(scale=STD, size=(4000, 2)))
     f = FldLikelihood([torch.zeros(1, 2) + MEAN], y + MEAN, rng=seeded())
-    fitted = y[torch.randperm(4000, generator=seeded())[:1000]]
+    fitted = y[1::2][:1000]
     assert f.bandwidths[0] == pytest.approx(math.sqrt(fitted.square().mean()), rel=1e-4)
     arms, real = sets()
     small, large = (FldLikelihood([c * x for x in arms], c * real, rng=seeded()) for c in (1, 1000))

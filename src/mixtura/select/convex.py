@@ -158,21 +158,21 @@ class FldLikelihood(Convex):
 
         f(a) = −mean_y log Σ_i a_i p_i(y),        p_i(y) = mean over samples x of arm i of N(y; x, h_i² I).
 
-    h_i is the one under which half of the reference, dealt with ``rng``, is likeliest; f is of the other half. For fixed
-    bandwidths this is stacking: ``mixtura.select.stack(f.log_probs)`` is its exact optimum.
+    h_i is the one under which every second row of the reference is likeliest; f is of the rows between. For fixed bandwidths
+    this is stacking: ``mixtura.select.stack(f.log_probs)`` is its exact optimum.
 
     log_probs: (r', m) log p_i(y). bandwidths: (m,) in units of the features.
-    samples: (n_i, d) of each arm. reference: (r, d), 4 rows or more. Raises InputError on other shapes or numbers not finite.
+    samples: (n_i, d) of each arm; bandwidths are fitted on a share of many, drawn with ``rng``. reference: (r, d), 4 rows or
+    more. Raises InputError on other shapes or numbers not finite.
     """
 
     def __init__(self, samples: Sequence[Tensor], reference: Tensor, *, rng: torch.Generator) -> None:
         arms = _arms(samples, least=1)
         real = _rows(reference, "reference", least=4, features=arms[0].shape[1])
-        real = real[torch.randperm(len(real), generator=rng, device=rng.device).cpu()]
-        half = len(real) // 2
+        seen, scored = real[1::2], real[::2]
         fitted = [_subsampled([x], BANDWIDTH_ROWS, rng)[0] for x in arms]
-        self.bandwidths = tuple(_bandwidth(x, real[: min(half, BANDWIDTH_ROWS)]) for x in fitted)
-        columns = [_log_density(real[half:], x, h) for x, h in zip(arms, self.bandwidths, strict=True)]
+        self.bandwidths = tuple(_bandwidth(x, seen[:BANDWIDTH_ROWS]) for x in fitted)
+        columns = [_log_density(scored, x, h) for x, h in zip(arms, self.bandwidths, strict=True)]
         self.log_probs: Array = torch.stack(columns, 1).numpy()
         self._top = self.log_probs.max(1)
         self._likelihoods = np.exp(self.log_probs - self._top[:, None])

@@ -36,6 +36,9 @@ Array = NDArray[np.float64]
 NEIGHBOURS = 5
 #: entries of a tile of distances
 TILE_ENTRIES = 2**22
+#: neighbours looked at beyond those needed; how far a squared distance by a matrix product can be off, relative to the squared
+#: lengths of its rows: float64 with some room
+SPARE, ROUNDING = 2, 1e-12
 
 
 # ----------------------------------------------------------------------------------------------------- expressions
@@ -133,7 +136,8 @@ class Term(Expression, ABC):
 
     def own(self, loss: Estimate) -> Estimate:
         """From loss to the own unit, with its error."""
-        return Estimate(-loss.value if self.higher else loss.value, loss.error, loss.n)
+        # a difference, since −0.0 is no value to show
+        return Estimate(0.0 - loss.value if self.higher else 0.0 + loss.value, loss.error, loss.n)
 
     def ready(self, samples: Sequence[Tensor], rng: torch.Generator) -> Term:
         """With its bandwidth chosen, if it has one that was left open."""
@@ -515,13 +519,35 @@ def _radii(reference: Tensor, k: int) -> Tensor:
     """(r,) distance of every row to its k-th nearest other row."""
     if len(reference) <= k:
         raise InputError(f"reference: {len(reference)} rows have no {k} neighbours each; give {k + 1} or more")
-    y = reference.double()
-    return torch.cat([torch.cdist(y[t], y).kthvalue(k + 1, 1).values for t in _tiles(y, len(y))])
+    y = _centred(reference, reference)
+    near = torch.cat([torch.cdist(y[t], y).topk(min(k + 1 + SPARE, len(y)), 1, largest=False).indices for t in _tiles(y, len(y))])
+    return torch.cat([_apart(y[t, None], y[near[t]]).sort(1).values[:, k] for t in _tiles(y, near.shape[1] * y.shape[1])])
 
 
 def _inside(x: Tensor, reference: Tensor, radii: Tensor, count: Callable[[Tensor], Tensor]) -> Tensor:
-    y = reference.double()
-    return torch.cat([count(torch.cdist(x[t].double(), y) < radii) for t in _tiles(x, len(y))])
+    """What ``count`` makes of whether each row of x (n, d) is in each ball around a reference row, (rows, r) for some rows at a
+    time. Balls are closed, as those of Kynkäänniemi et al. (2019, equation 1) and of :func:`mixtura.metrics.neighbours.manifold`:
+    a copy of a row is in its ball, even where the radius is 0."""
+    rows, y = _centred(x, reference), _centred(reference, reference)
+    found = []
+    for t in _tiles(rows, len(y)):
+        near = torch.cdist(rows[t], y).square()
+        inside = near < radii.square()
+        # a matrix product's rounding must not decide who is on the edge
+        rounding = ROUNDING * (rows[t].square().sum(1, keepdim=True) + y.square().sum(1))
+        at = ((near - radii.square()).abs() <= rounding).nonzero(as_tuple=True)
+        inside[at] = _apart(rows[t][at[0]], y[at[1]]) <= radii[at[1]] * (1 + ROUNDING)
+        found.append(count(inside))
+    return torch.cat(found)
+
+
+def _centred(x: Tensor, reference: Tensor) -> Tensor:
+    return x.double() - reference.double().mean(0)
+
+
+def _apart(x: Tensor, y: Tensor) -> Tensor:
+    """Distances by differences: the same pair has the same one wherever it is met."""
+    return (x - y).square().sum(-1).sqrt()
 
 
 def _kernel_log_density(x: Tensor, reference: Tensor, h: float, *, leave_out: bool) -> Tensor:
