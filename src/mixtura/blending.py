@@ -335,7 +335,9 @@ class _Mixing:
 
     def _gain(self) -> tuple[Estimate | None, float | None]:
         """Weights and best arm from one half of everything, their difference on the other half, and its one-sided p-value."""
-        if len(self.names) < 2 or min(map(len, self.samples)) < LEAST_TO_JUDGE:
+        # what is matched is halved too
+        matched = [x for _, t in self.objective.terms if t.matches and (x := getattr(t, "reference", None)) is not None]
+        if len(self.names) < 2 or min(map(len, [*self.samples, *matched])) < LEAST_TO_JUDGE:
             return None, None
         rng = generator(self.seed, "halves")
         orders = [torch.randperm(len(x), generator=rng) for x in self.samples]
@@ -356,8 +358,7 @@ class _Mixing:
         change = mixed - alone if self.objective.higher else alone - mixed
         # the error in the own unit is that of the loss, bent as the difference is
         error = less.error * abs(change / less.value) if less.value else less.error
-        p = 0.5 * math.erfc(less.value / less.error / math.sqrt(2)) if less.error > 0 else 1.0
-        return Estimate(change, error, less.n), p
+        return Estimate(change, error, less.n), intervals.p_value(less.value, less.error)
 
     @property
     def m(self) -> int:
@@ -421,11 +422,10 @@ def _sentence(o: Optimum) -> str:
     blend = " + ".join(f"{w:.2f} {name}" for w, name in used)
     if o.gain is None:
         return f"use {blend}; too few samples to say whether it beats {o.best}"
-    sure = o.p_value is not None and o.p_value < 0.05 and o.gain > 0
     gain = f"{o.gain:+.3g} ± {o.gain_error:.2g} {o.unit}"
-    if not sure:
+    if o.p_value is None or not (o.p_value < 0.05 and o.gain > 0):
         return f"no gain: use {o.best} (the mixture differs by {gain} on samples that chose nothing)"
-    return f"gain {gain} over {o.best} on samples that chose nothing (p = {o.p_value:.2g}): use {blend}"
+    return f"gain {gain} over {o.best} on samples that chose nothing ({intervals.p_in_words(o.p_value)}): use {blend}"
 
 
 def name_of(path: str) -> str:

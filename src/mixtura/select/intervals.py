@@ -1,4 +1,4 @@
-"""How sure the weights of a mixture are: m-out-of-n subsampling.
+"""How sure the weights of a mixture are, by m-out-of-n subsampling, and how sure a gain is.
 
 At the boundary of the simplex the bootstrap is wrong and subsampling is not (Politis & Romano 1994; Andrews 2000). The sums of a
 subsample are taken to first order, from what each sample contributes to K and f, so that no pair is visited again.
@@ -18,6 +18,8 @@ from mixtura.select.simplex import Polytope, minimise_quadratic
 
 Array = NDArray[np.float64]
 
+#: the least p-value that is given: beyond, a normal approximation says nothing of the tails of a mean
+LEAST_P = 1e-6
 #: subsamples, and the two-sided level of the intervals
 SUBSAMPLES, LEVEL = 400, 0.95
 
@@ -54,3 +56,15 @@ def around(a: Array, again: Array, share: float) -> Array:
 
 def _some(n: int, share: float, rng: torch.Generator) -> Tensor:
     return torch.randperm(n, generator=rng)[: max(2, round(share * n))]
+
+
+def p_value(gain: float, error: float) -> float:
+    """One-sided, of "there is no gain", by the normal approximation with a standard error; 1 where the error is 0. Never below
+    ``LEAST_P``, which stands for that or less."""
+    p = 0.5 * math.erfc(gain / error / math.sqrt(2)) if error > 0 else 1.0
+    return LEAST_P if p < LEAST_P else p
+
+
+def p_in_words(p: float) -> str:
+    """ "p = 0.012", or "p < 1e-6"."""
+    return f"p = {p:.2g}" if p > LEAST_P else "p < 1e-6"

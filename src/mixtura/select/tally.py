@@ -213,7 +213,7 @@ class Tally:
     def form(self, *, unbiased: bool = False) -> tuple[Array, Array]:
         """K̂ (m, m) and f̂ (m,) from all samples that are not waiting; 0 for an arm that has none."""
         n = np.maximum(self.n, 1).astype(np.float64)
-        K = self.pairs / np.outer(n, n)
+        K = (self.pairs + self.pairs.T) / (2 * np.outer(n, n))  # symmetric to the bit, which products of float32 are not
         own = self.pairs.diagonal()
         np.fill_diagonal(K, own / (n * np.maximum(n - 1, 1)) if unbiased else (own + self.itself) / n**2)
         return K, self.linear / n
