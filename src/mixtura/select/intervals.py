@@ -67,4 +67,4 @@ def p_value(gain: float, error: float) -> float:
 
 def p_in_words(p: float) -> str:
     """ "p = 0.012", or "p < 1e-6"."""
-    return f"p = {p:.2g}" if p > LEAST_P else "p < 1e-6"
+    return "p < 1e-6" if p <= LEAST_P else f"p = {p:.2g}"
