@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixtura.contracts import Column, Density, LowerBound, Model, Space
-from mixtura.judge import REPEATS, TILE, bits_per_dimension, log_probs, memorised, plain_features, timed_sample
+from mixtura.judge import REPEATS, TILE, bits_per_dimension, log_probs, memorised, plain_features, sound, timed_sample
 from mixtura.metrics.likelihood import Estimate
 from mixtura.rng import generator, normal
 from mixtura.transforms import Columns
@@ -85,6 +85,14 @@ def test_an_impossible_row_makes_the_error_unknown_and_spoils_no_other():
 
     nats, error = log_probs(Half(), torch.tensor([[99.0], [101.0]], dtype=torch.float64), rng=generator(5))
     assert math.isnan(error) and torch.isfinite(nats[0]) and nats[1] == -math.inf
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_nats_that_are_no_numbers_are_the_models_fault(broken):
+    nats = torch.tensor([-1.0, -math.inf, broken, broken])
+    assert torch.equal(sound(nats[:2], Bound()), nats[:2])
+    with pytest.raises(FloatingPointError, match=f"Bound gives row 2 a log-density of {broken}"):
+        sound(nats, Bound())
 
 
 def test_a_model_without_a_density_has_no_nats():

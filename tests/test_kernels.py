@@ -48,6 +48,16 @@ def test_a_kernel_is_its_definition_and_keeps_its_bound(kernel):
     assert (kernel.bound == math.inf) == isinstance(kernel, Cubic)
 
 
+@pytest.mark.parametrize("kernel", KERNELS, ids=str)
+def test_a_block_is_one_number_from_either_side(kernel):
+    """A float32 tile is summed by rows and by columns, which round to two numbers; a quadratic form is symmetric to the bit."""
+    found = sums([normal(n, seed=n).float() for n in (301, 530, 147, 200)], kernel)
+    sides = [(a, b, unbiased) for a in range(4) for b in range(a) for unbiased in (False, True)]
+    assert all(found.block(a, b, unbiased=u) == found.block(b, a, unbiased=u) for a, b, u in sides)
+    Q, _, _ = found.quadratic(3)
+    assert np.array_equal(Q, Q.T)
+
+
 def test_a_gaussian_squared_is_a_gaussian():
     x, k = normal(30), Gaussian(2.5)
     torch.testing.assert_close(k(x, x) ** 2, k.squared(x, x))

@@ -329,6 +329,16 @@ def test_equal_experts_need_no_gate():
     assert found.penalty == math.inf and found.gate.is_constant and found.gain == pytest.approx(0, abs=1e-12)
 
 
+@pytest.mark.parametrize(("seed", "least", "most", "taken"), [(1, 0.3, 0.9, False), (3, 1.2, 1.9, True)])
+def test_a_gate_is_taken_from_one_standard_error_on(seed, least, most, taken):
+    rng = np.random.default_rng(seed)
+    c = rng.standard_normal((120, 1))
+    y = rng.standard_normal(120) + 0.35 * c[:, 0]
+    found = choose_gate(np.stack([-0.5 * (y - m) ** 2 for m in (-0.7, 0.7)], 1), c, [0.5, 0.5])
+    assert least < found.gain / found.error < most
+    assert (found.penalty < math.inf) == taken == (not found.gate.is_constant)
+
+
 @pytest.mark.parametrize("penalty", [0.0, 3.0])
 def test_the_gradient_is_that_of_the_loss(penalty):
     rng = np.random.default_rng(0)

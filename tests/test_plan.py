@@ -141,6 +141,7 @@ def test_repeated_rows_are_counted():
         (30, {"given": column(["fit", "select", "lost"] * 10)}, "row 2 holds 'lost'"),
         (30, {"given": column(["fit", "select"] * 15)}, "report part has 0 rows"),
         (30, {"given": column(["fit"] * 15 + ["select"] * 14 + ["test"])}, "report part has 1 row"),
+        (30, {"given": column(["fit"] * 15 + ["select"] * 13 + ["test"] * 2)}, "report part has 2 rows, expected 3 or more"),
         (30, {"times": column(range(30)), "groups": column(range(30))}, "--group and --time: give one way"),
     ],
 )

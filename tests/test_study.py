@@ -8,12 +8,13 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from rounding import assert_same_rows
 
 import mixtura
 from mixtura import report
-from mixtura.contracts import InputError
+from mixtura.contracts import ClosedForm, Density, InputError
 from mixtura.folder import read_json, read_tensors
 
 QUICK = ["marginals", "gaussian_mixture"]
@@ -144,3 +145,38 @@ def test_a_folder_of_colour_images_keeps_its_budget(tmp_path):
     assert time.monotonic() - began < 1.2 * 60 and page.stat().st_size < 3e6
     assert study.best.sample(3).shape == (3, 32, 32, 3)
     assert {s.name for s in study.scores if s.status != "fitted"} == {"kde"}
+
+
+# --------------------------------------------------------------------- what has been trained comes to a verdict
+
+
+def test_the_fewest_rows_that_are_taken_come_to_a_verdict(tmp_path):
+    """Four report rows, which not every metric can do with."""
+    study = mixtura.run(people(20), steps=5, families=["gaussian_mixture"], out=tmp_path / "few")
+    assert set(study.verdicts) == {"nats", "mmd"} and study.verdicts["mmd"].rows == 4
+    measured = study.scores[0].metrics
+    assert "mmd2" in measured and "precision" not in measured
+    assert (report.build(tmp_path / "few")).exists()
+
+
+class Odd(Density, ClosedForm):
+    """Gives rows above 150 no number; those are report rows alone."""
+
+    def fit_closed(self, x, context, rng):
+        pass
+
+    def _sample(self, n, context, rng):
+        return 100 + 3 * torch.randn(n, 1, generator=rng, dtype=torch.float64)
+
+    def _log_prob(self, x, context):
+        return torch.where(x[:, 0] > 150, torch.nan, -3.0)
+
+
+def test_a_model_that_breaks_on_the_report_rows_takes_no_other_down(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(100, 3, 200), "part": ["fit"] * 120 + ["select"] * 40 + ["report"] * 40})
+    frame.loc[170, "x"] = 200.0
+    study = mixtura.run(frame, steps=5, families=["gaussian_mixture"], models={"odd": Odd}, split="part", out=tmp_path / "odd")
+    odd = next(s for s in study.scores if s.name == "odd")
+    assert odd.status == "failed" and "Odd gives row 10 a log-density of nan" in odd.reason
+    assert "odd" not in study.verdicts["nats"].weights and study.verdicts["nats"].rows == 40

@@ -10,7 +10,8 @@ import torch
 
 from mixtura.kernels import Gaussian
 from mixtura.rng import generator
-from mixtura.verdict import Pool, Verdict, digits_of, in_mmd, in_nats, which
+from mixtura.select.simplex import minimise_quadratic
+from mixtura.verdict import Pool, Verdict, digits_of, in_mmd, in_nats, weigh, which
 
 
 def halves(n, seed):
@@ -95,3 +96,132 @@ def test_the_verdict_says_which_objective_it_speaks_of(there, asked, images, out
 )
 def test_two_digits_of_the_error_are_shown(error, digits):
     assert digits_of(error) == digits
+
+
+# ------------------------------------------------------------------------------------------ what counts as a gain
+
+
+def specialists(difference):
+    """Nats of "a" and "b" on select rows, where each is right on every other row, so that they get a half each; and on report
+    rows, where their blend is better than "a" by ``difference`` (n,)."""
+    even = torch.arange(400) % 2 == 0
+    select = {"a": torch.where(even, 0.0, -3.0).double(), "b": torch.where(even, -3.001, 0.0).double()}
+    single = torch.full((len(difference),), -2.0, dtype=torch.float64)
+    other = torch.log(2 * torch.exp(single + torch.as_tensor(difference)) - torch.exp(single))
+    return select, {"a": single, "b": other}, dict.fromkeys("ab", "exact")
+
+
+@pytest.mark.parametrize(("errors", "choice"), [(1.6, "a"), (2.5, "blend")])
+def test_a_gain_in_nats_is_of_two_standard_errors_on_the_report_rows(errors, choice):
+    difference = np.where(np.arange(400) % 2 == 0, 0.2, -0.2)
+    difference += errors * difference.std(ddof=1) / 20
+    v = in_nats(*specialists(difference))
+    assert v.gain / v.error == pytest.approx(errors, rel=0.01) and v.trimmed > 0
+    assert v.choice == choice and v.sentence.startswith("gain" if choice == "blend" else "no gain: use a")
+
+
+def test_a_gain_that_hangs_on_one_row_in_a_hundred_is_none():
+    difference = np.full(1_000, -0.001)
+    difference[:10] = 1.5
+    v = in_nats(*specialists(difference))
+    assert v.gain > 2.5 * v.error and v.trimmed < 0
+    assert v.choice == "a" and v.value == pytest.approx(-2.0) and "but none without the 1 % that differ most" in v.sentence
+
+
+def test_a_gain_that_is_the_same_on_every_row_but_for_one_in_a_hundred_and_rounding_is_none():
+    difference = np.full(1_000, 1e-12)
+    difference[:10] = 1.5
+    assert in_nats(*specialists(difference)).choice == "a"
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-8])
+def test_rounding_is_no_gain(noise):
+    """Two identical columns, and two that networks in float32 made: their blend differs from either by rounding alone."""
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+
+        def nats(rng=rng):
+            a = rng.normal(-300, 5, 200)
+            return {"a": torch.from_numpy(a), "b": torch.from_numpy(a * (1 + noise * rng.random(200)))}
+
+        v = in_nats(nats(), nats(), dict.fromkeys("ab", "exact"))
+        assert v.choice == v.best and v.sentence.startswith("no gain")
+
+
+def test_the_best_single_model_is_part_of_the_comparison():
+    """The blend is of exact densities, but what it beats is a bound."""
+    even = torch.arange(400) % 2 == 0
+    nats = {"a": torch.where(even, 0.0, -20.0), "b": torch.where(even, -20.0, 0.0), "c": torch.full((400,), -1.0)}
+    nats = {name: x.double() for name, x in nats.items()}
+    v = in_nats(nats, nats, {"a": "exact", "b": "exact", "c": "bound"})
+    assert v.choice == "blend" and v.best == "c" and v.weights["c"] == 0 and v.kind == "bound"
+    assert in_nats(nats, nats, dict.fromkeys("abc", "exact")).kind == "exact"
+
+
+def test_rows_that_no_model_holds_possible_do_not_choose():
+    x = halves(2_000, 1).double().squeeze(1)
+    nats = {"left": normal_nats(x, 94, 3), "right": normal_nats(x, 106, 3)}
+    share, gap, best = weigh(nats)
+    hidden = {name: torch.cat([v.new_full((5,), -math.inf), v]) for name, v in nats.items()}
+    assert weigh(hidden) == (share, gap, best)
+    nowhere = {name: v[:5] for name, v in hidden.items()}
+    assert weigh(nowhere) == ({"left": 1.0, "right": 0.0}, math.inf, "left")
+    v = in_nats(nowhere, nowhere, dict.fromkeys(nats, "exact"))
+    assert v.choice == "left" and v.sentence.startswith("no gain: use left")
+
+
+def leaning(share, seed, n=600):
+    """A report pool whose real rows lie to the left with this share."""
+    rng = generator(seed)
+    side = torch.where(torch.rand(n, 1, generator=rng) < share, -6.0, 6.0)
+    real = 100 + side + 3 * torch.randn(n, 1, generator=rng)
+    return Pool(real, pool(seed + 1).samples)
+
+
+@pytest.mark.parametrize(
+    ("share", "least", "most", "choice"), [(0.27, 0.8, 1.7, "right"), (0.1, -math.inf, 0.0, "right"), (0.32, 2.5, 6.0, "blend")]
+)
+def test_a_gain_in_mmd_is_of_two_standard_errors_on_the_report_rows(share, least, most, choice):
+    v, _ = in_mmd([pool(1)], leaning(share, 70), Gaussian(3.0))
+    assert min(v.weights["left"], v.weights["right"]) > 0.4  # where they were chosen the blend was far better
+    assert v.best == "right" and least < v.gain / v.error < most
+    assert v.choice == choice and ("no gain: use right (the blend differs by" in v.sentence) == (choice == "right")
+
+
+def test_the_error_of_folds_is_that_of_their_mean():
+    """Five folds in which the blend gains about one error of their mean: not enough, and it would be five of the wrong one."""
+    made = lambda s: Pool(hump(40, 100.0, s), {"a": hump(40, 100.5, s + 1), "b": hump(40, 99.0, s + 2)})  # noqa: E731
+    pools = [made(s) for s in range(1_200, 1_250, 10)]
+    kernel = Gaussian(3.0)
+    passes = [p.sums(kernel) for p in pools]
+    forms = [p.quadratic(2) for p in passes]
+    w = minimise_quadratic(np.mean([f[0] for f in forms], 0), np.mean([f[1] for f in forms], 0)).weights
+    v, _ = in_mmd(pools, pools[0], kernel)
+    gains = [p.gain(w, [float(v.best == name) for name in "ab"], 2) for p in passes]
+    errors = np.mean([g.value for g in gains]) / (math.sqrt(sum(g.error**2 for g in gains)) / 5)
+    assert 0.5 < errors < 1.8 and v.weights[v.best] == 1
+
+
+# ------------------------------------------------------------------------------------------ numbers of our own
+
+
+def test_codes_that_repeat_are_judged_whatever_the_tiles_round_to():
+    """Sums in float32 tiles give (a, b) and (b, a) apart in their last digits."""
+    for seed in range(20):
+        rng = generator(seed)
+        codes = lambda n, rng=rng: torch.randint(2, (n, 3), generator=rng) / math.sqrt(2)  # noqa: E731
+        pools = [Pool(codes(60), {name: codes(205) for name in "abc"}) for _ in range(4)]
+        v, quadratic = in_mmd(pools[:3], pools[3], Gaussian(0.7))
+        Q = np.array(quadratic["Q"])
+        assert np.array_equal(Q, Q.T) and v.gap <= 1e-9
+        Q = pools[0].sums(Gaussian(0.7)).quadratic(3)[0]
+        assert np.array_equal(Q, Q.T)
+
+
+def test_one_point_is_no_gain():
+    """All rows and samples are one: float32 products may not say so to the last digit."""
+    for seed in range(10):
+        point = 1e3 * torch.randn(1, 4, generator=generator(seed))
+        same = Pool(point.repeat(70, 1), {"a": point.repeat(80, 1), "b": point.repeat(90, 1)})
+        v, _ = in_mmd([same], same, Gaussian(1.0))
+        assert v.choice == v.best and v.sentence.startswith("no gain")

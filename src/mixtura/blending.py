@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import t as student
 from torch import Tensor
 
 from mixtura import features as extractors
@@ -42,8 +41,6 @@ CONVEX_SUBSAMPLES = 20
 BLOCKS = 10
 #: rows that a mixture and an arm are compared by at most, where the objective is convex
 EQUAL_ROWS = 2_000
-#: p-values are shown down to here
-SMALLEST_P = 1e-6
 #: a weight that could as well be another arm's is only spoken of from here on
 NOTABLE = 0.1
 
@@ -361,7 +358,8 @@ class _Mixing:
             mixed, less, freedom = self._by_influence(real[1], second, a)
         else:
             mixed, less, freedom = self._at_equal_counts(real[1], second, a, rng)
-        p, arm = max((_p_value(found, freedom), i) for i, found in enumerate(less))
+        arm = min(range(self.m), key=lambda i: less[i].value / less[i].error if less[i].error > 0 else -math.inf)
+        p = intervals.p_value(less[arm].value, less[arm].error, freedom)
         own = [self.objective.own(Estimate(loss, 0.0, 0)).value for loss in (mixed, mixed + less[arm].value)]
         change = own[0] - own[1] if self.objective.higher else own[1] - own[0]
         if not math.isfinite(change):  # no two samples of a half are alike, and modes cannot be counted
@@ -445,11 +443,6 @@ class _Mixing:
         return pairs
 
 
-def _p_value(gain: Estimate, freedom: int) -> float:
-    """One-sided, of a gain above 0 by Student's law; 1 where nothing varies."""
-    return float(student.sf(gain.value / gain.error, freedom)) if gain.error > 0 else 1.0
-
-
 def _matched(objective: Objective) -> list[Tensor]:
     """References that the objective matches, and so sees as samples. Terms that take theirs as given, as precision does its
     radii, have none."""
@@ -479,16 +472,10 @@ def _sentence(o: Optimum) -> str:
     blend = " + ".join(f"{w:.2f} {name}" for w, name in used)
     if o.gain is None or o.p_value is None:
         return f"use {blend}; too few samples to say whether it beats {o.best}, so no p-value is given"
-    sure = o.p_value < 0.05 and o.gain > 0
     gain = f"{o.gain:+.3g} ± {o.gain_error:.2g} {o.unit}"
-    if not sure:
+    if not (o.p_value < 0.05 and o.gain > 0):
         return f"no gain: use {o.best} (the mixture differs by {gain} on samples that chose nothing)"
-    return f"gain {gain} over any one arm on samples that chose nothing ({p_text(o.p_value)}): use {blend}"
-
-
-def p_text(p: float) -> str:
-    """A p-value as it is shown: no law of a mean is known far out in its tail."""
-    return f"p < {SMALLEST_P:.0e}" if p < SMALLEST_P else f"p = {p:.2g}"
+    return f"gain {gain} over any one arm on samples that chose nothing ({intervals.p_in_words(o.p_value)}): use {blend}"
 
 
 def name_of(path: str) -> str:

@@ -463,6 +463,8 @@ def _show_optimum(console: Console, o: Any) -> None:
 def _show_selected(console: Console, found: Any, gain: dict[str, Any] | None, out: Path) -> None:
     from rich.table import Table
 
+    from mixtura.select.intervals import p_in_words
+
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     for name in ("arm", "samples", "weight", "95 % interval", ""):
         table.add_column(name, justify="left" if name in ("arm", "") else "right", no_wrap=name != "")
@@ -476,9 +478,7 @@ def _show_selected(console: Console, found: Any, gain: dict[str, Any] | None, ou
     console.print()
     console.print(found.sentence, style="bold", soft_wrap=True)
     if gain is not None:
-        from mixtura.blending import p_text
-
-        told = f"{gain['value']:+.3g} ± {gain['error']:.2g} {found.unit} ({p_text(gain['p_value'])})"
+        told = f"{gain['value']:+.3g} ± {gain['error']:.2g} {found.unit} ({p_in_words(gain['p_value'])})"
         console.print(f"gain over any one arm on halves that chose nothing: {told}", style="dim", soft_wrap=True)
     for c in found.certificates:
         wanted = f"; it would take about {c.wanted:,.0f} samples" if c.wanted and c.wanted > found.pulls else ""

@@ -343,8 +343,9 @@ class Job(ABC):
         return self.out / "work" / f"{name}.fold{k}.safetensors"
 
     def _nats(self, model: Model, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, float]:
-        """As :func:`judge.log_probs` of the rows with these numbers."""
-        return judge.log_probs(model, self.x[rows], context=self._context_of(rows), rng=rng)
+        """As :func:`judge.log_probs` of the rows with these numbers; FloatingPointError where one is NaN or +inf."""
+        nats, error = judge.log_probs(model, self.x[rows], context=self._context_of(rows), rng=rng)
+        return judge.sound(nats, model), error
 
     def _fit(self, candidate: _Candidate, unit: str, rows: Tensor, done_before: float) -> Generator[Record, None, Model]:
         """Fit one model to the rows with these numbers; returns it. ``done_before``: how much of this candidate's work came
@@ -406,13 +407,17 @@ class Job(ABC):
         models = {n: store.load_model(self.out / "models" / n, self.schema.space, self.options.models) for n in names}
         kept = {name: store.read_tensors(self._nats_path(name)) for name in names}
         select = {name: kept[name]["select"] for name in names if "select" in kept[name]}
+        report, mc_error = {}, {}
+        for name in [*select]:
+            rng = generator(self.options.seed, name, "report")
+            try:
+                report[name], mc_error[name] = self._nats(models[name], self.splits.report, rng)
+            except FloatingPointError as error:  # as in training: one that breaks must not take the others down
+                self._fail(name, "failed", f"FloatingPointError: {error}")
+                del models[name], select[name]
         if not models:
             reasons = "; ".join(f"{n}: {f['reason']}" for n, f in self.failures.items())
             raise InputError(f"no family could be fitted to this data ({reasons})")
-        report, mc_error = {}, {}
-        for name in select:
-            rng = generator(self.options.seed, name, "report")
-            report[name], mc_error[name] = self._nats(models[name], self.splits.report, rng)
         return self._conclude(_Fitted(models, kept, select, report, mc_error))
 
     def _failed(self, name: str) -> Score:

@@ -6,20 +6,23 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mixtura.contracts import Column, Density, LowerBound, Model, Space
+from mixtura.contracts import Column, Density, InputError, LowerBound, Model, Space
 from mixtura.metrics import TABLE, calibration
 from mixtura.metrics.likelihood import Estimate
-from mixtura.metrics.neighbours import manifold, memorisation
+from mixtura.metrics.neighbours import Manifold, manifold, memorisation
 from mixtura.transforms import Columns
 
 #: independent repetitions of a sampled bound, and of one on more entries than LARGE
 REPEATS, REPEATS_OF_LARGE, LARGE = 4, 2, 1_024
 TILE = 2_048
+#: rows a side that every metric can do with
+ENOUGH = 7
 #: metrics that ask whether two laws differ, by a kernel fitted for that
 KERNELLED = ("mmd2", "same_law")
 #: central intervals whose coverage is measured, by name; of the widest the width is told too
@@ -113,6 +116,18 @@ def log_probs(model: Model, x: Tensor, *, context: Tensor | None = None, rng: to
     return torch.logsumexp(repeats, 0) - math.log(times), error
 
 
+def sound(nats: Tensor, model: Model) -> Tensor:
+    """The (n,) nats of a model, which are numbers or −inf; FloatingPointError, with the row, where one is NaN or +inf."""
+    broken = (torch.isnan(nats) | (nats == math.inf)).nonzero()
+    if len(broken):
+        row = int(broken[0])
+        raise FloatingPointError(
+            f"{type(model).__name__} gives row {row} a log-density of {float(nats[row])}: "
+            "its training went wrong; fit it again with a lower learning rate"
+        )
+    return nats
+
+
 def _rows(context: Tensor | None, i: int) -> Tensor | None:
     return None if context is None else context[i : i + TILE]
 
@@ -150,18 +165,23 @@ def appraise(
 ) -> dict[str, Estimate]:
     """Every metric of the table that compares two sets: of rows (n, *shape) in data units, seen as features by ``look``
     (with ``kernel`` where a kernel tells whether two laws differ), and, where ``codes`` (dims,) says which columns of a
-    table are codes, column by column. ``seed``: name → generator."""
+    table are codes, column by column. ``seed``: name → generator. Of sets below ``ENOUGH`` rows a metric that wants more is not
+    measured."""
     seen = look(real), look(generated)
-    around = manifold(*seen)._asdict()  # one pass gives all four
+    together = cache(lambda: manifold(*seen)._asdict())  # one pass gives all four
     found = {}
     for row in TABLE.values():
-        if row.name in around:
-            found[row.name] = around[row.name]
-        elif row.takes == "features":
-            options = {"kernel": kernel} if row.name in KERNELLED else {}
-            found[row.name] = row.function(*seen, rng=seed(row.name), **options)
-        elif row.takes == "columns" and codes is not None:
-            found[row.name] = row.function(real.flatten(1), generated.flatten(1), codes=codes, rng=seed(row.name))
+        try:
+            if row.name in Manifold._fields:
+                found[row.name] = together()[row.name]
+            elif row.takes == "features":
+                options = {"kernel": kernel} if row.name in KERNELLED else {}
+                found[row.name] = row.function(*seen, rng=seed(row.name), **options)
+            elif row.takes == "columns" and codes is not None:
+                found[row.name] = row.function(real.flatten(1), generated.flatten(1), codes=codes, rng=seed(row.name))
+        except InputError:
+            if min(len(real), len(generated)) >= ENOUGH:
+                raise
     return {name: value for name, value in found.items() if isinstance(value, Estimate)}
 
 

@@ -173,13 +173,15 @@ class KernelSums:
         return self.row_sums[a][b] - self.diagonals[a] if a == b else self.row_sums[a][b]
 
     def block(self, a: int, b: int, *, unbiased: bool) -> float:
-        """Mean of k over the pairs of a row of set a and one of set b. ``unbiased``: without a row's pair with itself.
+        """Mean of k over the pairs of a row of set a and one of set b, the same number as of b and a. ``unbiased``: without a
+        row's pair with itself.
 
         Raises InputError where that leaves no pair.
         """
         n, m = self.sizes[a], self.sizes[b]
         if not (unbiased and a == b):
-            return float(self.row_sums[a][b].sum()) / (n * m)
+            # a tile summed by rows and by columns rounds to two numbers
+            return (float(self.row_sums[a][b].sum()) + float(self.row_sums[b][a].sum())) / (2 * n * m)
         if n < 2:
             raise InputError(f"set {a}: expected 2 rows or more, got {n}; give more rows")
         return float(self.others(a, a).sum()) / (n * (n - 1))
@@ -187,9 +189,9 @@ class KernelSums:
     def quadratic(self, reference: int) -> tuple[Array, Array, float]:
         """Q (K, K), b (K,), c of MMD²(w) = w'Qw − 2 b'w + c, where w weighs all sets but ``reference``, in their order.
 
-        It is the V-form: the squared length of a mean embedding, hence never negative, and Q is positive semidefinite up to
-        the rounding of the sums. Each of its diagonal blocks is too large by about E k(X, X) / n, so optimise it and report
-        :meth:`mmd2`.
+        It is the V-form: the squared length of a mean embedding, hence never negative. Q is symmetric to the bit, and positive
+        semidefinite up to the rounding of the sums. Each of its diagonal blocks is too large by about E k(X, X) / n, so optimise
+        it and report :meth:`mmd2`.
         """
         blocks = self._blocks(unbiased=False)
         sets = [a for a in range(len(self.sizes)) if a != reference]

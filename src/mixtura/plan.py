@@ -30,6 +30,8 @@ IMAGES_A_SECOND, LEAST_IMAGES, MOST_IMAGES = 5, 100, 1_000
 #: with fewer fit and select rows than this the choice is cross-fitted, in so many folds
 CROSS_FIT_BELOW, FOLDS = 1_000, 5
 LEAST_ROWS = 20
+#: rows of a part that samples can be compared with: the error of MMD² leaves out one of them
+LEAST_PART = 3
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,10 @@ def make_splits(
         fit, select, report = np.split(order, _cuts(n))
         rule = "at random" if times is None else f"by time ({times.name}): the newest rows report"
     for name, part in (("fit", fit), ("select", select), ("report", report)):
-        if len(part) < 2:
-            raise InputError(f"{rule}: the {name} part has {len(part)} rows, expected 2 or more; give more rows or another split")
+        if len(part) < LEAST_PART:
+            raise InputError(
+                f"{rule}: the {name} part has {len(part)} rows, expected {LEAST_PART} or more; give more rows or another split"
+            )
     spare = (
         [shuffle.permutation(part)[most:] for part in (select, report)]
         if given is None and times is None and groups is None

@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from mixtura.kernels import Gaussian, KernelSums, sums
-from mixtura.metrics.likelihood import Estimate, gain
+from mixtura.metrics.likelihood import Estimate, Gain, gain
 from mixtura.select.simplex import Weights, minimise_quadratic, stack
 
 Objective = Literal["nats", "mmd"]
 UNITS: dict[str, str] = {"nats": "nats a row", "mmd": "MMD²"}
 #: a gain has to exceed so many standard errors to be one
 SURE = 2.0
+#: and this part of the numbers that it is a difference of: networks, and sums over pairs, round to it
+ROUNDING = float(np.finfo(np.float32).eps)
 #: inputs that a sentence names; of more it tells the number
 SPELT_OUT = 3
 
@@ -75,6 +77,11 @@ class Conditioning:
     calibration: Mapping[str, Mapping[str, Any]]
 
 
+def _sure(g: Estimate | Gain, scale: float) -> bool:
+    """Whether a gain is one: the difference of numbers of size ``scale``."""
+    return g.value > SURE * g.error and g.value > ROUNDING * scale
+
+
 # ------------------------------------------------------------------------------------------------------------ nats
 
 
@@ -90,10 +97,10 @@ def in_nats(
     used = [n for n, w in share.items() if w > 0]
     mixed = blended(report, share, gate)
     kind = "bound" if "bound" in {kinds[n] for n in (*used, best)} else "exact"
-    g = gain(mixed.numpy(), report[best].numpy())
-    better = g.value == math.inf or (g.value > SURE * g.error and g.trimmed > 0)
+    g, scale = gain(mixed.numpy(), report[best].numpy()), _size(report[best].numpy())
+    better = g.value == math.inf or (_sure(g, scale) and g.trimmed > ROUNDING * scale)
     caveat = ", in lower bounds" if kind == "bound" else ""
-    if not better and g.value > SURE * g.error:
+    if not better and _sure(g, scale):
         caveat += ", but none without the 1 % that differ most"
     sentence = _sentence(better, share, best, Estimate(g.value, g.error, g.n), "nats", noun, caveat)
     chosen = mixed if better else report[best]
@@ -104,10 +111,14 @@ def in_nats(
 
 
 def weigh(select: Mapping[str, Tensor]) -> tuple[dict[str, float], float, str]:
-    """Of the (n,) nats of the select rows: the share of each model, their gap, and the best single model."""
-    names = list(select)
-    best = max(names, key=lambda n: float(select[n].mean()))
-    weights = _weigh(torch.stack([select[n] for n in names], 1).numpy(), names, best)
+    """Of the (n,) nats of the select rows: the share of each model, their gap, and the best single model. A row that every model
+    holds impossible says nothing of their shares."""
+    names, nats = list(select), torch.stack([*select.values()], 1).numpy()
+    nats = nats[(nats > -np.inf).any(1)]
+    if len(nats) < 2:
+        return {n: float(n == names[0]) for n in names}, math.inf, names[0]
+    best = names[int(np.argmax(nats.mean(0)))]
+    weights = _weigh(nats, names, best)
     return dict(zip(names, weights.weights, strict=True)), weights.gap, best
 
 
@@ -142,6 +153,11 @@ def blended(nats: Mapping[str, Tensor], share: Mapping[str, float], gate: Tensor
     return torch.logsumexp(torch.stack([nats[n] for n in share], 1) + gate, 1)
 
 
+def _size(nats: np.ndarray) -> float:
+    """Mean size of (n,) nats that are finite, and the 1 that the logarithms of weights are of."""
+    return 1 + float(np.abs(nats[np.isfinite(nats)]).sum()) / len(nats)
+
+
 def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
     """Stack the (n, K) select nats. A stacking that does not beat the best single model by 2 standard errors where it
     was chosen is not worth its noise: then the best model stands alone. One that does keeps at least 1 part in n + 1 for
@@ -150,7 +166,7 @@ def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
     w, alone = np.array(weights.weights), list(names).index(best)
     mixed = lambda w: np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)  # noqa: E731
     g = gain(mixed(w), select[:, alone])
-    if not (g.value == math.inf or g.value > SURE * g.error):
+    if not (g.value == math.inf or _sure(g, _size(select[:, alone]))):
         w = np.eye(len(names))[alone]
     elif "marginals" in names:
         least, floor = 1 / (len(select) + 1), list(names).index("marginals")
@@ -190,12 +206,12 @@ def in_mmd(choosing: Sequence[Pool], report: Pool, kernel: Gaussian, noun: str =
     gains = [p.gain(w, alone, k) for p in passes]
     chosen_gain = float(np.mean([g.value for g in gains]))
     chosen_error = math.sqrt(float(np.sum([g.error**2 for g in gains]))) / len(gains)
-    worth = chosen_gain > SURE * chosen_error
+    worth = _sure(Estimate(chosen_gain, chosen_error, len(gains)), kernel.bound)
     if not worth:
         w = alone
     final = report.sums(kernel)
     g = final.gain(w, alone, k)
-    better = worth and g.value > SURE * g.error
+    better = worth and _sure(g, kernel.bound)
     share = dict(zip(names, (float(v) for v in w), strict=True))
     value = final.mmd2(w if better else alone, k)
     sentence = _sentence(better, share, names[best], g, "MMD²", noun, "")
@@ -219,6 +235,10 @@ def _sentence(
     better: bool, share: Mapping[str, float], best: str, g: Estimate, unit: str, noun: str, caveat: str
 ) -> str:
     parts = " + ".join(f"{w:.2f} {n}" for n, w in sorted(share.items(), key=lambda item: -item[1]) if w >= 0.005)
+    if better and g.value == math.inf:
+        return f"gain without bound on {g.n:,} unseen {noun}, some impossible under {best} alone: use the blend {parts}"
+    if math.isnan(g.value):
+        return f"no gain: use {best} (some of the {g.n:,} unseen {noun} are impossible under it, and some under the blend)"
     digits = digits_of(g.error)
     unsure = f" ± {g.error:.{digits}f} {unit} on {g.n:,} unseen {noun}{caveat}"
     if better:

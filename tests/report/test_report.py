@@ -176,6 +176,8 @@ def test_dependence_is_0_for_strangers_and_1_for_twins():
     assert figures.dependence(level, 2 - level) == pytest.approx(1)
     assert figures.dependence(x, -3 * x + 7) == pytest.approx(1, abs=0.01)
     assert 0.3 < figures.dependence(x, x + rng.normal(0, 3, N)) < 0.7
+    few = np.arange(4.0)
+    assert figures.dependence(few, few) == figures.dependence(few, few // 2) == 0 < figures.dependence(few // 2, few // 2)
     assert figures.dependence(x, np.where(x > 100, np.nan, y)) > 0.4  # missing or not is something to depend on
     assert figures.dependence(x, np.zeros(N)) == 0
     # Bergsma 2013, section 2, by hand: 2 × 2 table 30 10 / 10 50 has φ² = 0.340

@@ -158,6 +158,20 @@ def test_what_is_convex_on_the_simplex_is_left_as_it_is():
     assert found.value <= min(objective(Q, linear, p) for p in simplex_grid(3, 200)) + 1e-12
 
 
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_what_float32_leaves_of_symmetry_is_taken_as_rounding(scale):
+    """Relative to the largest entry, as the rounding of sums is: the optimum is that of the mean of both."""
+    for seed in range(5):
+        Q, linear = problem("full rank", seed, 6)
+        rough = scale * Q.astype(np.float32) * (1 + 1e-6 * np.random.default_rng(seed).normal(size=Q.shape))
+        found = minimise_quadratic(rough, scale * linear)
+        assert found == minimise_quadratic((rough + rough.T) / 2, scale * linear)
+        assert minimise_sparse(rough, scale * linear, 6).weights == pytest.approx(found.weights)
+        for size in (1e-4, -1e-4):  # on either side of the diagonal
+            with pytest.raises(InputError, match="symmetric"):
+                minimise_quadratic(Q + size * np.abs(Q).max() * (np.eye(6, k=1)), linear)
+
+
 @pytest.mark.parametrize(
     "Q, linear, says",
     [

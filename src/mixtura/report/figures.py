@@ -217,7 +217,7 @@ def dependence(x: np.ndarray, y: np.ndarray) -> float:
     (Bergsma 2013, "A bias-correction for Cramér's V and Tschuprow's T", section 2)."""
     a, b = _groups(x), _groups(y)
     r, c, n = int(a.max()) + 1, int(b.max()) + 1, len(a)
-    if min(r, c) < 2 or n < 3:
+    if min(r, c) < 2 or max(r, c) == n:  # where every row is a group of its own, nothing can be known
         return 0.0
     seen = np.bincount(a * c + b, minlength=r * c).reshape(r, c) / n
     alone = np.outer(seen.sum(1), seen.sum(0))

@@ -1,4 +1,4 @@
-"""How sure the weights of a mixture are: m-out-of-n subsampling.
+"""How sure the weights of a mixture are, by m-out-of-n subsampling, and how sure a gain is.
 
 At the boundary of the simplex the bootstrap is wrong and subsampling is not (Politis & Romano 1994; Andrews 2000). The sums of a
 subsample are taken to first order, from what each sample contributes to K and f, so that no pair is visited again.
@@ -12,12 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.stats import t as student
 from torch import Tensor
 
 from mixtura.select.simplex import Polytope, minimise_quadratic
 
 Array = NDArray[np.float64]
 
+#: the least p-value that is given: beyond, Student's law says nothing of the tails of a mean
+LEAST_P = 1e-6
 #: subsamples, and the two-sided level of the intervals
 SUBSAMPLES, LEVEL = 400, 0.95
 
@@ -54,3 +57,14 @@ def around(a: Array, again: Array, share: float) -> Array:
 
 def _some(n: int, share: float, rng: torch.Generator) -> Tensor:
     return torch.randperm(n, generator=rng)[: max(2, round(share * n))]
+
+
+def p_value(gain: float, error: float, freedom: float) -> float:
+    """One-sided, of "there is no gain", by Student's law of a standard error with so many degrees of freedom; 1 where the error
+    is 0. Never below ``LEAST_P``, which stands for that or less."""
+    return max(LEAST_P, float(student.sf(gain / error, freedom))) if error > 0 else 1.0
+
+
+def p_in_words(p: float) -> str:
+    """ "p = 0.012", or "p < 1e-6"."""
+    return "p < 1e-6" if p <= LEAST_P else f"p = {p:.2g}"

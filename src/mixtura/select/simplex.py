@@ -164,6 +164,8 @@ def _without_tiny(likelihoods: Array, weights: Array) -> Array:
 QUADRATIC_GAP = 1e-13
 #: a negative eigenvalue under K times this, relative to the largest entry, is rounding
 ROUNDING = 4e-16
+#: what sums in float32 may leave between (i, j) and (j, i), relative to the largest entry
+ASYMMETRY = 1e-5
 #: curvature, relative to the largest coefficient, under which a first guess holds a direction to be flat
 RIDGE = 1e-11
 #: rounds of the first guess
@@ -184,11 +186,11 @@ def minimise_quadratic(
 ) -> Weights:
     """Weights that minimise f(w) = w'Qw − 2 linear'w over the simplex: the least squared distance of a mixture, such as MMD².
 
-    Q: (K, K) symmetric. linear: (K,). start: (K,) weights of a problem like this one, from which its solution is a step or two.
-    within: what else the weights must obey. The method is a primal active set (Wolfe 1976 for nearest points; Nocedal & Wright
-    2006, section 16.5): models enter one at a time, the free weights are solved for exactly, and those that would be negative
-    leave. Without a start, or from one with more than a few models to exchange, a guess exchanges many at once first. Duplicates
-    and other flat directions end at the model where they meet the boundary.
+    Q: (K, K) symmetric, up to the rounding of sums in float32. linear: (K,). start: (K,) weights of a problem like this one, from
+    which its solution is a step or two. within: what else the weights must obey. The method is a primal active set (Wolfe 1976
+    for nearest points; Nocedal & Wright 2006, section 16.5): models enter one at a time, the free weights are solved for exactly,
+    and those that would be negative leave. Without a start, or from one with more than a few models to exchange, a guess
+    exchanges many at once first. Duplicates and other flat directions end at the model where they meet the boundary.
 
     f is convex on the simplex where z'Qz ≥ 0 for every z with Σz = 0. A Q that is not (sums in float32, a U-form) is
     repaired there, since a gap certifies nothing otherwise: with P = I − 11'/K, the negative part of PQP is taken away, the
@@ -225,10 +227,9 @@ def _check_quadratic(Q: ArrayLike, linear: ArrayLike) -> tuple[Array, Array]:
     for name, array in (("Q", matrix), ("linear", vector)):
         if not np.isfinite(array).all():
             raise InputError(f"{name}: expected finite numbers, got {array[~np.isfinite(array)][0]}; leave that model out")
-    skew = matrix - matrix.T
-    if skew.max() > 1e-8 * np.abs(matrix).max():
+    if np.abs(matrix - matrix.T).max() > ASYMMETRY * np.abs(matrix).max():
         raise InputError("Q: expected a symmetric matrix, got one that is not; give (Q + Q') / 2")
-    return matrix - skew / 2, vector
+    return (matrix + matrix.T) / 2, vector
 
 
 def _check_start(start: ArrayLike, k: int) -> Array:
