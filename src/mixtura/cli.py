@@ -734,7 +734,9 @@ def _show_metrics(console: Console, table: pd.DataFrame) -> None:
         cells = (row["metric"], _to_two_digits(row["value"], row["error"]), row["better"], row["unit"])
         shown.add_row(*cells, *([row["summary"]] if told else []))
     console.print(shown)
-    for row in table[table["reason"] != ""].to_dict("records"):
+    for row in table.to_dict("records"):
+        if not row["reason"]:
+            continue
         console.print(f"{row['metric']}: {row['reason']}", style="dim")
     console.print("± is one standard error" + ("" if told else "; a wider terminal says what each is"), style="dim")
 

@@ -93,8 +93,10 @@ class MixtureDensity(Distribution):
         """InputError on the first number that is no parameter."""
         given = {"logits": self.log_weights, "means": self.means, "factor": self.factor}
         for name, value in (given | {"scale": self.scale, "scale_tril": self._scale_tril}).items():
-            good = None if value is None else self.arg_constraints[name].check(value)
-            if good is not None and not bool(good.all()):
+            if value is None:
+                continue
+            good = self.arg_constraints[name].check(value)
+            if not bool(good.all()):
                 at = tuple((~good).nonzero()[0].tolist())
                 raise InputError(f"mixture: {name} at {at} is {value[at].tolist()}, expected {_EXPECTED[name]}; repair it")
 

@@ -147,14 +147,14 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         given, far = len(X), partial(_far_row, y, weights)
         X, y, weights = _merged(X, y, weights)
         if len(X) < 2:
-            raise InputError(f"X and y: all {given} rows with a weight and a y are equal, expected 2 or more that differ; give more")
+            raise InputError(f"X and y: all {given} rows with a weight and a y are equal, expected 2 that differ; give more rows")
         held = state.permutation(len(X)) < round(self.calibration * len(X))
         known = [values[~np.isnan(values)] for values in y[~held].T]
         if min(map(len, known)) < 2:
             entry = min(range(len(known)), key=lambda j: len(known[j]))
             raise InputError(
-                f"y: {len(known[entry])} values to learn entry {entry} from, of {len(X)} rows that differ and {held.sum()} of them "
-                "kept for calibration; expected 2 or more, give more rows"
+                f"y: {len(known[entry])} values to learn entry {entry} from, of {len(X)} rows that differ and {held.sum()} "
+                "of them kept for calibration; expected 2 or more, give more rows"
             )
         self.resolution_, self._origin_ = np.array([_steps(values, self.resolution, stored) for values in known]).T
         self._learn(X[~held], y[~held], weights[~held], generator(seed))
@@ -455,7 +455,7 @@ def _numbers(y: Any, *, infinite: bool = False) -> Array:
         raise InputError(f"y: expected numbers, got something else ({error}); give a number for each row") from error
     large = np.abs(found[np.isfinite(found)]).max(initial=0.0)
     if large > LARGEST:
-        raise InputError(f"y: the largest number is {large:.3g}, expected up to {LARGEST:g}, whose square is one; give y in another unit")
+        raise InputError(f"y: the largest number is {large:.3g}, expected up to {LARGEST:g}; give y in another unit")
     return found
 
 

@@ -110,10 +110,11 @@ def evaluate(
     x, y = sets["real"], schema.space.clamp(sets["generated"])
     shared = shared_rows(sets["real"].flatten(1), sets["generated"].flatten(1))
     if shared.too_many:
-        what = "are the same rows" if shared.same else f"share {shared.count:,} equal rows, of {shared.expected:.0f} expected by chance"
+        by_chance = f"share {shared.count:,} equal rows, of {shared.expected:.0f} expected by chance"
+        what = "are the same rows" if shared.same else by_chance
         warnings.warn(
-            f"real and generated {what}: metrics are no fair judge of a generator that knows the real rows; give real rows that it "
-            "has not seen",
+            f"real and generated {what}: metrics are no fair judge of a generator that knows the real rows; give real "
+            "rows that it has not seen",
             stacklevel=2,
         )
     if "train" in sets:

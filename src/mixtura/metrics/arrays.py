@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mixtura.contracts import InputError
 
-#: sizes of numbers whose sixth power (the cubic kernel of two rows) and its square (for the error) are far from both ends of float64
+#: sizes of numbers whose sixth power (the cubic kernel of two rows) and its square (for the error) float64 holds
 LEAST, MOST = 1e-25, 1e25
 #: the same of float32, which is kept as it is between them; without squares, as errors are float64
 LEAST_SINGLE, MOST_SINGLE = 1e-5, 1e5

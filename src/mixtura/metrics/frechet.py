@@ -103,15 +103,17 @@ def frechet_distance(
 
     With few rows for d features a part of the bias stays, with as many rows as features ten errors of it; so below
     ``ROWS_A_FEATURE`` rows for each feature that varies there is no value, but a ``reason``. Tails as heavy as Student's with 6
-    degrees make the error up to twice too wide. Raises InputError on arrays that are not finite (rows, d) with one d and 4 rows or more.
+    degrees make the error up to twice too wide.
+
+    Raises InputError on arrays that are not finite (rows, d) with one d and 4 rows or more.
     """
     x, y = (_shuffled(part, rng) for part in pair(real, generated, least=4))
     n, features = min(len(x), len(y)), int(((x != x[0]).any(0) | (y != x[0]).any(0)).sum())
     if not plain and n < ROWS_A_FEATURE * features:
         return Estimate(
             math.nan, math.nan, n,
-            f"{n} rows are too few for {features} features, as most of the distance would be bias; give {ROWS_A_FEATURE * features} "
-            "rows or more, or fewer features",
+            f"{n} rows are too few for {features} features, as most of the distance would be bias; "
+            f"give {ROWS_A_FEATURE * features} rows or more, or fewer features",
         )  # fmt: skip
     halves = [tuple(Moments.of(half) for half in part.tensor_split(2)) for part in (x, y)]
     a, b = (first + second for first, second in halves)

@@ -108,8 +108,8 @@ class Shared:
 
 
 def shared_rows(real: ArrayLike | Tensor, generated: ArrayLike | Tensor) -> Shared:
-    """How many rows of ``generated`` (m, d) are also in ``real`` (n, d), NaN equal to NaN. Rows of codes and rounded numbers repeat
-    by themselves: a fresh row of the law is new with probability f₁/n, f₁ the rows that ``real`` holds once, of variance
+    """How many rows of ``generated`` (m, d) are also in ``real`` (n, d), NaN equal to NaN. Rows of codes and rounded numbers
+    repeat by themselves: a fresh row of the law is new with probability f₁/n, f₁ the rows that ``real`` holds once, of variance
     (f₁ (1 − f₁/n) + 2 f₂)/n² (Good 1953, equations 9 and 64)."""
     # −0 is 0, and every NaN the same
     ours, theirs = (np.where(np.isnan(x), np.nan, x + 0.0) for x in (numbers(real, "real"), numbers(generated, "generated")))
