@@ -139,6 +139,143 @@ def test_a_pool_is_the_mixture_of_its_members():
     assert torch.allclose(mixed, (law.log_prob(y[0]) + log_w[:, None]).logsumexp(0))
 
 
+def rows_with_gaps(n):
+    y = torch.randn(n, 2, generator=generator(1), dtype=torch.float64)
+    y[0, 0] = y[1, 1] = y[2] = math.nan
+    y[3, 0] = math.inf
+    return y
+
+
+@every_kind
+def test_without_gaps_nothing_is_looked_for(kind):
+    law = told(kind, 4, 5)
+    y = law.sample((7,), rng=generator(1))
+    assert torch.allclose(law.log_prob(y, gaps=False), law.log_prob(y), rtol=1e-10, atol=1e-10)
+    assert torch.allclose(law.responsibilities(y, gaps=False), law.responsibilities(y))
+    y[0, 0, 0, 0] = math.nan
+    assert torch.equal(law.log_prob(y, gaps=False).isnan().nonzero(), torch.tensor([[0, 0, 0]]))
+
+
+@every_kind
+def test_gradients_past_a_missing_entry_are_those_of_the_marginal(kind):
+    noise = Noise(kind, 3, 3)
+    raw = torch.randn(noise.width, generator=generator(2, kind), dtype=torch.float64).requires_grad_()
+    law, y = noise.law(raw), torch.tensor([0.3, math.nan, -0.7], dtype=torch.float64)
+    ours, marginal = (torch.autograd.grad(f, raw) for f in (law.log_prob(y), law.marginal([0, 2]).log_prob(y[[0, 2]])))
+    assert torch.allclose(ours[0], marginal[0], atol=1e-10) and ours[0].isfinite().all()
+
+
+@every_kind
+def test_a_density_is_mapped_row_by_row(kind):
+    noise, y = Noise(kind, 3, 2), rows_with_gaps(5)
+    raw = torch.randn(5, noise.width, generator=generator(2, kind), dtype=torch.float64)
+    law = noise.law(raw)
+    for ask in (MixtureDensity.log_prob, MixtureDensity.responsibilities, MixtureDensity.cdf):
+        mapped = torch.func.vmap(lambda r, v, ask=ask: ask(noise.law(r), v))(raw, y)
+        assert torch.allclose(mapped, ask(law, y), equal_nan=True)
+    part = torch.func.vmap(lambda r, v: noise.law(r).marginal([1]).log_prob(v))(raw, y[:, 1:])
+    assert torch.allclose(part, law.marginal([1]).log_prob(y[:, 1:]))
+
+
+class Told(torch.nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.noise = Noise(kind, 3, 2)
+
+    def forward(self, raw, y):
+        return self.noise.law(raw).log_prob(y)
+
+
+@pytest.fixture
+def torchs_default():
+    """torch.compile switches the validation of distributions off, in the whole process."""
+    before = torch.distributions.Distribution._validate_args
+    yield
+    torch.distributions.Distribution.set_default_validate_args(before)
+
+
+SLOWLY = [pytest.param(kind, marks=() if kind == "full" else pytest.mark.slow) for kind in KINDS]
+
+
+@pytest.mark.parametrize("kind", SLOWLY)
+def test_a_density_is_exported_for_any_number_of_rows(kind, torchs_default):
+    model, y = Told(kind), rows_with_gaps(5)
+    raw = torch.randn(5, model.noise.width, generator=generator(2, kind), dtype=torch.float64)
+    whole = torch.cat([torch.zeros_like(raw), raw]), torch.cat([torch.zeros_like(y), torch.zeros_like(y)])
+    rows = torch.export.Dim("rows")
+    exported = torch.export.export(model, whole, dynamic_shapes=({0: rows}, {0: rows})).module()
+    assert torch.allclose(exported(raw, y), model(raw, y))
+
+
+@pytest.mark.parametrize("backend", ["eager", pytest.param("aot_eager", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", SLOWLY)
+def test_a_density_is_compiled_whole(kind, backend, torchs_default):
+    model, y = Told(kind), rows_with_gaps(5)
+    raw = torch.randn(5, model.noise.width, generator=generator(2, kind), dtype=torch.float64).requires_grad_()
+    compiled = torch.compile(model, fullgraph=True, backend=backend)
+    said, expected = compiled(raw, y), model(raw, y)
+    assert torch.allclose(said, expected)
+    ours, theirs = (torch.autograd.grad(f.where(f.isfinite(), 0.0).sum(), raw)[0] for f in (said, expected))
+    assert torch.allclose(ours, theirs)
+
+
+# --------------------------------------------------------------------------------------------------- no rows, wrong numbers
+
+
+@every_kind
+@pytest.mark.parametrize("batch", [(0,), (2, 0), (0, 3)])
+def test_no_rows_are_no_answers(kind, batch):
+    law, y = told(kind, *batch), torch.zeros(*batch, 2, dtype=torch.float64)
+    assert law.log_prob(y).shape == law.log_prob(y, gaps=False).shape == law.entropy(4, rng=generator(0)).shape == batch
+    assert told(kind, *batch, components=1).entropy().shape == batch
+    assert law.cdf(y).shape == law.icdf(0.5).shape == law.mode.shape == law.mean.shape == (*batch, 2)
+    assert law.rsample((3,), rng=generator(0)).shape == (3, *batch, 2)
+    assert law.conditional([1], y[..., :1]).batch_shape == law.tempered(0.5).reshape(-1).reshape(*batch).batch_shape == batch
+
+
+@every_kind
+def test_no_draws_are_no_draws(kind):
+    law = told(kind, 4)
+    y = law.sample((0,), rng=generator(0))
+    assert y.shape == law.rsample((0,), rng=generator(0)).shape == (0, 4, 2) and law.log_prob(y).shape == (0, 4)
+
+
+NAN, INF = math.nan, math.inf
+ONE, TWO = torch.ones(2, 2), torch.zeros(2, 2)
+WRONG = {
+    "logits NaN": ((torch.tensor([NAN, 0.0]), TWO), {"scale": ONE}, "logits at"),
+    "no weight at all": ((torch.tensor([-INF, -INF]), TWO), {"scale": ONE}, "logits at"),
+    "logits inf": ((torch.tensor([INF, 0.0]), TWO), {"scale": ONE}, "logits at"),
+    "means NaN": ((torch.zeros(2), torch.tensor([[0.0, 0.0], [0.0, NAN]])), {"scale": ONE}, r"means at \(1,\) is \[0.0, nan\]"),
+    "scale negative": ((torch.zeros(2), TWO), {"scale": torch.tensor([[1.0, 1.0], [-1.0, 1.0]])}, r"scale at \(1,\)"),
+    "scale 0": ((torch.zeros(2), TWO), {"scale": 0 * ONE}, "deviations above 0"),
+    "scale NaN": ((torch.zeros(2), TWO), {"scale": NAN * ONE}, "deviations above 0"),
+    "upper triangle": ((torch.zeros(2), TWO), {"scale_tril": torch.ones(2, 2, 2)}, "lower triangle"),
+    "diagonal negative": ((torch.zeros(2), TWO), {"scale_tril": -torch.eye(2).repeat(2, 1, 1)}, "lower triangle"),
+    "factor NaN": ((torch.zeros(2), TWO), {"scale": ONE, "factor": torch.full((2, 2, 1), NAN)}, "factor at"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_numbers_that_are_no_parameters_are_named_unless_that_is_off(name, torchs_default):
+    given, spread, says = WRONG[name]
+    with pytest.raises(InputError, match=says):
+        MixtureDensity(*given, **spread, validate_args=True)
+    MixtureDensity(*given, **spread, validate_args=False)
+    for default in (True, False):
+        torch.distributions.Distribution.set_default_validate_args(default)
+        if default:
+            with pytest.raises(InputError, match=says):
+                MixtureDensity(*given, **spread)
+        else:
+            MixtureDensity(*given, **spread)
+
+
+def test_a_component_without_weight_is_a_parameter():
+    law = MixtureDensity(torch.tensor([0.0, -INF]), torch.tensor([[0.0], [9.0]]), scale=torch.ones(2, 1), validate_args=True)
+    assert float(law.log_prob(torch.zeros(1))) == pytest.approx(-0.5 * math.log(2 * math.pi)) and law.logits[1] == -INF
+
+
 # --------------------------------------------------------------------------------------------------- quantiles
 
 
@@ -356,7 +493,10 @@ def test_isotropic_is_one_deviation_for_every_entry():
     [
         (lambda: MixtureDensity(torch.zeros(3), torch.zeros(2, 1), scale=torch.ones(2, 1)), "logits"),
         (lambda: MixtureDensity(torch.zeros(2), torch.zeros(2, 1)), "give one of them"),
+        (lambda: MixtureDensity(torch.zeros(0), torch.zeros(0, 1), scale=torch.ones(0, 1)), "one component or more"),
+        (lambda: MixtureDensity(torch.zeros(()), torch.zeros(1), scale=torch.ones(1)), "an axis of components"),
         (lambda: told("full", 2).log_prob(torch.zeros(2)[:1]), "last axis"),
+        (lambda: told("full", 2).log_prob(torch.zeros(3, 2)), "does not broadcast with a batch"),
         (lambda: told("full", 2).conditional([0, 1], torch.zeros(2, 2)), "to be left"),
         (lambda: Noise("round", 2, 1), "noise"),  # type: ignore[arg-type]
         (lambda: Noise("full", 0, 1), "components"),

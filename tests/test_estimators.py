@@ -7,6 +7,7 @@ import pickle
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
@@ -361,6 +362,43 @@ def test_a_degenerate_fit_is_said(options, y, words):
         MixtureDensityRegressor(**QUICK | options).fit(x, y(r, x))
 
 
+def test_a_row_that_is_far_off_is_named():
+    x, y, *_ = bend(500, 5)
+    y[321] = 1e6
+    with pytest.warns(UserWarning, match=r"y: row 321 is 1e\+06, far from the other rows") as said:
+        MixtureDensityRegressor(**QUICK | {"steps": 40}).fit(x, y)
+    assert len(said) == 1
+    with pytest.warns(UserWarning, match="row 321 .* in entry 1"):
+        MixtureDensityRegressor(**QUICK | {"steps": 5}).fit(x, np.stack([x[:, 0], y], 1))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+@pytest.mark.parametrize("members", [1, 2, 8])
+def test_few_rows_are_enough_and_repeated_ones_count_once(n, members):
+    x, y, *_ = bend(n, 5)
+    m = MixtureDensityRegressor(**QUICK | {"steps": 30, "members": members}).fit(x, y)
+    assert np.isfinite(m.score(x, y))
+    again = MixtureDensityRegressor(**QUICK | {"steps": 30, "members": members}).fit(np.repeat(x, 100, 0), np.repeat(y, 100))
+    assert np.isfinite(again.predict(x)).all()
+
+
+def test_the_distribution_function_is_told_on_the_whole_line(bent, counted):
+    ends = [-math.inf, math.inf]
+    for m in (bent, counted):
+        assert m.cdf([[0.0], [1.0]], ends) == pytest.approx([0, 1], abs=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_frame_that_can_be_fitted_can_be_scored():
+    x, y, *_ = bend(40, 5)
+    frame = pd.DataFrame({"a": pd.array(y, dtype="Float64"), "b": pd.array(np.round(9 * y), dtype="Int64")})
+    frame.iloc[3, 0] = frame.iloc[5, 1] = pd.NA
+    plain = frame.to_numpy(dtype=float, na_value=math.nan)
+    m = MixtureDensityRegressor(**QUICK | {"steps": 20}).fit(x, frame)
+    assert m.score(x, frame) == pytest.approx(m.score(x, plain))
+
+
 def test_a_good_fit_says_nothing():
     x, y, *_ = bend(500, 5)
     with warnings.catch_warnings():
@@ -369,6 +407,7 @@ def test_a_good_fit_says_nothing():
 
 
 X = np.random.default_rng(6).normal(size=(30, 2))
+TIMES = np.arange("2020-01-01", "2020-01-31", dtype="M8[D]")
 
 
 @pytest.mark.parametrize(
@@ -390,6 +429,13 @@ X = np.random.default_rng(6).normal(size=(30, 2))
         (lambda: MixtureDensityRegressor(n_init=0).fit(X, X[:, 0]), "n_init: expected"),
         (lambda: MixtureDensityRegressor().fit(X, X * [1.0, math.nan]), "0 values to learn entry 1 from"),
         (lambda: MixtureDensityRegressor().fit(X, X[:9, 0]), "give one for each"),
+        (lambda: MixtureDensityRegressor().fit(X, TIMES), "y: expected numbers, got times"),
+        (lambda: MixtureDensityRegressor().fit(X, TIMES - TIMES[0]), "y: expected numbers, got times"),
+        (lambda: MixtureDensityRegressor().fit(X, pd.DataFrame({"a": X[:, 0], "t": TIMES})), "y: expected numbers, got times"),
+        (lambda: MixtureDensityRegressor().fit(X, pd.Series(TIMES).astype(object)), "y: expected numbers, got something else"),
+        (lambda: MixtureDensityRegressor().fit(pd.DataFrame({"t": TIMES}), X[:, 0]), "X: expected numbers, got times"),
+        (lambda: MixtureDensityRegressor().fit(X, 1e200 * X), "y: the largest number is .* in another unit"),
+        (lambda: MixtureDensityRegressor().fit(0 * X, 0 * X[:, 0]), "all 30 rows with a weight and a y are equal"),
         (lambda: MixtureDensityRegressor().fit(X, np.full(30, math.nan)), "give more rows"),
         (lambda: MixtureDensityRegressor().fit(X, np.full(30, math.inf)), "infinity"),
         (lambda: MixtureDensityRegressor().fit(np.full((30, 2), math.nan), X[:, 0]), "NaN"),

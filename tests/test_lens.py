@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -55,6 +57,25 @@ def test_copies_of_the_training_rows_are_memorised():
     train, real = people(300, 4), people(300, 5)
     assert values(real, train.copy(), train=train).value["memorisation"] > 0.9
     assert abs(values(real, people(300, 6), train=train).value["memorisation"] - 0.5) < 0.15
+
+
+def test_a_file_given_twice_is_named_and_no_good_generator():
+    real = people(400, 1)
+    with pytest.warns(UserWarning, match="real and generated are the same rows: .* that it has not seen"):
+        table = mixtura.evaluate(real, real.copy()).set_index("metric")
+    assert np.isnan(table.value["c2st"]) and "depend on one another" in table.reason["c2st"]
+    mixed = pd.concat([people(300, 2), real[:100]])
+    with pytest.warns(UserWarning, match="share 1[0-9][0-9] equal rows"):
+        mixtura.evaluate(real, mixed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (mixtura.evaluate(real, people(300, 2)).reason == "").all()
+
+
+def test_fewer_rows_than_features_have_no_frechet_distance():
+    x = np.random.default_rng(0).normal(size=(160, 60))
+    table = mixtura.evaluate(x[:80], x[80:]).set_index("metric")
+    assert np.isnan(table.value["frechet"]) and "too few for 60 features" in table.reason["frechet"]
 
 
 def test_features_can_be_chosen_and_the_seed_repeats_everything():

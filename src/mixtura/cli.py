@@ -9,6 +9,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -285,9 +286,14 @@ def evaluate(
     from mixtura.lens import evaluate as compare
 
     _can_write(output)
-    table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
+    notes = [str(w.message) for w in caught if w.category is UserWarning]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
     if output is not None or as_json:
-        _deliver(table, output, as_json, {"real": real, "generated": generated})
+        _deliver(table, output, as_json, {"real": real, "generated": generated, "notes": notes})
     else:
         _show_metrics(_console(stderr=False), table)
 
@@ -736,6 +742,10 @@ def _show_metrics(console: Console, table: pd.DataFrame) -> None:
         cells = (row["metric"], _to_two_digits(row["value"], row["error"]), row["better"], row["unit"])
         shown.add_row(*cells, *([row["summary"]] if told else []))
     console.print(shown)
+    for row in table.to_dict("records"):
+        if not row["reason"]:
+            continue
+        console.print(f"{row['metric']}: {row['reason']}", style="dim")
     console.print("± is one standard error" + ("" if told else "; a wider terminal says what each is"), style="dim")
 
 

@@ -30,6 +30,14 @@ ROUNDS = 100
 SHIFTS = 200
 #: draws behind an entropy
 DRAWS = 1024
+#: what the numbers of each argument are
+_EXPECTED = {
+    "logits": "numbers of which one or more is above -inf and none is inf or NaN",
+    "means": "numbers that are not NaN",
+    "scale": "deviations above 0",
+    "scale_tril": "a lower triangle with a diagonal above 0",
+    "factor": "numbers that are not NaN",
+}
 
 
 class MixtureDensity(Distribution):
@@ -37,16 +45,26 @@ class MixtureDensity(Distribution):
     L of full covariances, or deviations ``scale`` (*batch, K, d), with ``factor`` (*batch, K, d, r) for low rank plus diagonal.
 
     A NaN entry of a value is missing: it is integrated out. Draws take ``rng``; without one they come from torch's global
-    generator, as those of any torch distribution. InputError on shapes that do not fit each other.
+    generator, as those of any torch distribution. ``validate_args`` is that of torch: whether the numbers of the arguments are
+    looked at, by default as ``Distribution.set_default_validate_args`` says; a law made from this one is not looked at again.
+    Shapes always are. InputError on what does not fit. Densities look at no number to decide what to do, so that they can be
+    traced, exported, compiled whole, and mapped by ``torch.func.vmap``.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}
+    arg_constraints: dict[str, constraints.Constraint] = {
+        "logits": constraints.real_vector,
+        "means": constraints.independent(constraints.real, 1),
+        "scale": constraints.independent(constraints.positive, 1),
+        "scale_tril": constraints.lower_cholesky,
+        "factor": constraints.independent(constraints.real, 2),
+    }
     support: Any = constraints.independent(constraints.real, 1)
     has_rsample = True
 
     def __init__(
         self, logits: Tensor, means: Tensor, *,
         scale: Tensor | None = None, scale_tril: Tensor | None = None, factor: Tensor | None = None,
+        validate_args: bool | None = None,
     ) -> None:  # fmt: skip
         if (scale is None) == (scale_tril is None) or (scale_tril is not None and factor is not None):
             raise InputError("mixture: expected either scale, with or without factor, or scale_tril; give one of them")
@@ -60,11 +78,34 @@ class MixtureDensity(Distribution):
                     f"mixture: {name} is {tuple(given.shape)}, expected {tuple(shape)} beside means {tuple(means.shape)}; "
                     "give one of each for every component"
                 )
+        if logits.dim() == 0 or not logits.shape[-1] or not d:
+            raise InputError(
+                f"mixture: logits are {tuple(logits.shape)} and means {tuple(means.shape)}, expected (…, K) and (…, K, d) of one "
+                "component or more and one entry or more; give each an axis of components"
+            )
         self.log_weights, self.means = logits.log_softmax(-1), means
         self.scale, self.factor, self._scale_tril = scale, factor, scale_tril
+        if self._validate_args if validate_args is None else validate_args:
+            self._validate()
         super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=False)
 
+    def _validate(self) -> None:
+        """InputError on the first number that is no parameter."""
+        given = {"logits": self.log_weights, "means": self.means, "factor": self.factor}
+        for name, value in (given | {"scale": self.scale, "scale_tril": self._scale_tril}).items():
+            if value is None:
+                continue
+            good = self.arg_constraints[name].check(value)
+            if not bool(good.all()):
+                at = tuple((~good).nonzero()[0].tolist())
+                raise InputError(f"mixture: {name} at {at} is {value[at].tolist()}, expected {_EXPECTED[name]}; repair it")
+
     # -------------------------------------------------------------------------------------------- components
+
+    @property
+    def logits(self) -> Tensor:
+        """log π, (*batch, K): the logits that add up to 1 as weights."""
+        return self.log_weights
 
     @property
     def weights(self) -> Tensor:
@@ -109,37 +150,53 @@ class MixtureDensity(Distribution):
 
     # -------------------------------------------------------------------------------------------- density
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """(*sample, *batch) nats at ``value`` (*sample, *batch, d)."""
-        return torch.logsumexp(self._joint(value), -1)
+    def log_prob(self, value: Tensor, *, gaps: bool = True) -> Tensor:
+        """(*sample, *batch) nats at ``value`` (*sample, *batch, d). ``gaps=False``: no entry is missing (a NaN gives NaN). Of
+        full and low-rank covariances that is several times faster, as every value with gaps has a factor of its own."""
+        return torch.logsumexp(self._joint(value, gaps), -1)
 
-    def responsibilities(self, value: Tensor) -> Tensor:
+    def responsibilities(self, value: Tensor, *, gaps: bool = True) -> Tensor:
         """p(k | y), (*sample, *batch, K)."""
-        return self._joint(value).softmax(-1)
+        return self._joint(value, gaps).softmax(-1)
 
-    def _joint(self, value: Tensor) -> Tensor:
+    def _joint(self, value: Tensor, gaps: bool = True) -> Tensor:
         """log π_k N(y; μ_k, Σ_k), (*sample, *batch, K), of the entries that are there."""
         self._check(value)
-        if bool(torch.isinf(value).any()):
-            far = torch.isinf(value).any(-1, keepdim=True)
-            return self._joint(value.masked_fill(far, 0.0)).masked_fill(far, -math.inf)
-        if not bool(torch.isnan(value).any()):
-            return self.log_weights + self.components.log_prob(value.unsqueeze(-2))
-        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
-        flat, law = value.expand(*shape, -1).reshape(-1, *self.event_shape), self.expand(shape).reshape(-1)
-        out = law.log_weights
-        patterns, which = (~torch.isnan(flat)).unique(dim=0, return_inverse=True)
-        for p, pattern in enumerate(patterns):
-            rows, seen = (which == p).nonzero().squeeze(1), pattern.nonzero().squeeze(1)
-            if len(seen):
-                out = out.index_put((rows,), law[rows].marginal(seen.tolist())._joint(flat[rows][:, seen].to(out)))
-        return out.reshape(*shape, -1)
+        far = torch.isinf(value).any(-1, keepdim=True)
+        off = value.masked_fill(far, 0.0).unsqueeze(-2) - self.means
+        nats = self._of_present(off) if gaps else _standard_nats(*self._standardised(off)).sum(-1)
+        return (self.log_weights + nats).masked_fill(far, -math.inf)
+
+    def _standardised(self, off: Tensor) -> tuple[Tensor, Tensor]:
+        """L⁻¹ ``off`` of y − μ (*sample, *batch, K, d), and log diag L."""
+        if self.scale is not None and self.factor is None:
+            return off / self.scale, self.scale.log()
+        factor = self.scale_tril
+        return _solved(factor, off), factor.diagonal(dim1=-2, dim2=-1).log()
+
+    def _of_present(self, off: Tensor) -> Tensor:
+        """log N(y; μ_k, Σ_k), (*sample, *batch, K), at y − μ (*sample, *batch, K, d), NaN entries integrated out."""
+        present = ~torch.isnan(off)
+        off = off.masked_fill(~present, 0.0)
+        if self.scale is not None and self.factor is None:
+            z, log_scale = self._standardised(off)
+        else:
+            # a missing entry has a direction of its own, N(0, 1), and is at 0
+            factor = _triangular(torch.cat([present.unsqueeze(-1) * self.root, torch.diag_embed((~present).to(off))], -1))
+            z, log_scale = _solved(factor, off), factor.diagonal(dim1=-2, dim2=-1).log()
+        return torch.where(present, _standard_nats(z, log_scale), 0.0).sum(-1)
 
     def _check(self, value: Tensor) -> None:
         if value.dim() == 0 or value.shape[-1:] != self.event_shape:
             raise InputError(
                 f"value: expected (…, {self.event_shape[0]}), the last axis the entries of y, got {tuple(value.shape)}; "
                 "reshape it, for one entry with y[..., None]"
+            )
+        own = self.batch_shape[max(0, len(self.batch_shape) - value.dim() + 1) :]
+        if any(a != b and a != 1 and b != 1 for a, b in zip(reversed(value.shape[:-1]), reversed(own), strict=False)):
+            raise InputError(
+                f"value: {tuple(value.shape)} does not broadcast with a batch {tuple(self.batch_shape)} of laws of "
+                f"{self.event_shape[0]} entries; expected (…, {', '.join(map(str, (*self.batch_shape, *self.event_shape)))})"
             )
 
     # -------------------------------------------------------------------------------------------- every entry on its own
@@ -205,14 +262,14 @@ class MixtureDensity(Distribution):
         pull = (precision @ law.means.unsqueeze(-1)).squeeze(-1)
         width = law.deviations.amin(1, keepdim=True)
         for _ in range(SHIFTS):
-            r = start.responsibilities(y)
+            r = start.responsibilities(y, gaps=False)
             to = torch.einsum("nsk,nkij->nsij", r, precision)
             new = torch.linalg.solve(to, torch.einsum("nsk,nkd->nsd", r, pull))
             moved = ((new - y) / width).abs().amax(-1)
             y = new
-            if float(moved.max()) < 1e-9:
+            if bool((moved < 1e-9).all()):
                 break
-        height = start.log_prob(y)
+        height = start.log_prob(y, gaps=False)
         # the highest is one also where it is flat, and none of its directions is told
         flat = ~_peaked(start, y, precision) & (height < height.amax(1, keepdim=True))
         y, height = _ordered(y, height.masked_fill(flat, -math.inf))
@@ -225,8 +282,9 @@ class MixtureDensity(Distribution):
     def entropy(self, draws: int = DRAWS, *, rng: torch.Generator | None = None) -> Tensor:
         """−E log p(Y) in nats, (*batch): exact for one component, else the mean over ``draws``; differentiable."""
         if self.log_weights.shape[-1] == 1:
-            return self.components.entropy().squeeze(-1)
-        return -self.log_prob(self.rsample((draws,), rng=rng)).mean(0)
+            zero = torch.zeros_like(self.means)
+            return -_standard_nats(zero, self._standardised(zero)[1]).sum(-1).squeeze(-1) + self.event_shape[0] / 2
+        return -self.log_prob(self.rsample((draws,), rng=rng), gaps=False).mean(0)
 
     # -------------------------------------------------------------------------------------------- draws
 
@@ -279,16 +337,17 @@ class MixtureDensity(Distribution):
         times = lambda t: None if t is None else t * root  # noqa: E731
         return MixtureDensity(
             self.log_weights / temperature, self.means,
-            scale=times(self.scale), scale_tril=times(self._scale_tril), factor=times(self.factor),
+            scale=times(self.scale), scale_tril=times(self._scale_tril), factor=times(self.factor), validate_args=False,
         )  # fmt: skip
 
     def marginal(self, entries: Sequence[int]) -> MixtureDensity:
         """The law of some entries of y, in the order given. InputError on an entry that is not there, or there twice."""
         at = self._entries(entries)
         if self._scale_tril is not None:
-            return MixtureDensity(self.log_weights, self.means[..., at], scale_tril=_triangular(self._scale_tril[..., at, :]))
+            tril = _triangular(self._scale_tril[..., at, :])
+            return MixtureDensity(self.log_weights, self.means[..., at], scale_tril=tril, validate_args=False)
         scale, factor = cast(Tensor, self.scale)[..., at], None if self.factor is None else self.factor[..., at, :]
-        return MixtureDensity(self.log_weights, self.means[..., at], scale=scale, factor=factor)
+        return MixtureDensity(self.log_weights, self.means[..., at], scale=scale, factor=factor, validate_args=False)
 
     def conditional(self, entries: Sequence[int], value: Tensor) -> MixtureDensity:
         """The law of the other entries, in their order, given that ``entries`` are ``value`` (*batch, len(entries)): weights
@@ -299,14 +358,15 @@ class MixtureDensity(Distribution):
             raise InputError(f"entries: all {len(given)} entries are given, expected one or more to be left; give fewer")
         if bool(torch.isnan(value).any()):
             raise InputError("value: a NaN is given, expected numbers; leave missing entries out of entries")
-        logits = self.marginal(given)._joint(value)
+        logits = self.marginal(given)._joint(value, gaps=False)
         if self.scale is not None and self.factor is None:
-            return MixtureDensity(logits, self.means[..., left], scale=self.scale[..., left])
+            return MixtureDensity(logits, self.means[..., left], scale=self.scale[..., left], validate_args=False)
         # of the entries given and then those left, L = (A 0; B C): the mean moves by B A⁻¹ (value − μ), and C stays
         whole, g = _triangular(self.root[..., given + left, :]), len(given)
         off = (value.unsqueeze(-2) - self.means[..., given]).unsqueeze(-1)
         moved = whole[..., g:, :g] @ torch.linalg.solve_triangular(whole[..., :g, :g], off, upper=False)
-        return MixtureDensity(logits, self.means[..., left] + moved.squeeze(-1), scale_tril=whole[..., g:, g:])
+        means = self.means[..., left] + moved.squeeze(-1)
+        return MixtureDensity(logits, means, scale_tril=whole[..., g:, g:], validate_args=False)
 
     def _entries(self, entries: Sequence[int]) -> list[int]:
         d = self.event_shape[0]
@@ -362,13 +422,25 @@ class MixtureDensity(Distribution):
         to = lambda t, own: None if t is None else change(t, own)  # noqa: E731
         return MixtureDensity(
             change(self.log_weights, 1), change(self.means, 2),
-            scale=to(self.scale, 2), scale_tril=to(self._scale_tril, 3), factor=to(self.factor, 3),
+            scale=to(self.scale, 2), scale_tril=to(self._scale_tril, 3), factor=to(self.factor, 3), validate_args=False,
         )  # fmt: skip
 
 
 def _ndtr(a: Tensor) -> Tensor:
     """Φ(a), with all its digits in the lower tail, where torch's has none below 1e-16."""
     return 0.5 * torch.erfc(-math.sqrt(0.5) * a)
+
+
+def _standard_nats(z: Tensor, log_scale: Tensor) -> Tensor:
+    """log N(y; μ, σ²) at z = (y − μ)/σ."""
+    return -0.5 * z.square() - log_scale - _LOG_SQRT_2PI
+
+
+def _solved(factor: Tensor, off: Tensor) -> Tensor:
+    """L⁻¹ off, of L (*batch, K, d, d) and off (*sample, *batch, K, d); L is not repeated for the samples of one law."""
+    samples = off.dim() + 1 - factor.dim()
+    columns = off.reshape(math.prod(off.shape[:samples]), *off.shape[samples:]).movedim(0, -1)
+    return torch.linalg.solve_triangular(factor, columns, upper=False).movedim(-1, 0).reshape(off.shape)
 
 
 def _triangular(root: Tensor) -> Tensor:
@@ -381,7 +453,7 @@ def _triangular(root: Tensor) -> Tensor:
 def _peaked(law: MixtureDensity, y: Tensor, precision: Tensor) -> Tensor:
     """Whether log p bends down in every direction at stationary points y (n, s, d) of laws of batch (n, s), precisions
     (n, K, d, d); the mean shift can also stay on a saddle or in a valley that it began on."""
-    r = law.responsibilities(y)
+    r = law.responsibilities(y, gaps=False)
     slope = torch.einsum("nkij,nskj->nski", precision, law.means - y.unsqueeze(-2))
     bend = torch.einsum("nsk,nski,nskj->nsij", r, slope, slope) - torch.einsum("nsk,nkij->nsij", r, precision)
     return torch.linalg.eigvalsh(bend)[..., -1] < 1e-9 * torch.einsum("nsk,nkii->ns", r, precision)
@@ -460,7 +532,7 @@ class Noise:
 
     def law(self, raw: Tensor, scale: Tensor | None = None) -> MixtureDensity:
         """(*batch, width) → mixtures of batch ``batch``, in float32 at least. ``scale`` (targets,): the deviations where they are
-        fixed, by default all ``self.scale``."""
+        fixed, by default all ``self.scale``. Any number is a parameter, so none is looked at; NaN gives NaN nats."""
         k, d = self.components, self.targets
         raw = raw if raw.dtype == torch.float64 else raw.float()
         logits, means, deviations, off = raw.split(self.sizes, -1)
@@ -468,21 +540,21 @@ class Noise:
         means = means.reshape(*batch, k, d)
         if self.kind == "fixed":
             held = torch.full_like(means, self.scale) if scale is None else scale.to(means).expand_as(means)
-            return MixtureDensity(logits, means, scale=held)
+            return MixtureDensity(logits, means, scale=held, validate_args=False)
         told = functional.elu(deviations) + 1 + self.floor
         if self.kind in ("isotropic", "shared"):
-            return MixtureDensity(logits, means, scale=told.unsqueeze(-1).expand(*batch, k, d))
+            return MixtureDensity(logits, means, scale=told.unsqueeze(-1).expand(*batch, k, d), validate_args=False)
         told = told.reshape(*batch, k, d)
         if self.kind == "full":
             tril = torch.diag_embed(told)
             i, j = torch.tril_indices(d, d, -1, device=raw.device)
-            tril[..., i, j] = off.reshape(*batch, k, -1)
-            return MixtureDensity(logits, means, scale_tril=tril)
+            tril[..., i, j] = off.reshape(*batch, k, d * (d - 1) // 2)
+            return MixtureDensity(logits, means, scale_tril=tril, validate_args=False)
         factor = None
         if self.kind == "low_rank":
             factor, own = off.reshape(*batch, k, d, self.rank), torch.eye(d, self.rank, dtype=torch.bool, device=raw.device)
             factor = torch.where(own, functional.elu(factor) + 1, factor.tril(-1))
-        return MixtureDensity(logits, means, scale=told, factor=factor)
+        return MixtureDensity(logits, means, scale=told, factor=factor, validate_args=False)
 
     def start(self, means: Tensor, scale: float = 1.0) -> Tensor:
         """(width,) raw numbers of equal weights, ``means`` (K, d) and deviations near ``scale``: a bias to begin with. W

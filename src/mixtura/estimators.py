@@ -45,6 +45,10 @@ MANY, PATIENT = 5_000, {"patience": 24}
 TILE, DRAWN = 4_096, 2**16
 #: of a step: what a bound on it may be missed by
 HAIR = 1e-6
+#: rows of which a single network keeps the usual share to stop by
+LEAST_HELD_OUT = 8
+#: of a target: what can be squared
+LARGEST = 1e150
 
 
 class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
@@ -123,11 +127,11 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             raise
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
-        X = np.asarray(_validate(self, X, dtype=np.float64, ensure_min_samples=2))
+        X = np.asarray(_validate(self, _without_times(X, "X"), dtype=np.float64, ensure_min_samples=2))
         if y is None:
             raise InputError("y: requires y to be passed, but the target y is None; give one row for each of X")
         stored = np.asarray(y).dtype
-        y = np.asarray(_check(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"))
+        y = _numbers(y)
         if len(y) != len(X):
             raise InputError(f"y: {len(y)} rows beside {len(X)} of X; give one for each")
         self._flat_ = y.ndim == 1
@@ -141,14 +145,21 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
                 raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
         state = check_random_state(self.random_state)
         seed = int(state.randint(2**31))
+        given, far = len(X), partial(_far_row, y, weights)
         X, y, weights = _merged(X, y, weights)
+        if len(X) < 2:
+            raise InputError(f"X and y: all {given} rows with a weight and a y are equal, expected 2 that differ; give more rows")
         held = state.permutation(len(X)) < round(self.calibration * len(X))
         known = [values[~np.isnan(values)] for values in y[~held].T]
         if min(map(len, known)) < 2:
             entry = min(range(len(known)), key=lambda j: len(known[j]))
-            raise InputError(f"y: {len(known[entry])} values to learn entry {entry} from, expected 2 or more; give more rows")
+            raise InputError(
+                f"y: {len(known[entry])} values to learn entry {entry} from, of {len(X)} rows that differ and {held.sum()} "
+                "of them kept for calibration; expected 2 or more, give more rows"
+            )
         self.resolution_, self._origin_ = np.array([_steps(values, self.resolution, stored) for values in known]).T
         self._learn(X[~held], y[~held], weights[~held], generator(seed))
+        self._complain(y[~held], weights[~held], far(self.resolution_, self.floor))
         # how far calibration rows are from the middle (m, d), and what they weigh (m,)
         self._calibrated_ = (self._ranked(X[held], y[held]), weights[held]) if held.any() else None
         return self
@@ -173,13 +184,14 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             if records[-1].best < best or best == math.inf:
                 best, self.model_, self.diagnosis_, self.n_iter_ = records[-1].best, model, diagnosis, records[-1].step
                 self.history_ = [(step.step, -step.validation) for step in records if step.validation is not None]
-        self._complain(y, weights, -best)
 
     def _train(
         self, model: MixtureDensityNetwork, X: Tensor, y: Tensor, weights: Array, rng: torch.Generator
     ) -> tuple[list[train.Step], dict[str, float]]:
         steps = min(max(EPOCHS * len(X) // self.batch, STEPS[0]), STEPS[1]) if self.steps is None else self.steps
         asked = {"steps": steps, "batch": self.batch, "rate": self.rate} | (PATIENT if len(X) >= MANY else {})
+        if self.members == 1 and len(X) < LEAST_HELD_OUT:  # two rows to stop by, or none to spare
+            asked["held_out"] = 2 / len(X) if len(X) >= 4 else 0.0
         recipe = train.Recipe(**{**mixture_density.RECIPE, **model.recipe, **asked})
         uneven = None if (weights == weights[0]).all() else torch.as_tensor(weights)
         told = {"context": X, "weights": uneven, "device": train.choose_device(self.device), "name": type(self).__name__}
@@ -188,13 +200,17 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             look = torch.randperm(len(X), generator=rng)[:2_000]
             return records, model.diagnose(y[look], X[look], rng)
 
-    def _complain(self, y: Array, weights: Array, nats: float) -> None:
-        """Say so where the fit is no good."""
+    def _complain(self, y: Array, weights: Array, far: str) -> None:
+        """Say so where the fit is no good; ``far`` says which row is far off, if one is."""
         say = partial(warnings.warn, category=UserWarning, stacklevel=4)
+        if far:
+            say(far)
+            return
         constant = np.nanmin(y, 0) == np.nanmax(y, 0)
         if constant.any():
             say(f"y is constant in entry {int(constant.argmax())}: there is nothing to learn")
             return
+        nats = max(nats for _, nats in self.history_)
         plain = sum(_gaussian(values, weights, δ) for values, δ in zip(y.T, self.resolution_, strict=True))
         if nats < plain - 0.05:
             say(
@@ -222,7 +238,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _rows(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "model_")
-        return _tidy(_validate(self, X, dtype=np.float64, reset=False))
+        return _tidy(_validate(self, _without_times(X, "X"), dtype=np.float64, reset=False))
 
     def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor], tile: int = TILE) -> Array:
         """``tell`` of the law of every row, a tile at a time."""
@@ -230,9 +246,9 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             tiles = [slice(i, i + tile) for i in range(0, len(X), tile)]
             return np.concatenate([tell(self._law(X[t]), t).numpy() for t in tiles])
 
-    def _targets(self, X: Array, y: ArrayLike) -> Array:
+    def _targets(self, X: Array, y: ArrayLike, *, infinite: bool = False) -> Array:
         d = len(self.resolution_)
-        y = _tidy(_check(y, dtype=np.float64, ensure_2d=False, ensure_all_finite="allow-nan", input_name="y"))
+        y = _tidy(_numbers(y, infinite=infinite))
         y = y.reshape(len(y), -1)
         if y.shape != (len(X), d):
             raise InputError(f"y: expected shape ({len(X)}, {d}), one row for each of X, got {y.shape}")
@@ -255,15 +271,15 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         """Mean nats of the rows with any y, higher is better. InputError where none has one and a weight."""
         nats = self.log_prob(X, y)
         weights = np.asarray(_check_sample_weight(sample_weight, nats, dtype=np.float64, ensure_non_negative=True))
-        weights = weights * ~np.isnan(np.asarray(y, dtype=np.float64).reshape(len(nats), -1)).all(1)
+        weights = weights * ~np.isnan(_numbers(y).reshape(len(nats), -1)).all(1)
         if not weights.any():
             raise InputError("y: no row with a value and a weight above 0; give one row or more to score")
         return float(np.average(nats, weights=weights))
 
     def cdf(self, X: ArrayLike, y: ArrayLike) -> Array:
-        """P(Y ≤ y | x) of every entry on its own, of the shape of y."""
+        """P(Y ≤ y | x) of every entry on its own, of the shape of y; 0 at −inf, 1 at inf."""
         X = self._rows(X)
-        return self._shaped(self._cdf(X, self._cell_of(self._targets(X, y))[1]))
+        return self._shaped(self._cdf(X, self._cell_of(self._targets(X, y, infinite=True))[1]))
 
     def _cdf(self, X: Array, y: Array) -> Array:
         return self._each(X, lambda law, t: law.cdf(torch.as_tensor(y[t])))
@@ -410,6 +426,54 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             why = "damaged" if isinstance(error, InputError) else type(error).__name__
             raise InputError(f"{folder}: holds no MixtureDensityRegressor ({why}); save one there again") from error
         return made
+
+
+def _without_times(values: Any, name: str) -> Any:
+    """The same; InputError where any of it holds times, which numpy takes for whole numbers in a unit of its own."""
+    kinds = getattr(values, "dtypes", getattr(values, "dtype", None))
+    if kinds is None:
+        kinds = np.asarray(values).dtype
+    for kind in np.atleast_1d(np.asarray(kinds, dtype=object)):
+        if getattr(kind, "kind", "") in ("m", "M"):
+            raise InputError(
+                f"{name}: expected numbers, got times ({kind}); give a number in a unit you choose, such as days since a start"
+            )
+    return values
+
+
+def _numbers(y: Any, *, infinite: bool = False) -> Array:
+    """Targets as float64, NaN where missing, in arrays or frames, nullable or not; InputError where they are no numbers."""
+    try:
+        found = np.asarray(
+            _check(
+                _without_times(y, "y"), dtype=np.float64, ensure_2d=False, input_name="y",
+                ensure_all_finite=False if infinite else "allow-nan",
+            )
+        )  # fmt: skip
+    except TypeError as error:
+        raise InputError(f"y: expected numbers, got something else ({error}); give a number for each row") from error
+    large = np.abs(found[np.isfinite(found)]).max(initial=0.0)
+    if large > LARGEST:
+        raise InputError(f"y: the largest number is {large:.3g}, expected up to {LARGEST:g}; give y in another unit")
+    return found
+
+
+def _far_row(y: Array, weights: Array, resolution: Array, floor: float) -> str:
+    """Which row of y (n, d) is so far off that the least deviation, a share ``floor`` of that of y, is wider than a tenth of the
+    middle half of the rows, whose steps ``resolution`` are wide; empty if none is."""
+    for j, δ in enumerate(resolution):
+        there = np.flatnonzero((weights > 0) & ~np.isnan(y[:, j]))
+        values = y[there, j]
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        if floor * values.std() > 0.1 * max(high - low, δ) > 0:
+            away = np.abs(values - middle)
+            row = int(there[away.argmax()])
+            return (
+                f"y: row {row} is {y[row, j]:.6g}, far from the other rows, half of which lie between {low:.6g} and {high:.6g}"
+                f"{f' in entry {j}' if len(resolution) > 1 else ''}: the network cannot tell those apart; leave the row out, or "
+                "give y on another scale"
+            )
+    return ""
 
 
 def _tidy(values: Any) -> Array:

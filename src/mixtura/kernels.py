@@ -39,11 +39,13 @@ CHUNK_ENTRIES = 2**20
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, its standard error (NaN where there is none) and how many rows it was measured on."""
+    """A number, its standard error (NaN where there is none) and how many rows it was measured on. A value of NaN has a
+    ``reason``: why there is none."""
 
     value: float
     error: float
     n: int
+    reason: str = ""
 
 
 # --------------------------------------------------------------------------------------------------------- kernels

@@ -4,6 +4,7 @@ targets given inputs as pictures of their density (:func:`portrait`); and :func:
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from mixtura.data.images import ImageSchema
 from mixtura.data.source import AnySchema
 from mixtura.kernels import Gaussian, median_bandwidth, sums
 from mixtura.metrics import TABLE, Estimate
+from mixtura.metrics.neighbours import shared_rows
 from mixtura.rng import generator
 from mixtura.transforms import Columns, Inputs
 
@@ -87,13 +89,14 @@ def evaluate(
     real: Any, generated: Any, *, train: Any = None, features: str | None = None, seed: int = 0, skip_broken: bool = False
 ) -> pd.DataFrame:
     """Every metric that compares two sets, with its standard error: one row each, columns metric, value, error, n, better
-    ("higher" or "lower"), unit, summary.
+    ("higher" or "lower"), unit, summary, reason (why there is no value, where it is NaN).
 
     real, generated: tables or images, anything :func:`mixtura.run` takes; columns are guessed from the real rows. Features and
     kernel are fitted on a fifth of the real rows, which is then left out: rows that a feature was fitted to look different
     from fresh ones of the same law. With ``train``, the rows the generator learnt from, they are fitted on those, and
-    memorisation joins; ``real`` must then be rows it has not seen. Raises InputError on data of different kinds, columns or
-    sizes.
+    memorisation joins; ``real`` must then be rows it has not seen. Warns where the two share more rows than rows of one law
+    do: a generator that has seen the rows it is judged by looks better than it is. Raises InputError on data of different
+    kinds, columns or sizes.
     """
     data = source.load(real, seed=seed, skip_broken=skip_broken)
     schema = source.learn(data)
@@ -105,6 +108,15 @@ def evaluate(
         if len(x) < LEAST_ROWS:
             raise InputError(f"{name}: {len(x)} rows are too few to compare; give {LEAST_ROWS} or more")
     x, y = sets["real"], schema.space.clamp(sets["generated"])
+    shared = shared_rows(sets["real"].flatten(1), sets["generated"].flatten(1))
+    if shared.too_many:
+        by_chance = f"share {shared.count:,} equal rows, of {shared.expected:.0f} expected by chance"
+        what = "are the same rows" if shared.same else by_chance
+        warnings.warn(
+            f"real and generated {what}: metrics are no fair judge of a generator that knows the real rows; give real "
+            "rows that it has not seen",
+            stacklevel=2,
+        )
     if "train" in sets:
         fit = sets["train"]
     else:
@@ -121,7 +133,7 @@ def _row(name: str, estimate: Estimate) -> dict[str, Any]:
     row = TABLE[name]
     return {
         "metric": name, "value": estimate.value, "error": estimate.error, "n": estimate.n, "better": row.direction,
-        "unit": row.unit, "summary": row.summary,
+        "unit": row.unit, "summary": row.summary, "reason": estimate.reason,
     }  # fmt: skip
 
 

@@ -192,7 +192,8 @@ def fit(
     name = name or type(model).__name__
     x = model.space.check(x, name="training rows")
     context = model.check_context(context, len(x))
-    least = 8 if recipe.held_out else 2
+    # two rows or more to score, or what the usual share of them asks for
+    least = min(8, math.ceil(2 / recipe.held_out)) if recipe.held_out else 2
     if len(x) < least:
         raise InputError(f"{name}: expected at least {least} rows to train on, got {len(x)}")
     order = torch.randperm(len(x), generator=rng)

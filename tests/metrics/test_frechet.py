@@ -143,6 +143,41 @@ def test_the_correction_holds_where_covariances_differ():
     assert excess == pytest.approx(plain_distance(*true) - debiased_distance(*true), abs=0.12)
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_constant_set_is_a_point(plain):
+    """|m₁ − m₂|² + tr S₂, of which the bias taken away is that of the mean."""
+    x = normal(0, 40, [1.0, 4.0], dtype=torch.float64)
+    point = torch.ones(30, 2, dtype=torch.float64)
+    scatter = float(x.var(0).sum())
+    exact = float((x.mean(0) - 1).square().sum()) + scatter - (0 if plain else scatter / 40)
+    for a, b in ((x, point), (point, x)):
+        found = frechet_distance(a, b, rng=generator(0), plain=plain)
+        assert found.value == pytest.approx(exact, rel=0.02) and 0 < found.error < 2
+    same = frechet_distance(point, point + 2, rng=generator(0), plain=plain)
+    assert (same.value, same.error) == (8.0, 0.0)
+
+
+def test_too_few_rows_for_the_features_have_no_value_but_a_reason():
+    x, y = normal(0, 60, np.ones(500)), normal(1, 40, np.ones(500))
+    found = frechet_distance(x, y, rng=generator(0))
+    assert math.isnan(found.value) and math.isnan(found.error) and found.n == 40
+    assert "40 rows are too few for 500 features" in found.reason and "give 1500" in found.reason
+    assert frechet_distance(x, y, rng=generator(0), plain=True).value > 500
+    constant = torch.ones(60, 480, dtype=torch.float64)  # what never varies adds nothing
+    few = frechet_distance(torch.cat([x[:, :20], constant], 1), torch.cat([y[:, :20], constant[:40]], 1), rng=generator(0))
+    assert "40 rows are too few for 20 features" in few.reason
+    enough = frechet_distance(x[:, :13], y[:, :13], rng=generator(0))
+    assert enough.reason == "" and abs(enough.value) < 4 * enough.error
+
+
+@pytest.mark.parametrize("n, m, d", [(3, 3, 1), (30, 30, 10), (30, 3_000, 10), (90, 90, 30), (90, 3_000, 30)])
+def test_with_just_enough_rows_the_bias_is_in_the_noise(n, m, d):
+    n, m = max(n, 4), max(m, 4)
+    found = [frechet_distance(normal(s, n, np.ones(d)), normal(s + 99, m, np.ones(d)), rng=generator(s)) for s in range(30)]
+    value, error = (np.array([getattr(e, name) for e in found]) for name in ("value", "error"))
+    assert abs(value.mean()) < 0.8 * error.mean() and (np.abs(value) < 5 * error).all()
+
+
 def test_grows_with_a_shift_and_is_the_same_for_the_same_seed():
     x = normal(0, 400, np.ones(5))
     found = [frechet_distance(x, normal(1, 300, np.ones(5), shift), rng=generator(0)) for shift in (0.0, 0.5, 1.0, 2.0)]

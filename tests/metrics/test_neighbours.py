@@ -6,7 +6,7 @@ import torch
 
 from mixtura.contracts import InputError
 from mixtura.metrics import TABLE, memorisation
-from mixtura.metrics.neighbours import manifold
+from mixtura.metrics.neighbours import manifold, shared_rows
 from mixtura.rng import generator
 
 
@@ -183,3 +183,36 @@ def test_errors_are_the_spread_over_fresh_draws(d, n, m, shift, scale):
 def test_refusals_of_manifold(x, y, k, says):
     with pytest.raises(InputError, match=says):
         manifold(x, y, k=k)
+
+
+# --------------------------------------------------------------------------------------------------- rows in both sets
+
+
+@pytest.mark.parametrize(
+    ("levels", "columns", "n", "m"), [(2, 6, 300, 300), (2, 12, 500, 200), (10, 3, 60, 600), (1000, 1, 100, 900)]
+)
+def test_rows_that_repeat_by_chance_are_expected(levels, columns, n, m):
+    """The standardised excess over fresh draws of one law has mean 0 and deviation 1 or so, and is never too many."""
+    rng, excess = np.random.default_rng(0), []
+    chances = rng.dirichlet(np.full(levels, 0.5))
+    for _ in range(100):
+        x, y = (rng.choice(levels, (rows, columns), p=chances) for rows in (n, m))
+        found = shared_rows(x, y)
+        excess.append((found.count - found.expected) / found.spread)
+        assert not found.too_many
+    assert found.count == sum(row.tolist() in x.tolist() for row in y)
+    assert abs(np.mean(excess)) < 0.5 and 0.3 < np.std(excess) < 1.5
+
+
+def test_rows_that_were_copied_are_too_many():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 200, 3))
+    x[:, 0] = y[:, 0] = np.nan
+    assert shared_rows(x, y).count == 0 and not shared_rows(x, y).too_many
+    y[:9] = x[10:19]
+    found = shared_rows(x, y)
+    assert (found.count, found.expected, found.too_many, found.same) == (9, 0.0, True, False)
+    binary = rng.integers(0, 2, (200, 3))  # every row is there many times: the file given twice is known by its order
+    assert not shared_rows(binary, binary[::-1]).too_many and shared_rows(binary, binary).same
+    assert not shared_rows(np.ones((50, 2)), np.ones((50, 2))).too_many
+    assert shared_rows([[0.0, np.nan]], [[-0.0, -np.nan]]).count == 1

@@ -2,24 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mixtura.contracts import InputError
 
+#: sizes of numbers whose sixth power (the cubic kernel of two rows) and its square (for the error) float64 holds
+LEAST, MOST = 1e-25, 1e25
+#: the same of float32, which is kept as it is between them; without squares, as errors are float64
+LEAST_SINGLE, MOST_SINGLE = 1e-5, 1e5
+
+
+def numbers(x: ArrayLike | Tensor, name: str) -> NDArray[np.floating]:
+    """``x`` as an array of numbers on the CPU, float32 if it was, else float64; InputError where it holds something else."""
+    if isinstance(x, Tensor):
+        x = x.detach().cpu()
+        x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+    try:
+        array: NDArray[Any] = np.asarray(x)
+        array = array.astype(np.float64) if array.dtype.kind == "O" else array
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected an array of numbers, got something else ({error}); encode it as numbers") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name}: expected an array of numbers, got {array.dtype}; encode it as numbers")
+    return array if array.dtype == np.float32 else array.astype(np.float64)
+
 
 def rows(x: ArrayLike | Tensor, name: str) -> Tensor:
-    """``x`` as a contiguous CPU tensor (n, d), float32 if it was, else float64; InputError if it is not (rows, features)
-    of finite numbers, with one of each or more."""
-    array = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x)).detach().cpu()
-    if array.dim() != 2 or array.numel() == 0 or array.is_complex():
+    """``x`` as a contiguous CPU tensor (n, d), float32 if it was and products of its numbers stay within float32, else float64.
+    InputError if it is not (rows, features) of finite numbers, with one of each or more, or beyond ``LEAST`` and ``MOST``."""
+    array = torch.from_numpy(np.ascontiguousarray(numbers(x, name)))
+    if array.dim() != 2 or array.numel() == 0:
         raise InputError(
             f"{name}: expected shape (rows, features) with one of each or more, got {tuple(array.shape)}; "
             "flatten each row to features"
         )
-    array = array.contiguous() if array.dtype == torch.float32 else array.to(torch.float64).contiguous()
     bad = (~torch.isfinite(array)).nonzero()
     if len(bad):
         row, column = (int(i) for i in bad[0])
@@ -27,7 +48,13 @@ def rows(x: ArrayLike | Tensor, name: str) -> Tensor:
             f"{name}: row {row}, column {column} is {float(array[row, column])}, expected a finite number; "
             "encode missing values first"
         )
-    return array
+    largest = float(array.abs().max())
+    if largest != 0 and not LEAST <= largest <= MOST:
+        raise InputError(
+            f"{name}: the largest number is {largest:.3g}, expected between {LEAST:g} and {MOST:g}, where products of features "
+            "neither overflow nor vanish; standardise the features"
+        )
+    return array if largest == 0 or LEAST_SINGLE <= largest <= MOST_SINGLE else array.double()
 
 
 def pair(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, least: int = 1) -> tuple[Tensor, Tensor]:

@@ -20,6 +20,7 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from mixtura.contracts import InputError
+from mixtura.metrics.arrays import numbers
 from mixtura.metrics.likelihood import Estimate
 from mixtura.rng import uniform
 
@@ -186,11 +187,11 @@ def _tail(level: float, s: int) -> float:
 
 def _pair(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, *, columns: bool = False, least: int = 1) -> tuple[Array, Array]:
     """Targets and draws that fit each other, float64; ``columns``: (n, d) is allowed as well."""
-    target = np.asarray(y, dtype=np.float64)
+    target = numbers(y, "y")
     if target.ndim not in ((1, 2) if columns else (1,)) or target.size == 0:
         wanted = "(n,) or (n, d)" if columns else "(n,)"
         raise InputError(f"y: expected shape {wanted} with one row or more, got {target.shape}; give one target a row")
-    made = np.asarray(draws, dtype=np.float64)
+    made = numbers(draws, "draws")
     if made.ndim != target.ndim + 1 or made.shape[1:] != target.shape or len(made) < least:
         raise InputError(
             f"draws: expected shape (s, {', '.join(map(str, target.shape))}) with s of {least} or more, got {made.shape}; "
@@ -200,7 +201,7 @@ def _pair(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, *, columns: bool = F
 
 
 def _finite(x: ArrayLike | Tensor, name: str, dims: int) -> Array:
-    array = np.asarray(x, dtype=np.float64)
+    array = numbers(x, name).astype(np.float64)
     if array.ndim != dims:
         raise InputError(f"{name}: expected {dims} dimension{'s' * (dims > 1)}, got shape {array.shape}; see its docstring")
     bad = np.argwhere(~np.isfinite(array))

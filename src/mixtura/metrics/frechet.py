@@ -33,6 +33,10 @@ from mixtura.metrics.likelihood import Estimate
 #: rows whose products are summed in the precision of the features before they join the float64 sum
 CHUNK = 4096
 
+#: the least rows of the smaller set for each feature that varies; at 2, with many more rows in the other set, the value is 2.5
+#: errors too small, at 3 the bias is in the noise
+ROWS_A_FEATURE = 3
+
 #: rows a side that the error and the fourth moments are measured on
 ERROR_ROWS = 2000
 
@@ -97,10 +101,20 @@ def frechet_distance(
     error² = V₂ + max(Var ψ₁/n + Var ψ₂/m − 2 V₂, 0), V₂ that of Gaussian rows times the squared ratio of the measured to the
     Gaussian curvature. ψ and the fourth moments are measured on at most ERROR_ROWS rows a side.
 
-    Below about 2d rows a part of the bias stays; tails as heavy as Student's with 6 degrees make the error up to twice too wide.
+    With few rows for d features a part of the bias stays, with as many rows as features ten errors of it; so below
+    ``ROWS_A_FEATURE`` rows for each feature that varies there is no value, but a ``reason``. Tails as heavy as Student's with 6
+    degrees make the error up to twice too wide.
+
     Raises InputError on arrays that are not finite (rows, d) with one d and 4 rows or more.
     """
     x, y = (_shuffled(part, rng) for part in pair(real, generated, least=4))
+    n, features = min(len(x), len(y)), int(((x != x[0]).any(0) | (y != x[0]).any(0)).sum())
+    if not plain and n < ROWS_A_FEATURE * features:
+        return Estimate(
+            math.nan, math.nan, n,
+            f"{n} rows are too few for {features} features, as most of the distance would be bias; "
+            f"give {ROWS_A_FEATURE * features} rows or more, or fewer features",
+        )  # fmt: skip
     halves = [tuple(Moments.of(half) for half in part.tensor_split(2)) for part in (x, y)]
     a, b = (first + second for first, second in halves)
     link = _link(a, b)
@@ -119,7 +133,7 @@ def frechet_distance(
         value += (value - sum(debiased_distance(*both) for both in zip(*halves, strict=True)) / 2) / 3
         # of an excess e, the step above leaves 4/3 e from the whole less 1/3 of the 2 e in the halves
         value -= (curvature - gaussian) * 2 / 3
-    return Estimate(value, error, min(len(x), len(y)))
+    return Estimate(value, error, n)
 
 
 def _shuffled(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -148,7 +162,7 @@ def _link(a: Moments, b: Moments) -> _Link:
     root, middle = _sandwich(a, b)
     squares, v = torch.linalg.eigh(middle)
     # the rest is rounding: a root below 1e-7 of the largest
-    kept = squares > len(squares) * torch.finfo(squares.dtype).eps * squares.max()
+    kept = squares > len(squares) * torch.finfo(squares.dtype).eps * squares[-1:]
     s = squares[kept].sqrt()
     axes = (root @ v[:, kept]).T
     return _Link(s, s[:, None] ** -1.5 * (axes @ b.cov), s[:, None] ** -0.5 * axes)

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixtura.contracts import InputError
 from mixtura.kernels import Estimate
+from mixtura.metrics.arrays import numbers
 
 Array = NDArray[np.float64]
 
@@ -70,7 +71,7 @@ def _mean(x: Array) -> Estimate:
 
 
 def _check(log_probs: ArrayLike, name: str) -> Array:
-    array = np.asarray(log_probs, dtype=np.float64)
+    array = numbers(log_probs, name).astype(np.float64)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"{name}: expected shape (rows,) with one row or more, got {array.shape}; give one log-density a row")
     bad = np.flatnonzero(np.isnan(array) | (array == np.inf))

@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mixtura.contracts import InputError
+from mixtura.metrics.arrays import numbers
 from mixtura.metrics.likelihood import Estimate
 
 Array = NDArray[np.float64]
@@ -84,8 +85,8 @@ class _Difference(NamedTuple):
     generated: Array
 
     def estimate(self) -> Estimate:
-        variance = sum(float(moves.var(ddof=1)) / len(moves) for moves in (self.real, self.generated))
-        return Estimate(self.value, math.sqrt(variance), min(len(self.real), len(self.generated)))
+        errors = (_deviation(moves) / math.sqrt(len(moves)) for moves in (self.real, self.generated))
+        return Estimate(self.value, math.hypot(*errors), min(len(self.real), len(self.generated)))
 
 
 def _parts(
@@ -120,6 +121,12 @@ def _column(x: Array, y: Array, coded: bool, plain: bool) -> tuple[bool, _Differ
     return coded, spread, ks, missing
 
 
+def _deviation(values: Array) -> float:
+    """Standard deviation of numbers of any size, whose squares may overflow."""
+    largest = float(np.abs(values).max())
+    return largest * float((values / largest).std(ddof=1)) if largest else 0.0
+
+
 def _among(moves: Array, present: NDArray[np.bool_]) -> Array:
     """Moves of the present rows → of all rows: a mean over a share of them moves by so much more."""
     out = np.zeros(len(present))
@@ -137,6 +144,10 @@ def _shares(x: NDArray[np.integer], y: NDArray[np.integer], count: int, plain: b
 
 def _transport(x: Array, y: Array, plain: bool) -> tuple[_Difference, float]:
     """W₁ in standard deviations of x, and the Kolmogorov–Smirnov distance."""
+    # in units in which the square of no deviation overflows or vanishes; halved first, as a difference may overflow as well
+    x, y = x / 2 - x[0] / 2, y / 2 - x[0] / 2
+    unit = np.abs(x).max()
+    x, y = x / unit, y / unit
     grid = np.sort(np.concatenate([x, y]))
     f, g = (np.searchsorted(np.sort(each), grid, side="right") / len(each) for each in (x, y))
     steps = np.diff(grid, append=grid[-1])
@@ -161,7 +172,7 @@ def _size(difference: Array, both: Array, weight: float, plain: bool) -> Array:
 
 
 def _check(x: ArrayLike | Tensor, name: str) -> Array:
-    array = np.asarray(x.detach().cpu() if isinstance(x, Tensor) else x, dtype=np.float64)
+    array = numbers(x, name).astype(np.float64)
     if array.ndim != 2 or len(array) < 2 or array.shape[1] == 0:
         raise InputError(
             f"{name}: expected shape (rows, columns) with 2 rows or more and a column, got {array.shape}; give one row a record"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mixtura.contracts import InputError
-from mixtura.metrics.arrays import pair
+from mixtura.metrics.arrays import numbers, pair, rows
 from mixtura.metrics.likelihood import Estimate
 
 Array = NDArray[np.float64]
@@ -21,7 +22,9 @@ Array = NDArray[np.float64]
 TILE_ENTRIES = 2**22
 
 
-def memorisation(samples: ArrayLike, train: ArrayLike, held_out: ArrayLike, *, rng: torch.Generator) -> Estimate:
+def memorisation(
+    samples: ArrayLike | Tensor, train: ArrayLike | Tensor, held_out: ArrayLike | Tensor, *, rng: torch.Generator
+) -> Estimate:
     """Share of ``samples`` (m, d) whose nearest row is among ``train`` (t, d) rather than ``held_out`` (h, d).
 
     ½ says that the training rows attract no more than other rows of the same law, 1 that samples are copies.
@@ -35,9 +38,10 @@ def memorisation(samples: ArrayLike, train: ArrayLike, held_out: ArrayLike, *, r
     It is taken as ¼ / effective number, which is at most m. The share in p(1 − p) is drawn towards ½ by two
     successes and two failures (Agresti & Coull 1998), so that the error is not zero at a value of 0 or 1.
 
-    Raises InputError on arrays that are not (rows, d) with one d, or not finite.
+    Raises InputError on arrays that are not finite (rows, d) with one d.
     """
-    ours, seen, unseen = _check(samples, "samples"), _check(train, "train"), _check(held_out, "held_out")
+    given = {"samples": samples, "train": train, "held_out": held_out}
+    ours, seen, unseen = (rows(x, name).double().numpy() for name, x in given.items())
     for name, part in (("train", seen), ("held_out", unseen)):
         if part.shape[1] != ours.shape[1]:
             raise InputError(
@@ -84,19 +88,42 @@ def _nearest(x: Array, reference: Array) -> tuple[Array, NDArray[np.intp]]:
     return np.concatenate(direct), index
 
 
-def _check(x: ArrayLike, name: str) -> Array:
-    array = np.asarray(x, dtype=np.float64)
-    if array.ndim != 2 or array.size == 0:
-        raise InputError(
-            f"{name}: expected shape (rows, features) with one of each or more, got {array.shape}; flatten each row to features"
-        )
-    bad = np.argwhere(~np.isfinite(array))
-    if len(bad):
-        row, column = bad[0]
-        raise InputError(
-            f"{name}: row {row}, column {column} is {array[row, column]}, expected a finite number; encode missing values first"
-        )
-    return array
+# ---------------------------------------------------------------------------------------------- rows in both sets
+
+
+@dataclass(frozen=True)
+class Shared:
+    """count: rows of one set that are equal to some row of the other. expected: how many that would be if both had one law, with
+    its standard deviation ``spread``. same: the two are one set in one order, which is no chance."""
+
+    count: int
+    expected: float
+    spread: float
+    same: bool
+
+    @property
+    def too_many(self) -> bool:
+        """The sets were not drawn apart."""
+        return self.same or self.count > self.expected + 6 * self.spread
+
+
+def shared_rows(real: ArrayLike | Tensor, generated: ArrayLike | Tensor) -> Shared:
+    """How many rows of ``generated`` (m, d) are also in ``real`` (n, d), NaN equal to NaN. Rows of codes and rounded numbers
+    repeat by themselves: a fresh row of the law is new with probability f₁/n, f₁ the rows that ``real`` holds once, of variance
+    (f₁ (1 − f₁/n) + 2 f₂)/n² (Good 1953, equations 9 and 64)."""
+    # −0 is 0, and every NaN the same
+    ours, theirs = (np.where(np.isnan(x), np.nan, x + 0.0) for x in (numbers(real, "real"), numbers(generated, "generated")))
+    times = Counter(row.tobytes() for row in ours.astype(np.float64))
+    n, m = len(ours), len(theirs)
+    count = sum(row.tobytes() in times for row in theirs.astype(np.float64))
+    once, twice = (sum(t == k for t in times.values()) for k in (1, 2))
+    new = once / n
+    # the 1 is for a law whose rows never repeat, which n rows cannot tell from one whose rows rarely do
+    variance = 1 + m * new * (1 - new) + (m / n) ** 2 * (once * (1 - new) + 2 * twice)
+    # nats of the order of the rows: a constant table is equal to the next one
+    chance = sum(t * math.log(t / n) for t in times.values())
+    same = np.array_equal(ours, theirs, equal_nan=True) and chance < math.log(1e-6)
+    return Shared(count, m * (1 - new), math.sqrt(variance), same)
 
 
 # ------------------------------------------------------------------------------------ how two sets cover one another
