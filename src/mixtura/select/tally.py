@@ -146,7 +146,7 @@ class Tally:
         for i in np.flatnonzero(counts > most):
             going = np.flatnonzero(self._arm[: self._kept] == i)[:-most]
             # R of a QR factorisation has the second moments of all the rows before
-            self._gone[i] = np.linalg.qr(np.vstack([self._gone[i], self._contributed(going)]), mode="r")
+            self._gone[i] = np.linalg.qr(np.vstack([self._gone[i], self._contributed(going)])).R
             stays[going] = False
         left = int(stays.sum())
         for kept in (self._rows, self._squares, self._arm, self._near, self._count, self._loss):
