@@ -413,7 +413,7 @@ class Job(ABC):
             try:
                 report[name], mc_error[name] = self._nats(models[name], self.splits.report, rng)
             except FloatingPointError as error:  # as in training: one that breaks must not take the others down
-                self._fail(name, "failed", f"FloatingPointError: {error}")
+                self._fail(name, "failed", f"FloatingPointError: {error}", error)
                 del models[name], select[name]
         if not models:
             reasons = "; ".join(f"{n}: {f['reason']}" for n, f in self.failures.items())
