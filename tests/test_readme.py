@@ -17,8 +17,17 @@ def blocks(kind: str) -> list[str]:
     return re.findall(rf"```{kind}\n(.*?)```", README, flags=re.DOTALL)
 
 
+def parted(line: str) -> tuple[str, dict[str, float]]:
+    """A sentence without its blend, and the blend: weights by model."""
+    rest, _, blend = line.partition("use the blend ")
+    return rest, {model: float(weight) for weight, model in (part.split(" ") for part in blend.split(" + ") if part)}
+
+
 def same_line(printed: str, shown: str) -> bool:
-    """Equal but for the last digits."""
+    """Equal but for the last digits, and for the order of weights that may tie and models that hardly have one."""
+    (printed, ours), (shown, theirs) = (parted(text) for text in (printed, shown))
+    if any(abs(ours.get(model, 0.0) - theirs.get(model, 0.0)) > 0.1 for model in ours | theirs):
+        return False
     words = [NUMBER.sub("#", re.sub(r"\s+", " ", text)).strip() for text in (printed, shown)]
     numbers = [[float(n.replace(",", "")) for n in NUMBER.findall(text)] for text in (printed, shown)]
     return words[0] == words[1] and all(abs(a - b) <= 0.1 for a, b in zip(*numbers, strict=True))
@@ -44,6 +53,9 @@ def test_a_wrong_number_would_be_noticed() -> None:
     shown = "kde  -17.389 ± 0.182   0.0042 ± 0.0041  0.59 ± 0.03"
     assert same_line("kde  -17.391 ± 0.180   0.0043 ± 0.0041  0.58 ± 0.03", shown)
     assert not same_line("kde  -16.389 ± 0.182   0.0042 ± 0.0041  0.59 ± 0.03", shown)
+    blend = "gain 0.17 ± 0.06 nats: use the blend 0.35 kde + 0.33 flow + 0.32 vae"
+    assert same_line("gain 0.17 ± 0.06 nats: use the blend 0.34 flow + 0.34 kde + 0.31 vae + 0.01 gan", blend)
+    assert not same_line("gain 0.17 ± 0.06 nats: use the blend 0.68 kde + 0.32 vae", blend)
     assert not same_line("flow -17.389 ± 0.182   0.0042 ± 0.0041  0.59 ± 0.03", shown)
 
 
