@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -30,13 +31,16 @@ def there(place: Path) -> dict[str, bytes]:
     return {str(p.relative_to(place)): p.read_bytes() for p in place.rglob("*") if p.is_file()}
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """Files of this process take no more than so many bytes: a quota."""
+    """Files of this process take no more than so many bytes: a quota. Only around what is tested, or the file that the tests'
+    own output goes to is cut off too."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture
@@ -47,8 +51,8 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "rows"), TARGETS, ids=[name for name, _ in TARGETS])
-def test_a_full_disk_leaves_what_was_there_and_names_what_was_asked_for(name, rows, tmp_path, written, small_files):
-    with pytest.raises(machine.CannotWrite) as refused:
+def test_a_full_disk_leaves_what_was_there_and_names_what_was_asked_for(name, rows, tmp_path, written):
+    with small_files(), pytest.raises(machine.CannotWrite) as refused:
         write(rows, tmp_path / name)
     assert str(refused.value).startswith(f"{tmp_path / name}: cannot be written (") and "draft" not in str(refused.value)
     assert there(tmp_path) == written
