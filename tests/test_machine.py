@@ -127,10 +127,10 @@ def test_where_a_folder_or_a_file_is_already_nothing_is_lost(tmp_path, kind):
 
 
 @pytest.mark.parametrize("large", "ab")
-def test_two_files_of_one_thing_are_both_old_or_both_new(tmp_path, small_files, large):
+def test_two_files_of_one_thing_are_both_old_or_both_new(tmp_path, large):
     machine.write_together({tmp_path / "a": "old", tmp_path / "b": "old"})
     new = {tmp_path / name: "new" * (LIMIT if name == large else 1) for name in "ab"}
-    with pytest.raises(machine.CannotWrite, match=rf"{large}: cannot be written \(File too large\)"):
+    with small_files(), pytest.raises(machine.CannotWrite, match=rf"{large}: cannot be written \(File too large\)"):
         machine.write_together(new)
     assert there(tmp_path) == {"a": b"old", "b": b"old"}
 
