@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from mixtura.kernels import Gaussian
 from mixtura.rng import generator
 from mixtura.select.simplex import minimise_quadratic
-from mixtura.verdict import Pool, Verdict, digits_of, in_mmd, in_nats, weigh, which
+from mixtura.verdict import Pool, Verdict, digits_of, in_mmd, in_nats, of_inputs, weigh, which
 
 
 def halves(n, seed):
@@ -225,3 +226,49 @@ def test_one_point_is_no_gain():
         same = Pool(point.repeat(70, 1), {"a": point.repeat(80, 1), "b": point.repeat(90, 1)})
         v, _ = in_mmd([same], same, Gaussian(1.0))
         assert v.choice == v.best and v.sentence.startswith("no gain")
+
+
+def test_a_difference_within_the_rounding_of_large_numbers_is_no_gain():
+    """Of nats near 1e6, which networks and sums in single precision round to 0.1."""
+    near = lambda n, more: torch.full((n,), 1e6, dtype=torch.float64) + more  # noqa: E731
+    odd = torch.arange(400) % 2 == 0
+    for more, choice in ((1e-3, "a"), (3.0, "blend")):
+        parts = {"a": near(400, torch.where(odd, more, 0.0)), "b": near(400, torch.where(odd, 0.0, more + 1e-9))}
+        assert in_nats(parts, parts, {"a": "exact", "b": "exact"}).choice in (choice, choice.replace("a", "b"))
+
+
+def test_two_possible_rows_are_enough_to_weigh_by_and_one_is_not():
+    nats = {"a": torch.tensor([-1.0, -1.0, -math.inf]), "b": torch.tensor([-2.0, -2.0, -math.inf])}
+    share, gap, best = weigh({name: values.double() for name, values in nats.items()})
+    assert (share, best) == ({"a": 1.0, "b": 0.0}, "a") and gap < 1e-6
+    share, gap, best = weigh({name: values.double()[1:] for name, values in nats.items()})
+    assert (share, best, gap) == ({"a": 1.0, "b": 0.0}, "a", math.inf)
+
+
+def test_the_floor_has_one_part_in_rows_and_one():
+    x = halves(500, 3).double().squeeze(1)
+    parts = {"left": normal_nats(x, 94, 3), "right": normal_nats(x, 106, 3), "marginals": torch.full_like(x, -40.0)}
+    assert weigh(parts)[0]["marginals"] == pytest.approx(1 / 501, rel=1e-9)
+
+
+def test_what_inputs_are_worth_and_what_a_gate_gains_is_measured_and_said():
+    n = 400
+    side = torch.arange(n) % 2 == 0
+    parts = {
+        "a": torch.where(side, -1.0, -3.0).double(), "b": torch.where(side, -3.0, -1.0).double(),
+        "marginals": torch.full((n,), -2.5, dtype=torch.float64) - 0.1 * (torch.arange(n) % 3),
+    }  # fmt: skip
+    gate = torch.stack([torch.where(side, 0.9, 0.1), torch.where(side, 0.1, 0.9), torch.full((n,), 1e-9)], 1).double().log()
+    share = {"a": 0.5, "b": 0.5, "marginals": 0.0}
+    v = in_nats(parts, parts, dict.fromkeys(parts, "exact"), gate=gate)
+    assert v.choice == "blend"
+    said, beside = of_inputs(v, parts, share, gate, ["y"], ["u", "v"])
+    mixed = torch.logsumexp(torch.stack([*parts.values()], 1) + gate, 1)
+    constant = torch.logaddexp(parts["a"], parts["b"]) + math.log(0.5)
+    assert beside.worth == pytest.approx(float((mixed - parts["marginals"]).mean()))
+    assert beside.gate_gain == pytest.approx(float((mixed - constant).mean())) and beside.gate_error >= 0
+    assert beside.worth_error == pytest.approx(float((mixed - parts["marginals"]).std()) / math.sqrt(n))
+    assert "more than marginals, which ignore the inputs" in said.sentence and "over constant ones" in said.sentence
+    alone = replace(v, choice="marginals", value=float(parts["marginals"].mean()))
+    said, beside = of_inputs(alone, parts, share, None, ["y"], ["u"])
+    assert beside.worth == 0 and beside.gate_gain is None and "more than marginals" not in said.sentence
