@@ -142,16 +142,16 @@ def test_other_options_on_its_folder_are_refused_until_fresh(ran, do, place):
 
 
 def test_a_replay_has_the_same_bits(ran, do, place):
-    did = do("run --replay runs/people")
+    did = do("run people.csv --replay runs/people")
     assert (did.code, did.out) == (0, "same bits: yes\n")
-    assert do("run --replay runs/people").code == 2  # the folder is there
+    assert do("run people.csv --replay runs/people").code == 2  # the folder is there
     changed = place / "runs/people/samples.csv"
     kept = changed.read_bytes()
     changed.write_bytes(kept + b"\n")
-    did = do("run --replay runs/people --fresh --json")
+    did = do("run people.csv --replay runs/people --fresh --json")
     changed.write_bytes(kept)
     shown = json.loads(did.out)
-    assert did.code == 1 and shown["different"] == ["samples.csv"] and alike(shown, documented("run --replay"))
+    assert did.code == 1 and shown["different"] == ["samples.csv"] and alike(shown, documented("run FILE --replay"))
 
 
 def test_samples_of_an_outside_generator_join_the_table(do, place):

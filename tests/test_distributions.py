@@ -507,3 +507,10 @@ def test_isotropic_is_one_deviation_for_every_entry():
 def test_what_does_not_fit_is_said(wrong, words):
     with pytest.raises(InputError, match=words):
         wrong()
+
+
+@pytest.mark.parametrize("batch", [(0,), (3, 0)])
+def test_an_empty_batch_is_a_batch(batch):
+    law = MixtureDensity(torch.zeros(*batch, 2), torch.zeros(*batch, 2, 3), scale=torch.ones(*batch, 2, 3))
+    assert law.batch_shape == batch and law.log_prob(torch.zeros(*batch, 3)).shape == batch
+    assert law.sample((4,)).shape == (4, *batch, 3)

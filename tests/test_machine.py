@@ -82,6 +82,21 @@ def test_a_folder_set_aside_by_a_killed_writer_comes_back(tmp_path):
     assert there(tmp_path) == {"y/00001.png": b"old"}
 
 
+def test_a_folder_stays_where_it_was_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    write(IMAGES[:2], tmp_path / "y")
+    before, rename = there(tmp_path), os.rename
+
+    def refused(old, new):
+        if str(old).endswith(".draft"):
+            raise OSError(13, "Permission denied")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(machine.CannotWrite, match="Permission denied"):
+        write(IMAGES, tmp_path / "y")
+    assert there(tmp_path) == before
+
+
 def test_drafts_of_living_writers_and_of_other_targets_are_left_alone(tmp_path):
     path = tmp_path / "a.csv"
     strangers = [".a.csv.notes", ".b.a.csv.999999999@1.0.draft", ".a.csv.b.999999999@1.0.draft", "a.csv.999999999@1.0.draft"]

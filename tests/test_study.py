@@ -180,3 +180,14 @@ def test_a_model_that_breaks_on_the_report_rows_takes_no_other_down(tmp_path):
     odd = next(s for s in study.scores if s.name == "odd")
     assert odd.status == "failed" and "Odd gives row 10 a log-density of nan" in odd.reason
     assert "odd" not in study.verdicts["nats"].weights and study.verdicts["nats"].rows == 40
+
+
+def test_a_folder_of_another_version_is_one_sentence(tmp_path):
+    out = tmp_path / "old"
+    mixtura.run(people(60), steps=5, families=["marginals"], out=out)
+    config = read_json(out / "config.json")
+    (out / "config.json").write_text(json.dumps(config | {"format": 2}))
+    for use in (lambda: mixtura.load(out), lambda: mixtura.run(people(60), steps=5, families=["marginals"], out=out)):
+        with pytest.raises(InputError, match="was written by another version of mixtura .format 2, this one reads 3.; run again"):
+            use()
+    assert mixtura.run(people(60), steps=5, families=["marginals"], out=out, fresh=True).best.sample(2).shape == (2, 2)

@@ -352,7 +352,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path, folder, waves):
 
 def test_a_timed_run_is_replayed(tmp_path, folder, waves):
     mixtura.run(str(folder / "waves.csv"), target="y", budget="2s", families=["autoregressive"], out=tmp_path / "timed")
-    study, different = replay(tmp_path / "timed", tmp_path / "again")
+    study, different = replay(tmp_path / "timed", tmp_path / "again", str(folder / "waves.csv"))
     assert different == [] and study.given is not None
     kept = read_json(tmp_path / "timed" / "state.json")["units"]
     draws = {name: kept[f"{name}/all"]["draws"] for name in ("autoregressive", "marginals")}

@@ -124,7 +124,7 @@ def test_the_base_of_a_real_number_is_the_log_derivative(name):
     torch.testing.assert_close(columns.split(x).log_base, slope.log().squeeze(1), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [n for n, (c, _, _) in COLUMNS.items() if c.resolution and c.low != c.high and not c.anchor])
+@pytest.mark.parametrize("name", [n for n, (c, _, _) in COLUMNS.items() if c.resolution and c.low != c.high])
 def test_neighbouring_cells_touch_and_the_last_are_open(name):
     column, values, _ = COLUMNS[name]
     columns, _ = one(name)
@@ -235,7 +235,8 @@ def test_a_law_of_a_bent_column_ends_at_the_wall_with_all_its_mass(name):
 def test_the_bend_between_two_walls_is_inverted_to_the_last_digits(c):
     columns = Columns(Space.table([Column(low=2.0, high=5.0)]))
     columns.warp[0], columns.stretch[0] = BETWEEN, c
-    x = torch.cat([2 + torch.logspace(-9, math.log10(2.9), 50), 5 - torch.logspace(-9, 0, 50)]).double()[:, None]
+    steps = lambda last: torch.logspace(-9, math.log10(last), 50, dtype=torch.float64)  # noqa: E731
+    x = torch.cat([2 + steps(2.9), 5 - steps(1.0)])[:, None]
     back = columns.raw(columns._forward(x)[0])
     for wall in (2.0, 5.0):
         torch.testing.assert_close((back - wall).abs(), (x - wall).abs(), rtol=1e-5, atol=1e-15)
@@ -248,6 +249,39 @@ def test_an_exponential_law_is_bent_into_a_logistic_one():
     u = torch.linspace(1e-6, 1 - 1e-6, 99, dtype=torch.float64)
     y = columns._forward(-3 * torch.log1p(-u)[:, None])[0].squeeze(1)
     torch.testing.assert_close(y, 3 * torch.logit(u), rtol=1e-9, atol=1e-9)
+
+
+def test_a_wall_near_some_rows_bends_and_one_far_from_all_does_not():
+    """What counts is the row nearest to the wall."""
+    far = 1e4 + torch.arange(50, dtype=torch.float64)
+    near = torch.cat([torch.tensor([0.5], dtype=torch.float64), far])
+    assert int(prepared(Column(low=0.0), x=far[:, None]).warp) == IDENTITY
+    assert int(prepared(Column(low=0.0), x=near[:, None]).warp) == ABOVE
+    assert int(prepared(Column(high=2e4), x=(2e4 - near)[:, None]).warp) == BELOW
+
+
+def test_a_lognormal_law_is_bent_into_a_normal_one():
+    """Over six decades, which no smaller scale than the logarithm's can do."""
+    x = (3 * _normal()).exp()
+    columns = prepared(Column(low=0.0), x=x[:, None])
+    y = columns.split(x[:, None]).values.squeeze(1)
+    torch.testing.assert_close(y, (x.log() - x.log().mean()) / x.log().std(correction=0), rtol=1e-4, atol=1e-4)
+
+
+def test_the_cell_at_a_wall_is_given_an_end_within_it():
+    """An eighth of a step from the wall, for those who draw uniformly inside cells."""
+    columns, _ = one("whole, skewed")
+    parts = columns.split(torch.tensor([[0.0]], dtype=torch.float64))
+    assert float(columns.raw(parts.low)) == pytest.approx(-0.5 + 1 / 8) and bool(parts.open_low)
+    assert float(columns.raw(parts.low + parts.width)) == pytest.approx(0.5)
+
+
+def test_a_value_on_a_wall_counts_as_nearer_than_all_that_were_seen():
+    """It has no density there: the figure is that of the data, not of a rounding error."""
+    x = torch.linspace(0.2, 9, 200, dtype=torch.float64)[:, None]
+    columns = prepared(Column(low=0.0), x=x)
+    on, near = (columns.split(torch.tensor([[value]], dtype=torch.float64)) for value in (0.0, 0.1))
+    assert torch.equal(on.values, near.values) and torch.equal(on.base, near.base)
 
 
 def test_an_atom_off_the_steps_is_not_its_neighbour_on_them():

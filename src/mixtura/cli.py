@@ -102,7 +102,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits. Give its samples too."),
+        typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits. Name its data again."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -901,6 +901,9 @@ def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
         if len(pair) != 2 or not all(pair):
             example = "age=integer" if flag == "--kind" else "gan=gan.csv"
             _say(f"{flag} {'='.join(pair)}: expected NAME=VALUE, as in {flag} {example}")
+    twice = next((name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])), None)
+    if twice is not None:
+        _say(f"{flag}: {twice!r} is given twice; give it once")
     return {name: value for name, value in pairs}
 
 

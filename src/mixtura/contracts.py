@@ -48,7 +48,7 @@ class Column:
                 seen is no wall: laws have tails beyond it.
     atoms:      values that hold a share of the rows of their own (0, a cap), or lie off the steps; each has a
                 probability.
-    anchor:     a value on the lattice, where there is no wall to count the steps from.
+    anchor:     a value that the steps are counted from; None: a wall, or 0 where there is none.
     unseen:     the probability of a level that is not among the ``levels``, the same for every model (0: such a level is
                 impossible).
     """
@@ -60,13 +60,15 @@ class Column:
     low: float = -math.inf
     high: float = math.inf
     atoms: tuple[float, ...] = ()
-    anchor: float = 0.0
+    anchor: float | None = None
     unseen: float = 0.0
 
     @property
     def origin(self) -> float:
-        """A value on the lattice of a rounded column."""
-        return next((wall for wall in (self.low, self.high) if math.isfinite(wall)), self.anchor)
+        """A value that the steps of a rounded column are counted from."""
+        if self.anchor is not None:
+            return self.anchor
+        return next((wall for wall in (self.low, self.high) if math.isfinite(wall)), 0.0)
 
     def off_steps(self, value: float) -> float:
         """How far a value is from the nearest step, in steps; infinite without steps."""

@@ -276,6 +276,7 @@ def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None =
         raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
     try:
         raw = store.read_json(out / "verdict.json")
+        store.check_format(out)
         learnt = store.read_json(out / "schema.json")
         schema, given = source.from_json(learnt), None
         if "target" in learnt:

@@ -40,7 +40,7 @@ from mixtura.families import TABLE
 from mixtura.machine import write
 from mixtura.rng import generator
 
-FORMAT = 2
+FORMAT = 3
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -116,6 +116,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path}: not a safetensors file ({type(error).__name__}); the file is damaged, run again with --fresh"
         ) from error
+
+
+def check_format(out: Path) -> None:
+    """InputError where a run folder was written by another version, whose schema and options meant something else."""
+    config = read_json(out / "config.json")
+    found = config.get("format") if isinstance(config, dict) else None
+    if found != FORMAT and isinstance(found, int):
+        raise InputError(
+            f"{out}: was written by another version of mixtura (format {found}, this one reads {FORMAT}); run again with --fresh"
+        )
 
 
 def save_model(folder: Path, model: Model, family: str | None, config: Mapping[str, Any] | None) -> None:

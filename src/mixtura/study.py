@@ -19,7 +19,7 @@ import torch
 from mixtura import features, machine, train
 from mixtura import folder as store
 from mixtura.contracts import InputError
-from mixtura.data import source
+from mixtura.data import examples, source
 from mixtura.data.read import Table
 from mixtura.data.source import AnySchema, Data
 from mixtura.facade import Study, load
@@ -124,6 +124,7 @@ def _finished(out: Path, options: Options, config: Mapping[str, Any]) -> bool:
         raise InputError(f"{out}: the folder is not empty and holds no run; give another --out")
     if options.fresh:
         return False
+    store.check_format(out)
     for part, what in (("data", "other data"), ("asked", "other options")):
         if kept[part] != store.plain(config[part]):
             raise InputError(f"{out}: holds a run on {what}; give another --out, or --fresh to start over")
@@ -143,16 +144,18 @@ def _version() -> str:
 
 def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any) -> tuple[Study, list[str]]:
     """Do a finished run again from its recorded steps, into ``out``; the study, and the files that differ in any bit
-    (none, on the same machine kind, torch version and thread count). ``data``: by default the file the run names.
+    (none, on the same machine kind, torch version and thread count). ``data``: what the run was made from; only the name of a
+    bundled example is taken from the folder, which may be anybody's.
     ``options``: ``fresh`` and ``device``, and what no folder may bring along, a network as ``features``, ``models`` and
     ``samples``, where the run used them: to be given again."""
     folder, out = Path(folder), Path(out)
     store.read_json(folder / "verdict.json")
+    store.check_format(folder)
     kept, made_from, fingerprint = _recorded(folder, options)
     units, _, _ = read_state(folder)
+    if data is None and made_from not in examples.names():
+        raise InputError(f"{folder}: give the data that it was made from again: mixtura run FILE --replay {folder}")
     data = made_from if data is None else data
-    if data is None:
-        raise InputError(f"{folder}: the run was not made from a file; give its data again, mixtura run FILE --replay {folder}")
     if out.resolve() == folder.resolve():
         raise InputError(f"{out}: holds the run to be replayed; give another --out")
     if not options.get("fresh") and _holds_anything(out):

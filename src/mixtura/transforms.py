@@ -38,8 +38,6 @@ BENDS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 1e9)
 FAR_WALL = 100.0
 #: the cell at a wall, which lies at −∞, is given an end for those who need one: this share of a step from the wall
 CELL_END = 1 / 8
-#: values on a wall of a column without steps stand so many scales c from it
-ON_THE_WALL = 1e-30
 #: a warp must raise the Gaussian log-likelihood of a column by this many nats a row to be worth its strangeness
 WARP_GAIN = 0.1
 #: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
@@ -95,6 +93,7 @@ class Columns(nn.Module):
     warp: Tensor
     shift: Tensor
     stretch: Tensor
+    inner: Tensor
     centre: Tensor
     scale: Tensor
 
@@ -132,6 +131,7 @@ class Columns(nn.Module):
         self.register_buffer("warp", torch.zeros(len(numeric), dtype=torch.int64))
         self.register_buffer("shift", torch.zeros(len(numeric), dtype=torch.float64))
         self.register_buffer("stretch", torch.ones(len(numeric), dtype=torch.float64))
+        self.register_buffer("inner", torch.ones(len(numeric), dtype=torch.float64))
         self.register_buffer("centre", torch.zeros(len(numeric), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(len(numeric), dtype=torch.float64))
 
@@ -173,6 +173,10 @@ class Columns(nn.Module):
     def _prepare_one(self, c: int, values: Tensor, column: Column, warp: bool) -> None:
         """The bend of the most Gaussian likelihood; one that is stranger than the first has to gain ``WARP_GAIN`` nats by it."""
         options = self._options(values, column) if warp else [(IDENTITY, 0.0, 1.0)]
+        a, b = self._walls(c)
+        gaps = torch.cat([values - a, b - values])
+        gaps = gaps[(gaps > 0) & torch.isfinite(gaps)]
+        self.inner[c] = float(gaps.min()) / 2 if len(gaps) else 1.0
         scores = []
         for self.warp[c], self.shift[c], self.stretch[c] in options:
             y, log_slope = self._bend(values, c)
@@ -309,7 +313,8 @@ class Columns(nn.Module):
             slope = torch.where(kind == ASINH, -0.5 * torch.log1p(t * t) - c.log(), slope)
         if (kind > ASINH).any():
             a, b = self._walls(at)
-            u, v = (((raw - a) / c).clamp(min=ON_THE_WALL), ((b - raw) / c).clamp(min=ON_THE_WALL))
+            # a value on the wall itself, which has no density there, counts as one that is nearer than all that were seen
+            u, v = (torch.where(gap > 0, gap, self.inner[at]) / c for gap in (raw - a, b - raw))
             (above, up), (below, down) = _soft_log(u), _soft_log(v)
             y = torch.where(kind == ABOVE, c * above, torch.where(kind == BELOW, -c * below, y))
             slope = torch.where(kind == ABOVE, up, torch.where(kind == BELOW, down, slope))

@@ -14,6 +14,7 @@ from mixtura.contracts import InputError
 from mixtura.data import cells, schema
 from mixtura.data.read import read
 from mixtura.data.schema import Schema, guess
+from mixtura.transforms import Columns
 
 N = 60
 ROW = np.arange(N)
@@ -149,7 +150,8 @@ def test_penguins_survive():
     for column in frame:
         wanted = frame[column] if kinds[column][0] == "categorical" else pd.to_numeric(frame[column])
         assert back[column].isna().equals(wanted.isna()) and back[column].dropna().tolist() == wanted.dropna().tolist()
-    assert learnt.describe()[2] == {"column": "bill_length_mm", "kind": "numeric", "detail": "step 0.1, 32.1 … 59.6, 2 missing"}
+    detail = "step 0.1, 32.1 … 59.6, not below 0, 2 missing"
+    assert learnt.describe()[2] == {"column": "bill_length_mm", "kind": "numeric", "detail": detail}
 
 
 def test_samples_are_moved_to_steps_and_stay_within_walls():
@@ -482,3 +484,83 @@ def test_a_value_on_the_wall_of_a_column_without_steps_is_an_atom():
 
 def test_a_level_never_seen_has_a_probability():
     assert one(["u", "v"] * 40).column.unseen == pytest.approx(1 / 82)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "int16", "uint64", "float64", "float32", "float16"])
+def test_every_step_can_be_sampled_whatever_the_type(dtype):
+    """Whole numbers with negatives could only be even: their steps were counted from -2^53."""
+    low = 0 if dtype == "uint64" else -80
+    frame = pd.DataFrame({"a": pd.Series(np.arange(low, low + 160), dtype=dtype)})
+    learnt = guess(frame)
+    columns = Columns(learnt.space)
+    x = learnt.encode(frame)
+    columns.prepare(x)
+    parts = columns.split(x)
+    pd.testing.assert_frame_equal(learnt.decode(columns.join(parts.codes, parts.values)), frame)
+    walls = {"uint64": 0, "int16": -(2**15) - learnt.fields[0].offset}
+    assert learnt.space.columns[0].low == walls.get(dtype, -math.inf)
+
+
+def test_steps_in_single_precision():
+    """Tenths in float32 are no float64 tenths, and are on their steps all the same."""
+    draw = np.random.default_rng(3)
+    tenths = pd.Series((draw.integers(-80, 80, 5_000) / 10).astype(np.float32))
+    field = one(tenths)
+    assert (field.resolution, field.apart, field.moved) == (0.1, (), 0)
+    odd = tenths.copy()
+    odd[[5, 900]] = np.float32([7.31, -4.05])
+    field = one(odd)
+    assert len(field.apart) == 2 and field.decode(field.encode(odd)).tolist() == odd.tolist()
+
+
+@pytest.mark.parametrize("far", [1e17, -1e16, 3e300])
+def test_one_far_value_does_not_undo_the_steps(far):
+    values = np.random.default_rng(4).integers(-90, 90, 5_000) / 10
+    field = one(np.where(np.arange(5_000) == 9, far, values))
+    assert field.resolution == 0.1 and field.apart in ((), (far,))
+    single = one(np.where(np.arange(5_000) == 9, 3e7, values).astype(np.float32))
+    assert single.resolution == 0.1
+
+
+@pytest.mark.parametrize("step", [31, 37, 1_009])
+def test_a_step_of_any_number_is_found_beside_an_exception(step):
+    values = step * np.random.default_rng(5).integers(-300, 300, 5_000)
+    field = one(np.where(np.arange(5_000) == 9, 7 * step + 1, values))
+    assert field.step == step and len(field.apart) == 1
+    assert field.decode(field.encode(pd.Series([7 * step + 1, -2 * step]))).tolist() == [7 * step + 1, -2 * step]
+
+
+def test_the_commonest_of_many_exceptions_are_kept():
+    values = np.random.default_rng(2).integers(0, 5_000, 200_000).astype(float)
+    values[:100] = 0.5 + np.arange(100)
+    values[100:160] = 7.25
+    field = one(values)
+    assert field.moved == 100 - 63 and 7.25 in field.apart
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds", "possible", "impossible"),
+    [
+        (np.arange(300, 9_000, 400), None, [0, 50, 9_999], [-1]),
+        (np.arange(3, 503, 5), (0, 1_000), [0, 1, 1_000], [-1, 1_001]),
+        (np.arange(3, 503, 5) / 10, None, [0.0, 0.1], [-0.1]),
+        (np.arange(20, 120), (18.5, 130.5), [19, 130], [18, 131]),
+        (np.arange(20, 120) / 4, (0.3, None), [0.5, 0.4], [0.1, 0.0]),
+    ],
+)
+def test_values_between_the_outermost_step_and_the_end_are_possible(values, bounds, possible, impossible):
+    learnt = guess(pd.DataFrame({"a": values}), bounds=None if bounds is None else {"a": bounds})
+    outside = lambda cells: learnt.space.outside(learnt.encode(pd.DataFrame({"a": cells}))).tolist()  # noqa: E731
+    assert outside(possible) == [False] * len(possible) and outside(impossible) == [True] * len(impossible)
+
+
+def test_numbers_beyond_their_type_are_its_largest():
+    assert one(pd.Series(np.arange(40) / 8, dtype="float16")).decode(np.array([1e9])).tolist() == [65504.0]
+    assert one(pd.Series(np.sqrt(np.arange(-20.0, 20) ** 2 + 1), dtype="float32")).decode(np.array([1e300])).item() < np.inf
+
+
+def test_a_wall_that_was_taken_is_said():
+    assert "not below 0" in one(range(40)).detail and "not below" not in one(range(-3, 40)).detail
+    assert "walls 0:99" in one(range(40), bounds=(0, 99)).detail
+    with pytest.raises(InputError, match="only numbers have bounds; leave them out$"):
+        one(pd.date_range("2020-01-01", periods=40), bounds=(0, 3))

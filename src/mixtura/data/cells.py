@@ -84,8 +84,8 @@ def precision(dtype: Any) -> np.dtype:
 
 #: of the values of a column that is written in steps, at least this share lies on them
 ON_STEPS = 0.999
-#: factors of a step that a few values off it can hide: its primes
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23)
+#: parts that distinct values are dealt to, to find the step that those have in common in which none is off it
+_PARTS = 32
 
 
 def lattice(values: np.ndarray, stored: np.dtype) -> tuple[int, int, int] | None:
@@ -98,10 +98,10 @@ def lattice(values: np.ndarray, stored: np.dtype) -> tuple[int, int, int] | None
     significand = 2.0 ** (np.finfo(stored).nmant + 1)
     distinct, counts = np.unique(values, return_counts=True)
     for decimals in range(7):
-        scaled = np.rint(distinct * 10.0**decimals)
-        if np.abs(scaled).max() > significand:
-            return None
-        on = (scaled / 10.0**decimals).astype(stored) == distinct.astype(stored)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.rint(distinct * 10.0**decimals)
+            on = (scaled / 10.0**decimals).astype(stored) == distinct.astype(stored)
+        on &= np.abs(scaled) <= significand  # beyond, every float is whole
         if _most(counts[on], counts[~on]):
             return decimals, *steps(scaled[on].astype(np.int64), counts[on], counts[~on])
     return None
@@ -110,17 +110,16 @@ def lattice(values: np.ndarray, stored: np.dtype) -> tuple[int, int, int] | None
 def steps(distinct: np.ndarray, counts: np.ndarray, odd: np.ndarray | tuple[()] = ()) -> tuple[int, int]:
     """(step, origin): of distinct ascending whole numbers that occur so often, ``ON_STEPS`` are origin + k·step, with the
     largest such step. origin is the least of them. ``odd``: how often others occur, which lie off the steps for certain."""
-    step, on = step_of(distinct), np.ones(len(distinct), dtype=bool)
-    grown = len(distinct) > 1
-    while grown:
-        grown = False
-        for prime in _PRIMES:
-            residues = ((distinct - distinct[on][0]) // step % prime).astype(np.int64)
-            kept = on & (residues == np.bincount(residues[on], weights=counts[on], minlength=prime).argmax())
-            if kept.sum() > 1 and _most(counts[kept], np.concatenate([counts[~kept], odd])):
-                step, on, grown = step_of(distinct[kept]), kept, True
-                break
-    return step, int(distinct[on][0])
+    parts = min(_PARTS, len(distinct) // 4)
+    # of neighbours, so that a part has small differences; a value off the steps spoils its own part only
+    found = {step_of(part) for part in np.array_split(distinct, parts)} if parts > 1 else set()
+    for step in sorted(found, reverse=True):
+        residues = ((distinct - distinct[0]) % step).astype(np.int64)
+        values, at = np.unique(residues, return_inverse=True)
+        kept = at == np.bincount(at, weights=counts).argmax()
+        if kept.sum() > 1 and _most(counts[kept], np.concatenate([counts[~kept], odd])):
+            return step_of(distinct[kept]), int(distinct[kept][0])
+    return step_of(distinct), int(distinct[0])
 
 
 def _most(on: np.ndarray, off: np.ndarray) -> bool:

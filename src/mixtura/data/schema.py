@@ -52,7 +52,9 @@ class Field:
               in tensor units. exact: the ticks of a datetime's atoms off the steps, which a float might round.
               moved: how many more were off the steps, and are moved to them.
     bounds:   where a person said that the values end, in data units.
-    floor, ceiling: the walls, values in tensor units that none can pass; None where there is none.
+    ends:     where the values end: by bounds, at 0 where none is negative, or where the type does; None where they do not.
+              In data units, ticks of a datetime.
+    floor, ceiling: the walls, the outermost values within the ends, in tensor units; None where there is none.
     unseen:   the probability of a label that is not among the labels.
     reason:   why a column is dropped.
     """
@@ -73,6 +75,7 @@ class Field:
     exact: tuple[int, ...] = ()
     moved: int = 0
     bounds: tuple[float | None, float | None] = (None, None)
+    ends: tuple[float | None, float | None] = (None, None)
     floor: float | None = None
     ceiling: float | None = None
     unseen: float = 0.0
@@ -100,7 +103,8 @@ class Field:
             return Column("levels", len(self.labels), bool(self.absent), unseen=self.unseen)
         low = -math.inf if self.floor is None else self.floor
         high = math.inf if self.ceiling is None else self.ceiling
-        anchor = self.offset / 10**self.decimals if self.kind == "numeric" and self.step else 0.0
+        # tensor units of the others count from the offset
+        anchor = self.offset / 10**self.decimals if self.kind == "numeric" else 0.0
         return Column("continuous", 0, bool(self.absent), self.resolution, low, high, self.atoms, anchor)
 
     def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
@@ -132,6 +136,11 @@ class Field:
 
     def _settled(self, values: np.ndarray, on_steps: np.ndarray) -> np.ndarray:
         """``values`` as they are on their steps, but for those that are an atom off them."""
+        # 0 is possible where values are 300, 700, …, and the nearest of these is not −100
+        origin = self.offset if self.kind == "integer" else 0
+        for end, wall, beyond in zip(self.ends, (self.floor, self.ceiling), (np.less, np.greater), strict=True):
+            if end is not None and wall is not None:
+                on_steps = np.where(beyond(on_steps, wall) & ~beyond(values, float(end - origin)), wall, on_steps)
         for atom in self.apart:
             it = np.isclose(values, atom, rtol=1e-6, atol=0) & (np.abs(values - atom) < np.abs(values - on_steps))
             on_steps = np.where(it, atom, on_steps)
@@ -178,11 +187,11 @@ class Field:
             codes = np.where(missing, -1, x).astype(np.int64)
             return _series(np.array([*self.labels, None], dtype=object)[codes], missing, self)
         if not self.step:
-            return _series(x, missing, self)
+            return _series(self._held(x), missing, self)
         x = np.where(missing, self.low, x)
         apart = np.isin(x, self.apart)
         if self.kind == "numeric":
-            column = self.column
+            x, column = self._held(x), self.column
             return _series(np.where(apart, x, np.clip(self.nearest(x), column.low, column.high)), missing, self)
         exact = self._exact(np.where(apart, self.low, x))
         for atom, tick in zip(self.apart, self.exact or [int(atom) + self.offset for atom in self.apart], strict=True):
@@ -195,9 +204,19 @@ class Field:
         dates = pd.Series(ticks.view(f"M8[{self.unit}]")).mask(missing)
         return (dates.dt.tz_localize("UTC") if self._aware else dates).astype(self.dtype).rename(self.name)
 
+    def _held(self, x: np.ndarray) -> np.ndarray:
+        """Real numbers that the type of the column can hold."""
+        stored = types.pandas_dtype(self.dtype)
+        if not types.is_float_dtype(stored):
+            return x
+        largest = float(np.finfo(cells.precision(stored)).max)
+        return np.clip(x, -largest, largest)
+
     def _exact(self, x: np.ndarray) -> np.ndarray:
         """Whole numbers, or ticks, as Python ints: those of the nearest steps within the walls."""
-        k = np.clip(x, self.floor, self.ceiling) / (self.step if self.kind == "integer" else 1)
+        column = self.column
+        k = np.clip(x, max(column.low, -cells.EXACT), min(column.high, cells.EXACT))
+        k = k / self.step if self.kind == "integer" else k
         return np.rint(k).astype(np.int64).astype(object) * self.step + self.offset
 
     def _show(self, value: float) -> str:
@@ -223,6 +242,7 @@ class Field:
             parts += [f"off its steps {', '.join(map(self._show, self.apart[:6]))}"] * bool(self.apart)
             parts += [f"{self.moved} more moved to its steps"] * bool(self.moved)
             parts += [f"walls {self.walls}"] * bool(self.walls)
+            parts += ["not below 0"] * (self.kind in ("numeric", "integer") and not self.walls and self.ends[0] == 0)
         return ", ".join(parts + [f"{self.absent} missing"] * bool(self.absent))
 
     @property
@@ -337,7 +357,7 @@ class Schema:
     def from_json(data: dict[str, Any]) -> Schema:
         """The inverse of :meth:`to_json`. Raises InputError if ``data`` is something else."""
         try:
-            lists = ("labels", "atoms", "exact", "bounds")
+            lists = ("labels", "atoms", "exact", "bounds", "ends")
             return Schema(tuple(Field(**d | {key: tuple(d[key]) for key in lists}) for d in data["fields"]))
         except (KeyError, TypeError) as error:
             raise InputError(
@@ -419,7 +439,8 @@ def guess(
         raise InputError(f"learning needs at least {LEAST_ROWS} rows; got {len(frame)}")
     for column, (low, high) in bounds.items():
         if (low is None and high is None) or any(end is not None and not math.isfinite(end) for end in (low, high)):
-            raise InputError(f"bounds: of {column!r}, expected one or two finite numbers, got {low}:{high}; write {column}=0:120")
+            got = "none" if low is None and high is None else f"{low}:{high}"
+            raise InputError(f"bounds: of {column!r}, expected one or two finite numbers, got {got}; write {column}=0:120")
         if low is not None and high is not None and not low < high:
             raise InputError(f"bounds: {column}={low:g}:{high:g} ends before it begins; give the lower end first")
     fields = tuple(
@@ -434,10 +455,8 @@ def guess(
 def _guess_field(series: pd.Series, kind: Kind | None, bounds: Bounds) -> Field:
     field = _guess_kind(series, kind, bounds)
     if bounds != (None, None) and field.kind not in ("numeric", "integer", "constant", "dropped"):
-        raise InputError(
-            f"bounds: {field.name!r} is {field.kind}, and only numbers have bounds; leave them out, or add "
-            f"--kind {field.name}=integer"
-        )
+        remedy = "leave them out" if field.kind == "datetime" else f"leave them out, or add --kind {field.name}=integer"
+        raise InputError(f"bounds: {field.name!r} is {field.kind}, and only numbers have bounds; {remedy}")
     return replace(field, unseen=1 / (len(series) - field.absent + 2)) if field.discrete else field
 
 
@@ -563,13 +582,12 @@ def _numeric(field: Field, present: pd.Series) -> Field:
     _within(field, present, values)
     low, high = field.bounds
     low = 0.0 if low is None and values.min() >= 0 else low
+    field = replace(field, ends=(low, high))
     if step:  # the outermost steps within
         k = lambda end: (end * 10.0**decimals - offset) / step  # noqa: E731
         low = None if low is None else float(field.on_lattice(np.ceil(k(low) - 1e-9)))
         high = None if high is None else float(field.on_lattice(np.floor(k(high) + 1e-9)))
-    if stored.itemsize < 8:  # no float32 is larger than this
-        low, high = (end if end is not None else sign * float(np.finfo(stored).max) for end, sign in ((low, -1), (high, 1)))
-    return _ranged(replace(field, floor=low, ceiling=high), values, field.nearest(values))
+    return _ranged(replace(field, floor=low, ceiling=high), values, field.nearest(values), stored)
 
 
 def _within(field: Field, present: pd.Series, values: np.ndarray) -> None:
@@ -603,13 +621,16 @@ def _integer(field: Field, present: pd.Series) -> Field:
     field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=step, offset=offset)
     low, high = field.bounds
     least, most = _limits(field.dtype)
-    low = math.ceil(low) if low is not None else 0 if first >= 0 else offset - cells.EXACT
-    high = math.floor(high) if high is not None else offset + cells.EXACT
-    # whole steps from the offset, as far as float64 can tell them apart
-    down = min(offset - (low if least is None else max(low, least)), cells.EXACT) // step
-    up = min((high if most is None else min(high, most)) - offset, cells.EXACT) // step
+    low = math.ceil(low) if low is not None else 0 if first >= 0 else least
+    high = math.floor(high) if high is not None else most
+    low, high = (end if end is None or least is None else min(max(end, least), most) for end in (low, high))
+    # whole steps from the offset; an end that float64 cannot tell from its neighbours is none
+    down = None if low is None else (offset - low) // step * step
+    up = None if high is None else (high - offset) // step * step
+    floor, ceiling = (None if k is None or k > cells.EXACT else float(k) for k in (down, up))
+    field = replace(field, ends=(low, high), floor=None if floor is None else -floor, ceiling=ceiling)
     apart = (exact - offset).astype(np.float64)
-    return _ranged(replace(field, floor=-float(down * step), ceiling=float(up * step)), apart, np.rint(apart / step) * step)
+    return _ranged(field, apart, np.rint(apart / step) * step)
 
 
 def _limits(dtype: str) -> tuple[int | None, int | None]:
@@ -649,10 +670,10 @@ def _datetime(field: Field, present: pd.Series) -> Field:
     # years of four digits, within what the unit can count
     ends = [int(np.datetime64(year, "s").astype(np.int64)) * cells.UNITS[seen.unit] for year in ("0001-01-01", "9999-12-31")]
     least, most = max(ends[0], -(2**63) + 1), min(ends[1], 2**63 - 1)
-    down, up = min((offset - least) // step, cells.EXACT), min((most - offset) // step, cells.EXACT)
+    down, up = ((offset - least) // step, (most - offset) // step)
     field = replace(
-        field, kind="datetime", dtype=dtype, step=step, offset=offset, unit=seen.unit, pattern=seen.pattern,
-        floor=-float(down), ceiling=float(up),
+        field, kind="datetime", dtype=dtype, step=step, offset=offset, unit=seen.unit, pattern=seen.pattern, ends=(least, most),
+        floor=-float(down) if down <= cells.EXACT else None, ceiling=float(up) if up <= cells.EXACT else None,
     )  # fmt: skip
     ticks = seen.ticks.astype(object) - offset
     k = ((2 * ticks + step) // (2 * step)).astype(np.float64)
@@ -665,10 +686,12 @@ def _first_without_instant(present: pd.Series) -> int:
     return next((row for row in present.index if cells.instants(present.loc[[row]]) is None), present.index[0])
 
 
-def _ranged(field: Field, values: np.ndarray, on_steps: np.ndarray) -> Field:
+def _ranged(field: Field, values: np.ndarray, on_steps: np.ndarray, stored: np.dtype = np.dtype(np.float64)) -> Field:  # noqa: B008
     """With range and atoms: values with more than 2 % of the rows that also stand out from the others, the commonest of those
-    off the steps, and what stands on a wall of a column without steps."""
-    apart = np.abs(values - on_steps) > ON_STEPS * field.resolution if field.step else np.zeros(len(values), dtype=bool)
+    off the steps in the precision they are ``stored`` in, and what stands on a wall of a column without steps."""
+    apart = np.zeros(len(values), dtype=bool)
+    if field.step:
+        apart = (np.abs(values - on_steps) > ON_STEPS * field.resolution) & (values.astype(stored) != on_steps.astype(stored))
     odd, often = np.unique(values[apart], return_counts=True)
     kept = odd[np.argsort(-often, kind="stable")[:MOST_APART]]
     moved = apart & ~np.isin(values, kept)
