@@ -9,8 +9,9 @@ demo: .venv/ready-to-use
 	$(BIN)/mixtura run digits --fresh
 	$(BIN)/mixtura report runs/digits
 
+# two files at a time: one process of torch uses a core well, and hardly a second
 test: .venv/ready-to-test
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # the tests once more for each kind of processor that this one can pass for
 test-portable: .venv/ready-to-test
