@@ -179,8 +179,8 @@ def people() -> pd.DataFrame:
 
 
 KINDS = [
-    "numeric", "numeric", "integer", "ordinal", "datetime", "datetime", "numeric", "integer", "datetime", "boolean", "categorical",
-    "categorical",
+    "numeric", "numeric", "integer", "ordinal", "datetime", "datetime", "numeric", "integer", "datetime", "boolean",
+    "categorical", "categorical",
 ]  # fmt: skip
 SAVED = {
     "t.csv": lambda frame, path: frame.to_csv(path, index=False),
@@ -301,9 +301,9 @@ def test_a_word_is_missing_in_a_later_table_where_it_is_no_level():
 
 
 def test_postal_codes_are_codes():
-    codes = pd.DataFrame({"zip": [f"{v:05d}" for v in RNG.choice(RNG.integers(500, 99999, 300), 1500)], "w": RNG.normal(size=1500)})
-    assert not guess(codes).fields[0].detail.startswith("zip: 1")  # no count of texts that are numbers, and no advice to empty others
-    assert "empty" not in guess(codes).fields[0].detail
+    zips = [f"{v:05d}" for v in RNG.choice(RNG.integers(500, 99999, 300), 1500)]
+    codes = pd.DataFrame({"zip": zips, "w": RNG.normal(size=1500)})
+    assert "texts are numbers" not in guess(codes).fields[0].detail and "empty" not in guess(codes).fields[0].detail
     kept = guess(codes, kinds={"zip": "categorical"})
     assert kept.decode(kept.encode(codes))["zip"].tolist() == codes["zip"].tolist()
 

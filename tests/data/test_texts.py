@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from mixtura.contracts import InputError
-from mixtura.data import texts
 from mixtura.data.read import read
 from mixtura.data.schema import guess
 
