@@ -72,14 +72,18 @@ def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Sc
     return ours, others
 
 
-def load(source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None) -> Data:
-    """A path, the name of an example, a frame, an array or a tensor → a table, or images. Raises InputError."""
+def load(
+    source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None,
+    levels: Mapping[str, Collection[str]] | None = None,
+) -> Data:  # fmt: skip
+    """A path, the name of an example, a frame, an array or a tensor → a table, or images. ``levels`` as
+    :func:`mixtura.data.read.read` has them. Raises InputError."""
     if images.is_images(source):
         return images.read_images(source, seed=seed, skip_broken=skip_broken, size=size)
     for flag, given in (("--skip-broken", skip_broken), ("--size", size is not None)):
         if given:
             raise InputError(f"{flag}: is for images, and this is a table; leave it out")
-    return read.read(source, seed=seed)
+    return read.read(source, seed=seed, levels=levels)
 
 
 def content(data: Data) -> Content:
@@ -87,11 +91,13 @@ def content(data: Data) -> Content:
     return data.pixels if isinstance(data, Pictures) else data.frame
 
 
-def contents(source: Any, like: AnySchema) -> Content:
-    """Rows to be encoded by ``like``: a frame or an array as it is, anything else as :func:`load` reads it."""
+def contents(source: Any, like: AnySchema, beside: Schema | None = None) -> Content:
+    """Rows to be encoded by ``like``, and by ``beside``: a frame or an array as it is, anything else as :func:`load` reads it,
+    but that a word for missing is a label where one was learnt."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and isinstance(like, ImageSchema)):
         return source
-    data = load(source)
+    levels = {name: words for schema in (like, beside) if isinstance(schema, Schema) for name, words in schema.words.items()}
+    data = load(source, levels=levels)
     if isinstance(data, Pictures) != isinstance(like, ImageSchema):
         given, learnt = ("images", "a table") if isinstance(data, Pictures) else ("a table", "images")
         raise InputError(f"{data.name}: holds {given}, but {learnt} was learnt; give data of the same kind")
