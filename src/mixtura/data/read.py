@@ -13,21 +13,21 @@ import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api import types
 from pandas.util import hash_pandas_object
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, examples
+from mixtura.data import cells, dtypes, examples
 from mixtura.data.schema import named, text_dtype
-from mixtura.machine import drafted
 
 MISSING = frozenset(["", "NA", "N/A", "nan", "NaN", "null", "NULL", "None"])
 #: a table keeps at most so many cells
@@ -62,20 +62,23 @@ class _Source:
     take: Callable[[np.ndarray], pd.DataFrame]
 
 
-def read(source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor, *, rows: int = 200_000, seed: int = 0) -> Table:
+def read(
+    source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor, *, rows: int = 200_000, seed: int = 0,
+    levels: Mapping[str, Collection[str]] | None = None,
+) -> Table:  # fmt: skip
     """The table in ``source``: a path (.csv .tsv .parquet .json .jsonl .npy .npz, ``file.npz:key``), the name
     of an example ("penguins"), a DataFrame, or a 2-D (1-D: one column) array or tensor.
 
     Of more than ``rows`` rows, or 10 million cells, an even random sample is kept, in order, the same for
     the same ``seed``. Memory stays bounded for every format but .json and .npz. Raises InputError for
-    whatever cannot be read as a table.
+    whatever cannot be read as a table. ``levels``: by column, words that are text there, though elsewhere they mean missing.
     """
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise InputError(f"rows: expected a whole number of rows to keep, 1 or more, got {rows!r}")
     if isinstance(source, str | Path):
         path, key = find(str(source))
         _refuse_other(path)
-        opened, name = _open(path, key), path.name if key is None else f"{path.name}:{key}"
+        opened, name = _open(path, key, levels or {}), path.name if key is None else f"{path.name}:{key}"
         fingerprint = hash_file(path, key)
     else:
         opened, name, fingerprint = _in_memory(source)
@@ -138,8 +141,10 @@ def _nearest(path: Path) -> str:
     return f" (close: {', '.join(found)})" if found else ""
 
 
-def _open(path: Path, key: str | None) -> _Source:
+def _open(path: Path, key: str | None, levels: Mapping[str, Collection[str]]) -> _Source:
     try:
+        if path.suffix.lower() in (".csv", ".tsv"):
+            return _open_csv(path, levels)
         return _open_npz(path, key) if path.suffix.lower() == ".npz" else _READERS[path.suffix.lower()](path)
     except PermissionError as error:
         raise InputError(f"{path.name}: this account may not read it; change its permissions") from error
@@ -163,15 +168,15 @@ def _broken(path: Path, what: str, error: Exception) -> InputError:
 # --------------------------------------------------------------------------------------------- text tables
 
 
-def _open_csv(path: Path) -> _Source:
+def _open_csv(path: Path, levels: Mapping[str, Collection[str]]) -> _Source:
     delimiter = "\t" if path.suffix.lower() == ".tsv" else None
     try:
-        return _count_csv(path, "utf-8-sig", delimiter)
+        return _count_csv(path, "utf-8-sig", delimiter, levels)
     except UnicodeDecodeError:  # every byte is a Latin-1 character, so nothing is lost
-        return _count_csv(path, "latin-1", delimiter)
+        return _count_csv(path, "latin-1", delimiter, levels)
 
 
-def _count_csv(path: Path, encoding: str, delimiter: str | None) -> _Source:
+def _count_csv(path: Path, encoding: str, delimiter: str | None, levels: Mapping[str, Collection[str]]) -> _Source:
     delimiter = delimiter or _sniff(path, encoding)
     lines = _csv_rows(path, encoding, delimiter)
     header = next(lines, (0, []))[1]
@@ -190,7 +195,8 @@ def _count_csv(path: Path, encoding: str, delimiter: str | None) -> _Source:
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
         rows = (row for _, row in _pick(_csv_rows(path, encoding, delimiter), chosen + 1))
-        blocks = [_text_block(block) for block in _blocks(rows, max(1, _BLOCK_CELLS // len(header)))]
+        gaps = [MISSING.difference(levels.get(name, ())) for name in header]
+        blocks = [_text_block(block, gaps) for block in _blocks(rows, max(1, _BLOCK_CELLS // len(header)))]
         return pd.concat(blocks, ignore_index=True).set_axis(header, axis=1)
 
     return _Source(count, len(header), take)
@@ -221,8 +227,11 @@ def _sniff(path: Path, encoding: str) -> str:
     return max(even, key=lambda d: max(widths[d]), default=",")
 
 
-def _text_block(rows: list[list[str]]) -> pd.DataFrame:
-    columns = ([None if cell in MISSING else cell for cell in column] for column in zip(*rows, strict=True))
+def _text_block(rows: list[list[str]], gaps: list[frozenset[str]]) -> pd.DataFrame:
+    columns = (
+        [None if cell in missing else cell for cell in column]
+        for column, missing in zip(zip(*rows, strict=True), gaps, strict=True)
+    )
     return pd.DataFrame({j: pd.Series(column, dtype=text_dtype()) for j, column in enumerate(columns)})
 
 
@@ -313,9 +322,9 @@ def _from_records(records: list[dict[str, Any]], columns: list[str]) -> pd.DataF
 
 
 def _open_parquet(path: Path) -> _Source:
-    pa, parquet = _pyarrow()
+    pa = dtypes.pyarrow()
     try:
-        file = parquet.ParquetFile(path)
+        file = pa.parquet.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise _broken(path, "Parquet", error) from error
 
@@ -326,21 +335,17 @@ def _open_parquet(path: Path) -> _Source:
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
                 pieces.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
                 start += len(batch)
-            frame = pa.concat_tables(pieces).unify_dictionaries().to_pandas(integer_object_nulls=True)
+            table = pa.concat_tables(pieces).unify_dictionaries()
+            frame = table.to_pandas(integer_object_nulls=True)
         except (pa.ArrowException, OSError) as error:
             raise _broken(path, "Parquet", error) from error
-        return frame if frame.index.names == [None] else frame.reset_index()
+        frame = frame if frame.index.names == [None] else frame.reset_index()
+        for column in table.schema:  # whole numbers beside gaps came as objects
+            if column.name in frame and pa.types.is_integer(column.type) and types.is_object_dtype(frame[column.name].dtype):
+                frame[column.name] = frame[column.name].astype(str(column.type).replace("i", "I").replace("u", "U"))
+        return dtypes.keep_stored(frame, dtypes.stored_types(table.schema))
 
     return _Source(file.metadata.num_rows, len(file.schema_arrow), take)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError("Parquet files need pyarrow, which is not installed; pip install pyarrow, or use .csv") from error
-    return pyarrow, pyarrow.parquet
 
 
 def _open_npy(path: Path) -> _Source:
@@ -432,8 +437,8 @@ def _hash_frame(frame: pd.DataFrame) -> str:
 
 
 _READERS: dict[str, Callable[[Path], _Source]] = {
-    ".csv": _open_csv,
-    ".tsv": _open_csv,
+    ".csv": lambda path: _open_csv(path, {}),
+    ".tsv": lambda path: _open_csv(path, {}),
     ".parquet": _open_parquet,
     ".json": _open_json,
     ".jsonl": _open_jsonl,
@@ -441,60 +446,3 @@ _READERS: dict[str, Callable[[Path], _Source]] = {
     ".npz": lambda path: _open_npz(path, None),
 }
 _ENDINGS = " ".join(_READERS)
-
-
-# ------------------------------------------------------------------------------------------------- writing
-
-
-def write(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write ``frame`` as its ending says (.csv .tsv .parquet .json .jsonl; .npy and .npz for numbers alone),
-    all of it or nothing: a reader never sees half a file. Raises InputError for another ending, a folder
-    that is not there or takes no file, or cells that the format cannot hold."""
-    path = Path(path)
-    if path.suffix.lower() not in WRITERS:
-        raise InputError(
-            f"{path.name}: {path.suffix or 'a name without ending'} is not written here, expected {_ENDINGS}; name the file so"
-        )
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    frame = named(frame, name=path.name)
-    with drafted(path) as draft, draft.open("wb") as file:
-        WRITERS[path.suffix.lower()](frame, file)
-
-
-def _write_parquet(frame: pd.DataFrame, file: IO[bytes]) -> None:
-    _pyarrow()
-    frame.to_parquet(file, index=False)
-
-
-def _write_json(frame: pd.DataFrame, file: IO[bytes]) -> None:
-    file.write(b"[" + b",\n ".join(_json_rows(frame)) + b"]\n")
-
-
-def _write_jsonl(frame: pd.DataFrame, file: IO[bytes]) -> None:
-    file.writelines(row + b"\n" for row in _json_rows(frame))
-
-
-def _json_rows(frame: pd.DataFrame) -> Iterator[bytes]:
-    # Not DataFrame.to_json, which keeps 15 digits of a number.
-    columns = [[None if gone else cells.label(v) for v, gone in zip(frame[c], frame[c].isna(), strict=True)] for c in frame]
-    for row in zip(*columns, strict=True):
-        yield json.dumps(dict(zip(frame.columns, row, strict=True)), ensure_ascii=False).encode()
-
-
-def _matrix(frame: pd.DataFrame) -> np.ndarray:
-    for column in frame:
-        if not pd.api.types.is_numeric_dtype(frame[column].dtype):
-            raise InputError(f"column {column!r} holds no numbers, which is all an array can; write .csv, .jsonl or .parquet")
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan) if frame.isna().any(axis=None) else frame.to_numpy()
-
-
-WRITERS: dict[str, Callable[[pd.DataFrame, IO[bytes]], Any]] = {
-    ".csv": lambda frame, file: frame.to_csv(file, index=False),
-    ".tsv": lambda frame, file: frame.to_csv(file, index=False, sep="\t"),
-    ".parquet": _write_parquet,
-    ".json": _write_json,
-    ".jsonl": _write_jsonl,
-    ".npy": lambda frame, file: np.save(file, _matrix(frame), allow_pickle=False),
-    ".npz": lambda frame, file: np.savez(file, data=_matrix(frame)),
-}

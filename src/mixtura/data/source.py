@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixtura.contracts import InputError
 from mixtura.data import images, read, schema
+from mixtura.data import write as tables
 from mixtura.data.images import ImageSchema, Pictures
 from mixtura.data.read import Table
 from mixtura.data.schema import Kind, Schema
@@ -39,8 +40,11 @@ class Given:
     def frame(self, source: Any) -> pd.DataFrame:
         """The inputs among rows that a person gave, numbered from 0: of a frame, or of anything :func:`load` reads, with every
         one of these columns."""
-        rows = cast(pd.DataFrame, contents(source, self.schema))
-        return self.schema.matched(rows, "given").loc[:, self.names]
+        return self.rows(source).loc[:, self.names]
+
+    def rows(self, source: Any) -> pd.DataFrame:
+        """As :meth:`frame`, with the columns that are not inputs too."""
+        return self.schema.matched(cast(pd.DataFrame, contents(source, self.schema)), "given")
 
     def features(self, frame: pd.DataFrame) -> Tensor:
         """(n, width) float32, of the rows of :meth:`frame`. InputError as :meth:`Schema.encode` raises it."""
@@ -72,14 +76,18 @@ def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Sc
     return ours, others
 
 
-def load(source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None) -> Data:
-    """A path, the name of an example, a frame, an array or a tensor → a table, or images. Raises InputError."""
+def load(
+    source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None,
+    levels: Mapping[str, Collection[str]] | None = None,
+) -> Data:  # fmt: skip
+    """A path, the name of an example, a frame, an array or a tensor → a table, or images. ``levels`` as
+    :func:`mixtura.data.read.read` has them. Raises InputError."""
     if images.is_images(source):
         return images.read_images(source, seed=seed, skip_broken=skip_broken, size=size)
     for flag, given in (("--skip-broken", skip_broken), ("--size", size is not None)):
         if given:
             raise InputError(f"{flag}: is for images, and this is a table; leave it out")
-    return read.read(source, seed=seed)
+    return read.read(source, seed=seed, levels=levels)
 
 
 def content(data: Data) -> Content:
@@ -87,11 +95,13 @@ def content(data: Data) -> Content:
     return data.pixels if isinstance(data, Pictures) else data.frame
 
 
-def contents(source: Any, like: AnySchema) -> Content:
-    """Rows to be encoded by ``like``: a frame or an array as it is, anything else as :func:`load` reads it."""
+def contents(source: Any, like: AnySchema, beside: Schema | None = None) -> Content:
+    """Rows to be encoded by ``like``, and by ``beside``: a frame or an array as it is, anything else as :func:`load` reads it,
+    but that a word for missing is a label where one was learnt."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and isinstance(like, ImageSchema)):
         return source
-    data = load(source)
+    levels = {name: words for schema in (like, beside) if isinstance(schema, Schema) for name, words in schema.words.items()}
+    data = load(source, levels=levels)
     if isinstance(data, Pictures) != isinstance(like, ImageSchema):
         given, learnt = ("images", "a table") if isinstance(data, Pictures) else ("a table", "images")
         raise InputError(f"{data.name}: holds {given}, but {learnt} was learnt; give data of the same kind")
@@ -125,6 +135,6 @@ def from_json(plain: Mapping[str, Any]) -> AnySchema:
 def write(rows: Content, path: str | Path) -> None:
     """Rows to a file: a table's formats, or .npz, .npy, .zip or a folder for images."""
     if isinstance(rows, pd.DataFrame):
-        read.write(rows, path)
+        tables.write(rows, path)
     else:
         images.write_images(rows, path)
