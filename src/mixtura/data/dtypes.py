@@ -147,4 +147,14 @@ def as_arrow(listed: list[Any], wanted: Any) -> Any:
         return as_arrow(listed, wanted.value_type).dictionary_encode().cast(wanted)
     if pa.types.is_time(wanted):
         listed = [datetime.time.fromisoformat(v) if isinstance(v, str) else v for v in listed]
-    return pa.array(listed).cast(wanted)
+    if pa.types.is_integer(wanted) and all(isinstance(v, int) for v in listed if v is not None):
+        return pa.array(listed, type=wanted)
+    return pa.array(widened(listed)).cast(wanted)
+
+
+def widened(listed: list[Any]) -> list[Any]:
+    """Cells with whole numbers past 64 bits as decimals, which Arrow holds up to 76 digits."""
+    whole = [v for v in listed if isinstance(v, int) and not isinstance(v, bool)]
+    if not whole or -(2**63) <= min(whole) <= max(whole) < 2**63:
+        return listed
+    return [Decimal(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in listed]

@@ -236,7 +236,7 @@ def _arrow(column: pd.Series, stored: str | None) -> Any:
             return pa.DictionaryArray.from_arrays(codes, values, ordered=wanted.ordered)
         if types.is_object_dtype(column.dtype):
             listed = [None if _absent(v) else v for v in column]
-            return dtypes.as_arrow(_large(listed), wanted) if wanted is not None else pa.array(_large(listed))
+            return dtypes.as_arrow(listed, wanted) if wanted is not None else pa.array(dtypes.widened(listed))
         array = pa.array(column, from_pandas=True)
         return array if wanted is None or array.type == wanted else _cast(array, wanted)
     except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
@@ -253,14 +253,6 @@ def _cast(array: Any, wanted: Any) -> Any:
 
 def _absent(value: Any) -> bool:
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
-
-
-def _large(listed: list[Any]) -> list[Any]:
-    """Whole numbers past 64 bits as decimals, which hold up to 76 digits."""
-    whole = [v for v in listed if isinstance(v, int) and not isinstance(v, bool)]
-    if not whole or -(2**63) <= min(whole) <= max(whole) < 2**63:
-        return listed
-    return [Decimal(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in listed]
 
 
 _OTHERS = ".csv, .jsonl or .parquet"
