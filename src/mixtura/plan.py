@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import InputError, Model, Space
+from mixtura.data import cells
 from mixtura.data.source import load
 from mixtura.rng import child_seed
 
@@ -254,17 +255,24 @@ def _by_group(groups: pd.Series, shuffle: np.random.Generator) -> list[np.ndarra
 
 
 def _by_time(times: pd.Series) -> np.ndarray:
-    if times.isna().any():
-        raise InputError(f"--time {times.name}: row {int(np.flatnonzero(times.isna())[0])} has no time; every row needs one")
-    stamps = pd.Series(pd.to_numeric(times, errors="coerce"))
-    if stamps.isna().any():
-        stamps = pd.Series(pd.to_datetime(times, errors="coerce", format="mixed"))
-    if stamps.isna().any():
-        row = int(np.flatnonzero(stamps.isna())[0])
+    times = times.reset_index(drop=True)
+    present = cells.without_words(times.dropna())
+    if len(present) < len(times):
+        row = int(np.setdiff1d(np.arange(len(times)), present.index)[0])
+        raise InputError(f"--time {times.name}: row {row} has no time; every row needs one")
+    order = cells.numbers(times)
+    if order is None and (seen := cells.instants(times)) is not None:
+        order = seen.ticks
+    if order is None:
+        if why := cells.why_not(times):
+            raise InputError(f"--time {times.name}: holds {why}")
+        odd = (row for row in times.index if not cells.looks_like_number(str(times[row])))
+        odd = next((row for row in odd if cells.instants(times.loc[[row]]) is None), 0)
         raise InputError(
-            f"--time {times.name}: row {row} holds {times.iloc[row]!r}, expected a number or a date; name a column of times"
+            f"--time {times.name}: row {odd} holds {times[odd]!r}, expected numbers, or dates that are all written alike; "
+            "name a column of times, or repair it"
         )
-    return np.argsort(stamps.to_numpy(), kind="stable")
+    return np.argsort(order, kind="stable")
 
 
 def _repeated(x: Tensor, splits: Splits) -> int:

@@ -83,10 +83,18 @@ def name_of(series: pd.Series, present: pd.Series) -> str:
     return str(series.dtype)
 
 
+def text_dtype() -> Any:
+    """What this pandas keeps text in: its ``str`` dtype from 3.0 on, plain objects before."""
+    dtype = types.pandas_dtype("str")
+    return object if isinstance(dtype, np.dtype) else dtype
+
+
 def dtype(text: str) -> Any:
     """The pandas dtype of this name; of those that are ours, object."""
     if text == "date" or _DECIMAL.fullmatch(text):
         return np.dtype(object)
+    if text == "str":
+        return np.dtype(object) if text_dtype() is object else text_dtype()
     if text.endswith("[pyarrow]"):
         return pd.ArrowDtype(arrow_type(text.removesuffix("[pyarrow]")))
     if found := re.fullmatch(r"Sparse\[(\w+), (.+)\]", text):

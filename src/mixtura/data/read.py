@@ -10,12 +10,15 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import io
 import json
+import re
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +29,21 @@ from pandas.api import types
 from pandas.util import hash_pandas_object
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, dtypes, examples
-from mixtura.data.schema import named, text_dtype
+from mixtura.data import cells, dtypes, examples, texts
+from mixtura.data.cells import MISSING, MOST_CHARACTERS
+from mixtura.data.dtypes import text_dtype
+from mixtura.data.schema import named
 
-MISSING = frozenset(["", "NA", "N/A", "nan", "NaN", "null", "NULL", "None"])
-#: a table keeps at most so many cells
+#: a table keeps at most so many cells, and so many bytes of a text file
 MOST_CELLS = 10_000_000
+MOST_BYTES = 500 * 2**20
+#: and has at most so many columns: as many as an image of 64 × 64 has pixels
+MOST_COLUMNS = 4_096
 #: a .json file is parsed in one piece; more bytes than these belong in .jsonl
 MOST_JSON = 256 * 2**20
 _BLOCK_CELLS = 500_000
+#: lines whose row names are looked at for equal ones
+_NAMES_CHECKED = 100_000
 
 
 @dataclass(frozen=True)
@@ -55,11 +64,12 @@ class Table:
 
 @dataclass(frozen=True)
 class _Source:
-    """A file open for going through: its size, and what takes the rows at sorted positions."""
+    """A file open for going through: its size, and what takes the rows at sorted positions. bytes: of its text, if it is text."""
 
     rows: int
     columns: int
     take: Callable[[np.ndarray], pd.DataFrame]
+    bytes: int = 0
 
 
 def read(
@@ -69,9 +79,12 @@ def read(
     """The table in ``source``: a path (.csv .tsv .parquet .json .jsonl .npy .npz, ``file.npz:key``), the name
     of an example ("penguins"), a DataFrame, or a 2-D (1-D: one column) array or tensor.
 
-    Of more than ``rows`` rows, or 10 million cells, an even random sample is kept, in order, the same for
+    Of more than ``rows`` rows, 10 million cells or 500 MiB of text, an even random sample is kept, in order, the same for
     the same ``seed``. Memory stays bounded for every format but .json and .npz. Raises InputError for
     whatever cannot be read as a table. ``levels``: by column, words that are text there, though elsewhere they mean missing.
+
+    Text files may be in UTF-8, UTF-16, UTF-32 or Windows-1252. In .csv and .tsv a word for missing is text where it stands in
+    quotes; an empty cell in quotes is, unless all of its column stands in quotes. docs/files.md has the rest.
     """
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise InputError(f"rows: expected a whole number of rows to keep, 1 or more, got {rows!r}")
@@ -84,7 +97,12 @@ def read(
         opened, name, fingerprint = _in_memory(source)
     if opened.rows == 0 or opened.columns == 0:
         raise InputError(f"{name}: it has no rows of data; give a table with at least one row under its header")
-    keep = min(rows, max(1, MOST_CELLS // opened.columns))
+    if opened.columns > MOST_COLUMNS:
+        raise InputError(
+            f"{name}: has {opened.columns:,} columns, more than the {MOST_COLUMNS:,} that are modelled; give those that matter "
+            "(if the names are values, such as dates or identifiers, write them as a column)"
+        )
+    keep = min(rows, max(1, MOST_CELLS // opened.columns), max(1, MOST_BYTES * opened.rows // max(1, opened.bytes)))
     frame = named(opened.take(choose(opened.rows, keep, seed)), name=name)
     return Table(frame.reset_index(drop=True), name, opened.rows, fingerprint)
 
@@ -168,71 +186,181 @@ def _broken(path: Path, what: str, error: Exception) -> InputError:
 # --------------------------------------------------------------------------------------------- text tables
 
 
+@dataclass(frozen=True)
+class _Dialect:
+    """How a text table is written. skip: lines before the header ("sep=;"). spaced: whether a blank follows every delimiter."""
+
+    encoding: str
+    delimiter: str
+    skip: int = 0
+    spaced: bool = False
+
+
 def _open_csv(path: Path, levels: Mapping[str, Collection[str]]) -> _Source:
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else None
-    try:
-        return _count_csv(path, "utf-8-sig", delimiter, levels)
-    except UnicodeDecodeError:  # every byte is a Latin-1 character, so nothing is lost
-        return _count_csv(path, "latin-1", delimiter, levels)
-
-
-def _count_csv(path: Path, encoding: str, delimiter: str | None, levels: Mapping[str, Collection[str]]) -> _Source:
-    delimiter = delimiter or _sniff(path, encoding)
-    lines = _csv_rows(path, encoding, delimiter)
-    header = next(lines, (0, []))[1]
+    dialect = _sniff(path, "\t" if path.suffix.lower() == ".tsv" else None)
+    lines = _csv_rows(path, dialect)
+    header = next(lines, (0, [], []))[1]
     if any(cells.is_number(h) and not h.strip().isdecimal() for h in header) and all(map(cells.is_number, header)):
         raise InputError(
-            f"{path.name}: its first line is {delimiter.join(header[:4])}…, expected column names; add a header line"
+            f"{path.name}: its first line is {dialect.delimiter.join(header[:4])}…, expected column names; add a header line"
         )
-    count = 0
-    for line, row in lines:
-        if len(row) != len(header):
+    count, width, ends_empty, row_names = 0, len(header), True, set()
+    for line, row, _ in lines:
+        if count == 0 and len(row) == len(header) + 1 > 2:
+            width = len(row)
+        if len(row) != width:
+            what = f"the header has {width}" if width == len(header) else f"those above have {width}"
+            raise InputError(f"{path.name}: line {line} has {len(row)} fields, but {what}; repair the line or its quotes")
+        count, ends_empty = count + 1, ends_empty and not row[-1]
+        if width > len(header) and count <= _NAMES_CHECKED:
+            row_names.add(row[0])
+    given = slice(None)
+    if width > len(header) and ends_empty:  # every line ends with a delimiter
+        header, given = [*header, ""], slice(len(header))
+    elif width > len(header):  # R writes no name above the names of rows
+        if len(row_names) < min(count, _NAMES_CHECKED):
             raise InputError(
-                f"{path.name}: line {line} has {len(row)} fields, but the header has {len(header)}; repair the line or its quotes"
+                f"{path.name}: its lines have {width} fields, but the header has {len(header)}, and the first are no row names, "
+                "as some are equal; give every column a name, and put quotes around numbers with a comma"
             )
-        count += 1
-    header = [h or f"Unnamed: {j}" for j, h in enumerate(header)]
+        header = ["", *header]
+    header = _names(header)
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
-        rows = (row for _, row in _pick(_csv_rows(path, encoding, delimiter), chosen + 1))
-        gaps = [MISSING.difference(levels.get(name, ())) for name in header]
-        blocks = [_text_block(block, gaps) for block in _blocks(rows, max(1, _BLOCK_CELLS // len(header)))]
-        return pd.concat(blocks, ignore_index=True).set_axis(header, axis=1)
+        lines = _pick(_csv_rows(path, dialect), chosen + 1)
+        rows = ((row, _in_quotes(written, dialect)) for _, row, written in lines)
+        words = [levels.get(name, ()) for name in header]
+        return _text_columns(rows, words, max(1, _BLOCK_CELLS // len(header))).set_axis(header, axis=1).iloc[:, given]
 
-    return _Source(count, len(header), take)
+    return _Source(count, len(header[given]), take, path.stat().st_size)
 
 
-def _csv_rows(path: Path, encoding: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of every line that is not blank, the header too."""
-    with path.open(encoding=encoding, newline="") as file:
-        if "\0" in file.read(2**16):
-            raise InputError(f"{path.name} holds binary data, expected text; give it the ending of its format ({_ENDINGS})")
-        file.seek(0)
-        lines = csv.reader(file, delimiter=delimiter, strict=True)
+def _names(header: list[str]) -> list[str]:
+    """With a name for every column: "Unnamed: 0" for the first without one, as pandas writes it; an index that was saved twice
+    has that name already, so that the newer one is "Unnamed: 0.1"."""
+    names: list[str] = []
+    for j, name in enumerate(header):
+        made = name or f"Unnamed: {j}"
+        while not name and made in (*header, *names):
+            made += ".1"
+        names.append(made)
+    return names
+
+
+def _csv_rows(path: Path, dialect: _Dialect) -> Iterator[tuple[int, list[str], list[str]]]:
+    """(line number, fields, the lines they were written in until the next is asked for) of every line that is not blank, the
+    header too."""
+    csv.field_size_limit(MOST_CHARACTERS)
+    with path.open(encoding=dialect.encoding, newline="") as file:
+        for _ in range(dialect.skip):
+            next(file, "")
+        written: list[str] = []
+
+        def kept() -> Iterator[str]:
+            for line in file:
+                written.append(line)
+                yield line
+
+        lines = csv.reader(kept(), delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaced)
         try:
             for row in lines:
                 if row:
-                    yield lines.line_num, row
+                    yield lines.line_num + dialect.skip, row, written
+                written.clear()
         except csv.Error as error:
-            raise InputError(f"{path.name}: line {lines.line_num} cannot be read ({error}); repair its quotes") from error
+            where = f"{path.name}: line {lines.line_num + dialect.skip}"
+            if "field larger" in str(error):
+                what = f"holds a text of more than {MOST_CHARACTERS:,} characters"
+                raise InputError(f"{where} {what}; leave it out, or close the quote that is open") from error
+            raise InputError(f"{where} cannot be read ({error}); repair its quotes") from error
 
 
-def _sniff(path: Path, encoding: str) -> str:
-    """The delimiter that cuts the first lines into the same number of fields, the most of them."""
+def _sniff(path: Path, delimiter: str | None) -> _Dialect:
+    """The delimiter that cuts the first lines into the same number of fields, the most of them, or else into one more than the
+    header. Excel may name it in a line of its own."""
+    encoding = texts.encoding_of(path, _ENDINGS)
     with path.open(encoding=encoding, newline="") as file:
-        head = file.read(2**16).splitlines()[:51]
-    head = head[:-1] if len(head) > 1 else head  # the last line may be cut
-    widths = {d: {len(row) for row in csv.reader(head, delimiter=d) if row} for d in ",;\t|"}
-    even = [d for d, found in widths.items() if len(found) == 1 and found != {1}]
-    return max(even, key=lambda d: max(widths[d]), default=",")
+        head = file.read(2**16)
+    said = re.match(r'"?sep=([^\r\n])"?(?:\r\n|\r|\n)', head, re.IGNORECASE)
+    if said is not None:
+        head, delimiter = head[said.end() :], said[1]
+    candidates = []
+    for mark in delimiter or ",;\t|":
+        rows = _first_rows(head, mark, spaced=False)
+        spaced = _blank_after(rows)
+        rows = _first_rows(head, mark, spaced=True) if spaced else rows
+        first, widths = len(rows[0]) if rows else 0, {len(row) for row in rows[1:] or rows}
+        fits = 0 if len(widths) != 1 or widths == {1} else 2 if widths == {first} else int(widths == {first + 1} and first > 1)
+        dialect = _Dialect(encoding, mark, int(said is not None), spaced)
+        candidates.append((fits, max(widths) if fits else 0, dialect))
+    return max(candidates, key=lambda candidate: candidate[:2])[2]
 
 
-def _text_block(rows: list[list[str]], gaps: list[frozenset[str]]) -> pd.DataFrame:
-    columns = (
-        [None if cell in missing else cell for cell in column]
-        for column, missing in zip(zip(*rows, strict=True), gaps, strict=True)
-    )
-    return pd.DataFrame({j: pd.Series(column, dtype=text_dtype()) for j, column in enumerate(columns)})
+def _first_rows(head: str, delimiter: str, *, spaced: bool) -> list[list[str]]:
+    lines = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, skipinitialspace=spaced)
+    rows = [row for row in islice(lines, 51) if row]
+    return rows[:-1] if len(rows) > 1 else rows  # the last may be cut
+
+
+def _blank_after(rows: list[list[str]]) -> bool:
+    """Whether a blank follows every delimiter of the header, or of all lines below it."""
+    blank = [len(row) > 1 and all(cell.startswith(" ") or not cell for cell in row[1:]) and any(row[1:]) for row in rows]
+    return bool(blank) and (blank[0] or (len(blank) > 1 and all(blank[1:])))
+
+
+def _in_quotes(written: list[str], dialect: _Dialect) -> list[bool] | None:
+    """Which fields of a line stand in quotes, which csv.reader does not tell; None if there is no quote in it."""
+    line = "".join(written)
+    if '"' not in line:
+        return None
+    blank, mark = " *" if dialect.spaced else "", re.escape(dialect.delimiter)
+    fields = re.finditer(rf'{blank}(?:("[^"]*(?:""[^"]*)*")|[^{mark}\r\n]*)(?:{mark}|$)', line.rstrip("\r\n"))
+    return [field[1] is not None for field in fields]
+
+
+def _text_columns(
+    rows: Iterable[tuple[list[str], list[bool] | None]], levels: list[Collection[str]], size: int
+) -> pd.DataFrame:  # fmt: skip
+    """Cells as text, None where they say that there is nothing. ``levels``: by column, the words that are text.
+
+    A word in quotes is text. An empty cell in quotes is text only where others of its column are not in quotes, as many programs
+    put all cells in quotes. Where a word stands in quotes and without them, only that in quotes is a level.
+    """
+    width, start = len(levels), 0
+    blocks: list[pd.DataFrame] = []
+    bare = [False] * width
+    quoted: list[set[str]] = [set() for _ in levels]
+    learnt: list[dict[int, str]] = [{} for _ in levels]
+    empty: list[list[int]] = [[] for _ in levels]
+    for block in _blocks(iter(rows), size):
+        flags = [flag for _, flag in block]
+        columns = {}
+        for j, column in enumerate(zip(*(row for row, _ in block), strict=True)):
+            said: list[str | None] = list(column)
+            bare[j] = bare[j] or any(flag is None or not flag[j] for flag in flags)
+            for i in [i for i, cell in enumerate(column) if cell in MISSING or cell.isspace()]:
+                flag, cell = flags[i], column[i]
+                if flag is not None and flag[j] and cell:
+                    quoted[j].add(cell)
+                    continue
+                said[i] = None
+                if flag is not None and flag[j]:
+                    empty[j].append(start + i)
+                elif cell in levels[j]:
+                    learnt[j][start + i] = cell
+            columns[j] = pd.Series(said, dtype=text_dtype())
+        blocks.append(pd.DataFrame(columns))
+        start += len(block)
+    frame = pd.concat(blocks, ignore_index=True)
+    for j in range(width):
+        there = {i: cell for i, cell in learnt[j].items() if cell not in quoted[j]}
+        if empty[j] and (bare[j] or "" in levels[j]):
+            there = {i: cell for i, cell in there.items() if cell} | dict.fromkeys(empty[j], "")
+        if there:
+            column = frame[j].astype(object)
+            column.iloc[list(there)] = list(there.values())
+            frame[j] = column.astype(text_dtype())
+    return frame
 
 
 def _pick(items: Iterator[Any], chosen: np.ndarray) -> Iterator[Any]:
@@ -268,7 +396,7 @@ def _open_json(path: Path) -> _Source:
             "write it as .jsonl, one record a line"
         )
     try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
+        records = json.loads(texts.text_of(path))
     except (ValueError, RecursionError) as error:
         raise _broken(path, "JSON", error) from error
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
@@ -288,15 +416,19 @@ def _shape_of(data: Any) -> str:
 
 def _open_jsonl(path: Path) -> _Source:
     columns: dict[str, None] = {}
-    count = 0
-    for record in _jsonl_rows(path):
+    count, encoding = 0, texts.encoding_of(path)
+    for record in _jsonl_rows(path, encoding):
         columns.update(dict.fromkeys(record))
         count += 1
-    return _Source(count, len(columns), lambda chosen: _from_records(list(_pick(_jsonl_rows(path), chosen)), list(columns)))
+
+    def take(chosen: np.ndarray) -> pd.DataFrame:
+        return _from_records(list(_pick(_jsonl_rows(path, encoding), chosen)), list(columns))
+
+    return _Source(count, len(columns), take, path.stat().st_size)
 
 
-def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8-sig") as file:
+def _jsonl_rows(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
+    with path.open(encoding=encoding) as file:
         try:
             for number, line in enumerate(file, 1):
                 if line.strip():

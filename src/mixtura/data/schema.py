@@ -26,11 +26,14 @@ from torch import Tensor
 from mixtura.contracts import ON_STEPS, Column, InputError, Space
 from mixtura.data import cells, dtypes
 from mixtura.data.cells import Label
+from mixtura.data.dtypes import text_dtype as text_dtype
 from mixtura.shown import kind_of
 
 Kind = Literal["numeric", "integer", "boolean", "categorical", "ordinal", "datetime", "constant", "dropped"]
 
 LEAST_ROWS = 20
+#: labels of a column, at most: every model keeps a number for each of them in every row it looks at
+MOST_LEVELS = 4_096
 #: values off the steps of their column that are kept as atoms, at most
 MOST_APART = 64
 #: whole numbers with at most this many distinct values are levels
@@ -49,7 +52,8 @@ class Field:
     labels:   the values of a boolean, categorical or ordinal column in code order, as the table had them
               (and the one value of a constant column; none if it was empty throughout).
     decimals, step, offset: the lattice of a rounded column (see the module); step 0 if it has none.
-    unit, pattern: of a datetime, the tick of step and offset, and how text writes it.
+    unit:     of a datetime, the tick of step and offset.
+    pattern:  how text writes a datetime, or a number ("1.234,50 €", :class:`mixtura.data.cells.Style`); empty if plainly.
     low, high, atoms: the smallest and the largest value seen and those with a share of their own, or off the steps,
               in tensor units. exact: the ticks of a datetime's atoms off the steps, which a float might round.
               moved: how many more were off the steps, and are moved to them.
@@ -108,18 +112,27 @@ class Field:
 
     def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
         """(n,) float64 in tensor units, NaN where missing; rows are named by the index of ``series``."""
-        present = dtypes.plain(series.dropna())
+        numbered = series.set_axis(range(len(series)))
+        present = self._there(dtypes.plain(numbered.dropna()))
         out = np.full(len(series), np.nan)
-        out[series.notna().to_numpy()] = self._encode(present, name) if len(present) else ()
+        out[present.index] = self._encode(present.set_axis(series.index[present.index]), name) if len(present) else ()
         return out
+
+    def _there(self, present: pd.Series) -> pd.Series:
+        """The cells that say something: of labels all but a word for missing that is none, where something may be missing."""
+        if self.kind == "categorical" and not self.absent:
+            return present
+        return cells.without_words(present, self.labels)
 
     def _encode(self, present: pd.Series, name: str) -> np.ndarray:
         present = _plain(present)
         if self.discrete:
+            if self.pattern and (values := cells.numbers(present, self.pattern)) is not None:
+                present = pd.Series(cells.write_numbers(values, self.pattern))
             return cells.codes(present, self.labels).astype(np.float64)
         if self.kind == "datetime":
             return self._encode_instants(present, name)
-        values = _numbers(present, name)
+        values = _numbers(present, name, self.pattern)
         if self.kind == "integer":
             # As Python ints, because near 2^60 float64 would lose the last digits before the offset is taken away.
             exact = values if values.dtype.kind != "f" else np.array([int(v) for v in np.rint(values)], dtype=object)
@@ -150,9 +163,11 @@ class Field:
         return on_steps
 
     def _encode_instants(self, present: pd.Series, name: str) -> np.ndarray:
-        seen = cells.instants(present)
+        seen = cells.instants(present, self.pattern)
         if seen is None:
-            row = _first_without_instant(present)
+            if why := cells.why_not(present, self.pattern):
+                raise InputError(f"{name}: column {self.name!r} holds {why}")
+            row = _first_without_instant(present, self.pattern)
             raise InputError(
                 f"{name}: column {self.name!r}, row {row} is {str(present[row])!r}, expected a date like "
                 f"{self._show(self.low)}, all written alike; repair the column"
@@ -169,7 +184,7 @@ class Field:
 
     @property
     def _aware(self) -> bool:
-        return "," in self.dtype if not self.pattern else re.search(r"(Z|[+-]\d\d:?\d\d)$", self.pattern) is not None
+        return "," in self.dtype if not self.pattern else cells.knows_zone(self.pattern)
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
         """Numeric values moved to their lattice; those so far off that float64 has no such point stay."""
@@ -216,10 +231,10 @@ class Field:
         return np.rint(k).astype(np.int64).astype(object) * self.step + self.offset
 
     def _show(self, value: float) -> str:
-        if self.kind == "numeric" and self.step:
+        if self.kind == "numeric" and self.step and not self.pattern:
             return f"{value:.{self.decimals}f}" if value not in self.apart else f"{value:g}"
         cell = self.decode(np.array([value])).iloc[0]
-        return str(int(cell) if self.kind == "integer" else cell).removesuffix(" 00:00:00")
+        return str(int(cell) if self.kind == "integer" and not self.pattern else cell).removesuffix(" 00:00:00")
 
     @property
     def detail(self) -> str:
@@ -227,9 +242,9 @@ class Field:
         if self.kind == "dropped":
             return self.reason
         if self.kind == "constant":
-            return f"always {self.labels[0]}" if self.labels else "always missing"
+            return f"always {_short(self.labels[0])}" if self.labels else "always missing"
         if self.discrete:
-            shown = ", ".join(map(str, self.labels[:6])) + (", …" if len(self.labels) > 6 else "")
+            shown = ", ".join(map(_short, self.labels[:6])) + (", …" if len(self.labels) > 6 else "")
             parts = [f"{len(self.labels)} level{'s' * (len(self.labels) != 1)}: {shown}"]
         else:
             parts = [f"step {self._show_step()}"] * bool(self.step) + [f"{self._show(self.low)} … {self._show(self.high)}"]
@@ -238,6 +253,7 @@ class Field:
             parts += [f"off its steps {', '.join(map(self._show, self.apart[:6]))}"] * bool(self.apart)
             parts += [f"{self.moved} more moved to its steps"] * bool(self.moved)
             parts += [f"walls {self.walls}"] * bool(self.walls)
+            parts += [f"written {self.pattern}"] * (bool(self.pattern) and self.kind != "datetime")
         return ", ".join(parts + [f"{self.absent} missing"] * bool(self.absent))
 
     @property
@@ -344,18 +360,10 @@ class Schema:
         return dtypes.keep_stored(filled, {name: text for name, text in stored.items() if name not in own})
 
     @property
-    def words(self) -> dict[str, frozenset[str]]:
-        """By column the labels that are text: where a file has one of them, it is no word for missing."""
-        texts = {f.name: frozenset(label for label in f.labels if isinstance(label, str)) for f in self.fields}
-        return {name: labels for name, labels in texts.items() if labels}
-
-    @property
     def textual(self) -> list[str]:
         """The columns of samples that are text or dates in some row, which an array of numbers cannot hold."""
-        return [
-            f.name for f in self.fields
-            if f.kind == "datetime" or any(isinstance(label, str) and not f.dtype.startswith("decimal") for label in f.labels)
-        ]  # fmt: skip
+        written = [f for f in self.fields if f.kind == "datetime" or f.pattern or any(isinstance(v, str) for v in f.labels)]
+        return [f.name for f in written if not f.dtype.startswith("decimal(")]
 
     def describe(self) -> list[dict[str, str]]:
         """One row a column to show a person: column, kind, detail."""
@@ -392,6 +400,11 @@ def named(frame: pd.DataFrame, *, name: str = "data") -> pd.DataFrame:
     return frame
 
 
+def _short(label: Label) -> str:
+    text = str(label)
+    return text if len(text) <= 60 else text[:60] + "…"
+
+
 def _closest(word: str, among: Iterable[str]) -> str:
     found = difflib.get_close_matches(word, list(among), n=1, cutoff=0.5)
     return f" (closest: {found[0]!r})" if found else ""
@@ -404,13 +417,9 @@ def _series(values: np.ndarray, missing: np.ndarray, field: Field) -> pd.Series:
         categories = pd.Index(list(field.labels))
         ordered = field.kind == "ordinal"
         return pd.Series(pd.Categorical.from_codes(codes, categories=categories, ordered=ordered), name=field.name)
+    if field.pattern and field.kind in ("numeric", "integer"):
+        values = np.array(cells.write_numbers(values, field.pattern), dtype=object)
     return dtypes.cells_as(field.dtype, values, missing).rename(field.name)
-
-
-def text_dtype() -> Any:
-    """What this pandas keeps text in: its ``str`` dtype from 3.0 on, plain objects before."""
-    dtype = types.pandas_dtype("str")
-    return object if isinstance(dtype, np.dtype) else dtype
 
 
 # ------------------------------------------------------------------------------------------------- guess
@@ -426,11 +435,11 @@ def guess(
     """What the columns of ``frame`` mean; ``kinds`` overrides, ``columns`` keeps only those, ``bounds`` says where the values of
     a column of numbers end, None on a side where they do not. Where no value is negative they end at 0.
 
-    A column of one value is constant. Text written wholly as numbers or ISO dates is read as such. Whole
-    numbers are ordinal with at most 10 distinct values, else integer; two-valued truth is boolean; other
-    text is categorical unless nearly every text is different. What cannot be modelled is dropped, with its
-    reason. Raises InputError for fewer than 20 rows, no usable column, repeated or unknown column names,
-    nested cells, infinite numbers, and a kind or bounds that the cells do not fit.
+    A column of one value is constant. Text written wholly as numbers or dates, as people write them, is read as such; words for
+    missing are missing there (:mod:`mixtura.data.cells`). Whole numbers are ordinal with at most 10 distinct values, else
+    integer; two-valued truth is boolean; other text is categorical unless nearly every text is different. What cannot be
+    modelled is dropped, with its reason. Raises InputError for fewer than 20 rows, no usable column, repeated or unknown column
+    names, nested cells, infinite numbers, and a kind or bounds that the cells do not fit.
     """
     frame = named(frame).reset_index(drop=True)
     kinds, bounds = dict(kinds or {}), dict(bounds or {})
@@ -473,6 +482,9 @@ def _guess_field(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: s
 def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: str) -> Field:
     present = dtypes.plain(series.dropna())
     _refuse_nested(present)
+    if kind not in ("categorical", "dropped"):
+        rest = cells.without_words(present)
+        present = rest if kind is not None or len(rest) == len(present) or _more_than_labels(rest) else present
     absent, dtype = len(series) - len(present), dtypes.name_of(series, present)
     field = Field(str(series.name), "dropped", dtype=dtype, stored=stored, absent=absent, bounds=bounds)
     distinct = present.nunique()
@@ -482,9 +494,9 @@ def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: st
         return replace(field, kind="constant", labels=tuple(map(_verbatim, present[:1])))
     present = _plain(present) if kind not in (None, "categorical", "ordinal") else present
     if kind is not None:
-        return _ASKED[kind](field, present)
+        return _few_enough(_ASKED[kind](field, present), asked=True)
     if isinstance(present.dtype, pd.CategoricalDtype):
-        return _ordinal(field, present) if present.dtype.ordered else _categorical(field, present)
+        return _few_enough(_ordinal(field, present) if present.dtype.ordered else _categorical(field, present))
     if types.infer_dtype(present) == "boolean" or _truth_in_text(present):
         return _boolean(field, present)
     if (values := cells.numbers(present)) is not None:
@@ -495,7 +507,27 @@ def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: st
         return replace(
             field, reason=f"{field.name}: holds {says} values, which are not modelled; convert them to numbers or text"
         )
-    return _guess_text(field, present, distinct, len(series))
+    return _few_enough(_guess_text(field, present, distinct, len(series)))
+
+
+def _more_than_labels(present: pd.Series) -> bool:
+    """Whether all of it is numbers, times or truth."""
+    truth = len(present) > 0 and (types.infer_dtype(present) == "boolean" or _truth_in_text(present))
+    return truth or (len(present) > 0 and (cells.numbers(present) is not None or cells.instants(present) is not None))
+
+
+def _few_enough(field: Field, *, asked: bool = False) -> Field:
+    """``field``, or why its labels are too many or too long to be modelled."""
+    characters = sum(len(label) for label in field.labels if isinstance(label, str))
+    if len(field.labels) <= MOST_LEVELS and characters <= cells.MOST_CHARACTERS:
+        return field
+    many = f"{len(field.labels):,} levels, more than the {MOST_LEVELS:,}"
+    long = f"labels of {characters:,} characters, more than the {cells.MOST_CHARACTERS:,}"
+    what = many if len(field.labels) > MOST_LEVELS else long
+    if asked:
+        raise InputError(f"column {field.name!r} has {what} that can be modelled; join rare ones, or leave the column out")
+    reason = f"{field.name}: {what} that can be modelled; join rare ones to keep it"
+    return Field(field.name, "dropped", dtype=field.dtype, absent=field.absent, bounds=field.bounds, reason=reason)
 
 
 def _refuse_nested(present: pd.Series) -> None:
@@ -539,7 +571,11 @@ def _guess_number(field: Field, present: pd.Series, values: np.ndarray) -> Field
 
 def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> Field:
     keeps = f"{kind_of(field.name, 'categorical')} keeps it"
-    odd = [row for row, value in present.items() if not cells.is_number(str(value))]
+    if why := cells.why_not(present):
+        return replace(field, reason=f"{field.name}: {why}; {keeps}")
+    odd = [row for row, value in present.items() if not cells.looks_like_number(str(value))]
+    if all(cells.is_code(str(present[row])) for row in odd):
+        odd = []  # as postal codes are: no number among others, but none of the cells is wrong
     if distinct > 20 and 0 < len(odd) <= 0.1 * len(present):
         why = f"{len(present) - len(odd)} of {len(present)} texts are numbers, but row {odd[0]} is {present[odd[0]]!r}"
         return replace(field, reason=f"{field.name}: {why}; empty such cells, or {keeps}")
@@ -552,10 +588,14 @@ def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> F
 # Each of these makes a field of its kind out of the cells that are there, or says why they do not fit.
 
 
-def _numbers(present: pd.Series, name: str = "") -> np.ndarray:
-    values = cells.numbers(present)
+def _numbers(present: pd.Series, name: str = "", like: str = "") -> np.ndarray:
+    values = cells.numbers(present, like)
     if values is None:
-        odd = [(row, v) for row, v in present.items() if not cells.is_number(str(v))] or [(present.index[0], present.iloc[0])]
+        if why := cells.why_not(present):
+            raise InputError(f"{name and name + ': '}column {present.name!r} holds {why}")
+        odd = [(row, v) for row, v in present.items() if not cells.looks_like_number(str(v))]
+        odd = odd or [(row, v) for row, v in present.items() if not cells.is_number(str(v))]
+        odd = odd or [(present.index[0], present.iloc[0])]
         raise InputError(
             f"{name and name + ': '}column {present.name!r}, row {odd[0][0]} is {str(odd[0][1])!r}, "
             "expected a number; repair the cell or leave it empty"
@@ -583,9 +623,10 @@ def _numeric(field: Field, present: pd.Series) -> Field:
     found = cells.lattice(values, stored)
     decimals, step, offset = found or (0, 0, 0)
     dtype = _number_dtype(field, present)
-    if found is None and types.is_integer_dtype(dtypes.dtype(dtype)):
+    pattern = cells.number_pattern(present)
+    if found is None and not pattern and types.is_integer_dtype(dtypes.dtype(dtype)):
         dtype = "float64"  # whole numbers past 2^53, which the person asked to round
-    field = replace(field, kind="numeric", dtype=dtype, decimals=decimals, step=step, offset=offset)
+    field = replace(field, kind="numeric", dtype=dtype, decimals=decimals, step=step, offset=offset, pattern=pattern)
     _within(field, present, values)
     low, high = field.bounds
     low = 0.0 if low is None and values.min() >= 0 else low
@@ -629,7 +670,8 @@ def _integer(field: Field, present: pd.Series) -> Field:
         )
     _within(field, present, exact)
     step, offset = cells.steps(distinct, counts)
-    field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=step, offset=offset)
+    pattern = cells.number_pattern(present)
+    field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=step, offset=offset, pattern=pattern)
     low, high = field.bounds
     least, most = _limits(field)
     low = math.ceil(low) if low is not None else 0 if first >= 0 else offset - cells.EXACT
@@ -654,7 +696,10 @@ def _limits(field: Field) -> tuple[int | None, int | None]:
 
 
 def _number_dtype(field: Field, present: pd.Series) -> str:
-    """Numbers that came as text or objects decode as numbers; others as they came."""
+    """Numbers that came as text or objects decode as numbers, unless they were written in a style of their own; others as they
+    came."""
+    if cells.number_pattern(present):
+        return "str" if types.is_string_dtype(present.dtype) and not types.is_object_dtype(present.dtype) else "object"
     if types.is_numeric_dtype(dtypes.dtype(field.dtype)) or field.dtype.startswith("decimal("):
         return field.dtype
     values = _numbers(present)
@@ -668,6 +713,8 @@ def _number_dtype(field: Field, present: pd.Series) -> str:
 def _datetime(field: Field, present: pd.Series) -> Field:
     seen = cells.instants(present)
     if seen is None:
+        if why := cells.why_not(present):
+            raise InputError(f"column {field.name!r} holds {why}, or use {kind_of(field.name, 'categorical')}")
         row = _first_without_instant(present)
         raise InputError(
             f"column {field.name!r}, row {row} is {str(present[row])!r}, expected dates all written alike, as in "
@@ -697,8 +744,8 @@ def _datetime(field: Field, present: pd.Series) -> Field:
     return replace(ranged, exact=tuple(exact[atom] for atom in ranged.apart))
 
 
-def _first_without_instant(present: pd.Series) -> int:
-    return next((row for row in present.index if cells.instants(present.loc[[row]]) is None), present.index[0])
+def _first_without_instant(present: pd.Series, like: str = "") -> int:
+    return next((row for row in present.index if cells.instants(present.loc[[row]], like) is None), present.index[0])
 
 
 def _ranged(field: Field, values: np.ndarray, on_steps: np.ndarray) -> Field:
@@ -743,8 +790,10 @@ def _ordinal(field: Field, present: pd.Series) -> Field:
             f"column {field.name!r}: its texts have no order, expected numbers or an ordered pandas Categorical; "
             f"use {kind_of(field.name, 'categorical')}"
         )
-    labels = tuple(map(cells.label, np.unique(_finite(present, values))))
-    return replace(field, kind="ordinal", labels=labels, dtype=_number_dtype(field, _plain(present)))
+    present, distinct = _plain(present), np.unique(_finite(present, values))
+    pattern = cells.number_pattern(present)
+    labels = tuple(cells.write_numbers(distinct, pattern) if pattern else map(cells.label, distinct))
+    return replace(field, kind="ordinal", labels=labels, dtype=_number_dtype(field, present), pattern=pattern)
 
 
 def _sorted_labels(present: pd.Series) -> tuple[Label, ...]:

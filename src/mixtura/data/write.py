@@ -17,8 +17,7 @@ from pandas.api import types
 
 from mixtura.contracts import InputError
 from mixtura.data import dtypes
-from mixtura.data.cells import EXACT, Label, precision
-from mixtura.data.read import MISSING
+from mixtura.data.cells import EXACT, MISSING, Label, precision
 from mixtura.data.schema import named
 from mixtura.machine import drafted
 

@@ -1,0 +1,88 @@
+"""Text files of any common encoding: which one a file has, or where it breaks off or mixes two."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from mixtura.contracts import InputError
+
+_AT_ONCE = 2**20
+#: the first bytes of a file that name its encoding; those of UTF-32 begin like those of UTF-16
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+#: bytes that Windows-1252 leaves without a letter
+_NO_LETTER = bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D])
+
+
+def encoding_of(path: Path, formats: str = "") -> str:
+    """The encoding that every byte of a text file fits: UTF-8, UTF-16 or UTF-32, else Windows-1252, or Latin-1 where bytes
+    are used that Windows-1252 has not. Going through the file takes no memory.
+
+    Raises InputError for binary data (``formats``: the endings it may belong to), for a file that is cut inside a letter, and,
+    naming the line, for a stray byte in a file that is UTF-8 elsewhere: as Windows-1252 all its other letters would be wrong.
+    """
+    with path.open("rb") as file:
+        head = file.read(2**16)
+        name = next((name for mark, name in _MARKS if head.startswith(mark)), None) or _without_mark(path, head, formats)
+        file.seek(0)
+        decoder = codecs.getincrementaldecoder(name)()
+        try:
+            while block := file.read(_AT_ONCE):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            if name.startswith("utf-8"):
+                return _other_than_utf8(path, name)
+            raise InputError(
+                f"{path.name} begins as {name.upper()}, but cannot be read as that ({error.reason}); it may be cut short, "
+                "so write it again, as UTF-8 at best"
+            ) from error
+    return name
+
+
+def text_of(path: Path) -> str:
+    """A text file in one piece. InputError as :func:`encoding_of`."""
+    return path.read_text(encoding=encoding_of(path))
+
+
+def _without_mark(path: Path, head: bytes, formats: str) -> str:
+    if b"\0" not in head:
+        return "utf-8"
+    # Latin letters have a zero as their second byte of two, or as their first
+    first, second = (part.count(0) / max(1, len(part)) for part in (head[::2], head[1::2]))
+    if second > 0.4 and first < 0.02:
+        return "utf-16-le"
+    if first > 0.4 and second < 0.02:
+        return "utf-16-be"
+    raise InputError(
+        f"{path.name} holds binary data, expected text; give it the ending of its format{formats and f' ({formats})'}"
+    )
+
+
+def _other_than_utf8(path: Path, name: str) -> str:
+    """Windows-1252 or Latin-1, unless letters of UTF-8 outnumber the bytes that are none."""
+    right = wrong = line = 0
+    first, undefined = (0, 0), False
+    with path.open("rb") as file:
+        for line, content in enumerate(file, 1):  # noqa: B007
+            if content.isascii():
+                continue
+            text = content.decode("utf-8", errors="surrogateescape")
+            stray = [c for c in text if "\udc80" <= c <= "\udcff"]
+            if stray and not wrong:
+                first = line, ord(stray[0]) - 0xDC00
+            wrong += len(stray)
+            right += sum(c > "\x7f" for c in text) - len(stray)
+            undefined |= any(byte in content for byte in _NO_LETTER)
+    if right > wrong or name == "utf-8-sig":
+        raise InputError(
+            f"{path.name}: line {first[0]} holds the byte 0x{first[1]:02X}, which is no letter of UTF-8, though the rest of the "
+            "file is UTF-8; repair that line, or write the file again in one encoding"
+        )
+    return "latin-1" if undefined else "cp1252"
