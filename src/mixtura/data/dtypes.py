@@ -97,9 +97,9 @@ def dtype(text: str) -> Any:
         return np.dtype(object) if text_dtype() is object else text_dtype()
     if text.endswith("[pyarrow]"):
         return pd.ArrowDtype(arrow_type(text.removesuffix("[pyarrow]")))
-    if found := re.fullmatch(r"Sparse\[(\w+), (.+)\]", text):
+    if found := re.fullmatch(r"Sparse\[(\w+), (?:np\.\w+\()?([^()]+)\)?\]", text):
         inner = np.dtype(found[1])
-        return pd.SparseDtype(inner, found[2] == "True" if inner.kind == "b" else inner.type(found[2]))
+        return pd.SparseDtype(inner, found[2].endswith("True") if inner.kind == "b" else inner.type(found[2]).item())
     return types.pandas_dtype(text)
 
 

@@ -365,6 +365,13 @@ class Schema:
         written = [f for f in self.fields if f.kind == "datetime" or f.pattern or any(isinstance(v, str) for v in f.labels)]
         return [f.name for f in written if not f.dtype.startswith("decimal(")]
 
+    @property
+    def words(self) -> dict[str, frozenset[str]]:
+        """By column the labels that are text: where a file has one of them, it is no word for missing. An empty cell is one only
+        in a column without missing cells."""
+        texts = {f.name: frozenset(v for v in f.labels if isinstance(v, str) and (v or not f.absent)) for f in self.fields}
+        return {name: labels for name, labels in texts.items() if labels}
+
     def describe(self) -> list[dict[str, str]]:
         """One row a column to show a person: column, kind, detail."""
         return [{"column": f.name, "kind": f.kind, "detail": f.detail} for f in self.fields]

@@ -119,13 +119,16 @@ def csv_lines(frame: pd.DataFrame, delimiter: str = ",") -> Iterator[str]:
             raise InputError(f"{text!r} holds a zero byte, which no reader takes; write .json or .jsonl, or repair the cell")
         return '"' + text.replace('"', '""') + '"' if odd.search(text) or text.lower() in _MISSING else text
 
+    def shown(value: Any, text: str) -> str:
+        return gap if value is None else text if isinstance(value, int | float) else quoted(text)
+
     gap = "" if frame.shape[1] > 1 else "NA"
     if frame.shape[1]:
         yield delimiter.join(quoted(str(c)) for c in frame) + "\n"
     for c in frame:
         _refuse_alike(frame[c])
     for block in _blocks(frame):
-        columns = [[gap if v is None else quoted(text) for v, text in _cells(block[c])] for c in block]
+        columns = ([shown(value, text) for value, text in _cells(block[c])] for c in block)
         yield from (delimiter.join(row) + "\n" for row in zip(*columns, strict=True))
 
 
@@ -166,6 +169,10 @@ def _cells(column: pd.Series) -> Iterator[tuple[Any, str]]:
     column = dtypes.plain(column)
     if types.is_datetime64_any_dtype(column.dtype):
         return zip(*_instants(column), strict=True)
+    if isinstance(column.dtype, np.dtype) and (column.dtype.kind in "biu" or column.dtype == np.float64):
+        return ((None, "") if v != v else (v, repr(v)) for v in column.tolist())
+    if isinstance(column.dtype, pd.StringDtype):
+        return ((v, v) if isinstance(v, str) else (None, "") for v in column.tolist())
     short = types.is_float_dtype(column.dtype) and precision(column.dtype).itemsize < 8
     return ((None, "") if g else _cell(v, column.name, short) for v, g in zip(column, column.isna(), strict=True))
 
