@@ -48,6 +48,7 @@ def columns() -> dict[str, tuple[list, object]]:
         "uint64": (gaps(rng, [2**63 + 1000 + k for k in whole]), pa.uint64()),
         "past 2^63": ([Decimal(10**30 + k) for k in whole], pa.decimal128(38, 0)),
         "money": (gaps(rng, [Decimal(k) / 100 for k in whole]), pa.decimal128(10, 2)),
+        "wide money": ([Decimal(k) / 4 for k in whole], pa.decimal128(38, 9)),
         "fine": ([Decimal(str(v)) for v in rng.normal(size=N).round(9)], pa.decimal128(20, 10)),
         "float16": ([float(np.float16(v)) for v in rng.normal(size=N)], pa.float16()),
         "float32": (gaps(rng, [float(np.float32(v)) for v in rng.normal(size=N)]), pa.float32()),

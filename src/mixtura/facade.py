@@ -324,7 +324,8 @@ def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[
 def card(study: Study, name: str, splits: plan.Splits) -> str:
     """The model card of a run, as Markdown: its sentence, how it was measured, the leaderboard."""
     v = study.verdict
-    about = f"Objective: {v.unit} ({study.why}), measured on {v.rows:,} that chose nothing (split {splits.rule}). "
+    why, rule = markdown(study.why), markdown(splits.rule)
+    about = f"Objective: {v.unit} ({why}), measured on {v.rows:,} that chose nothing (split {rule}). "
     if v.trimmed is not None:
         about += f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} {v.unit}. "
     about += f"Weights are optimal to {v.gap:.1e} on the select rows."
