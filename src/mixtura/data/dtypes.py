@@ -107,7 +107,7 @@ def plain(series: pd.Series) -> pd.Series:
     """Cells out of an Arrow array, as pandas keeps those of a Parquet file."""
     if not isinstance(series.dtype, pd.ArrowDtype):
         return series
-    cells = series.array.__arrow_array__().to_pandas(integer_object_nulls=True)
+    cells = pyarrow().array(series).to_pandas(integer_object_nulls=True)
     return cells.set_axis(series.index).rename(series.name)
 
 

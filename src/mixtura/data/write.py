@@ -57,7 +57,7 @@ def json_rows(frame: pd.DataFrame) -> Iterator[str]:
     1e999, which every reader of JSON takes for infinite; what is missing as null. InputError as :func:`write`."""
     keys = [_json_text(str(c)) for c in frame]
     for block in _blocks(frame):
-        columns = [_json_cells(block[c]) for c in block]
+        columns = [_json_cells(column) for _, column in block.items()]
         for row in zip(*columns, strict=True) if columns else ["" for _ in range(len(block))]:
             yield "{" + ", ".join(f"{key}: {cell}" for key, cell in zip(keys, row, strict=True)) + "}"
 
@@ -125,10 +125,10 @@ def csv_lines(frame: pd.DataFrame, delimiter: str = ",") -> Iterator[str]:
     gap = "" if frame.shape[1] > 1 else "NA"
     if frame.shape[1]:
         yield delimiter.join(quoted(str(c)) for c in frame) + "\n"
-    for c in frame:
-        _refuse_alike(frame[c])
+    for _, column in frame.items():
+        _refuse_alike(column)
     for block in _blocks(frame):
-        columns = ([shown(value, text) for value, text in _cells(block[c])] for c in block)
+        columns = ([shown(value, text) for value, text in _cells(column)] for _, column in block.items())
         yield from (delimiter.join(row) + "\n" for row in zip(*columns, strict=True))
 
 
@@ -219,9 +219,9 @@ def _write_parquet(frame: pd.DataFrame, file: IO[bytes]) -> None:
     stored = frame.attrs.get(dtypes.STORED, {})
     frame = frame.copy(deep=False)
     frame.attrs = {}
-    arrays = [_arrow(frame[c], stored.get(c)) for c in frame]
+    arrays = [_arrow(column, stored.get(name)) for name, column in frame.items()]
     # what pandas makes of the columns again, were they to be read by it
-    dense = pd.DataFrame({c: _dense(frame[c].iloc[:0]) for c in frame}, index=pd.RangeIndex(0))
+    dense = pd.DataFrame({name: _dense(column.iloc[:0]) for name, column in frame.items()}, index=pd.RangeIndex(0))
     about = pa.Table.from_pandas(dense, preserve_index=False).schema.metadata
     pa.parquet.write_table(pa.table(arrays, names=list(frame.columns)).replace_schema_metadata(about), file)
 
@@ -266,7 +266,7 @@ _OTHERS = ".csv, .jsonl or .parquet"
 
 def matrix(frame: pd.DataFrame) -> np.ndarray:
     """(n, columns): numbers alone, of one type that holds each of them exactly. InputError as :func:`write`."""
-    columns = [_numbers(frame[c]) for c in frame]
+    columns = [_numbers(column) for _, column in frame.items()]
     common = np.result_type(*{c.dtype for c in columns}) if columns else np.dtype(float)
     for name, column in zip(frame, columns, strict=True):
         if column.dtype.kind in "iu" and common.kind == "f" and len(column) and not _fits(column):
