@@ -13,6 +13,7 @@ import torch
 
 import mixtura
 from mixtura.contracts import InputError
+from mixtura.data.dtypes import keep_stored
 from mixtura.data.schema import Schema, guess
 from mixtura.data.source import contents
 from mixtura.data.write import write
@@ -160,6 +161,22 @@ def test_own_columns_stand_beside_what_is_made(do, place, conditional, ending):
             types = {f.name: f.type for f in pa.parquet.read_schema(place / f"d.{ending}")}
             assert all(types[f.name] == f.type for f in pa.parquet.read_schema(place / "own.parquet"))
     assert made["day"].equals(own["day"].head(9)) or ending != "parquet"
+
+
+def test_a_column_named_as_what_is_predicted_is_in_the_way(conditional):
+    rows = contents(str(conditional.folder.parent / "own.parquet"), conditional.given.schema).assign(y_mean=1)
+    with pytest.raises(InputError, match="has a column 'y_mean'"):
+        conditional.best.predict(rows)
+
+
+def test_cells_of_text_beside_others_keep_the_type_of_the_file(tmp_path):
+    frame = pd.DataFrame({"money": [Decimal("1.50"), 2.25, 3, None], "day": [DAY, "2024-01-05", None, DAY]}, dtype=object)
+    write(keep_stored(frame, {"money": "decimal128(7, 2)", "day": "date32[day]"}), tmp_path / "t.parquet")
+    back = pa.parquet.read_table(tmp_path / "t.parquet")
+    assert back["money"].to_pylist() == [Decimal("1.50"), Decimal("2.25"), Decimal("3.00"), None]
+    assert back["day"].to_pylist() == [DAY, dt.date(2024, 1, 5), None, DAY] and back.schema.field("day").type == pa.date32()
+    with pytest.raises(InputError, match="column 'money' cannot be held by Parquet as decimal128"):
+        write(keep_stored(frame.assign(money=Decimal("1.555")), {"money": "decimal128(7, 2)"}), tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize("ending", ["npy", "npz"])

@@ -19,7 +19,7 @@ from mixtura.shown import all_visible, command, kind_of, markdown, visible
 #: red, "‮" from right to left, marks of Markdown, an element, a command
 NAME = "\x1b[31ma\u202eb|*c*`<i>$(d) 'e'\x9b"
 TABLE = "t\x1b[1m_*.csv"
-UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 @pytest.fixture(scope="module")

@@ -121,10 +121,13 @@ class Facade:
                 f"levels: expected probabilities from 1/(draws + 1) to draws/(draws + 1), got {list(levels)} with {draws} draws; "
                 "raise draws, or leave out the levels near 0 and 1"
             )
+        fields = cast(Schema, self.schema).modelled
+        twice = next((name for field in fields for name in _headings(field, levels) if name in rows), None)
+        if twice is not None:
+            raise InputError(f"data: has a column {twice!r}, the name of what is predicted for its rows; rename it")
         rng, pieces = generator(seed, "predict"), []
         for context in self.given.features(rows).split(max(1, AT_ONCE // draws)):
             drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
-            fields = cast(Schema, self.schema).modelled
             pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
         made = _beside(rows, pd.concat(pieces, ignore_index=True))
         return made.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else made
@@ -181,25 +184,28 @@ class Facade:
 
 
 def _beside(own: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a person's rows, and what was made for them. InputError where a name is in both."""
-    twice = next((name for name in made if name in own), None)
-    if twice is not None:
-        raise InputError(f"data: has a column {twice!r}, the name of what is made for its rows; rename it")
+    """The columns of a person's rows, and what was made for them."""
     stored = {**made.attrs.get(dtypes.STORED, {}), **own.attrs.get(dtypes.STORED, {})}
     return dtypes.keep_stored(pd.concat([own, made], axis=1), stored)
+
+
+def _headings(field: Field, levels: Sequence[float]) -> list[str]:
+    """The columns that :func:`_predicted` makes of a target."""
+    made = ("mode", "probability") if field.discrete else ("mean", *(f"{p:g}" for p in levels))
+    return [f"{field.name}_{what}" for what in made]
 
 
 def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
     """Of one target, from its draws (s, n) in tensor units."""
     if field.discrete:
         shares = np.stack([(drawn == code).mean(0) for code in range(len(field.labels))])
-        mode = field.decode(shares.argmax(0).astype(np.float64))
-        return pd.DataFrame({f"{field.name}_mode": mode, f"{field.name}_probability": shares.max(0)})
-    named = {f"{field.name}_{p:g}": np.quantile(drawn, p, axis=0, method="weibull") for p in levels}
-    mean = drawn.mean(0) + (field.offset if field.kind == "integer" else 0)
-    if field.kind == "datetime":  # a mean of dates is a date, a mean of whole numbers need not be one
-        mean = field.decode(mean)
-    return pd.DataFrame({f"{field.name}_mean": mean, **{name: field.decode(values) for name, values in named.items()}})
+        made = [field.decode(shares.argmax(0).astype(np.float64)), shares.max(0)]
+    else:
+        mean = drawn.mean(0) + (field.offset if field.kind == "integer" else 0)
+        if field.kind == "datetime":  # a mean of dates is a date, a mean of whole numbers need not be one
+            mean = field.decode(mean)
+        made = [mean, *(field.decode(np.quantile(drawn, p, axis=0, method="weibull")) for p in levels)]
+    return pd.DataFrame(dict(zip(_headings(field, levels), made, strict=True)))
 
 
 @dataclass

@@ -8,8 +8,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-#: what steers a terminal, turns text around or breaks its line, and halves of characters; not the line feed and the tab
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+#: what steers a terminal or turns text around, and halves of characters; not the line feed and the tab
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 #: marks of Markdown; an underscore inside a word is none
 _MARKS = re.compile(r"[\\`*\[\]<>|~&$]|:(?=//)|(?<![^\W_])_|_(?![^\W_])")
 

@@ -153,16 +153,21 @@ def as_arrow(listed: list[Any], wanted: Any) -> Any:
     pa = pyarrow()
     if pa.types.is_dictionary(wanted):
         return as_arrow(listed, wanted.value_type).dictionary_encode().cast(wanted)
-    if pa.types.is_time(wanted):
-        listed = [datetime.time.fromisoformat(v) if isinstance(v, str) else v for v in listed]
+    read = _FROM_TEXT[0] if pa.types.is_time(wanted) else _FROM_TEXT[1] if pa.types.is_date(wanted) else None
+    if read is not None:
+        listed = [read(v) if isinstance(v, str) else v for v in listed]
     if pa.types.is_integer(wanted) and all(isinstance(v, int) for v in listed if v is not None):
         return pa.array(listed, type=wanted)
     return pa.array(widened(listed)).cast(wanted)
 
 
+_FROM_TEXT = (datetime.time.fromisoformat, datetime.date.fromisoformat)
+
+
 def widened(listed: list[Any]) -> list[Any]:
-    """Cells with whole numbers past 64 bits as decimals, which Arrow holds up to 76 digits."""
+    """Cells with whole numbers past 64 bits, and numbers beside decimals, as decimals, which Arrow holds up to 76 digits."""
     whole = [v for v in listed if isinstance(v, int) and not isinstance(v, bool)]
-    if not whole or -(2**63) <= min(whole) <= max(whole) < 2**63:
+    large = bool(whole) and not -(2**63) <= min(whole) <= max(whole) < 2**63
+    if not large and not any(isinstance(v, Decimal) for v in listed):
         return listed
-    return [Decimal(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in listed]
+    return [Decimal(str(v)) if isinstance(v, int | float) and not isinstance(v, bool) else v for v in listed]
