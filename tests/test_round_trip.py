@@ -14,6 +14,7 @@ import torch
 import mixtura
 from mixtura.contracts import InputError
 from mixtura.data.dtypes import keep_stored
+from mixtura.data.read import read
 from mixtura.data.schema import Schema, guess
 from mixtura.data.source import contents
 from mixtura.data.write import write
@@ -276,3 +277,41 @@ def test_columns_in_memory_are_read_as_they_were(tmp_path, ending):
         types = {f.name: f.type for f in pa.parquet.read_schema(tmp_path / "t.parquet")}
         assert all(types[c] == frame[c].dtype.pyarrow_dtype for c in frame if c.startswith("arrow"))
         assert types["nullable"] == pa.int8() and types["dates"] == pa.date32() and types["sparse"] == pa.int64()
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_column_alone_is_read_as_it_was(tmp_path, ending):
+    parquet.write_table(table(), tmp_path / "t.parquet")
+    whole = read(tmp_path / "t.parquet").frame
+    for name in whole:
+        frame = whole[[name]]
+        if frame[name].nunique() < 2:
+            continue
+        schema = guess(frame)
+        write(schema.decode(schema.encode(frame)), tmp_path / f"one.{ending}")
+        same(schema, frame, str(tmp_path / f"one.{ending}"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6))
+def test_tables_of_any_columns_are_read_as_they_were(do, place, tmp_path, seed):
+    """Any few columns, gaps anywhere, several families, every format of every command."""
+    rng = np.random.default_rng(seed)
+    whole = table()
+    chosen = whole.select(sorted(rng.choice(whole.num_columns, size=8, replace=False).tolist()))
+    rows = pa.array(rng.integers(0, N, 3 * N))
+    parquet.write_table(chosen.take(rows), tmp_path / "t.parquet")
+    study = mixtura.run(tmp_path / "t.parquet", families=["marginals", "gaussian_mixture", "kde"], steps=5, out=tmp_path / "run")
+    frame = contents(str(tmp_path / "t.parquet"), study.schema)
+    holes = frame.mask(pd.DataFrame(rng.random(frame.shape) < 0.1, columns=frame.columns))
+    for ending in FORMATS:
+        for model in ("marginals", "gaussian_mixture", "kde"):
+            path = tmp_path / f"s.{ending}"
+            assert do(f"sample {tmp_path}/run -n 200 --seed {seed} --model {model} -o {path}").code == 0
+            same(study.schema, study.models[model].sample(200, seed=seed), str(path))
+        write(holes, tmp_path / f"h.{ending}")
+        did = do(f"impute {tmp_path}/run {tmp_path}/h.{ending} -o {tmp_path}/f.{ending}")
+        assert did.code == 0, did.err
+        before, after = (study.schema.encode(contents(f"{tmp_path}/{x}.{ending}", study.schema), holes=True) for x in "hf")
+        assert torch.equal(torch.where(before.isnan(), after, before).nan_to_num(-99.5), after.nan_to_num(-99.5))
+        assert do(f"score {tmp_path}/run {tmp_path}/f.{ending} -o {tmp_path}/n.{ending}").code == 0
