@@ -35,16 +35,16 @@ def width() -> int:
 @pytest.fixture
 def do(
     place: Path, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[[str], SimpleNamespace]:
+) -> Callable[[str | list[str]], SimpleNamespace]:
     """``do("sample runs/people -n 3")``: its exit code, out and err, in the folder ``place`` of the test's own file."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", str(width))
 
-    def do(line: str) -> SimpleNamespace:
+    def do(line: str | list[str]) -> SimpleNamespace:
         capsys.readouterr()
         code = 0
         try:
-            main(line.split())
+            main(line.split() if isinstance(line, str) else line)
         except SystemExit as leave:
             code = int(leave.code or 0)
         out, err = capsys.readouterr()

@@ -27,6 +27,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "__init__": (),
     "contracts": (),
     "machine": (),
+    "shown": (),
     "rng": (),
     "distributions": ("contracts", "rng"),
     "nets": ("contracts", "rng", "distributions"),
@@ -39,7 +40,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ratio": (*GROUND, "train"),
     "metrics": ("kernels", "rng", "ratio"),
     "select": ("kernels", "rng"),
-    "data": ("contracts", "machine", "transforms"),
+    "data": ("contracts", "machine", "transforms", "shown"),
     "features": ("machine", "rng"),
     "ledger": ("machine", "rng"),
     "verdict": ("kernels", "metrics", "select"),
@@ -49,7 +50,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 DOORS["session"] = ("machine", "rng", "select", "arms", "ledger", "features", "kernels")
 # what a person holds: a fitted model, a study, a loaded folder
-DOORS["facade"] = ("contracts", "rng", "data", "mixture", "plan", "judge", "verdict", "folder")
+DOORS["facade"] = ("contracts", "rng", "shown", "data", "mixture", "plan", "judge", "verdict", "folder")
 # black boxes: samples in files, saved models
 DOORS["arms"] = ("rng", "data", "facade")
 # how samples are looked at; evaluate

@@ -127,7 +127,7 @@ def test_the_choice_is_calibrated_and_marginals_are_wide(waves):
 def test_predictions_are_of_the_law(waves):
     new = wave(400, seed=9)
     made = waves.best.predict(new[["idle", "x"]], levels=(0.05, 0.5, 0.95))
-    assert list(made) == ["y_mean", "y_0.05", "y_0.5", "y_0.95"]
+    assert list(made) == ["idle", "x", "y_mean", "y_0.05", "y_0.5", "y_0.95"] and made[["idle", "x"]].equals(new[["idle", "x"]])
     centre = 100 + 3 * np.sin(new["x"])
     assert np.abs(made["y_mean"] - centre).mean() < 0.35 and np.abs(made["y_0.5"] - centre).mean() < 0.35
     inside = new["y"].between(made["y_0.05"], made["y_0.95"]).mean()
@@ -228,8 +228,9 @@ def test_two_targets_with_gaps(two):
     drawn = two.best.sample(50, given=frame[:8])
     assert drawn["kind"].isin(["heavy", "light"]).all() and (drawn["size"].dropna() % 1 == 0).all() and drawn["size"].isna().any()
     predicted = two.best.predict(frame[:100])
-    assert list(predicted) == ["size_mean", "size_0.05", "size_0.5", "size_0.95", "kind_mode", "kind_probability"]
-    assert predicted.notna().all().all() and predicted["kind_probability"].between(0.5, 1).all()
+    own, made = list(frame), ["size_mean", "size_0.05", "size_0.5", "size_0.95", "kind_mode", "kind_probability"]
+    assert list(predicted) == own + made and predicted[own].equals(frame[:100])
+    assert predicted[made].notna().all().all() and predicted["kind_probability"].between(0.5, 1).all()
     known = frame[:100]["weight"].notna()
     assert ((predicted["kind_mode"] == "heavy") == (frame[:100]["weight"] > 50))[known].mean() > 0.8
 
@@ -485,7 +486,7 @@ def test_the_command_line_goes_all_the_way(do, folder, waves):
     predicted = json.loads(do("predict waves new.csv --interval 0.8 --json").out)
     told = re.search(r"## `mixtura predict.*?```json\n(.*?)```", (DOCS / "cli-json.md").read_text(encoding="utf-8"), re.DOTALL)
     assert told is not None and predicted.keys() == json.loads(told[1]).keys()
-    assert list(predicted["data"][0]) == ["y_mean", "y_0.1", "y_0.5", "y_0.9"]
+    assert list(predicted["data"][0]) == ["x", "idle", "y_mean", "y_0.1", "y_0.5", "y_0.9"]
     assert do("predict waves new.csv -o predicted.csv").out == "40 rows written to predicted.csv\n"
 
 

@@ -6,7 +6,6 @@ Results go to standard output, everything on the way to standard error. A wrong 
 from __future__ import annotations
 
 import csv
-import json
 import math
 import sys
 import time
@@ -48,9 +47,13 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard 
 Seed = Annotated[int, typer.Option(min=0, help="Same seed, same bits.")]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `mixtura run` wrote.")]
 Model = Annotated[str | None, typer.Option(help="One model of the run, or blend; the verdict's choice by default.")]
-Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .csv .tsv .parquet .json .jsonl .npy .npz")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .csv .tsv .parquet .json .jsonl")]
+Numbers = Annotated[
+    Path | None, typer.Option("--output", "-o", help="File to write: .csv .tsv .parquet .json .jsonl; of numbers alone .npy .npz")
+]
 Rows = Annotated[
-    Path | None, typer.Option("--output", "-o", help="File to write: as for tables; images to .npz .npy .zip or a folder")
+    Path | None,
+    typer.Option("--output", "-o", help="File to write: those of predict; images to .npz .npy .zip or a folder"),
 ]
 Features = Annotated[
     str | None, typer.Option(help="What samples are compared by: pixels, pca:64, conv:256, or a local .onnx network.")
@@ -194,9 +197,12 @@ def sample(
         _say("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
     _can_write(output, images=images)
     chosen = study.best if model is None else study.model(model)
+    rows = None if given is None or study.given is None else chosen.rows(given)
+    targets = [row["column"] for row in study.schema.describe()]
+    _can_hold(output, study, None if rows is None else rows.drop(columns=targets, errors="ignore"))
     about = {"model": chosen.name, "seed": seed, "start": start}
     n = n if n is not None else 1000 if given is None else 1
-    _deliver(chosen.sample(n, seed=seed, start=start, given=given), output, as_json, about)
+    _deliver(chosen.sample(n, seed=seed, start=start, given=given if rows is None else rows), output, as_json, about)
 
 
 @app.command()
@@ -211,7 +217,7 @@ def score(
     """Log-density of every row in nats, with its kind: exact or bound. Higher is likelier."""
     from mixtura.metrics.likelihood import mean_nats
 
-    _can_write(output)
+    _can_write(output, arrays=False)
     chosen = _with_density(folder, model)
     scores = chosen.score(data, seed=seed)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
@@ -228,7 +234,7 @@ def score(
 def predict(
     folder: Folder,
     data: Annotated[str, typer.Argument(metavar="FILE", help="Rows with the inputs of a run made with --target.")],
-    output: Output = None,
+    output: Numbers = None,
     interval: Annotated[float, typer.Option(help="Share of the truths between the two quantiles that are given.")] = 0.9,
     draws: Annotated[int, typer.Option(help="Draws behind every row; fewer are faster.")] = 999,
     model: Model = None,
@@ -244,7 +250,9 @@ def predict(
     study = load(folder)
     chosen = study.best if model is None else study.model(model)
     tail = round((1 - interval) / 2, 10)
-    predicted = chosen.predict(data, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
+    rows = chosen.rows(data)
+    _can_hold(output, study, rows)
+    predicted = chosen.predict(rows, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
     _deliver(predicted, output, as_json, {"model": chosen.name, "interval": interval, "draws": draws}, at_most=FEW)
 
 
@@ -252,18 +260,17 @@ def predict(
 def impute(
     folder: Folder,
     data: Annotated[str, typer.Argument(metavar="FILE")],
-    output: Output = None,
+    output: Numbers = None,
     draws: Annotated[int, typer.Option(help="Completions of every row; a column `draw` numbers them.")] = 1,
     model: Model = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Fill missing cells by draws from their law given the rest of the row."""
-    from mixtura.data.read import read
-
     _can_write(output)
     chosen = _with_density(folder, model)
-    frame = read(data).frame
+    frame = chosen.rows(data)
+    _can_hold(output, chosen, frame)
     filled = chosen.impute(frame, draws=draws, seed=seed)
     gaps = lambda rows: int(chosen.schema.encode(rows, holes=True).isnan().sum())  # noqa: E731
     left = gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
@@ -286,13 +293,13 @@ def evaluate(
     """Every metric that compares two sets, with its standard error. No model needed."""
     from mixtura.lens import evaluate as compare
 
-    _can_write(output)
+    _can_write(output, arrays=False)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
     notes = [str(w.message) for w in caught if w.category is UserWarning]
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(_visible(f"note: {note}"), file=sys.stderr)
     if output is not None or as_json:
         _deliver(table, output, as_json, {"real": real, "generated": generated, "notes": notes})
     else:
@@ -317,9 +324,9 @@ def report(
     else:
         load(folder)  # says what is wrong with a folder that holds no finished run
         page = build(folder, output)
-    _emit({"report": str(page), "bytes": page.stat().st_size}, as_json, lambda: print(page))
+    _emit({"report": str(page), "bytes": page.stat().st_size}, as_json, lambda: print(_visible(str(page))))
     if open_page and not webbrowser.open(page.resolve().as_uri()):
-        print(f"no browser was found; open {page} yourself", file=sys.stderr)
+        print(_visible(f"no browser was found; open {page} yourself"), file=sys.stderr)
 
 
 @app.command()
@@ -586,14 +593,26 @@ def _watched(records: Iterator[Any], screen: _Screen) -> Iterator[Any]:
 def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, markup=False)  # a column may be named "[/b]"
+    class Showing(Console):
+        """A console on which no name can steer the terminal."""
+
+        def render_str(self, text: str, **options: Any) -> Any:
+            return super().render_str(_visible(text), **options)
+
+    return Showing(stderr=stderr, highlight=False, markup=False)  # a column may be named "[/b]"
+
+
+def _visible(text: str) -> str:
+    from mixtura.shown import visible
+
+    return visible(text)
 
 
 def _show_plan(console: Console, planned: Planned) -> None:
     from rich.text import Text
 
     of = "" if planned.rows_total == planned.rows else f" drawn evenly from {planned.rows_total:,}"
-    console.print(Text.assemble((planned.name, "bold"), f": {planned.what}{of}"))
+    console.print(Text.assemble((_visible(planned.name), "bold"), f": {planned.what}{of}"))
     for reason in planned.skipped[:FEW]:
         console.print(f"left out {reason}", style="dim")
     if len(planned.skipped) > FEW:
@@ -659,8 +678,10 @@ def _show_study(console: Console, study: Study) -> None:
 
 
 def _show_next(console: Console, study: Study) -> None:
-    folder, images = study.folder, study.schema.space.is_image
-    console.print(f"\neverything is in {folder} (report.html, and README.md, the model card); next:", soft_wrap=True)
+    from mixtura.shown import command
+
+    folder, images = command(study.folder), study.schema.space.is_image
+    console.print(f"\neverything is in {study.folder} (report.html, and README.md, the model card); next:", soft_wrap=True)
     commands = [f"report {folder} --open"]
     if study.given is not None:
         commands += [f"predict {folder} new.csv -o predicted.csv", f"sample {folder} --given new.csv -n 10 -o drawn.csv"]
@@ -669,8 +690,8 @@ def _show_next(console: Console, study: Study) -> None:
         commands += [f"sample {folder} -n 1000 -o {'new.zip' if images else 'new.csv'}"]
         commands += [f"score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv"] * ("nats" in study.verdicts)
         commands += [f"impute {folder} holes.csv -o filled.csv"] * (not images)
-    for command in commands:
-        console.print(f"  mixtura {command}", soft_wrap=True)
+    for line in commands:
+        console.print(f"  mixtura {line}", soft_wrap=True)
 
 
 def _show_board(console: Console, study: Study, measures: tuple[str, ...], measured: Callable[[Score], tuple[str, ...]]) -> None:
@@ -803,50 +824,56 @@ def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
         return
     from dataclasses import asdict, is_dataclass
 
+    record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
+    print(_json(record))
+
+
+def _json(record: Any) -> str:
+    from mixtura.data.write import json_text
     from mixtura.folder import plain
 
-    record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
-    print(json.dumps(plain(record), ensure_ascii=False, allow_nan=False))
+    return json_text(plain(record))
 
 
 def _deliver(
     rows: Any, output: Path | None, as_json: bool, about: dict[str, Any], said: str = "", at_most: int | None = None
 ) -> None:
-    """Write rows, or show them (at most so many); one object with --json, all rows in it where there is no file."""
+    """Write rows, or show them (at most so many); one object with --json, all rows in it where there is no file, as a .json
+    file has them."""
     import pandas as pd
 
     from mixtura.data.source import write
+    from mixtura.data.write import csv_lines, json_rows
 
     if output is not None:
         write(rows, output)
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(index=range(len(rows)))
-    shown = None if output is not None else str(frame.to_json(orient="records", date_format="iso", double_precision=15))
-
-    def show() -> None:
-        if output is not None:
-            kind = "rows" if isinstance(rows, pd.DataFrame) else "images"
-            print(*filter(None, [said, f"{len(frame):,} {kind} written to {output}"]), sep="\n")
-            return
-        if said:  # rows that go into a pipe are not mixed with words
-            print(said, file=sys.stdout if at_most else sys.stderr)
-        print(frame.head(at_most or len(frame)).to_csv(index=False), end="")
-        if at_most and len(frame) > at_most:
-            print(f"… {len(frame) - at_most:,} more rows; -o FILE.csv writes them all")
-
-    _emit(
-        {**about, "rows": len(frame), "output": None if output is None else str(output), "data": json.loads(shown or "null")},
-        as_json,
-        show,
-    )
+    if as_json:
+        told = _json({**about, "rows": len(frame), "output": None if output is None else str(output)})
+        data = "null" if output is not None else f"[{', '.join(json_rows(frame))}]"
+        print(f'{told[:-1]}, "data": {data}}}')
+        return
+    if output is not None:
+        kind = "rows" if isinstance(rows, pd.DataFrame) else "images"
+        print(*map(_visible, filter(None, [said, f"{len(frame):,} {kind} written to {output}"])), sep="\n")
+        return
+    if said:  # rows that go into a pipe are not mixed with words
+        print(_visible(said), file=sys.stdout if at_most else sys.stderr)
+    seen = _visible if sys.stdout.isatty() else str
+    for line in csv_lines(frame.head(at_most or len(frame))):
+        print(seen(line), end="")
+    if at_most and len(frame) > at_most:
+        print(f"… {len(frame) - at_most:,} more rows; -o FILE.csv writes them all")
 
 
-def _can_write(output: Path | None, *, images: bool = False) -> None:
+def _can_write(output: Path | None, *, images: bool = False, arrays: bool = True) -> None:
     """Refuse a path that cannot be written before any work is done."""
     if output is None:
         return
-    from mixtura.data.read import WRITERS
+    from mixtura.data.dtypes import pyarrow
+    from mixtura.data.write import ARRAYS, WRITERS
 
-    known = (".npz", ".npy", ".zip", "") if images else tuple(WRITERS)
+    known = (".npz", ".npy", ".zip", "") if images else tuple(e for e in WRITERS if arrays or e not in ARRAYS)
     if output.suffix.lower() not in known:
         shown = f"{', '.join(filter(None, known))}{' or a folder' if images else ''}"
         _say(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {shown}")
@@ -858,6 +885,23 @@ def _can_write(output: Path | None, *, images: bool = False) -> None:
         check_folder(output)
     if not output.parent.is_dir():
         _say(f"{output}: there is no folder {output.parent}; make it first")
+    if output.suffix.lower() == ".parquet":
+        pyarrow()
+
+
+def _can_hold(output: Path | None, made: Any, own: Any = None) -> None:
+    """Refuse an array before anything is computed if columns that ``made``, a study or a model, makes are no numbers, or those
+    of the person's ``own`` rows that stand beside."""
+    from mixtura.data.schema import Schema
+    from mixtura.data.write import ARRAYS, matrix
+
+    if output is None or output.suffix.lower() not in ARRAYS or not isinstance(made.schema, Schema):
+        return
+    if made.schema.textual:
+        odd = made.schema.textual[0]
+        _say(f"{output}: column {odd!r} holds no numbers, which is all an array can; use .csv, .jsonl or .parquet")
+    if own is not None:
+        matrix(own)
 
 
 def _with_density(folder: Path, model: str | None) -> Any:
@@ -940,7 +984,7 @@ def _one_sentence() -> Iterator[None]:
 
 
 def _say(sentence: str) -> NoReturn:
-    print("error: " + " ".join(sentence.split()), file=sys.stderr)
+    print(_visible("error: " + " ".join(sentence.split())), file=sys.stderr)
     sys.exit(2)
 
 

@@ -16,12 +16,13 @@ from torch import Tensor
 from mixtura import folder as store
 from mixtura import judge, mixture, plan
 from mixtura.contracts import Conditional, InputError, Model, Space, density_kind
-from mixtura.data import source
+from mixtura.data import dtypes, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema
 from mixtura.data.source import AnySchema, Content, Given
 from mixtura.judge import Score
 from mixtura.rng import generator
+from mixtura.shown import markdown
 from mixtura.verdict import Conditioning, Verdict, digits_of
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
@@ -52,7 +53,7 @@ class Facade:
         A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same to
         float32 rounding.
         In a run with targets instead ``given``, rows of the inputs (anything :func:`mixtura.run` takes): n draws of the targets
-        for each, beside its inputs, one row after the other.
+        for each, beside its inputs and its other columns, one row after the other. A target that it has gives way to the draws.
         """
         for name, number, least in (("n", n, 1), ("start", start, 0)):
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -66,6 +67,10 @@ class Facade:
         rows = [self.model.sample(size, rng=generator(seed, "sample", block)) for block in blocks]
         return self.schema.decode(torch.cat(rows)[start % size :][:n])
 
+    def rows(self, data: Any) -> Content:
+        """Rows that a person gave, of anything :func:`mixtura.run` takes, as this run reads them: a frame or images."""
+        return source.contents(data, self.schema, None if self.given is None else self.given.schema)
+
     def score(self, data: Any, seed: int = 0) -> pd.DataFrame:
         """Columns ``nats`` (of every row; of its targets given its inputs, where there are targets) and ``kind`` (exact or
         bound). Higher is likelier."""
@@ -74,7 +79,7 @@ class Facade:
             raise InputError(
                 f"{self.name}: it has samples but no density, so it cannot score rows; use --model with a family that has one"
             )
-        rows = source.contents(data, self.schema)
+        rows = self.rows(data)
         x = source.encode(self.schema, rows)
         context = None if self.given is None else self.given.features(self.given.frame(rows))
         nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"))
@@ -87,18 +92,20 @@ class Facade:
             raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")
         if start:
             raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
-        inputs = given.frame(asked)
-        drawn = judge.answers(self.model, given.features(inputs), n, gaps="kept", rng=generator(seed, "sample"))
-        targets = self.schema.decode(drawn.transpose(0, 1).flatten(0, 1))
-        repeated = inputs.loc[inputs.index.repeat(n)].reset_index(drop=True)
-        return pd.concat([repeated, cast(pd.DataFrame, targets)], axis=1)
+        rows = given.rows(self.rows(asked))
+        drawn = judge.answers(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
+        targets = cast(pd.DataFrame, self.schema.decode(drawn.transpose(0, 1).flatten(0, 1)))
+        # the person's own columns, but for targets, which are what is drawn
+        own = rows.drop(columns=[name for name in targets if name in rows])
+        return _beside(own.loc[own.index.repeat(n)].reset_index(drop=True), targets)
 
     def predict(
         self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0
     ) -> pd.DataFrame:
         """What the targets of rows with these inputs will be, from ``draws`` draws each: of a number its mean and the quantiles
         at ``levels``, columns ``y_mean``, ``y_0.05``, …; of a category the likeliest and its probability, ``y_mode`` and
-        ``y_probability``. A target that may be missing is predicted as if it were there.
+        ``y_probability``; all beside the columns of ``data``, its keys and its targets too. A target that may be missing is
+        predicted as if it were there.
 
         Quantile p is order statistic p (draws + 1), between two of them interpolated: of a law known by its draws, a fresh
         value falls below it with probability p. Raises InputError in a run without targets, and on levels that so many draws
@@ -106,7 +113,7 @@ class Facade:
         """
         if self.given is None:
             raise InputError("predict: this run has no targets, so there is nothing to predict; run again with --target")
-        inputs = self.given.frame(data)
+        rows = self.given.rows(self.rows(data))
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
         if not all(min(p, 1 - p) * (draws + 1) >= 1 - 1e-9 for p in levels):
@@ -114,12 +121,15 @@ class Facade:
                 f"levels: expected probabilities from 1/(draws + 1) to draws/(draws + 1), got {list(levels)} with {draws} draws; "
                 "raise draws, or leave out the levels near 0 and 1"
             )
+        fields = cast(Schema, self.schema).modelled
+        twice = next((name for field in fields for name in _headings(field, levels) if name in rows), None)
+        if twice is not None:
+            raise InputError(f"data: has a column {twice!r}, the name of what is predicted for its rows; rename it")
         rng, pieces = generator(seed, "predict"), []
-        for context in self.given.features(inputs).split(max(1, AT_ONCE // draws)):
+        for context in self.given.features(rows).split(max(1, AT_ONCE // draws)):
             drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
-            fields = cast(Schema, self.schema).modelled
             pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
-        made = pd.concat(pieces, ignore_index=True)
+        made = _beside(rows, pd.concat(pieces, ignore_index=True))
         return made.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else made
 
     def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
@@ -173,17 +183,29 @@ class Facade:
         return values
 
 
+def _beside(own: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a person's rows, and what was made for them."""
+    stored = {**made.attrs.get(dtypes.STORED, {}), **own.attrs.get(dtypes.STORED, {})}
+    return dtypes.keep_stored(pd.concat([own, made], axis=1), stored)
+
+
+def _headings(field: Field, levels: Sequence[float]) -> list[str]:
+    """The columns that :func:`_predicted` makes of a target."""
+    made = ("mode", "probability") if field.discrete else ("mean", *(f"{p:g}" for p in levels))
+    return [f"{field.name}_{what}" for what in made]
+
+
 def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
     """Of one target, from its draws (s, n) in tensor units."""
     if field.discrete:
         shares = np.stack([(drawn == code).mean(0) for code in range(len(field.labels))])
-        mode = field.decode(shares.argmax(0).astype(np.float64))
-        return pd.DataFrame({f"{field.name}_mode": mode, f"{field.name}_probability": shares.max(0)})
-    named = {f"{field.name}_{p:g}": np.quantile(drawn, p, axis=0, method="weibull") for p in levels}
-    mean = drawn.mean(0) + (field.offset if field.kind == "integer" else 0)
-    if field.kind == "datetime":  # a mean of dates is a date, a mean of whole numbers need not be one
-        mean = field.decode(mean)
-    return pd.DataFrame({f"{field.name}_mean": mean, **{name: field.decode(values) for name, values in named.items()}})
+        made = [field.decode(shares.argmax(0).astype(np.float64)), shares.max(0)]
+    else:
+        mean = drawn.mean(0) + (field.offset if field.kind == "integer" else 0)
+        if field.kind == "datetime":  # a mean of dates is a date, a mean of whole numbers need not be one
+            mean = field.decode(mean)
+        made = [mean, *(field.decode(np.quantile(drawn, p, axis=0, method="weibull")) for p in levels)]
+    return pd.DataFrame(dict(zip(_headings(field, levels), made, strict=True)))
 
 
 @dataclass
@@ -309,26 +331,27 @@ def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[
 def card(study: Study, name: str, splits: plan.Splits) -> str:
     """The model card of a run, as Markdown: its sentence, how it was measured, the leaderboard."""
     v = study.verdict
-    about = f"Objective: {v.unit} ({study.why}), measured on {v.rows:,} that chose nothing (split {splits.rule}). "
+    why, rule = markdown(study.why), markdown(splits.rule)
+    about = f"Objective: {v.unit} ({why}), measured on {v.rows:,} that chose nothing (split {rule}). "
     if v.trimmed is not None:
         about += f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} {v.unit}. "
     about += f"Weights are optimal to {v.gap:.1e} on the select rows."
     others = [o.sentence for key, o in study.verdicts.items() if key != study.objective]
     measured = _OF_SAMPLES if study.given is None else _OF_ANSWERS
     lines = [
-        f"# {name}: a mixtura run", "", f"**{v.sentence}**", "", about, "",
-        *[f"By the other objective: {sentence}." for sentence in others], "",
+        f"# {markdown(name)}: a mixtura run", "", f"**{markdown(v.sentence)}**", "", about, "",
+        *[f"By the other objective: {markdown(sentence)}." for sentence in others], "",
         f"| model | nats (exact) | nats (bound) | {' | '.join(measured)} | training, s |", "|---|---|---|---|---|---|",
     ]  # fmt: skip
     for s in ranked(study.scores):
         if s.status in ("skipped", "failed"):
-            lines.append(f"| {s.name} | {s.status}: {s.reason} | | | | |")
+            lines.append(f"| {markdown(s.name)} | {s.status}: {markdown(s.reason)} | | | | |")
             continue
         nats = _pm(s.nats, s.nats_error)
         exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
         found = " | ".join(_pm(*of(s)) for of in measured.values())
         seconds = "" if s.seconds is None else f"{s.seconds:.1f}"
-        lines.append(f"| {s.name} | {exact} | {bound} | {found} | {seconds} |")
+        lines.append(f"| {markdown(s.name)} | {exact} | {bound} | {found} | {seconds} |")
     verbs = ("sample", "score", "impute") if study.given is None else ("predict", "sample --given", "score")
     lines += [
         "", f"{splits.duplicates:,} of the {len(splits.report):,} report rows equal a training row in every column.", "",

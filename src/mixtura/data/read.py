@@ -20,18 +20,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from pandas.api import types
 from pandas.util import hash_pandas_object
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, examples, texts
+from mixtura.data import cells, dtypes, examples, texts
 from mixtura.data.cells import MISSING, MOST_CHARACTERS
-from mixtura.data.schema import named, text_dtype
-from mixtura.machine import drafted
+from mixtura.data.dtypes import text_dtype
+from mixtura.data.schema import named
 
 #: a table keeps at most so many cells, and so many bytes of a text file
 MOST_CELLS = 10_000_000
@@ -455,9 +456,9 @@ def _from_records(records: list[dict[str, Any]], columns: list[str]) -> pd.DataF
 
 
 def _open_parquet(path: Path) -> _Source:
-    pa, parquet = _pyarrow()
+    pa = dtypes.pyarrow()
     try:
-        file = parquet.ParquetFile(path)
+        file = pa.parquet.ParquetFile(path)
     except (pa.ArrowException, OSError) as error:
         raise _broken(path, "Parquet", error) from error
 
@@ -468,21 +469,17 @@ def _open_parquet(path: Path) -> _Source:
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
                 pieces.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
                 start += len(batch)
-            frame = pa.concat_tables(pieces).unify_dictionaries().to_pandas(integer_object_nulls=True)
+            table = pa.concat_tables(pieces).unify_dictionaries()
+            frame = table.to_pandas(integer_object_nulls=True)
         except (pa.ArrowException, OSError) as error:
             raise _broken(path, "Parquet", error) from error
-        return frame if frame.index.names == [None] else frame.reset_index()
+        frame = frame if frame.index.names == [None] else frame.reset_index()
+        for column in table.schema:  # whole numbers beside gaps came as objects
+            if column.name in frame and pa.types.is_integer(column.type) and types.is_object_dtype(frame[column.name].dtype):
+                frame[column.name] = frame[column.name].astype(str(column.type).replace("i", "I").replace("u", "U"))
+        return dtypes.keep_stored(frame, dtypes.stored_types(table.schema))
 
     return _Source(file.metadata.num_rows, len(file.schema_arrow), take)
-
-
-def _pyarrow() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise InputError("Parquet files need pyarrow, which is not installed; pip install pyarrow, or use .csv") from error
-    return pyarrow, pyarrow.parquet
 
 
 def _open_npy(path: Path) -> _Source:
@@ -583,60 +580,3 @@ _READERS: dict[str, Callable[[Path], _Source]] = {
     ".npz": lambda path: _open_npz(path, None),
 }
 _ENDINGS = " ".join(_READERS)
-
-
-# ------------------------------------------------------------------------------------------------- writing
-
-
-def write(frame: pd.DataFrame, path: str | Path) -> None:
-    """Write ``frame`` as its ending says (.csv .tsv .parquet .json .jsonl; .npy and .npz for numbers alone),
-    all of it or nothing: a reader never sees half a file. Raises InputError for another ending, a folder
-    that is not there or takes no file, or cells that the format cannot hold."""
-    path = Path(path)
-    if path.suffix.lower() not in WRITERS:
-        raise InputError(
-            f"{path.name}: {path.suffix or 'a name without ending'} is not written here, expected {_ENDINGS}; name the file so"
-        )
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    frame = named(frame, name=path.name)
-    with drafted(path) as draft, draft.open("wb") as file:
-        WRITERS[path.suffix.lower()](frame, file)
-
-
-def _write_parquet(frame: pd.DataFrame, file: IO[bytes]) -> None:
-    _pyarrow()
-    frame.to_parquet(file, index=False)
-
-
-def _write_json(frame: pd.DataFrame, file: IO[bytes]) -> None:
-    file.write(b"[" + b",\n ".join(_json_rows(frame)) + b"]\n")
-
-
-def _write_jsonl(frame: pd.DataFrame, file: IO[bytes]) -> None:
-    file.writelines(row + b"\n" for row in _json_rows(frame))
-
-
-def _json_rows(frame: pd.DataFrame) -> Iterator[bytes]:
-    # Not DataFrame.to_json, which keeps 15 digits of a number.
-    columns = [[None if gone else cells.label(v) for v, gone in zip(frame[c], frame[c].isna(), strict=True)] for c in frame]
-    for row in zip(*columns, strict=True):
-        yield json.dumps(dict(zip(frame.columns, row, strict=True)), ensure_ascii=False).encode()
-
-
-def _matrix(frame: pd.DataFrame) -> np.ndarray:
-    for column in frame:
-        if not pd.api.types.is_numeric_dtype(frame[column].dtype):
-            raise InputError(f"column {column!r} holds no numbers, which is all an array can; write .csv, .jsonl or .parquet")
-    return frame.to_numpy(dtype=np.float64, na_value=np.nan) if frame.isna().any(axis=None) else frame.to_numpy()
-
-
-WRITERS: dict[str, Callable[[pd.DataFrame, IO[bytes]], Any]] = {
-    ".csv": lambda frame, file: frame.to_csv(file, index=False),
-    ".tsv": lambda frame, file: frame.to_csv(file, index=False, sep="\t"),
-    ".parquet": _write_parquet,
-    ".json": _write_json,
-    ".jsonl": _write_jsonl,
-    ".npy": lambda frame, file: np.save(file, _matrix(frame), allow_pickle=False),
-    ".npz": lambda frame, file: np.savez(file, data=_matrix(frame)),
-}

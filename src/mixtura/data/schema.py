@@ -24,8 +24,10 @@ from pandas.api import types
 from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, Column, InputError, Space
-from mixtura.data import cells
+from mixtura.data import cells, dtypes
 from mixtura.data.cells import Label
+from mixtura.data.dtypes import text_dtype as text_dtype
+from mixtura.shown import kind_of
 
 Kind = Literal["numeric", "integer", "boolean", "categorical", "ordinal", "datetime", "constant", "dropped"]
 
@@ -44,7 +46,8 @@ _ROW_NUMBER = {"id", "ids", "index", "idx", "row", "rows", "rownum", "unnamed"}
 class Field:
     """One column of a table.
 
-    dtype:    the pandas dtype that decoding gives ("int64", "category", "str", "datetime64[ns, UTC]" …).
+    dtype:    the dtype that decoding gives ("int64", "category", "str", "datetime64[ns, UTC]" …; see :mod:`mixtura.data.dtypes`).
+    stored:   its type in the Parquet file that the table came from, else empty.
     absent:   how many of the rows looked at had no value; any makes "missing" a possible value.
     labels:   the values of a boolean, categorical or ordinal column in code order, as the table had them
               (and the one value of a constant column; none if it was empty throughout).
@@ -65,6 +68,7 @@ class Field:
     name: str
     kind: Kind
     dtype: str = ""
+    stored: str = ""
     absent: int = 0
     labels: tuple[Label, ...] = ()
     decimals: int = 0
@@ -113,7 +117,7 @@ class Field:
     def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
         """(n,) float64 in tensor units, NaN where missing; rows are named by the index of ``series``."""
         numbered = series.set_axis(range(len(series)))
-        present = self._there(numbered.dropna())
+        present = self._there(dtypes.plain(numbered.dropna()))
         out = np.full(len(series), np.nan)
         out[present.index] = self._encode(present.set_axis(series.index[present.index]), name) if len(present) else ()
         return out
@@ -138,8 +142,17 @@ class Field:
             exact = values if values.dtype.kind != "f" else np.array([int(v) for v in np.rint(values)], dtype=object)
             apart = (exact.astype(object) - self.offset).astype(np.float64)
             return self._settled(apart, np.rint(apart / self.step) * self.step)
-        values = values.astype(np.float64)
+        values = self._as_stored(values.astype(np.float64))
         return self._settled(values, self.nearest(values))
+
+    def _as_stored(self, values: np.ndarray) -> np.ndarray:
+        """Real numbers that were written with the digits of a float32, as that float32."""
+        stored = dtypes.dtype(self.dtype)
+        if not types.is_float_dtype(stored) or cells.precision(stored).itemsize == 8:
+            return values
+        with np.errstate(over="ignore"):
+            short = values.astype(cells.precision(stored)).astype(np.float64)
+        return np.where(np.isfinite(short), short, values)
 
     @property
     def apart(self) -> tuple[float, ...]:
@@ -215,12 +228,15 @@ class Field:
         ticks = exact.astype(np.int64)
         if self.pattern:
             return _series(np.array(cells.write_instants(ticks, self.unit, self.pattern), dtype=object), missing, self)
-        dates = pd.Series(ticks.view(f"M8[{self.unit}]")).mask(missing)
+        instants = ticks.view(f"M8[{self.unit}]")
+        if self.dtype == "date" or self.dtype.endswith("[pyarrow]"):
+            return _series(instants, missing, self)
+        dates = pd.Series(instants).mask(missing)
         return (dates.dt.tz_localize("UTC") if self._aware else dates).astype(self.dtype).rename(self.name)
 
     def _held(self, x: np.ndarray) -> np.ndarray:
         """Real numbers that the type of the column can hold."""
-        stored = types.pandas_dtype(self.dtype)
+        stored = dtypes.dtype(self.dtype)
         if not types.is_float_dtype(stored):
             return x
         largest = float(np.finfo(cells.precision(stored)).max)
@@ -298,7 +314,7 @@ class Schema:
         category never seen, a number off its lattice moved to the nearest point of it.
 
         Columns are found by name in any order, others are ignored; an array (columns x0, x1, …) with as
-        many columns as the table had is taken by position. Raises InputError, naming row and column, for an
+        many columns as the table or its samples is taken by position. Raises InputError, naming row and column, for an
         absent column, text among numbers or dates, an infinite number, and, unless ``holes``, a missing
         cell in a column that had none.
         """
@@ -320,8 +336,9 @@ class Schema:
         """``frame`` with its columns found as :meth:`encode` finds them, rows numbered from 0."""
         frame = named(frame, name=name).reset_index(drop=True)
         lacking = [f.name for f in self.modelled if f.name not in frame.columns]
-        if lacking and list(frame.columns) == [f"x{j}" for j in range(len(self.fields))]:
-            return frame.set_axis([f.name for f in self.fields], axis=1)
+        for fields in (self.fields, [f for f in self.fields if f.kind != "dropped"]):  # all of the table, or of its samples
+            if lacking and list(frame.columns) == [f"x{j}" for j in range(len(fields))]:
+                return frame.set_axis([f.name for f in fields], axis=1)
         if lacking:
             raise InputError(
                 f"{name}: no column {lacking[0]!r}{_closest(lacking[0], frame.columns)}; give a table with every learnt column"
@@ -351,13 +368,22 @@ class Schema:
             for f in self.fields
             if f.kind != "dropped"
         }
+        stored = {f.name: f.stored for f in self.fields if f.stored}
         if like is None:
-            return pd.DataFrame(columns)
+            return dtypes.keep_stored(pd.DataFrame(columns), stored)
         if len(like) != x.shape[0]:
             raise InputError(f"like: expected {x.shape[0]} rows, one for each row of x, got {len(like)}")
         theirs = named(like, name="like")
         kept = {f.name for f in self.fields if not f.modelled} & set(theirs.columns)
-        return theirs.assign(**{k: s.set_axis(theirs.index) for k, s in columns.items() if k not in kept})
+        filled = theirs.assign(**{k: s.set_axis(theirs.index) for k, s in columns.items() if k not in kept})
+        own = theirs.attrs.get(dtypes.STORED, {})
+        return dtypes.keep_stored(filled, {name: text for name, text in stored.items() if name not in own})
+
+    @property
+    def textual(self) -> list[str]:
+        """The columns of samples that are text or dates in some row, which an array of numbers cannot hold."""
+        written = [f for f in self.fields if f.kind == "datetime" or f.pattern or any(isinstance(v, str) for v in f.labels)]
+        return [f.name for f in written if not f.dtype.startswith("decimal(")]
 
     @property
     def words(self) -> dict[str, frozenset[str]]:
@@ -418,21 +444,9 @@ def _series(values: np.ndarray, missing: np.ndarray, field: Field) -> pd.Series:
         categories = pd.Index(list(field.labels))
         ordered = field.kind == "ordinal"
         return pd.Series(pd.Categorical.from_codes(codes, categories=categories, ordered=ordered), name=field.name)
-    dtype = text_dtype() if field.dtype == "str" else types.pandas_dtype(field.dtype)
     if field.pattern and field.kind in ("numeric", "integer"):
         values = np.array(cells.write_numbers(values, field.pattern), dtype=object)
-    if missing.any() and isinstance(dtype, np.dtype):
-        dtype = {"i": "Int64", "u": "UInt64", "b": "boolean"}.get(dtype.kind, dtype)
-    if missing.any():
-        values = values.astype(object)
-        values[missing] = np.nan if types.is_float_dtype(dtype) else None
-    return pd.Series(values, dtype=object if values.dtype == object else None).astype(dtype).rename(field.name)
-
-
-def text_dtype() -> Any:
-    """What this pandas keeps text in: its ``str`` dtype from 3.0 on, plain objects before."""
-    dtype = types.pandas_dtype("str")
-    return object if isinstance(dtype, np.dtype) else dtype
+    return dtypes.cells_as(field.dtype, values, missing).rename(field.name)
 
 
 # ------------------------------------------------------------------------------------------------- guess
@@ -472,30 +486,33 @@ def guess(
             raise InputError(f"bounds: of {column!r}, expected one or two finite numbers, got {got}; write {column}=0:120")
         if low is not None and high is not None and not low < high:
             raise InputError(f"bounds: {column}={low:g}:{high:g} ends before it begins; give the lower end first")
+    stored = frame.attrs.get(dtypes.STORED, {})
     fields = tuple(
-        _guess_field(series, kinds.get(str(c)), bounds.get(str(c), (None, None))) for c, series in frame.items() if c in chosen
-    )
+        _guess_field(series, kinds.get(str(c)), bounds.get(str(c), (None, None)), stored.get(c, ""))
+        for c, series in frame.items() if c in chosen
+    )  # fmt: skip
     if not any(f.modelled for f in fields):
         said = "; ".join(f.reason or f"{f.name}: {f.detail}" for f in fields)
         raise InputError(f"no column is left to model ({said}); give a table with a column that varies")
     return Schema(fields)
 
 
-def _guess_field(series: pd.Series, kind: Kind | None, bounds: Bounds) -> Field:
-    field = _guess_kind(series, kind, bounds)
+def _guess_field(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: str) -> Field:
+    field = _guess_kind(series, kind, bounds, stored)
     if bounds != (None, None) and field.kind not in ("numeric", "integer", "constant", "dropped"):
-        remedy = "leave them out" if field.kind == "datetime" else f"leave them out, or add --kind {field.name}=integer"
+        remedy = "leave them out" if field.kind == "datetime" else f"leave them out, or add {kind_of(field.name, 'integer')}"
         raise InputError(f"bounds: {field.name!r} is {field.kind}, and only numbers have bounds; {remedy}")
     return replace(field, unseen=1 / (len(series) - field.absent + 2)) if field.discrete else field
 
 
-def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds) -> Field:
-    present = series.dropna()
+def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: str) -> Field:
+    present = dtypes.plain(series.dropna())
     _refuse_nested(present)
     if kind not in ("categorical", "dropped"):
         rest = cells.without_words(present)
         present = rest if kind is not None or len(rest) == len(present) or _more_than_labels(rest) else present
-    field = Field(str(series.name), "dropped", dtype=_dtype_of(series), absent=len(series) - len(present), bounds=bounds)
+    absent, dtype = len(series) - len(present), dtypes.name_of(series, present)
+    field = Field(str(series.name), "dropped", dtype=dtype, stored=stored, absent=absent, bounds=bounds)
     distinct = present.nunique()
     if kind == "dropped":
         return replace(field, reason=f"{field.name}: left out as asked")
@@ -549,10 +566,6 @@ def _refuse_nested(present: pd.Series) -> None:
                 )
 
 
-def _dtype_of(series: pd.Series) -> str:
-    return "category" if isinstance(series.dtype, pd.CategoricalDtype) else str(series.dtype)
-
-
 def _plain(present: pd.Series) -> pd.Series:
     """Cells out of their pandas Categorical."""
     return present.astype(present.cat.categories.dtype) if isinstance(present.dtype, pd.CategoricalDtype) else present
@@ -575,15 +588,15 @@ def _guess_number(field: Field, present: pd.Series, values: np.ndarray) -> Field
         return _ordinal(field, present)
     if int(distinct[-1]) - int(distinct[0]) > cells.EXACT:
         why = "whole numbers spread over more than 2^53, too far apart to tell from one another in float64"
-        return replace(field, reason=f"{field.name}: {why}; --kind {field.name}=categorical or =numeric keeps it")
+        return replace(field, reason=f"{field.name}: {why}; {kind_of(field.name, 'categorical')} or =numeric keeps it")
     words = {w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", field.name)}
     if words & _ROW_NUMBER and not field.absent and (np.diff(values) > 0).all():
-        return replace(field, reason=f"{field.name}: counts the rows; --kind {field.name}=integer keeps it")
+        return replace(field, reason=f"{field.name}: counts the rows; {kind_of(field.name, 'integer')} keeps it")
     return _integer(field, present)
 
 
 def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> Field:
-    keeps = f"--kind {field.name}=categorical keeps it"
+    keeps = f"{kind_of(field.name, 'categorical')} keeps it"
     if why := cells.why_not(present):
         return replace(field, reason=f"{field.name}: {why}; {keeps}")
     odd = [row for row, value in present.items() if not cells.looks_like_number(str(value))]
@@ -637,12 +650,15 @@ def _numeric(field: Field, present: pd.Series) -> Field:
     decimals, step, offset = found or (0, 0, 0)
     dtype = _number_dtype(field, present)
     pattern = cells.number_pattern(present)
-    if found is None and not pattern and not types.is_float_dtype(types.pandas_dtype(dtype)):
+    if found is None and not pattern and types.is_integer_dtype(dtypes.dtype(dtype)):
         dtype = "float64"  # whole numbers past 2^53, which the person asked to round
     field = replace(field, kind="numeric", dtype=dtype, decimals=decimals, step=step, offset=offset, pattern=pattern)
     _within(field, present, values)
     low, high = field.bounds
     low = 0.0 if low is None and values.min() >= 0 else low
+    if held := dtypes.digits_held(field.stored or field.dtype):
+        most = (10 ** held[0] - 1) / 10 ** held[1]
+        low, high = (-most if low is None else low), (most if high is None else high)
     field = replace(field, ends=(low, high))
     if step:  # the outermost steps within
         k = lambda end: (end * 10.0**decimals - offset) / step  # noqa: E731
@@ -667,7 +683,7 @@ def _integer(field: Field, present: pd.Series) -> Field:
     if not _whole(values):
         row = present.index[int((values != np.rint(values)).argmax())]
         raise InputError(
-            f"column {field.name!r}, row {row} is {present[row]}, expected a whole number; use --kind {field.name}=numeric"
+            f"column {field.name!r}, row {row} is {present[row]}, expected a whole number; use {kind_of(field.name, 'numeric')}"
         )
     exact = values if values.dtype.kind != "f" else values.astype(np.int64)
     distinct, counts = np.unique(exact, return_counts=True)
@@ -675,14 +691,14 @@ def _integer(field: Field, present: pd.Series) -> Field:
     if last - first > cells.EXACT:
         raise InputError(
             f"column {field.name!r}: whole numbers spread over more than 2^53 do not fit float64; "
-            f"use --kind {field.name}=numeric to round them, or =categorical"
+            f"use {kind_of(field.name, 'numeric')} to round them, or =categorical"
         )
     _within(field, present, exact)
     step, offset = cells.steps(distinct, counts)
     pattern = cells.number_pattern(present)
     field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=step, offset=offset, pattern=pattern)
     low, high = field.bounds
-    least, most = _limits(field.dtype)
+    least, most = _limits(field)
     low = math.ceil(low) if low is not None else 0 if first >= 0 else least
     high = math.floor(high) if high is not None else most
     low, high = (end if end is None or least is None else min(max(end, least), most) for end in (low, high))
@@ -695,9 +711,12 @@ def _integer(field: Field, present: pd.Series) -> Field:
     return _ranged(field, apart, np.rint(apart / step) * step)
 
 
-def _limits(dtype: str) -> tuple[int | None, int | None]:
+def _limits(field: Field) -> tuple[int | None, int | None]:
     """The least and the largest whole number that a column of this type can hold; None where it has none."""
-    stored = types.pandas_dtype(dtype)
+    if held := dtypes.digits_held(field.stored or field.dtype):
+        most = 10 ** (held[0] - held[1]) - 1
+        return -most, most
+    stored = dtypes.dtype(field.dtype)
     if not types.is_integer_dtype(stored):
         return None, None
     ends = np.iinfo(cells.precision(stored))
@@ -709,7 +728,7 @@ def _number_dtype(field: Field, present: pd.Series) -> str:
     came."""
     if cells.number_pattern(present):
         return "str" if types.is_string_dtype(present.dtype) and not types.is_object_dtype(present.dtype) else "object"
-    if types.is_numeric_dtype(present.dtype) and field.dtype != "category":
+    if types.is_numeric_dtype(dtypes.dtype(field.dtype)) or field.dtype.startswith("decimal("):
         return field.dtype
     values = _numbers(present)
     if values.dtype.kind == "f":
@@ -723,17 +742,21 @@ def _datetime(field: Field, present: pd.Series) -> Field:
     seen = cells.instants(present)
     if seen is None:
         if why := cells.why_not(present):
-            raise InputError(f"column {field.name!r} holds {why}, or use --kind {field.name}=categorical")
+            raise InputError(f"column {field.name!r} holds {why}, or use {kind_of(field.name, 'categorical')}")
         row = _first_without_instant(present)
         raise InputError(
             f"column {field.name!r}, row {row} is {str(present[row])!r}, expected dates all written alike, as in "
-            f"2024-12-31 or 2024-12-31 23:59:59; rewrite the column or use --kind {field.name}=categorical"
+            f"2024-12-31 or 2024-12-31 23:59:59; rewrite the column or use {kind_of(field.name, 'categorical')}"
         )
     distinct, counts = np.unique(seen.ticks, return_counts=True)
     step, offset = cells.steps(distinct, counts)
     if (int(distinct[-1]) - int(distinct[0])) // step > cells.EXACT:
         return replace(field, reason=f"{field.name}: more than 2^53 {seen.unit} between its dates; round them to a coarser unit")
-    dtype = str(present.dtype) if seen.pattern or types.is_datetime64_any_dtype(present.dtype) else f"datetime64[{seen.unit}]"
+    dtype = f"datetime64[{seen.unit}]"
+    if field.dtype == "date" or field.dtype.endswith("[pyarrow]"):
+        dtype = field.dtype
+    elif seen.pattern or types.is_datetime64_any_dtype(present.dtype):
+        dtype = str(present.dtype)
     # years of four digits, within what the unit can count
     ends = [int(np.datetime64(year, "s").astype(np.int64)) * cells.UNITS[seen.unit] for year in ("0001-01-01", "9999-12-31")]
     least, most = max(ends[0], -(2**63) + 1), min(ends[1], 2**63 - 1)
@@ -776,7 +799,7 @@ def _boolean(field: Field, present: pd.Series) -> Field:
     labels = _sorted_labels(present)
     if len(labels) > 2:
         raise InputError(
-            f"column {field.name!r} has {len(labels)} different values, expected two; use --kind {field.name}=categorical"
+            f"column {field.name!r} has {len(labels)} different values, expected two; use {kind_of(field.name, 'categorical')}"
         )
     return replace(field, kind="boolean", labels=labels)
 
@@ -795,7 +818,7 @@ def _ordinal(field: Field, present: pd.Series) -> Field:
     if values is None:
         raise InputError(
             f"column {field.name!r}: its texts have no order, expected numbers or an ordered pandas Categorical; "
-            f"use --kind {field.name}=categorical"
+            f"use {kind_of(field.name, 'categorical')}"
         )
     present, distinct = _plain(present), np.unique(_finite(present, values))
     pattern = cells.number_pattern(present)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mixtura.contracts import InputError
 from mixtura.data import images, read, schema
+from mixtura.data import write as tables
 from mixtura.data.images import ImageSchema, Pictures
 from mixtura.data.read import Table
 from mixtura.data.schema import Kind, Schema
@@ -39,8 +40,11 @@ class Given:
     def frame(self, source: Any) -> pd.DataFrame:
         """The inputs among rows that a person gave, numbered from 0: of a frame, or of anything :func:`load` reads, with every
         one of these columns."""
-        rows = cast(pd.DataFrame, contents(source, self.schema))
-        return self.schema.matched(rows, "given").loc[:, self.names]
+        return self.rows(source).loc[:, self.names]
+
+    def rows(self, source: Any) -> pd.DataFrame:
+        """As :meth:`frame`, with the columns that are not inputs too."""
+        return self.schema.matched(cast(pd.DataFrame, contents(source, self.schema)), "given")
 
     def features(self, frame: pd.DataFrame) -> Tensor:
         """(n, width) float32, of the rows of :meth:`frame`. InputError as :meth:`Schema.encode` raises it."""
@@ -131,6 +135,6 @@ def from_json(plain: Mapping[str, Any]) -> AnySchema:
 def write(rows: Content, path: str | Path) -> None:
     """Rows to a file: a table's formats, or .npz, .npy, .zip or a folder for images."""
     if isinstance(rows, pd.DataFrame):
-        read.write(rows, path)
+        tables.write(rows, path)
     else:
         images.write_images(rows, path)

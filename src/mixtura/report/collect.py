@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from mixtura.job import read_state, what
 from mixtura.judge import OF_ANSWERS, Score
 from mixtura.metrics import TABLE
 from mixtura.report import figures, given
+from mixtura.shown import command
 
 #: points of a learning curve that a screen can tell apart
 MOST_POINTS = 200
@@ -119,7 +119,7 @@ def _rule(asked: Mapping[str, Any]) -> str:
 
 def _next(out: Path, images: bool, density: bool, targets: bool) -> list[dict[str, str]]:
     """Commands to paste, as the command line says them at the end of a run."""
-    run = shlex.quote(str(out))
+    run = command(out)
     if targets:
         return [
             {"for": "means and intervals", "command": f"mixtura predict {run} new.csv -o predicted.csv"},
@@ -132,7 +132,7 @@ def _next(out: Path, images: bool, density: bool, targets: bool) -> list[dict[st
         commands.append((f"how likely {noun} are", f"mixtura score {run} {more} -o scores.csv"))
     if not images:
         commands.append(("gaps filled", f"mixtura impute {run} holes.csv -o filled.csv"))
-    return [{"for": purpose, "command": command} for purpose, command in commands]
+    return [{"for": purpose, "command": line} for purpose, line in commands]
 
 
 def _metrics(scores: Sequence[Score]) -> list[dict[str, str | None]]:

@@ -21,6 +21,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mixtura import folder as store
+from mixtura.shown import all_visible
 from mixtura.verdict import digits_of
 
 HERE = Path(__file__).parent
@@ -47,7 +48,7 @@ Where = Sequence[str | int]
 
 def render(data: Mapping[str, Any]) -> str:
     """The page of what :func:`mixtura.report.collect` returned."""
-    data = store.plain(data)
+    data = all_visible(store.plain(data))
     judged = [s["name"] for s in data["scores"] if s["status"] in ("fitted", "samples only")]
     return filled(
         "run", data, "given.js" if data["given"] else None, title=title, board=board(data),

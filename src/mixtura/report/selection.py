@@ -11,6 +11,7 @@ from jinja2 import TemplateError
 from mixtura import folder as store
 from mixtura.contracts import InputError
 from mixtura.report.page import COLOURS, filled
+from mixtura.shown import all_visible
 from mixtura.verdict import digits_of
 
 
@@ -33,7 +34,7 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
 
 def render(data: Mapping[str, Any]) -> str:
     """The page of what :meth:`mixtura.session.Session.record` returned."""
-    data = store.plain(data)
+    data = all_visible(store.plain(data))
     names = [arm["name"] for arm in data["arms"]]
     return filled(
         "selection", data, colour=lambda name: f"c{names.index(name) % COLOURS}",
