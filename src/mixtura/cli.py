@@ -192,6 +192,10 @@ def sample(
     if images and output is None:
         _say("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
     _can_write(output, images=images)
+    if images and output is not None and output.suffix.lower() in ("", ".zip"):
+        from mixtura.data.images import check_png
+
+        check_png(study.schema, output)
     chosen = study.best if model is None else study.model(model)
     about = {"model": chosen.name, "seed": seed, "start": start}
     n = n if n is not None else 1000 if given is None else 1
@@ -212,7 +216,8 @@ def score(
 
     _can_write(output)
     chosen = _with_density(folder, model)
-    scores = chosen.score(data, seed=seed)
+    with _notes():
+        scores = chosen.score(data, seed=seed)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
     beyond = (nats == -math.inf).nonzero()[0]
     mean = mean_nats(nats[nats > -math.inf]) if len(beyond) < len(nats) else None
@@ -286,12 +291,8 @@ def evaluate(
     from mixtura.lens import evaluate as compare
 
     _can_write(output)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with _notes() as notes:
         table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
-    notes = [str(w.message) for w in caught if w.category is UserWarning]
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
     if output is not None or as_json:
         _deliver(table, output, as_json, {"real": real, "generated": generated, "notes": notes})
     else:
@@ -857,6 +858,18 @@ def _can_write(output: Path | None, *, images: bool = False) -> None:
         check_folder(output)
     if not output.parent.is_dir():
         _say(f"{output}: there is no folder {output.parent}; make it first")
+
+
+@contextmanager
+def _notes() -> Iterator[list[str]]:
+    """Warnings of what is done inside, as lines on stderr and, afterwards, in the list."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notes
+    notes += [str(w.message) for w in caught if w.category is UserWarning]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def _with_density(folder: Path, model: str | None) -> Any:

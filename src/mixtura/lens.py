@@ -98,7 +98,7 @@ def evaluate(
     do: a generator that has seen the rows it is judged by looks better than it is. Raises InputError on data of different
     kinds, columns or sizes.
     """
-    data = source.load(real, seed=seed, skip_broken=skip_broken)
+    data = source.said(source.load(real, seed=seed, skip_broken=skip_broken))
     schema = source.learn(data)
     sets = {"real": source.encode(schema, source.content(data), name=data.name)}
     for name, given in (("generated", generated), ("train", train)):

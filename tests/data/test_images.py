@@ -216,8 +216,12 @@ def test_files_that_only_look_like_sets_of_images(tmp_path):
     (tmp_path / "bad.zip").write_bytes(b"PK\x03\x04 and nothing")
     np.savez(tmp_path / "two.npz", a=GREY, b=GREY, c=np.zeros((3, 2)))
     np.savez(tmp_path / "table.npz", c=np.zeros((3, 2)))
-    assert not is_images(tmp_path / "bad.zip") and not is_images(tmp_path / "table.npz") and not is_images(tmp_path)
+    assert not is_images(tmp_path / "table.npz")
     assert not is_images("nowhere") and not is_images(np.zeros((3, 2))) and not is_images(3)
+    with pytest.raises(InputError, match=r"bad\.zip cannot be read as a zip"):
+        read_images(tmp_path / "bad.zip")
+    with pytest.raises(InputError, match=r"no image files in it, but 3 of other formats \(bad\.zip, table\.npz, two\.npz\)"):
+        read_images(tmp_path)
     with pytest.raises(InputError, match="several arrays of images, a, b; name one"):
         read_images(tmp_path / "two.npz")
     assert is_images(f"{tmp_path}/two.npz:a") and not is_images(f"{tmp_path}/two.npz:c")
@@ -226,7 +230,7 @@ def test_files_that_only_look_like_sets_of_images(tmp_path):
     assert not is_images(tmp_path / "cut.npy")
     np.save(tmp_path / "short.npy", GREY)
     (tmp_path / "short.npy").write_bytes((tmp_path / "short.npy").read_bytes()[:-20])
-    with pytest.raises(InputError, match=r"short\.npy: cannot be read"):
+    with pytest.raises(InputError, match=r"short\.npy cannot be read"):
         read_images(tmp_path / "short.npy")
 
 

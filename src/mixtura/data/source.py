@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from mixtura.data.schema import Kind, Schema
 from mixtura.transforms import Inputs
 
 Data = Table | Pictures
+#: files named in one sentence
+FEW = 8
 AnySchema = Schema | ImageSchema
 #: what a facade takes and gives: rows of a table, or images (n, H, W) or (n, H, W, 3)
 Content = pd.DataFrame | np.ndarray
@@ -87,11 +90,20 @@ def content(data: Data) -> Content:
     return data.pixels if isinstance(data, Pictures) else data.frame
 
 
+def said(data: Data) -> Data:
+    """The same data; a UserWarning says what was left out of images, where no plan does."""
+    left_out = data.skipped if isinstance(data, Pictures) else ()
+    if left_out:
+        more = f"; and {len(left_out) - FEW:,} more files" if len(left_out) > FEW else ""
+        warnings.warn(f"{data.name}: left out {'; '.join(left_out[:FEW])}{more}", stacklevel=2)
+    return data
+
+
 def contents(source: Any, like: AnySchema) -> Content:
     """Rows to be encoded by ``like``: a frame or an array as it is, anything else as :func:`load` reads it."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and isinstance(like, ImageSchema)):
         return source
-    data = load(source)
+    data = said(load(source))
     if isinstance(data, Pictures) != isinstance(like, ImageSchema):
         given, learnt = ("images", "a table") if isinstance(data, Pictures) else ("a table", "images")
         raise InputError(f"{data.name}: holds {given}, but {learnt} was learnt; give data of the same kind")
