@@ -185,6 +185,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """New rows, with the columns, types and rounding of the data; or new images."""
+    from mixtura.data.images import ImageSchema, check_png
     from mixtura.facade import load
 
     study = load(folder)
@@ -192,9 +193,7 @@ def sample(
     if images and output is None:
         _say("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
     _can_write(output, images=images)
-    if images and output is not None and output.suffix.lower() in ("", ".zip"):
-        from mixtura.data.images import check_png
-
+    if isinstance(study.schema, ImageSchema) and output is not None and output.suffix.lower() in ("", ".zip"):
         check_png(study.schema, output)
     chosen = study.best if model is None else study.model(model)
     about = {"model": chosen.name, "seed": seed, "start": start}
@@ -666,7 +665,7 @@ def _show_next(console: Console, study: Study) -> None:
         commands += [f"predict {folder} new.csv -o predicted.csv", f"sample {folder} --given new.csv -n 10 -o drawn.csv"]
         commands += [f"score {folder} more.csv -o scores.csv"]
     else:
-        commands += [f"sample {folder} -n 1000 -o {'new.zip' if images else 'new.csv'}"]
+        commands += [f"sample {folder} -n 1000 -o new{getattr(study.schema, 'written', '.csv')}"]
         commands += [f"score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv"] * ("nats" in study.verdicts)
         commands += [f"impute {folder} holes.csv -o filled.csv"] * (not images)
     for command in commands:

@@ -138,9 +138,7 @@ def read_images(
     keys = _image_keys(path, key)
     if len(keys) > 1:
         raise InputError(f"{path.name}: holds several arrays of images, {', '.join(keys)}; name one, as in {path.name}:{keys[0]}")
-    if not keys:
-        raise InputError(f"{path.name}: holds no array of images, expected 3 or 4 axes; give one, or read it as a table")
-    array = arrays.stored(path, keys[0])
+    array = arrays.stored(path, keys[0] if keys else key)  # without images: what is wrong with the only one is said
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(b"\x1f" + (key or "").encode())
@@ -369,7 +367,8 @@ def _top(image: Image.Image, content: bytes) -> tuple[int, bool]:
         if top > 255 and tags.get(262) == 0:
             _refuse("more than 8 bits of which 0 is white, expected 0 to be black; convert it, or give a .npy")
     elif image.format == "PPM" and image.mode not in ("1", "F"):
-        how = image.tile[0][3]  # the mode, with the highest level unless it is the usual one
+        # the mode, with the highest level unless it is the usual one
+        how = image.tile[0][3]  # pyright: ignore[reportAttributeAccessIssue]
         top = how[1] if isinstance(how, tuple) else top
     elif image.format == "JPEG2000":
         top = 2 ** ((content[content.index(b"\xff\x4f\xff\x51") + 42] & 127) + 1) - 1
@@ -422,6 +421,11 @@ class ImageSchema:
         if self.step == 0:
             return Space(shape, (Column(),) * math.prod(shape))
         return Space.image(*shape, low=self.low, high=self.high, resolution=self.step)
+
+    @property
+    def written(self) -> str:
+        """The ending of a file that holds such images and that people look into: .zip (of PNGs), or .npz where PNGs cannot."""
+        return ".zip" if _fits_png(self.low, self.high, self.step, self.channels) else ".npz"
 
     def encode(self, data: np.ndarray | Tensor, *, name: str = "data") -> Tensor:
         """Images in any understood layout → (n, C, H, W) float64. Raises InputError on another size or other levels."""
@@ -550,7 +554,7 @@ def write_images(images: np.ndarray, path: str | Path) -> None:
 
 def check_png(schema: ImageSchema, path: Path) -> None:
     """InputError where PNGs cannot hold images of ``schema``."""
-    if not _fits_png(schema.low, schema.high, schema.step, schema.channels):
+    if schema.written != ".zip":
         what = f"levels {schema.low:g} … {schema.high:g} in steps of {schema.step:g}" if schema.step else "real numbers"
         raise _no_png(path, what, schema.channels)
 

@@ -355,6 +355,10 @@ def _from_array(shape: tuple[int, ...], dtype: np.dtype, take: Callable[[np.ndar
 
     def frame(chosen: np.ndarray) -> pd.DataFrame:
         rows = take(chosen)
+        if dtype.kind == "U":
+            letters = np.ascontiguousarray(rows).view(np.uint32)
+            if ((letters > 0x10FFFF) | (letters >= 0xD800) & (letters < 0xE000)).any():
+                raise InputError(f"{name} holds text that is no Unicode, expected letters; it may be damaged, so write it again")
         try:
             return pd.DataFrame(rows)
         except (ValueError, TypeError, OverflowError) as error:  # times beyond those of a frame or without a unit, odd text

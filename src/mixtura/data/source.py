@@ -99,11 +99,11 @@ def said(data: Data) -> Data:
     return data
 
 
-def contents(source: Any, like: AnySchema) -> Content:
+def contents(source: Any, like: AnySchema, *, skip_broken: bool = False) -> Content:
     """Rows to be encoded by ``like``: a frame or an array as it is, anything else as :func:`load` reads it."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and isinstance(like, ImageSchema)):
         return source
-    data = said(load(source))
+    data = said(load(source, skip_broken=skip_broken and isinstance(like, ImageSchema)))
     if isinstance(data, Pictures) != isinstance(like, ImageSchema):
         given, learnt = ("images", "a table") if isinstance(data, Pictures) else ("a table", "images")
         raise InputError(f"{data.name}: holds {given}, but {learnt} was learnt; give data of the same kind")
