@@ -351,10 +351,13 @@ def mix(
     options |= {"costs": _numbers(costs, "--costs"), "at_most": at_most, "cap": cap, "floor": floor, "size": size}
     named = dict(zip(names, samples, strict=True))
     if pareto is not None:
-        table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
+        scales = _numbers(pareto, "--pareto") or []
+        with _notes():
+            table = blending.pareto(named, objective, scales, skip_broken=skip_broken, **options)
         _deliver(table, None, as_json, {"objective": objective})
         return
-    found = blending.mix(named, objective, skip_broken=skip_broken, **options)
+    with _notes():
+        found = blending.mix(named, objective, skip_broken=skip_broken, **options)
     _emit(found, as_json, lambda: _show_optimum(_console(stderr=False), found))
 
 

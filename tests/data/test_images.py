@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import zipfile
 import zlib
@@ -507,7 +508,8 @@ def test_other_files_and_further_pages_are_said(place, do):
     ]
     assert "left out 48 pages" in do("run set --families marginals --steps 1 --dry-run").out
     do("run set --families marginals --steps 1 --out r")
-    for line in ("score r set -o s.csv", "evaluate set set"):
+    shutil.copytree(place / "set", place / "other")
+    for line in ("score r set -o s.csv", "evaluate set other", "mix set other"):
         assert "note: set: left out 48 pages" in do(line).err
 
 

@@ -26,6 +26,7 @@ MOST_UNPACKED, MOST_TIMES = 4 * 2**30, 50
 #: bytes of an array that can only be taken whole: one in a .npz that is stored column by column
 MOST_WHOLE = 2**30
 _BLOCK = 2**20
+_OBJECTS = "{} holds Python objects, which are never loaded; save an array of numbers or text"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def keys(path: Path) -> list[str]:
     """Names of the arrays in a .npz file; "" for the one in a .npy file. Raises InputError for any other file."""
     with opened(path, "a numpy file"), open(path, "rb") as file:
         start = file.read(6)
+    if start[:1] == b"\x80":  # of a pickle
+        raise InputError(_OBJECTS.format(path.name))
     if path.suffix.lower() == ".npy":
         if start[:4] == b"PK\x03\x04":
             raise InputError(f"{path.name} holds several named arrays, expected one; give it the ending .npz")
@@ -178,7 +181,7 @@ def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype
         read = npy.read_array_header_1_0 if npy.read_magic(file) == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)  # pyright: ignore[reportArgumentType]
     if dtype.hasobject:
-        raise InputError(f"{name} holds Python objects, which are never loaded; save an array of numbers or text")
+        raise InputError(_OBJECTS.format(name))
     if dtype.names is not None or dtype.kind == "V":
         fields = f"records of {', '.join(dtype.names)}" if dtype.names else f"values of {dtype}"
         raise InputError(f"{name} holds {fields}, expected numbers or text; save its columns as a .csv or .parquet")
