@@ -157,7 +157,7 @@ def gather(
     if asked is None and all(x is not None for x in arrays.values()):
         found, called = {name: x for name, x in arrays.items() if x is not None}, "as given"
     else:
-        loaded = {name: source.load(x, seed=seed, skip_broken=skip_broken) for name, x in given.items()}
+        loaded = {name: source.said(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
         frames = {name: source.content(data) for name, data in loaded.items()}
         numbers = {name: _numbers(frame) for name, frame in frames.items()}
         if asked is None and all(x is not None for x in numbers.values()):

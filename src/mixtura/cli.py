@@ -189,6 +189,7 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """New rows, with the columns, types and rounding of the data; or new images."""
+    from mixtura.data.images import ImageSchema, check_png
     from mixtura.facade import load
 
     study = load(folder)
@@ -196,6 +197,8 @@ def sample(
     if images and output is None:
         _say("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
     _can_write(output, images=images)
+    if isinstance(study.schema, ImageSchema) and output is not None and output.suffix.lower() in ("", ".zip"):
+        check_png(study.schema, output)
     chosen = study.best if model is None else study.model(model)
     rows = None if given is None or study.given is None else chosen.rows(given)
     targets = [row["column"] for row in study.schema.describe()]
@@ -219,7 +222,8 @@ def score(
 
     _can_write(output, arrays=False)
     chosen = _with_density(folder, model)
-    scores = chosen.score(data, seed=seed)
+    with _notes():
+        scores = chosen.score(data, seed=seed)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
     beyond = (nats == -math.inf).nonzero()[0]
     mean = mean_nats(nats[nats > -math.inf]) if len(beyond) < len(nats) else None
@@ -294,12 +298,8 @@ def evaluate(
     from mixtura.lens import evaluate as compare
 
     _can_write(output, arrays=False)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with _notes() as notes:
         table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
-    notes = [str(w.message) for w in caught if w.category is UserWarning]
-    for note in notes:
-        print(_visible(f"note: {note}"), file=sys.stderr)
     if output is not None or as_json:
         _deliver(table, output, as_json, {"real": real, "generated": generated, "notes": notes})
     else:
@@ -359,10 +359,13 @@ def mix(
     options |= {"costs": _numbers(costs, "--costs"), "at_most": at_most, "cap": cap, "floor": floor, "size": size}
     named = dict(zip(names, samples, strict=True))
     if pareto is not None:
-        table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
+        scales = _numbers(pareto, "--pareto") or []
+        with _notes():
+            table = blending.pareto(named, objective, scales, skip_broken=skip_broken, **options)
         _deliver(table, None, as_json, {"objective": objective})
         return
-    found = blending.mix(named, objective, skip_broken=skip_broken, **options)
+    with _notes():
+        found = blending.mix(named, objective, skip_broken=skip_broken, **options)
     _emit(found, as_json, lambda: _show_optimum(_console(stderr=False), found))
 
 
@@ -687,7 +690,7 @@ def _show_next(console: Console, study: Study) -> None:
         commands += [f"predict {folder} new.csv -o predicted.csv", f"sample {folder} --given new.csv -n 10 -o drawn.csv"]
         commands += [f"score {folder} more.csv -o scores.csv"]
     else:
-        commands += [f"sample {folder} -n 1000 -o {'new.zip' if images else 'new.csv'}"]
+        commands += [f"sample {folder} -n 1000 -o new{getattr(study.schema, 'written', '.csv')}"]
         commands += [f"score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv"] * ("nats" in study.verdicts)
         commands += [f"impute {folder} holes.csv -o filled.csv"] * (not images)
     for line in commands:
@@ -902,6 +905,18 @@ def _can_hold(output: Path | None, made: Any, own: Any = None) -> None:
         _say(f"{output}: column {odd!r} holds no numbers, which is all an array can; use .csv, .jsonl or .parquet")
     if own is not None:
         matrix(own)
+
+
+@contextmanager
+def _notes() -> Iterator[list[str]]:
+    """Warnings of what is done inside, as lines on stderr and, afterwards, in the list."""
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield notes
+    notes += [str(w.message) for w in caught if w.category is UserWarning]
+    for note in notes:
+        print(_visible(f"note: {note}"), file=sys.stderr)
 
 
 def _with_density(folder: Path, model: str | None) -> Any:

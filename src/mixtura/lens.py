@@ -98,12 +98,12 @@ def evaluate(
     do: a generator that has seen the rows it is judged by looks better than it is. Raises InputError on data of different
     kinds, columns or sizes.
     """
-    data = source.load(real, seed=seed, skip_broken=skip_broken)
+    data = source.said(source.load(real, seed=seed, skip_broken=skip_broken))
     schema = source.learn(data)
     sets = {"real": source.encode(schema, source.content(data), name=data.name)}
     for name, given in (("generated", generated), ("train", train)):
         if given is not None:
-            sets[name] = source.encode(schema, source.contents(given, schema), name=name)
+            sets[name] = source.encode(schema, source.contents(given, schema, skip_broken=skip_broken), name=name)
     for name, x in sets.items():
         if len(x) < LEAST_ROWS:
             raise InputError(f"{name}: {len(x)} rows are too few to compare; give {LEAST_ROWS} or more")

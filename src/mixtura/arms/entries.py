@@ -210,26 +210,15 @@ def _pool(name: str, entry: _Entry) -> Arm:
 
 def _samples(path: str) -> NDArray[Any]:
     """(n, …) numbers: numpy arrays of any shape, images as (n, C, H, W), the columns of a table of numbers."""
-    from mixtura.data import source
+    from mixtura.data import arrays, source
     from mixtura.data.images import Pictures
-    from mixtura.data.read import find, numpy_errors
+    from mixtura.data.read import find
 
     where, key = find(path)
-    if where.suffix.lower() in (".npy", ".npz"):
-        with numpy_errors(where):
-            return _array(where, key)
+    if where.suffix.lower() in arrays.ENDINGS:
+        return arrays.stored(where, key).take(None)
     data = source.load(path)
     return data.pixels if isinstance(data, Pictures) else _numbers(data.frame)
-
-
-def _array(path: Path, key: str | None) -> NDArray[Any]:
-    if path.suffix.lower() == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    with np.load(path, allow_pickle=False) as arrays:
-        chosen = key or (arrays.files[0] if len(arrays.files) == 1 else "")
-        if chosen not in arrays.files:
-            raise InputError(f"path: {path.name} holds the arrays {', '.join(arrays.files)}; name one, as in {path.name}:KEY")
-        return arrays[chosen]
 
 
 def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:

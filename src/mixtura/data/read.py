@@ -13,10 +13,7 @@ import hashlib
 import io
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,7 +26,7 @@ from pandas.api import types
 from pandas.util import hash_pandas_object
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, dtypes, examples, texts
+from mixtura.data import arrays, cells, dtypes, examples, texts
 from mixtura.data.cells import MISSING, MOST_CHARACTERS
 from mixtura.data.dtypes import text_dtype
 from mixtura.data.schema import named
@@ -80,7 +77,7 @@ def read(
     of an example ("penguins"), a DataFrame, or a 2-D (1-D: one column) array or tensor.
 
     Of more than ``rows`` rows, 10 million cells or 500 MiB of text, an even random sample is kept, in order, the same for
-    the same ``seed``. Memory stays bounded for every format but .json and .npz. Raises InputError for
+    the same ``seed``. Memory stays bounded for every format but .json. Raises InputError for
     whatever cannot be read as a table. ``levels``: by column, words that are text there, though elsewhere they mean missing.
 
     Text files may be in UTF-8, UTF-16, UTF-32 or Windows-1252. In .csv and .tsv a word for missing is text where it stands in
@@ -163,7 +160,7 @@ def _open(path: Path, key: str | None, levels: Mapping[str, Collection[str]]) ->
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
             return _open_csv(path, levels)
-        return _open_npz(path, key) if path.suffix.lower() == ".npz" else _READERS[path.suffix.lower()](path)
+        return _open_array(path, key) if path.suffix.lower() == ".npz" else _READERS[path.suffix.lower()](path)
     except PermissionError as error:
         raise InputError(f"{path.name}: this account may not read it; change its permissions") from error
 
@@ -482,68 +479,55 @@ def _open_parquet(path: Path) -> _Source:
     return _Source(file.metadata.num_rows, len(file.schema_arrow), take)
 
 
-def _open_npy(path: Path) -> _Source:
-    with numpy_errors(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path.name} holds several named arrays, expected one; give it the ending .npz")
-    return _from_array(array, path.name)
+def _open_array(path: Path, key: str | None) -> _Source:
+    array = arrays.stored(path, key)
+    return _from_array(array.shape, array.dtype, array.take, array.name)
 
 
-def _open_npz(path: Path, key: str | None) -> _Source:
-    with numpy_errors(path):
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise InputError(f"{path.name} holds one array without a name, expected an archive; give it the ending .npy")
-        if key is None and len(archive.files) != 1:
-            example = f"{path.name}:{archive.files[0]}" if archive.files else "file.npz:key"
-            raise InputError(
-                f"{path.name} holds {len(archive.files)} arrays ({', '.join(archive.files)}), expected one; "
-                f"say which, as in {example}"
-            )
-        if key is not None and key not in archive.files:
-            raise InputError(f"{path.name} has no array {key!r}; it holds {', '.join(archive.files)}")
-        array = archive[key or archive.files[0]]
-    return _from_array(array, path.name)
-
-
-@contextmanager
-def numpy_errors(path: Path) -> Iterator[None]:
-    """Whatever a damaged or hostile numpy file raises, as an InputError."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error) or "Python objects" in str(error):
-            raise InputError(
-                f"{path.name} holds Python objects, which are never loaded; save an array of numbers or text"
-            ) from error
-        raise _broken(path, "a numpy file", error) from error
-
-
-def _from_array(array: np.ndarray, name: str) -> _Source:
-    if array.ndim not in (1, 2):
+def _from_array(shape: tuple[int, ...], dtype: np.dtype, take: Callable[[np.ndarray], np.ndarray], name: str) -> _Source:
+    if len(shape) not in (1, 2):
         raise InputError(
-            f"{name}: expected a table (rows, columns) or images (n, H, W) or (n, H, W, 3), got shape {array.shape}; reshape it"
+            f"{name}: expected a table (rows, columns) or images (n, H, W) or (n, H, W, 3), got shape {shape}; reshape it"
         )
-    if array.dtype.kind not in "biufUM":
-        raise InputError(f"{name}: expected numbers or text, got an array of {array.dtype}; convert it")
-    wide = array[:, None] if array.ndim == 1 else array
-    return _Source(wide.shape[0], wide.shape[1], lambda chosen: pd.DataFrame(wide[chosen]))
+    if dtype.kind not in "biufUM":
+        raise InputError(f"{name}: expected numbers or text, got an array of {dtype}; convert it")
+
+    def frame(chosen: np.ndarray) -> pd.DataFrame:
+        rows = take(chosen)
+        if dtype.kind == "U":
+            letters = np.ascontiguousarray(rows).view(np.uint32)
+            if ((letters > 0x10FFFF) | (letters >= 0xD800) & (letters < 0xE000)).any():
+                raise InputError(f"{name} holds text that is no Unicode, expected letters; it may be damaged, so write it again")
+        try:
+            return pd.DataFrame(rows)
+        except (ValueError, TypeError, OverflowError) as error:  # times beyond those of a frame or without a unit, odd text
+            raise InputError(f"{name}: its values of {dtype} cannot be read ({error}); write them as text") from error
+
+    return _Source(shape[0], shape[1] if len(shape) == 2 else 1, frame)
 
 
 def _in_memory(source: Any) -> tuple[_Source, str, str]:
     if isinstance(source, pd.DataFrame):
-        frame = named(source, name="table")
+        frame = _native(named(source, name="table"))
         return _Source(len(frame), frame.shape[1], lambda chosen: frame.iloc[chosen]), "table", _hash_frame(frame)
     if isinstance(source, torch.Tensor):
         source = to_numpy(source)
     if isinstance(source, np.ndarray):
-        return _from_array(source, "array"), "array", hash_array(source)
+        opened = _from_array(source.shape, source.dtype, lambda chosen: arrays.native(source[chosen]), "array")
+        return opened, "array", hash_array(source)
     raise InputError(
         f"expected a path, an example, a DataFrame or an array, got {type(source).__name__}; convert it to one of these"
     )
+
+
+def _native(frame: pd.DataFrame) -> pd.DataFrame:
+    """With its columns in the byte order of this machine, as those taken from an array may not be."""
+    other = [j for j, t in enumerate(frame.dtypes) if isinstance(t, np.dtype) and arrays.native_dtype(t) != t]
+    if other:
+        frame = frame.copy(deep=False)
+        for j in other:
+            frame.isetitem(j, arrays.native(frame.iloc[:, j].to_numpy()))
+    return frame
 
 
 def to_numpy(x: torch.Tensor) -> np.ndarray:
@@ -555,7 +539,7 @@ def to_numpy(x: torch.Tensor) -> np.ndarray:
 def hash_array(array: np.ndarray) -> str:
     """sha256 of an array: its type, shape and values."""
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
-    digest.update(np.ascontiguousarray(array).data)
+    digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -576,7 +560,7 @@ _READERS: dict[str, Callable[[Path], _Source]] = {
     ".parquet": _open_parquet,
     ".json": _open_json,
     ".jsonl": _open_jsonl,
-    ".npy": _open_npy,
-    ".npz": lambda path: _open_npz(path, None),
+    ".npy": lambda path: _open_array(path, None),
+    ".npz": lambda path: _open_array(path, None),
 }
 _ENDINGS = " ".join(_READERS)

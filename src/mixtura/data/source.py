@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from mixtura.data.schema import Kind, Schema
 from mixtura.transforms import Inputs
 
 Data = Table | Pictures
+#: files named in one sentence
+FEW = 8
 AnySchema = Schema | ImageSchema
 #: what a facade takes and gives: rows of a table, or images (n, H, W) or (n, H, W, 3)
 Content = pd.DataFrame | np.ndarray
@@ -95,13 +98,22 @@ def content(data: Data) -> Content:
     return data.pixels if isinstance(data, Pictures) else data.frame
 
 
-def contents(source: Any, like: AnySchema, beside: Schema | None = None) -> Content:
+def said(data: Data) -> Data:
+    """The same data; a UserWarning says what was left out of images, where no plan does."""
+    left_out = data.skipped if isinstance(data, Pictures) else ()
+    if left_out:
+        more = f"; and {len(left_out) - FEW:,} more files" if len(left_out) > FEW else ""
+        warnings.warn(f"{data.name}: left out {'; '.join(left_out[:FEW])}{more}", stacklevel=2)
+    return data
+
+
+def contents(source: Any, like: AnySchema, beside: Schema | None = None, *, skip_broken: bool = False) -> Content:
     """Rows to be encoded by ``like``, and by ``beside``: a frame or an array as it is, anything else as :func:`load` reads it,
     but that a word for missing is a label where one was learnt."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and isinstance(like, ImageSchema)):
         return source
     levels = {name: words for schema in (like, beside) if isinstance(schema, Schema) for name, words in schema.words.items()}
-    data = load(source, levels=levels)
+    data = said(load(source, skip_broken=skip_broken and isinstance(like, ImageSchema), levels=levels))
     if isinstance(data, Pictures) != isinstance(like, ImageSchema):
         given, learnt = ("images", "a table") if isinstance(data, Pictures) else ("a table", "images")
         raise InputError(f"{data.name}: holds {given}, but {learnt} was learnt; give data of the same kind")

@@ -64,7 +64,7 @@ def _collect(out: Path, told: Mapping[str, Any]) -> dict[str, Any]:
         "made": _made(out, config, schema, told),
         "verdict": verdict,
         "verdicts": told["verdicts"],
-        "next": _next(out, images, "nats" in told["verdicts"], "target" in learnt),
+        "next": _next(out, schema, "nats" in told["verdicts"], "target" in learnt),
         "scores": [asdict(s) | {"reason": figures.short(s.reason, MOST_SAID)} for s in scores],
         "metrics": _metrics(scores),
         "curves": _curves(store.read_lines(out / "history.jsonl"), names),
@@ -117,7 +117,7 @@ def _rule(asked: Mapping[str, Any]) -> str:
     return "at random"
 
 
-def _next(out: Path, images: bool, density: bool, targets: bool) -> list[dict[str, str]]:
+def _next(out: Path, schema: AnySchema, density: bool, targets: bool) -> list[dict[str, str]]:
     """Commands to paste, as the command line says them at the end of a run."""
     run = command(out)
     if targets:
@@ -126,7 +126,8 @@ def _next(out: Path, images: bool, density: bool, targets: bool) -> list[dict[st
             {"for": "draws for given rows", "command": f"mixtura sample {run} --given new.csv -n 10 -o drawn.csv"},
             {"for": "how likely rows are", "command": f"mixtura score {run} more.csv -o scores.csv"},
         ]
-    noun, new, more = ("images", "new.zip", "more.npz") if images else ("rows", "new.csv", "more.csv")
+    images = isinstance(schema, ImageSchema)
+    noun, new, more = ("images", f"new{schema.written}", "more.npz") if images else ("rows", "new.csv", "more.csv")
     commands = [(f"new {noun}", f"mixtura sample {run} -n 1000 -o {new}")]
     if density:
         commands.append((f"how likely {noun} are", f"mixtura score {run} {more} -o scores.csv"))
