@@ -195,7 +195,9 @@ def sample(
     chosen = study.best if model is None else study.model(model)
     about = {"model": chosen.name, "seed": seed, "start": start}
     n = n if n is not None else 1000 if given is None else 1
-    _deliver(chosen.sample(n, seed=seed, start=start, given=given), output, as_json, about)
+    with _noted() as notes:
+        rows = chosen.sample(n, seed=seed, start=start, given=given)
+    _deliver(rows, output, as_json, about | {"notes": notes})
 
 
 @app.command()
@@ -212,7 +214,8 @@ def score(
 
     _can_write(output)
     chosen = _with_density(folder, model)
-    scores = chosen.score(data, seed=seed)
+    with _noted() as notes:
+        scores = chosen.score(data, seed=seed)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
     beyond = (nats == -math.inf).nonzero()[0]
     mean = mean_nats(nats[nats > -math.inf]) if len(beyond) < len(nats) else None
@@ -220,7 +223,7 @@ def score(
     if len(beyond):
         said += "; " * bool(said) + f"{len(beyond):,} that {chosen.name} holds impossible (-inf), the first is row {beyond[0]}"
     about = {"model": chosen.name, "mean_nats": mean and mean.value, "error": mean and mean.error, "kind": kind}
-    _deliver(scores, output, as_json, about | {"impossible": len(beyond)}, said, at_most=FEW)
+    _deliver(scores, output, as_json, about | {"impossible": len(beyond), "notes": notes}, said, at_most=FEW)
 
 
 @app.command()
@@ -243,8 +246,10 @@ def predict(
     study = load(folder)
     chosen = study.best if model is None else study.model(model)
     tail = round((1 - interval) / 2, 10)
-    predicted = chosen.predict(data, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
-    _deliver(predicted, output, as_json, {"model": chosen.name, "interval": interval, "draws": draws}, at_most=FEW)
+    with _noted() as notes:
+        predicted = chosen.predict(data, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
+    about = {"model": chosen.name, "interval": interval, "draws": draws, "notes": notes}
+    _deliver(predicted, output, as_json, about, at_most=FEW)
 
 
 @app.command()
@@ -263,12 +268,15 @@ def impute(
     _can_write(output)
     chosen = _with_density(folder, model)
     frame = read(data).frame
-    filled = chosen.impute(frame, draws=draws, seed=seed)
-    gaps = lambda rows: int(chosen.schema.encode(rows, holes=True).isnan().sum())  # noqa: E731
+    with _noted() as notes:
+        filled = chosen.impute(frame, draws=draws, seed=seed)
+    columns = [field.name for field in chosen.schema.modelled]
+    gaps = lambda rows: int(chosen.schema.matched(rows, "data")[columns].isna().sum().sum())  # noqa: E731
     left = gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
     holes = gaps(frame) - left
-    said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty, as nearly all its draws are" if left else "")
-    _deliver(filled, output, as_json, {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws}, said)
+    said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty" if left else "")
+    about = {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws, "notes": notes}
+    _deliver(filled, output, as_json, about, said)
 
 
 @app.command()
@@ -286,12 +294,8 @@ def evaluate(
     from mixtura.lens import evaluate as compare
 
     _can_write(output)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with _noted() as notes:
         table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
-    notes = [str(w.message) for w in caught if w.category is UserWarning]
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
     if output is not None or as_json:
         _deliver(table, output, as_json, {"real": real, "generated": generated, "notes": notes})
     else:
@@ -837,6 +841,23 @@ def _deliver(
         as_json,
         show,
     )
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """What is to be known of a result, on standard error; in the list for --json."""
+    from mixtura.contracts import Note
+
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Note)
+        yield notes
+    for warning in caught:
+        if issubclass(warning.category, Note):
+            notes.append(str(warning.message))
+            print(f"note: {warning.message}", file=sys.stderr)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _can_write(output: Path | None, *, images: bool = False) -> None:

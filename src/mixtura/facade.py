@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from mixtura import folder as store
 from mixtura import judge, mixture, plan
-from mixtura.contracts import Conditional, InputError, Model, Space, density_kind
-from mixtura.data import source
+from mixtura.contracts import Conditional, InputError, Model, Note, Space, density_kind
+from mixtura.data import made, own, source
 from mixtura.data.images import ImageSchema
-from mixtura.data.schema import Field, Schema
+from mixtura.data.schema import Field, Schema, named
 from mixtura.data.source import AnySchema, Content, Given
 from mixtura.judge import Score
 from mixtura.rng import generator
@@ -26,7 +27,10 @@ from mixtura.verdict import Conditioning, Verdict, digits_of
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
 LEAST_ESS = 5.0
-
+#: a row with a value further beyond what was seen, in ranges of it, is not conditioned on: nothing was learnt out there
+FARTHEST = 1e6
+#: rows left unfilled that are named, and values of one that are
+NAMED = 5
 
 #: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
 BLOCK, BLOCK_IMAGES = 1_000, 64
@@ -77,6 +81,8 @@ class Facade:
         rows = source.contents(data, self.schema)
         x = source.encode(self.schema, rows)
         context = None if self.given is None else self.given.features(self.given.frame(rows))
+        for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
+            _note(schema, rows)
         nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"))
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
@@ -88,6 +94,7 @@ class Facade:
         if start:
             raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
         inputs = given.frame(asked)
+        _note(given.schema, inputs)
         drawn = judge.answers(self.model, given.features(inputs), n, gaps="kept", rng=generator(seed, "sample"))
         targets = self.schema.decode(drawn.transpose(0, 1).flatten(0, 1))
         repeated = inputs.loc[inputs.index.repeat(n)].reset_index(drop=True)
@@ -114,6 +121,7 @@ class Facade:
                 f"levels: expected probabilities from 1/(draws + 1) to draws/(draws + 1), got {list(levels)} with {draws} draws; "
                 "raise draws, or leave out the levels near 0 and 1"
             )
+        _note(self.given.schema, inputs)
         rng, pieces = generator(seed, "predict"), []
         for context in self.given.features(inputs).split(max(1, AT_ONCE // draws)):
             drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
@@ -124,8 +132,9 @@ class Facade:
 
     def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
         """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
-        there come back untouched. With several draws the rows are repeated, a column ``draw`` first. In a run with targets
-        the cells of targets are filled, not those of inputs."""
+        there come back as they were given. A row that cannot be conditioned on, as one of its values lies beyond a wall or is too
+        unlike all that was learnt, stays as it is, and a :class:`Note` names it. With several draws the rows are repeated, a
+        column ``draw`` first. In a run with targets the cells of targets are filled, not those of inputs."""
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
         frame = source.contents(data, self.schema)
@@ -133,44 +142,112 @@ class Facade:
             raise InputError("impute: images have no missing cells; impute is for tables")
         if draws > 1 and "draw" in frame.columns:
             raise InputError("data: has a column 'draw', the name of that which numbers the completions; rename it")
-        x = self.schema.encode(frame, holes=True, name="data")
-        known = ~torch.isnan(x)
-        odd = self.schema.space.outside(torch.where(known, x, self.schema.space.clamp(torch.zeros_like(x))))
-        if bool(odd.any()):
-            raise InputError(
-                f"data: row {int(odd.nonzero()[0])} holds a category or a value outside what the run has seen; "
-                "it cannot be conditioned on, drop or blank it"
-            )
-        context = None if self.given is None else self.given.features(self.given.frame(frame))
-        values = self._filled(x, known, context, draws, seed)
-        out = [self.schema.decode(values[d], like=frame) for d in range(draws)]
+        rows = self.schema.matched(frame, "data")
+        fields = self.schema.modelled
+        holes = rows[[field.name for field in fields]].isna().to_numpy()
+        asked = np.flatnonzero(holes.any(1))
+        some = rows.iloc[asked]
+        x = _encoded(fields, some)
+        notes = [made.counted(*found) for j, field in enumerate(fields) if field.discrete
+                 for found in made.never_seen(field, some[field.name], x[:, j].numpy())]  # fmt: skip
+        if notes:
+            warnings.warn(f"data: what says nothing of the holes beside it: {'; '.join(notes)}", Note, stacklevel=2)
+        able, context = self._conditioned_on(x, some)
+        values, filled = x.expand(draws, *x.shape).clone(), torch.zeros(len(x), dtype=torch.bool)
+        if bool(able.any()):
+            beside = None if context is None else context[able]
+            values[:, able], filled[able] = self._filled(x[able], ~torch.isnan(x[able]), beside, draws, seed)
+        if not bool(filled.all()):
+            warnings.warn(self._left(rows, asked[~filled.numpy()], len(asked)), Note, stacklevel=2)
+        done = asked[filled.numpy()]
+        decoded = [self.schema.decode(values[d, filled]) for d in range(draws)]
+        out = []
+        for new in decoded:
+            put = {f.name: own.beside(f, rows[f.name], holes[:, j], done, new[f.name]) for j, f in enumerate(fields)}
+            out.append(rows.assign(**put).set_axis(named(frame).columns, axis=1).set_axis(frame.index, axis=0))
         if draws == 1:
             return out[0]
         return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
 
-    def _filled(self, x: Tensor, known: Tensor, context: Tensor | None, draws: int, seed: int) -> Tensor:
-        """(draws, n, D): rows x (n, D) with their unknown entries drawn."""
+    def _conditioned_on(self, x: Tensor, rows: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
+        """(n,) which rows have known entries, and inputs, that a law can be given; and the context."""
+        able = ~(self.schema.space.beyond(x).any(1) | (_distance(cast(Schema, self.schema).modelled, x) > FARTHEST).any(1))
+        if self.given is None:
+            return able, None
+        fields = self.given.schema.modelled
+        matched = self.given.schema.matched(rows, "given").set_axis(rows.index, axis=0)
+        inputs = _encoded(fields, matched)
+        lacking = torch.isnan(inputs) & torch.tensor([not field.absent for field in fields])
+        able &= ~lacking.any(1)
+        context = torch.zeros(len(x), self.given.inputs.width)
+        if bool(able.any()):
+            context[able] = self.given.inputs(inputs[able])
+        return able, context
+
+    def _filled(
+        self, x: Tensor, known: Tensor, context: Tensor | None, draws: int, seed: int
+    ) -> tuple[Tensor, Tensor]:
+        """(draws, n, D): rows x (n, D) with their unknown entries drawn; and (n,) whether they could be."""
         values, rng = x.expand(draws, *x.shape).clone(), generator(seed, "impute")
         # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
         whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
         if context is not None and bool(whole.any()):
             values[:, whole] = judge.answers(self.model, context[whole], draws, gaps="rows", rng=rng)
-        rest = ~whole if context is None else ~(whole | known.all(1))
-        if not bool(rest.any()):
-            return values
-        beside = None if context is None else context[rest]
-        filled = mixture.condition(
-            self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng
-        )
-        if bool((filled.ess < LEAST_ESS).any()):
-            worst = int((filled.ess < LEAST_ESS).nonzero()[0])
-            other = "--model with gaussian_mixture, kde or marginals" if context is None else "--model marginals"
-            raise InputError(
-                f"{self.name}: row {int(rest.nonzero()[worst])} is too unlike its proposals to be filled "
-                f"(effective sample size {float(filled.ess[worst]):.1f}); leave it out, or use {other}"
+        able, rest = torch.ones(len(x), dtype=torch.bool), ~whole
+        if bool(rest.any()):
+            beside = None if context is None else context[rest]
+            filled = mixture.condition(
+                self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng
             )
-        values[:, rest] = filled.values
-        return values
+            values[:, rest] = filled.values
+            able[rest] = (filled.ess >= LEAST_ESS) & (filled.log_evidence > -math.inf)
+        return values, able
+
+    def _left(self, rows: pd.DataFrame, left: np.ndarray, asked: int) -> str:
+        """One sentence that names the rows with holes that were not filled, and the oddest value of each."""
+        given = () if self.given is None else self.given.schema.modelled
+        fields = (*cast(Schema, self.schema).modelled, *given)
+        first = rows.iloc[left[:NAMED]]
+        odd = _distance(fields, _encoded(fields, first))
+        lacking = torch.tensor([not field.absent for field in fields]) & torch.isnan(_encoded(fields, first))
+        odd = torch.where(lacking & torch.tensor([field in given for field in fields]), math.inf, odd)
+        said = []
+        for row, far in zip(first.index, odd, strict=True):
+            there = [f for f in fields if not pd.isna(rows.at[row, f.name])]
+            worst = fields[int(far.argmax())]
+            named = [worst] if far.max() > 0 else there[:NAMED]
+            cells = [f"column {f.name!r} is {'missing' if f not in there else rows.at[row, f.name]}" for f in named]
+            said.append(f"row {row}, {' and '.join(cells)}")
+        more = f"; and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
+        other = "gaussian_mixture, kde or marginals" if self.given is None else "marginals"
+        return (
+            f"{len(left):,} of {asked:,} rows with holes are left unfilled, as {self.name} cannot be conditioned on them: "
+            f"{'; '.join(said)}{more}; repair them, or try --model {other}"
+        )
+
+
+def _note(schema: AnySchema, rows: Content) -> None:
+    """Say which values no row that was learnt from could have."""
+    if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
+        warnings.warn(said, Note, stacklevel=3)
+
+
+def _encoded(fields: Sequence[Field], rows: pd.DataFrame) -> Tensor:
+    """(n, D) as the schema encodes them, NaN where a cell is missing. InputError names rows by the index."""
+    columns = [torch.from_numpy(field.encode(rows[field.name])) for field in fields]
+    return torch.stack(columns, 1)
+
+
+def _distance(fields: Sequence[Field], x: Tensor) -> Tensor:
+    """(n, D) how far each entry is from what was seen, in ranges of it: 0 inside, ∞ for a level never seen."""
+    far = torch.zeros_like(x)
+    for j, field in enumerate(fields):
+        if field.discrete:
+            far[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
+        else:
+            width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
+            far[:, j] = torch.maximum(field.low - x[:, j], x[:, j] - field.high).clamp(min=0) / width
+    return far.nan_to_num(nan=0.0, posinf=math.inf)
 
 
 def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:

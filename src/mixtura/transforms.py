@@ -277,6 +277,12 @@ class Columns(nn.Module):
         placeholder[self.numeric] = self.round(self._anywhere())
         return torch.where(known, x, placeholder.reshape(self.space.shape))
 
+    def unbent(self, apart: Tensor) -> Tensor:
+        """Differences (n, C) in data units → in standardised units, as in the middle of the fit rows: beyond a wall there is
+        no bend that could tell them."""
+        slope = self._forward(self._anywhere())[1].exp()
+        return torch.where(apart == 0, 0.0, apart * slope)
+
     def unpack(self, packed: Tensor) -> Parts:
         """The inverse of :meth:`Parts.pack`."""
         s, c = len(self.coded), self.continuous
