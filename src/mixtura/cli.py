@@ -168,6 +168,8 @@ def run(
     if study is None:
         raise RuntimeError("the run ended without a verdict")
     _report(options.out)
+    for note in _of_outside(study):
+        print(f"note: {note}", file=sys.stderr)
     _emit(_summary(study), as_json, lambda: _show_study(_console(stderr=False), study))
 
 
@@ -345,6 +347,8 @@ def mix(
     as_json: Json = False,
 ) -> None:
     """The best mixture of generators, from samples at hand: weights, value, gap, intervals."""
+    from dataclasses import asdict
+
     from mixtura import blending
 
     names = [blending.name_of(path) for path in samples]
@@ -354,12 +358,15 @@ def mix(
     options: dict[str, Any] = {"reference": reference, "bandwidth": bandwidth, "features": features, "seed": seed}
     options |= {"costs": _numbers(costs, "--costs"), "at_most": at_most, "cap": cap, "floor": floor, "size": size}
     named = dict(zip(names, samples, strict=True))
+    with _noted() as notes:
+        if pareto is None:
+            found = blending.mix(named, objective, skip_broken=skip_broken, **options)
+        else:
+            table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
     if pareto is not None:
-        table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
-        _deliver(table, None, as_json, {"objective": objective})
+        _deliver(table, None, as_json, {"objective": objective, "notes": notes})
         return
-    found = blending.mix(named, objective, skip_broken=skip_broken, **options)
-    _emit(found, as_json, lambda: _show_optimum(_console(stderr=False), found))
+    _emit({**asdict(found), "notes": notes}, as_json, lambda: _show_optimum(_console(stderr=False), found))
 
 
 @app.command()
@@ -396,9 +403,11 @@ def select(
     if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()) and not (out / sessions.LEDGER).exists():
         _say(f"{out}: the folder is not empty and holds no selection; give another --out")
     mode = "certified" if certified else "asymptotic"
-    listed = load_arms(arms)
+    with _noted():
+        real, columns = (None, None) if reference is None else real_rows(reference, seed=seed)
+        listed = load_arms(arms, columns)
     session = sessions.begin(
-        listed, out, objective, reference=None if reference is None else real_rows(reference, seed=seed), name=reference,
+        listed, out, objective, reference=real, name=reference,
         extractor=features, bandwidth=bandwidth, policy=policy, seed=seed, pulls=pulls,
         stop=None if stop is None else sessions.Stop(stop, mode),
     )  # fmt: skip
@@ -796,8 +805,14 @@ def _summary(study: Study) -> dict[str, Any]:
         "conditioning": None if study.conditioning is None else asdict(study.conditioning),
         "scores": [asdict(s) for s in ranked(study.scores)],
         "columns": columns,
+        "notes": _of_outside(study),
         "folder": None if study.folder is None else str(study.folder),
     }
+
+
+def _of_outside(study: Study) -> list[str]:
+    """What is to be known of the samples of outside generators."""
+    return [f"{s.name}: {s.reason}" for s in study.scores if s.status == "samples only" and s.reason]
 
 
 def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ generator made nothing may be mended before it is measured.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
@@ -16,7 +17,7 @@ import torch
 from pandas.api import types
 from torch import Tensor
 
-from mixtura.contracts import ON_STEPS
+from mixtura.contracts import ON_STEPS, InputError, Note
 from mixtura.data import cells
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema
@@ -86,6 +87,28 @@ def counted(said: str, where: np.ndarray) -> str:
     """What is so of some rows, with their number."""
     count = int(where.sum())
     return f"{said} ({count:,} row{'s' * (count != 1)})"
+
+
+def header(frame: pd.DataFrame) -> list[str] | None:
+    """The names of its columns; None where it has none of its own (x0, x1, …)."""
+    names = [str(c) for c in frame.columns]
+    return None if names == [f"x{j}" for j in range(len(names))] else names
+
+
+def aligned(frame: pd.DataFrame, columns: list[str] | None, *, name: str, like: str) -> pd.DataFrame:
+    """``frame`` with its columns in the order of ``columns``, as ``like`` has them; as it is where one of them has no header.
+    InputError on a name that is missing; a :class:`Note` tells of those that are left out."""
+    theirs = header(frame)
+    if columns is None or theirs is None:
+        return frame
+    lacking = next((column for column in columns if column not in theirs), None)
+    if lacking is not None:
+        raise InputError(f"{name}: no column {lacking!r}, which {like} has; it has {', '.join(theirs[:12])}; rename its columns")
+    more = [column for column in theirs if column not in columns]
+    if more:
+        said = f"column{'s' * (len(more) > 1)} {', '.join(map(repr, more[:12]))}"
+        warnings.warn(f"{name}: {said}, which {like} has not, left out", Note, stacklevel=2)
+    return frame[columns]
 
 
 # --------------------------------------------------------------------------------------------------------- columns
