@@ -146,49 +146,40 @@ class Facade:
         fields = self.schema.modelled
         holes = rows[[field.name for field in fields]].isna().to_numpy()
         asked = np.flatnonzero(holes.any(1))
-        some = rows.iloc[asked]
-        x = _encoded(fields, some)
-        notes = [made.counted(*found) for j, field in enumerate(fields) if field.discrete
-                 for found in made.never_seen(field, some[field.name], x[:, j].numpy())]  # fmt: skip
-        if notes:
-            warnings.warn(f"data: what says nothing of the holes beside it: {'; '.join(notes)}", Note, stacklevel=2)
-        able, context = self._conditioned_on(x, some)
-        values, filled = x.expand(draws, *x.shape).clone(), torch.zeros(len(x), dtype=torch.bool)
+        ours, given = self._known(rows.iloc[asked])
+        if ours.never_seen:
+            warnings.warn(f"data: what says nothing of the holes beside it: {'; '.join(ours.never_seen)}", Note, stacklevel=2)
+        able, context = ~(ours.barred | self.schema.space.beyond(ours.x)).any(1), None
+        if self.given is not None and given is not None:
+            able &= ~(given.barred | given.lacking).any(1)
+            context = self.given.inputs(given.x[able])
+        values, filled = ours.x.expand(draws, *ours.x.shape).clone(), torch.zeros(len(asked), dtype=torch.bool)
         if bool(able.any()):
-            beside = None if context is None else context[able]
-            values[:, able], filled[able] = self._filled(x[able], ~torch.isnan(x[able]), beside, draws, seed)
-        if not bool(filled.all()):
-            warnings.warn(self._left(rows, asked[~filled.numpy()], len(asked)), Note, stacklevel=2)
+            values[:, able], filled[able] = self._filled(ours.x[able], context, draws, seed)
+        left = (~filled).nonzero().squeeze(1)
+        if len(left):
+            warnings.warn(self._left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
         done = asked[filled.numpy()]
-        decoded = [self.schema.decode(values[d, filled]) for d in range(draws)]
         out = []
-        for new in decoded:
-            put = {f.name: own.beside(f, rows[f.name], holes[:, j], done, new[f.name]) for j, f in enumerate(fields)}
-            out.append(rows.assign(**put).set_axis(named(frame).columns, axis=1).set_axis(frame.index, axis=0))
+        for d in range(draws):
+            # what was known is not read from here
+            drawn = self.schema.decode(values[d, filled].masked_fill(self.schema.space.unseen(values[d, filled]), 0.0))
+            new = {f.name: own.beside(f, rows[f.name], holes[:, j], done, drawn[f.name]) for j, f in enumerate(fields)}
+            out.append(rows.assign(**new).set_axis(named(frame).columns, axis=1).set_axis(frame.index, axis=0))
         if draws == 1:
             return out[0]
         return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
 
-    def _conditioned_on(self, x: Tensor, rows: pd.DataFrame) -> tuple[Tensor, Tensor | None]:
-        """(n,) which rows have known entries, and inputs, that a law can be given; and the context."""
-        able = ~(self.schema.space.beyond(x).any(1) | (_distance(cast(Schema, self.schema).modelled, x) > FARTHEST).any(1))
+    def _known(self, rows: pd.DataFrame) -> tuple[_Known, _Known | None]:
+        """What rows with holes tell: their own entries, and in a run with targets their inputs."""
+        ours = _Known.of(cast(Schema, self.schema).modelled, rows)
         if self.given is None:
-            return able, None
-        fields = self.given.schema.modelled
-        matched = self.given.schema.matched(rows, "given").set_axis(rows.index, axis=0)
-        inputs = _encoded(fields, matched)
-        lacking = torch.isnan(inputs) & torch.tensor([not field.absent for field in fields])
-        able &= ~lacking.any(1)
-        context = torch.zeros(len(x), self.given.inputs.width)
-        if bool(able.any()):
-            context[able] = self.given.inputs(inputs[able])
-        return able, context
+            return ours, None
+        return ours, _Known.of(self.given.schema.modelled, self.given.schema.matched(rows, "given").set_axis(rows.index, axis=0))
 
-    def _filled(
-        self, x: Tensor, known: Tensor, context: Tensor | None, draws: int, seed: int
-    ) -> tuple[Tensor, Tensor]:
-        """(draws, n, D): rows x (n, D) with their unknown entries drawn; and (n,) whether they could be."""
-        values, rng = x.expand(draws, *x.shape).clone(), generator(seed, "impute")
+    def _filled(self, x: Tensor, context: Tensor | None, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+        """(draws, n, D): rows x (n, D) with their missing entries drawn; and (n,) whether they could be."""
+        values, known, rng = x.expand(draws, *x.shape).clone(), ~torch.isnan(x), generator(seed, "impute")
         # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
         whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
         if context is not None and bool(whole.any()):
@@ -203,51 +194,77 @@ class Facade:
             able[rest] = (filled.ess >= LEAST_ESS) & (filled.log_evidence > -math.inf)
         return values, able
 
-    def _left(self, rows: pd.DataFrame, left: np.ndarray, asked: int) -> str:
-        """One sentence that names the rows with holes that were not filled, and the oddest value of each."""
-        given = () if self.given is None else self.given.schema.modelled
-        fields = (*cast(Schema, self.schema).modelled, *given)
-        first = rows.iloc[left[:NAMED]]
-        odd = _distance(fields, _encoded(fields, first))
-        lacking = torch.tensor([not field.absent for field in fields]) & torch.isnan(_encoded(fields, first))
-        odd = torch.where(lacking & torch.tensor([field in given for field in fields]), math.inf, odd)
+    def _left(self, rows: pd.DataFrame, left: Tensor, known: Sequence[_Known]) -> str:
+        """One sentence that names the ``left`` of the rows with holes that were not filled, and the oddest value of each."""
+        fields = [field for k in known for field in k.fields]
+        odd = torch.cat([torch.where(k.barred | k.lacking & (i > 0), math.inf, k.distance) for i, k in enumerate(known)], 1)
         said = []
-        for row, far in zip(first.index, odd, strict=True):
-            there = [f for f in fields if not pd.isna(rows.at[row, f.name])]
-            worst = fields[int(far.argmax())]
-            named = [worst] if far.max() > 0 else there[:NAMED]
-            cells = [f"column {f.name!r} is {'missing' if f not in there else rows.at[row, f.name]}" for f in named]
-            said.append(f"row {row}, {' and '.join(cells)}")
+        for i in left[:NAMED].tolist():
+            cells = {f.name: rows[f.name].iloc[i] for f in fields}
+            present = [name for name, cell in cells.items() if not pd.isna(cell)]
+            names = [fields[int(odd[i].argmax())].name] if bool(odd[i].max() > 0) else present[:NAMED]
+            told = [f"column {name!r} is {cells[name] if name in present else 'missing'}" for name in names]
+            said.append(f"row {rows.index[i]}, {' and '.join(told)}")
         more = f"; and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
         other = "gaussian_mixture, kde or marginals" if self.given is None else "marginals"
         return (
-            f"{len(left):,} of {asked:,} rows with holes are left unfilled, as {self.name} cannot be conditioned on them: "
-            f"{'; '.join(said)}{more}; repair them, or try --model {other}"
+            f"{len(left):,} of {len(rows):,} rows with holes are left as they are, because {self.name} cannot be conditioned on "
+            f"what they hold: {'; '.join(said)}{more}; repair them, or try --model {other}"
         )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What n rows hold in some columns: x (n, D) as the schema encodes them, NaN where missing; (n, D) bool what no law can be
+    given, as it cannot be read or lies too far from all that was seen, and what is missing where none was; how far entries are
+    from what was seen, in ranges of it; and the levels that were never seen, counted."""
+
+    fields: tuple[Field, ...]
+    x: Tensor
+    barred: Tensor
+    lacking: Tensor
+    distance: Tensor
+    never_seen: tuple[str, ...]
+
+    @staticmethod
+    def of(fields: tuple[Field, ...], rows: pd.DataFrame) -> _Known:
+        """Of rows with these columns."""
+        x, barred, lacking, distance = (torch.zeros(4, len(rows), len(fields), dtype=torch.float64)).unbind(0)
+        never_seen: list[str] = []
+        for j, field in enumerate(fields):
+            series = rows[field.name]
+            codes, unread = _read(field, series)
+            x[:, j], barred[:, j] = torch.from_numpy(codes), torch.from_numpy(unread).double()
+            if not field.absent:
+                lacking[:, j] = torch.tensor(series.isna().to_numpy(), dtype=torch.float64)
+            if field.discrete:
+                never_seen += [made.counted(*found) for found in made.never_seen(field, series, codes)]
+                distance[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
+            else:
+                width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
+                distance[:, j] = (torch.maximum(field.low - x[:, j], x[:, j] - field.high).clamp(min=0) / width).nan_to_num(nan=0.0)
+                barred[:, j] += (distance[:, j] > FARTHEST).double()
+        return _Known(fields, x, barred > 0, lacking > 0, distance, tuple(never_seen))
+
+
+def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) in tensor units, NaN where a cell is missing or says nothing that the column can hold; and (n,) bool where so."""
+    try:
+        return field.encode(series), np.zeros(len(series), dtype=bool)
+    except InputError:  # at least one cell: which they are, each says for itself
+        x, unread = np.full(len(series), np.nan), np.zeros(len(series), dtype=bool)
+        for i in range(len(series)):
+            try:
+                x[i] = field.encode(series.iloc[[i]])[0]
+            except InputError:
+                unread[i] = True
+        return x, unread
 
 
 def _note(schema: AnySchema, rows: Content) -> None:
     """Say which values no row that was learnt from could have."""
     if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
         warnings.warn(said, Note, stacklevel=3)
-
-
-def _encoded(fields: Sequence[Field], rows: pd.DataFrame) -> Tensor:
-    """(n, D) as the schema encodes them, NaN where a cell is missing. InputError names rows by the index."""
-    columns = [torch.from_numpy(field.encode(rows[field.name])) for field in fields]
-    return torch.stack(columns, 1)
-
-
-def _distance(fields: Sequence[Field], x: Tensor) -> Tensor:
-    """(n, D) how far each entry is from what was seen, in ranges of it: 0 inside, ∞ for a level never seen."""
-    far = torch.zeros_like(x)
-    for j, field in enumerate(fields):
-        if field.discrete:
-            far[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
-        else:
-            width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
-            far[:, j] = torch.maximum(field.low - x[:, j], x[:, j] - field.high).clamp(min=0) / width
-    return far.nan_to_num(nan=0.0, posinf=math.inf)
 
 
 def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
