@@ -242,7 +242,8 @@ class _Known:
                 distance[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
             else:
                 width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
-                distance[:, j] = (torch.maximum(field.low - x[:, j], x[:, j] - field.high).clamp(min=0) / width).nan_to_num(nan=0.0)
+                beyond = torch.maximum(field.low - x[:, j], x[:, j] - field.high).clamp(min=0)
+                distance[:, j] = (beyond / width).nan_to_num(nan=0.0)
                 barred[:, j] += (distance[:, j] > FARTHEST).double()
         return _Known(fields, x, barred > 0, lacking > 0, distance, tuple(never_seen))
 

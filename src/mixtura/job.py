@@ -553,7 +553,8 @@ class Together(Job):
             rng = partial(generator, seed, name, "metric")
             found = judge.appraise(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
             score = Score(
-                name, "samples only", self.notes.get(name, ""), rows=len(real), memorisation=copied.value, memorisation_error=copied.error,
+                name, "samples only", self.notes.get(name, ""), rows=len(real),
+                memorisation=copied.value, memorisation_error=copied.error,
                 metrics={metric: asdict(value) for metric, value in found.items()},
             )  # fmt: skip
             scores.append(self._fitted(score, fitted, cost[name]) if name in fitted.models else score)

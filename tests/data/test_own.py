@@ -38,7 +38,7 @@ WHOLE, REAL, TRUTH = list(range(30)), [i / 10 for i in range(30)], [True, False]
         (["x", "y"] * 15, [None, "z"], "x", ["x", "z"], None),
         (["True", "False"] * 15, [None, "1", "0"], "True", ["1", "1", "0"], None),
         (TRUTH, [None, True, "maybe"], False, [False, True, "maybe"], "object"),
-        (["2024-01-%02d" % (1 + i % 28) for i in range(30)], [None, "2024-02-01 12:00"], "2024-01-05",
+        ([f"2024-01-{1 + i % 28:02d}" for i in range(30)], [None, "2024-02-01 12:00"], "2024-01-05",
          ["2024-01-05", "2024-02-01 12:00"], None),
     ],
 )  # fmt: skip
@@ -49,7 +49,7 @@ def test_cells_come_back_as_given(learnt, given, drawn, expected, dtype):
 
 
 def test_dates_are_of_one_type():
-    texts = ["2024-01-%02d" % (1 + i % 28) for i in range(30)]
+    texts = [f"2024-01-{1 + i % 28:02d}" for i in range(30)]
     given = pd.Series([pd.NaT, pd.Timestamp("2024-02-01 12:00")])
     out = beside(field(texts), given, given.isna().to_numpy(), pd.Series([0]).to_numpy(), pd.Series(["2024-01-05"]))
     assert types.is_datetime64_any_dtype(out.dtype) and out.tolist() == [pd.Timestamp("2024-01-05"), given[1]]

@@ -66,7 +66,8 @@ def strict(schema: _AnySchema, rows: Any, *, name: str = "data") -> _AnySchema:
     if isinstance(schema, ImageSchema):
         return schema
     frame = schema.matched(rows, name)
-    fields = tuple(_as_level(f) if f.name in frame.columns and _differs(f, pd.Series(frame[f.name])) else f for f in schema.fields)
+    differing = {f.name for f in schema.fields if f.name in frame.columns and _differs(f, pd.Series(frame[f.name]))}
+    fields = tuple(_as_level(f) if f.name in differing else f for f in schema.fields)
     return cast(_AnySchema, Schema(fields))
 
 
