@@ -64,8 +64,8 @@ DOORS["report"] = tuple(DOORS)
 DOORS["cli"] = tuple(DOORS)
 DOORS["__main__"] = ("cli",)
 
-#: how any room tells a person that their input cannot be used
-FOR_EVERYONE = ("contracts.InputError",)
+#: how any room tells a person that their input cannot be used, or what to know of a result
+FOR_EVERYONE = ("contracts.InputError", "contracts.Note")
 
 MAY_TOUCH_FILES = ("cli", "machine", "data", "ledger", "report")
 

@@ -24,7 +24,7 @@ import torch
 import mixtura
 from mixtura.arms import Arm, ArmError, Command, Exhausted, Function, Pool, Service, load_arms, local, program
 from mixtura.arms.entries import KINDS
-from mixtura.contracts import InputError
+from mixtura.contracts import InputError, Note
 from mixtura.data.images import write_images
 from mixtura.rng import generator
 
@@ -540,6 +540,23 @@ def test_pools_come_from_files(tmp_path):
         assert np.allclose(sorted(arm.ask(t, "")[0] for t in range(50)), np.sort(ROWS[:, 0]), rtol=1e-12)
     assert {arm.cost for arm in arms} == {0.5}
     assert any(np.array_equal(arms[3].ask(0, "")[0], image) for image in pixels)
+
+
+def test_tables_and_models_give_the_columns_that_were_asked_for(run_folder, tmp_path):
+    table = pd.DataFrame(ROWS, columns=["u", "v"])
+    table[["v", "u"]].to_csv(tmp_path / "turned.csv", index=False)
+    table.assign(w=1).to_csv(tmp_path / "more.csv", index=False)
+    table.rename(columns={"u": "foo"}).to_csv(tmp_path / "other.csv", index=False)
+    pool = {"kind": "pool", "path": "turned.csv", "name": "turned"}
+    model = {"kind": "model", "path": str(run_folder), "name": "model", "model": "gaussian_mixture"}
+    with pytest.warns(Note, match="more: column 'w', which the reference has not, left out"):
+        turned, _, drawn = load_arms(write_arms(tmp_path, pool, pool | {"path": "more.csv", "name": "more"}, model), ["u", "v"])
+    assert np.allclose(sorted(turned.ask(t, "")[0] for t in range(50)), np.sort(ROWS[:, 0]), rtol=1e-12)
+    # without a reference the first table says the order
+    first, again = load_arms(write_arms(tmp_path, pool, model))
+    assert np.allclose(again.ask(0, ""), drawn.ask(0, "")[::-1]) and first.ask(0, "").shape == (2,)
+    with pytest.raises(InputError, match="arm 'turned': turned: no column 'u', which the reference has; it has foo, v"):
+        load_arms(write_arms(tmp_path, pool | {"path": "other.csv"}), ["u", "v"])
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import t as student
 
 from mixtura import InputError, blending, mix, pareto
+from mixtura.contracts import Note
 from mixtura.metrics.neighbours import manifold
 from mixtura.rng import generator
 from mixtura.select import intervals
@@ -433,3 +434,34 @@ def test_a_p_value_is_not_given_beyond_the_reach_of_its_approximation(gain, erro
     found = intervals.p_value(gain, error, math.inf)
     assert intervals.p_value(gain, error, 9) == pytest.approx(max(1e-6, student.sf(gain / error, 9)) if error else 1)
     assert found == pytest.approx(p, rel=1e-3) and intervals.p_in_words(found) == words
+
+
+def test_columns_are_matched_by_name():
+    rng = np.random.default_rng(0)
+    draw = lambda: pd.DataFrame({"height": rng.normal(170, 8, 80), "weight": rng.normal(70, 9, 80)})  # noqa: E731
+    real, arm = draw(), draw()
+    value = lambda frame: mix({"a": frame}, "mmd", reference=real).value  # noqa: E731
+    assert value(arm[["weight", "height"]]) == value(arm) == value(arm.to_numpy())
+    swapped = arm.rename(columns={"height": "weight", "weight": "height"})
+    assert value(swapped[["weight", "height"]]) > value(arm) + 0.5
+    with pytest.raises(InputError, match="a: no column 'height', which reference has"):
+        value(arm.rename(columns={"height": "foo"}))
+    with pytest.warns(Note, match="a: column 'z', which reference has not, left out"):
+        assert value(arm.assign(z=1.0)) == value(arm)
+    with pytest.raises(InputError, match="b: no column 'height', which a has"):
+        mix({"a": arm, "b": arm.rename(columns={"height": "foo"})}, "rke")
+
+
+def test_levels_that_real_rows_do_not_have_count_against_a_generator():
+    rng = np.random.default_rng(0)
+    draw = lambda: pd.DataFrame({"size": rng.normal(size=100), "colour": rng.choice(["red", "blue"], 100)})  # noqa: E731
+    real, good = draw(), draw()
+    with pytest.warns(Note, match="bad: 100 of 100 rows have values that real rows cannot have: column 'colour', level 'octa"):
+        found = mix({"good": good, "bad": draw().assign(colour="octarine")}, "mmd", reference=real)
+    assert found.weights["good"] > 0.9
+    truth = lambda frame, as_written: frame.assign(colour=as_written(frame.colour == "red"))  # noqa: E731
+    whole, words = (
+        mix({"a": truth(good, how)}, "mmd", reference=truth(real, str_)).value
+        for how, str_ in ((lambda c: c.astype(int), lambda c: c.astype(str)), (lambda c: c.astype(str), lambda c: c.astype(str)))
+    )
+    assert whole == words

@@ -153,3 +153,19 @@ def test_uniform_levels_are_eight_bits_whatever_their_unit(step):
 @pytest.mark.parametrize("space", [Space.continuous(3), Space.continuous(1, 4, 4)])
 def test_what_has_no_levels_has_no_bits(space):
     assert bits_per_dimension(Estimate(-1.0, 0.1, 10), space) is None
+
+
+def test_impossible_values_are_as_far_away_as_they_are_wrong():
+    space = Space.table([Column("levels", 3), Column(low=0.0), Column("levels", 1)])
+    rng = generator(0)
+    x = torch.stack([torch.arange(300) % 3, torch.rand(300, generator=rng) + 1, torch.zeros(300)], 1).double()
+    columns = Columns(space)
+    columns.prepare(x)
+    asked = torch.tensor([[0, 1.5, 0], [1, 1.5, 0], [3, 1.5, 0], [0, 1.5, 1], [0, 0, 0], [0, -1, 0], [0, -2, 0], [0, -1e300, 0]])
+    seen = plain_features(asked.double(), columns)
+    apart = torch.cdist(seen, seen)
+    # two levels, two levels of which one was never seen, and another constant
+    assert torch.allclose(apart[[0, 0, 1, 0], [1, 2, 2, 3]], torch.ones(4, dtype=torch.float64))
+    # beyond the wall a step is a step, and there is an end to it
+    assert float(apart[4, 5]) == pytest.approx(float(apart[5, 6])) and 2 < float(apart[5, 6]) < 5
+    assert torch.isfinite(seen.float()).all() and float(apart[0, 7]) > 1e5

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import mixtura
-from mixtura.contracts import InputError
+from mixtura.contracts import InputError, Note
 from mixtura.metrics import TABLE
 
 
@@ -83,6 +83,40 @@ def test_features_can_be_chosen_and_the_seed_repeats_everything():
     once, again, pixels = (mixtura.evaluate(real, same, features=f, seed=3) for f in ("conv:16", "conv:16", "pixels"))
     pd.testing.assert_frame_equal(once, again)
     assert (once.value != pixels.value).any()
+
+
+def listed(n, seed):
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame({"i": rng.integers(0, 50, n), "b": rng.random(n) < 0.5, "c": rng.choice(["A", "B", "C"], n), "k": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "worst"),
+    [
+        ({"i": lambda f: f.i + 1000}, "", 0.0),
+        ({"i": lambda f: f.i - 1000}, "column 'i' below 0", 0.0),
+        ({"c": "D"}, "column 'c', level 'D' never seen (300 rows)", 0.3),
+        ({"k": 2}, "column 'k', level 2 never seen (300 rows)", 0.3),
+        ({"i": lambda f: f.i + 0.3}, "column 'i' off its steps (300 rows)", 1.0),
+    ],
+)
+def test_rows_are_judged_as_they_were_made(change, said, worst):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Note)
+        found = mixtura.evaluate(listed(300, 1), listed(300, 2).assign(**change)).set_index("metric").value
+    notes = [str(w.message) for w in caught if w.category is Note]
+    counted = "generated: 300 of 300 rows have values that real rows cannot have: "
+    assert notes == [counted + said] * bool(said) or notes[0].startswith(counted + said)
+    assert found["precision"] <= worst
+    if worst < 1:
+        assert found["same_law"] < 0.01 and found["marginal_distance"] > 0.1
+
+
+def test_truth_as_numbers_is_the_same_table():
+    real, made = listed(300, 1), listed(300, 2)
+    as_it_is = mixtura.evaluate(real, made)
+    for written in (made.b.astype(int), made.b.astype(str), made.b.astype(int).astype(str)):
+        pd.testing.assert_frame_equal(mixtura.evaluate(real, made.assign(b=written)), as_it_is)
 
 
 @pytest.mark.parametrize(

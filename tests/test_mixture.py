@@ -651,15 +651,17 @@ def ask(model, x=ROW, known=SEEN, **options):
         (ask(Sampler(Space.continuous(3)), proposal=pair()[0]), "Sampler can only be sampled"),
         (ask(pair(Gauss)[0], proposal=pair(Gauss)[1]), "expected a Conditional with an exact density, got Gauss"),
         (ask(pair(Gauss)[0], proposal=Filler([1.0], [[1.0]])), "Filler has another space"),
-        (
-            ask(blend([Cell([1.0, 0.0], 2), Cell([1.0, 0.0], 2)], SHARES), torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)),
-            "row 0 has known entries of probability zero under ExactBlend",
-        ),
     ],
 )
 def test_refusals(call, says):
     with pytest.raises(InputError, match=says):
         call()
+
+
+def test_known_entries_of_probability_zero_have_no_evidence():
+    ruled_out = blend([Cell([1.0, 0.0], 2), Cell([1.0, 0.0], 2)], SHARES)
+    filled = condition(ruled_out, torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), rng=generator(0))
+    assert filled.log_evidence.tolist() == [-math.inf] and filled.values.flatten().tolist() == [1.0]
 
 
 def test_a_proposal_that_rules_the_row_out_is_named():

@@ -326,3 +326,18 @@ def test_a_constant_input_is_harmless():
     inputs = Inputs(Space.table([Column()]))
     inputs.prepare(torch.full((50, 1), 7.0, dtype=torch.float64))
     assert inputs(torch.tensor([[7.0], [7.1], [-1e300]], dtype=torch.float64)).abs().max() <= 1
+
+
+@pytest.mark.parametrize("power", [-1030, -997, -331, 331, 997])
+@pytest.mark.parametrize("low", [-math.inf, 0.0])
+def test_units_only_move_the_base(power, low):
+    plain, scaled = Columns(Space.table([Column(low=low)])), Columns(Space.table([Column(low=low)]))
+    x = torch.randn(200, 1, generator=generator(0), dtype=torch.float64).exp()
+    # twice by half the power: 2^1030 is too large for a float64
+    far = torch.ldexp(torch.ldexp(x, torch.tensor(power // 2)), torch.tensor(power - power // 2))
+    plain.prepare(x), scaled.prepare(far)
+    ours, theirs = plain.split(x), scaled.split(far)
+    digits = 1e-3 if power < -1000 else 1e-12  # below 2^-1022 numbers lose digits
+    assert torch.allclose(ours.values, theirs.values, rtol=digits, atol=digits)
+    assert torch.allclose(ours.log_base - power * math.log(2), theirs.log_base, atol=digits)
+    assert torch.allclose(scaled.raw(theirs.values), far, rtol=digits, atol=0)

@@ -7,6 +7,7 @@ the gain over any single generator on samples that chose nothing.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixtura import features as extractors
-from mixtura.contracts import InputError
-from mixtura.data import source
+from mixtura.contracts import InputError, Note
+from mixtura.data import made, source
 from mixtura.data.images import ImageSchema
+from mixtura.data.made import aligned, header
 from mixtura.kernels import Estimate
 from mixtura.lens import Lens
 from mixtura.rng import generator
@@ -148,7 +150,9 @@ def gather(
     """Samples by name, and real rows, → features (n, d), and what they are called.
 
     Tables of numbers are taken as they are. Other tables are standardised, images mapped to ``IMAGE_FEATURES``, by the
-    reference, or by all samples if there is none.
+    reference, or by all samples if there is none. Columns are found by name, as the reference, or the first table, has them;
+    by position where a table has no header. A :class:`Note` tells of columns that are left out, and counts values that the
+    rows of the reference cannot have, which are measured as they are.
     """
     given = {**samples} if reference is None else {**samples, "reference": reference}
     if "reference" in samples and reference is not None:
@@ -159,7 +163,7 @@ def gather(
     else:
         loaded = {name: source.said(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
         frames = {name: source.content(data) for name, data in loaded.items()}
-        numbers = {name: _numbers(frame) for name, frame in frames.items()}
+        numbers = _by_name(frames)
         if asked is None and all(x is not None for x in numbers.values()):
             found, called = {name: x for name, x in numbers.items() if x is not None}, "as given"
         else:
@@ -178,16 +182,17 @@ def gather(
     return {name: found[name] for name in samples}, found.get("reference"), called
 
 
-def real_rows(reference: Any, *, seed: int = 0) -> Tensor:
-    """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection. InputError on a table that is not all
-    numbers."""
+def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | None]:
+    """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection; and the names of a table's columns, None
+    without a header. InputError on a table that is not all numbers."""
     data = source.load(reference, seed=seed)
-    if isinstance(source.content(data), pd.DataFrame):
-        if _numbers(source.content(data)) is None:
+    frame = source.content(data)
+    if isinstance(frame, pd.DataFrame):
+        if _numbers(frame) is None:
             raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
-        return gather({"reference": reference}, None, None, seed=seed)[0]["reference"]
+        return gather({"reference": reference}, None, None, seed=seed)[0]["reference"], header(frame)
     schema = source.learn(data)
-    return source.encode(schema, source.content(data), name=data.name)
+    return source.encode(schema, frame, name=data.name), None
 
 
 def _as_features(x: Any) -> Tensor | None:
@@ -196,6 +201,16 @@ def _as_features(x: Any) -> Tensor | None:
         array = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x)).detach().cpu()
         return array if array.dtype == torch.float32 else array.double()
     return None
+
+
+def _by_name(frames: Mapping[str, Any]) -> dict[str, Tensor | None]:
+    """Tables of numbers (n, d) with their columns as the reference, or the first, has them; None for other tables and images."""
+    numbers = {name: _numbers(frame) for name, frame in frames.items()}
+    first = "reference" if "reference" in frames else next(iter(frames))
+    if any(x is None for x in numbers.values()):
+        return numbers
+    columns = header(frames[first])
+    return {name: _numbers(aligned(frame, columns, name=name, like=first)) for name, frame in frames.items()}
 
 
 def _numbers(frame: Any) -> Tensor | None:
@@ -211,14 +226,20 @@ def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple
     like = loaded.get("reference", next(iter(loaded.values())))
     schema = source.learn(like)
     rows = {name: source.contents(source.content(data), schema) for name, data in loaded.items()}
-    encoded = {name: source.encode(schema, x, name=name) for name, x in rows.items()}
+    for name, x in rows.items():
+        schema = made.strict(schema, x, name=name)
+    as_made = {name: made.as_made(schema, x, name=name) for name, x in rows.items()}
+    for name, found in as_made.items():
+        if said := found.told(name, "real rows" if "reference" in loaded else f"those of {next(iter(loaded))}"):
+            warnings.warn(said, Note, stacklevel=4)
+    encoded = {name: found.x for name, found in as_made.items()}
     fit = encoded.get("reference", torch.cat([*encoded.values()]))
     if isinstance(schema, ImageSchema):
         look = extractors.parse(asked or IMAGE_FEATURES)
         look.fit(fit.float(), generator(seed, "features"))
         return {name: look(x) for name, x in encoded.items()}, look.name
     lens = Lens(schema, fit, asked, seed=seed)
-    return {name: lens(schema.space.clamp(x)) for name, x in encoded.items()}, lens.name
+    return {name: lens(x) for name, x in encoded.items()}, lens.name
 
 
 def _polytope(

@@ -172,6 +172,8 @@ def run(
     if study is None:
         raise RuntimeError("the run ended without a verdict")
     _report(options.out)
+    for note in _of_outside(study):
+        print(f"note: {note}", file=sys.stderr)
     _emit(_summary(study), as_json, lambda: _show_study(_console(stderr=False), study))
 
 
@@ -205,7 +207,9 @@ def sample(
     _can_hold(output, study, None if rows is None else rows.drop(columns=targets, errors="ignore"))
     about = {"model": chosen.name, "seed": seed, "start": start}
     n = n if n is not None else 1000 if given is None else 1
-    _deliver(chosen.sample(n, seed=seed, start=start, given=given if rows is None else rows), output, as_json, about)
+    with _noted() as notes:
+        made = chosen.sample(n, seed=seed, start=start, given=given if rows is None else rows)
+    _deliver(made, output, as_json, about | {"notes": notes})
 
 
 @app.command()
@@ -222,7 +226,7 @@ def score(
 
     _can_write(output, arrays=False)
     chosen = _with_density(folder, model)
-    with _notes():
+    with _noted() as notes:
         scores = chosen.score(data, seed=seed)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
     beyond = (nats == -math.inf).nonzero()[0]
@@ -231,7 +235,7 @@ def score(
     if len(beyond):
         said += "; " * bool(said) + f"{len(beyond):,} that {chosen.name} holds impossible (-inf), the first is row {beyond[0]}"
     about = {"model": chosen.name, "mean_nats": mean and mean.value, "error": mean and mean.error, "kind": kind}
-    _deliver(scores, output, as_json, about | {"impossible": len(beyond)}, said, at_most=FEW)
+    _deliver(scores, output, as_json, about | {"impossible": len(beyond), "notes": notes}, said, at_most=FEW)
 
 
 @app.command()
@@ -256,8 +260,10 @@ def predict(
     tail = round((1 - interval) / 2, 10)
     rows = chosen.rows(data)
     _can_hold(output, study, rows)
-    predicted = chosen.predict(rows, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
-    _deliver(predicted, output, as_json, {"model": chosen.name, "interval": interval, "draws": draws}, at_most=FEW)
+    with _noted() as notes:
+        predicted = chosen.predict(rows, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
+    about = {"model": chosen.name, "interval": interval, "draws": draws, "notes": notes}
+    _deliver(predicted, output, as_json, about, at_most=FEW)
 
 
 @app.command()
@@ -275,12 +281,15 @@ def impute(
     chosen = _with_density(folder, model)
     frame = chosen.rows(data)
     _can_hold(output, chosen, frame)
-    filled = chosen.impute(frame, draws=draws, seed=seed)
-    gaps = lambda rows: int(chosen.schema.encode(rows, holes=True).isnan().sum())  # noqa: E731
+    with _noted() as notes:
+        filled = chosen.impute(frame, draws=draws, seed=seed)
+    columns = [field.name for field in chosen.schema.modelled]
+    gaps = lambda rows: int(chosen.schema.matched(rows, "data")[columns].isna().sum().sum())  # noqa: E731
     left = gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
     holes = gaps(frame) - left
-    said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty, as nearly all its draws are" if left else "")
-    _deliver(filled, output, as_json, {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws}, said)
+    said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty" if left else "")
+    about = {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws, "notes": notes}
+    _deliver(filled, output, as_json, about, said)
 
 
 @app.command()
@@ -298,7 +307,7 @@ def evaluate(
     from mixtura.lens import evaluate as compare
 
     _can_write(output, arrays=False)
-    with _notes() as notes:
+    with _noted() as notes:
         table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
     if output is not None or as_json:
         _deliver(table, output, as_json, {"real": real, "generated": generated, "notes": notes})
@@ -349,6 +358,8 @@ def mix(
     as_json: Json = False,
 ) -> None:
     """The best mixture of generators, from samples at hand: weights, value, gap, intervals."""
+    from dataclasses import asdict
+
     from mixtura import blending
 
     names = [blending.name_of(path) for path in samples]
@@ -358,15 +369,15 @@ def mix(
     options: dict[str, Any] = {"reference": reference, "bandwidth": bandwidth, "features": features, "seed": seed}
     options |= {"costs": _numbers(costs, "--costs"), "at_most": at_most, "cap": cap, "floor": floor, "size": size}
     named = dict(zip(names, samples, strict=True))
+    with _noted() as notes:
+        if pareto is None:
+            found = blending.mix(named, objective, skip_broken=skip_broken, **options)
+        else:
+            table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
     if pareto is not None:
-        scales = _numbers(pareto, "--pareto") or []
-        with _notes():
-            table = blending.pareto(named, objective, scales, skip_broken=skip_broken, **options)
-        _deliver(table, None, as_json, {"objective": objective})
+        _deliver(table, None, as_json, {"objective": objective, "notes": notes})
         return
-    with _notes():
-        found = blending.mix(named, objective, skip_broken=skip_broken, **options)
-    _emit(found, as_json, lambda: _show_optimum(_console(stderr=False), found))
+    _emit({**asdict(found), "notes": notes}, as_json, lambda: _show_optimum(_console(stderr=False), found))
 
 
 @app.command()
@@ -403,9 +414,11 @@ def select(
     if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()) and not (out / sessions.LEDGER).exists():
         _say(f"{out}: the folder is not empty and holds no selection; give another --out")
     mode = "certified" if certified else "asymptotic"
-    listed = load_arms(arms)
+    with _noted():
+        real, columns = (None, None) if reference is None else real_rows(reference, seed=seed)
+        listed = load_arms(arms, columns)
     session = sessions.begin(
-        listed, out, objective, reference=None if reference is None else real_rows(reference, seed=seed), name=reference,
+        listed, out, objective, reference=real, name=reference,
         extractor=features, bandwidth=bandwidth, policy=policy, seed=seed, pulls=pulls,
         stop=None if stop is None else sessions.Stop(stop, mode),
     )  # fmt: skip
@@ -817,8 +830,14 @@ def _summary(study: Study) -> dict[str, Any]:
         "conditioning": None if study.conditioning is None else asdict(study.conditioning),
         "scores": [asdict(s) for s in ranked(study.scores)],
         "columns": columns,
+        "notes": _of_outside(study),
         "folder": None if study.folder is None else str(study.folder),
     }
+
+
+def _of_outside(study: Study) -> list[str]:
+    """What is to be known of the samples of outside generators."""
+    return [f"{s.name}: {s.reason}" for s in study.scores if s.status == "samples only" and s.reason]
 
 
 def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
@@ -869,6 +888,23 @@ def _deliver(
         print(f"… {len(frame) - at_most:,} more rows; -o FILE.csv writes them all")
 
 
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """What is to be known of a result, on standard error; in the list for --json."""
+    from mixtura.contracts import Note
+
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", Note)
+        yield notes
+    for warning in caught:
+        if issubclass(warning.category, Note):
+            notes.append(str(warning.message))
+            print(_visible(f"note: {warning.message}"), file=sys.stderr)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+
+
 def _can_write(output: Path | None, *, images: bool = False, arrays: bool = True) -> None:
     """Refuse a path that cannot be written before any work is done."""
     if output is None:
@@ -905,18 +941,6 @@ def _can_hold(output: Path | None, made: Any, own: Any = None) -> None:
         _say(f"{output}: column {odd!r} holds no numbers, which is all an array can; use .csv, .jsonl or .parquet")
     if own is not None:
         matrix(own)
-
-
-@contextmanager
-def _notes() -> Iterator[list[str]]:
-    """Warnings of what is done inside, as lines on stderr and, afterwards, in the list."""
-    notes: list[str] = []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        yield notes
-    notes += [str(w.message) for w in caught if w.category is UserWarning]
-    for note in notes:
-        print(_visible(f"note: {note}"), file=sys.stderr)
 
 
 def _with_density(folder: Path, model: str | None) -> Any:

@@ -28,6 +28,10 @@ class InputError(ValueError):
     """What a person gave cannot be used. The message is one sentence: given, expected, what to do."""
 
 
+class Note(UserWarning):
+    """What a person should know of a result that they get all the same. The message is one sentence."""
+
+
 # ---------------------------------------------------------------------------------------------- spaces
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,10 +16,10 @@ from torch import Tensor
 
 from mixtura import folder as store
 from mixtura import judge, mixture, plan
-from mixtura.contracts import Conditional, InputError, Model, Space, density_kind
-from mixtura.data import dtypes, source
+from mixtura.contracts import Conditional, InputError, Model, Note, Space, density_kind
+from mixtura.data import dtypes, made, own, source
 from mixtura.data.images import ImageSchema
-from mixtura.data.schema import Field, Schema
+from mixtura.data.schema import Field, Schema, named
 from mixtura.data.source import AnySchema, Content, Given
 from mixtura.judge import Score
 from mixtura.rng import generator
@@ -27,7 +28,10 @@ from mixtura.verdict import Conditioning, Verdict, digits_of
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
 LEAST_ESS = 5.0
-
+#: a row with a value further beyond what was seen, in ranges of it, is not conditioned on: nothing was learnt out there
+FARTHEST = 1e6
+#: rows left unfilled that are named, and values of one that are
+NAMED = 5
 
 #: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
 BLOCK, BLOCK_IMAGES = 1_000, 64
@@ -82,6 +86,8 @@ class Facade:
         rows = self.rows(data)
         x = source.encode(self.schema, rows)
         context = None if self.given is None else self.given.features(self.given.frame(rows))
+        for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
+            _note(schema, rows)
         nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"))
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
@@ -93,6 +99,7 @@ class Facade:
         if start:
             raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
         rows = given.rows(self.rows(asked))
+        _note(given.schema, rows)
         drawn = judge.answers(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
         targets = cast(pd.DataFrame, self.schema.decode(drawn.transpose(0, 1).flatten(0, 1)))
         # the person's own columns, but for targets, which are what is drawn
@@ -125,6 +132,7 @@ class Facade:
         twice = next((name for field in fields for name in _headings(field, levels) if name in rows), None)
         if twice is not None:
             raise InputError(f"data: has a column {twice!r}, the name of what is predicted for its rows; rename it")
+        _note(self.given.schema, rows)
         rng, pieces = generator(seed, "predict"), []
         for context in self.given.features(rows).split(max(1, AT_ONCE // draws)):
             drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
@@ -134,8 +142,9 @@ class Facade:
 
     def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
         """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
-        there come back untouched. With several draws the rows are repeated, a column ``draw`` first. In a run with targets
-        the cells of targets are filled, not those of inputs."""
+        there come back as they were given. A row that cannot be conditioned on, as one of its values lies beyond a wall or is too
+        unlike all that was learnt, stays as it is, and a :class:`Note` names it. With several draws the rows are repeated, a
+        column ``draw`` first. In a run with targets the cells of targets are filled, not those of inputs."""
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
         frame = source.contents(data, self.schema)
@@ -143,44 +152,130 @@ class Facade:
             raise InputError("impute: images have no missing cells; impute is for tables")
         if draws > 1 and "draw" in frame.columns:
             raise InputError("data: has a column 'draw', the name of that which numbers the completions; rename it")
-        x = self.schema.encode(frame, holes=True, name="data")
-        known = ~torch.isnan(x)
-        odd = self.schema.space.outside(torch.where(known, x, self.schema.space.clamp(torch.zeros_like(x))))
-        if bool(odd.any()):
-            raise InputError(
-                f"data: row {int(odd.nonzero()[0])} holds a category or a value outside what the run has seen; "
-                "it cannot be conditioned on, drop or blank it"
-            )
-        context = None if self.given is None else self.given.features(self.given.frame(frame))
-        values = self._filled(x, known, context, draws, seed)
-        out = [self.schema.decode(values[d], like=frame) for d in range(draws)]
+        rows = self.schema.matched(frame, "data")
+        fields = self.schema.modelled
+        holes = rows[[field.name for field in fields]].isna().to_numpy()
+        asked = np.flatnonzero(holes.any(1))
+        ours, given = self._known(rows.iloc[asked])
+        if ours.never_seen:
+            warnings.warn(f"data: what says nothing of the holes beside it: {'; '.join(ours.never_seen)}", Note, stacklevel=2)
+        able, context = ~(ours.barred | self.schema.space.beyond(ours.x)).any(1), None
+        if self.given is not None and given is not None:
+            able &= ~(given.barred | given.lacking).any(1)
+            context = self.given.inputs(given.x[able])
+        values, filled = ours.x.expand(draws, *ours.x.shape).clone(), torch.zeros(len(asked), dtype=torch.bool)
+        if bool(able.any()):
+            values[:, able], filled[able] = self._filled(ours.x[able], context, draws, seed)
+        left = (~filled).nonzero().squeeze(1)
+        if len(left):
+            warnings.warn(self._left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
+        done = asked[filled.numpy()]
+        out = []
+        for d in range(draws):
+            # what was known is not read from here
+            drawn = self.schema.decode(values[d, filled].masked_fill(self.schema.space.unseen(values[d, filled]), 0.0))
+            new = {f.name: own.beside(f, rows[f.name], holes[:, j], done, drawn[f.name]) for j, f in enumerate(fields)}
+            out.append(rows.assign(**new).set_axis(named(frame).columns, axis=1).set_axis(frame.index, axis=0))
         if draws == 1:
             return out[0]
         return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
 
-    def _filled(self, x: Tensor, known: Tensor, context: Tensor | None, draws: int, seed: int) -> Tensor:
-        """(draws, n, D): rows x (n, D) with their unknown entries drawn."""
-        values, rng = x.expand(draws, *x.shape).clone(), generator(seed, "impute")
+    def _known(self, rows: pd.DataFrame) -> tuple[_Known, _Known | None]:
+        """What rows with holes tell: their own entries, and in a run with targets their inputs."""
+        ours = _Known.of(cast(Schema, self.schema).modelled, rows)
+        if self.given is None:
+            return ours, None
+        return ours, _Known.of(self.given.schema.modelled, self.given.schema.matched(rows, "given").set_axis(rows.index, axis=0))
+
+    def _filled(self, x: Tensor, context: Tensor | None, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+        """(draws, n, D): rows x (n, D) with their missing entries drawn; and (n,) whether they could be."""
+        values, known, rng = x.expand(draws, *x.shape).clone(), ~torch.isnan(x), generator(seed, "impute")
         # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
         whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
         if context is not None and bool(whole.any()):
             values[:, whole] = judge.answers(self.model, context[whole], draws, gaps="rows", rng=rng)
-        rest = ~whole if context is None else ~(whole | known.all(1))
-        if not bool(rest.any()):
-            return values
-        beside = None if context is None else context[rest]
-        filled = mixture.condition(
-            self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng
-        )
-        if bool((filled.ess < LEAST_ESS).any()):
-            worst = int((filled.ess < LEAST_ESS).nonzero()[0])
-            other = "--model with gaussian_mixture, kde or marginals" if context is None else "--model marginals"
-            raise InputError(
-                f"{self.name}: row {int(rest.nonzero()[worst])} is too unlike its proposals to be filled "
-                f"(effective sample size {float(filled.ess[worst]):.1f}); leave it out, or use {other}"
+        able, rest = torch.ones(len(x), dtype=torch.bool), ~whole
+        if bool(rest.any()):
+            beside = None if context is None else context[rest]
+            filled = mixture.condition(
+                self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng
             )
-        values[:, rest] = filled.values
-        return values
+            values[:, rest] = filled.values
+            able[rest] = (filled.ess >= LEAST_ESS) & (filled.log_evidence > -math.inf)
+        return values, able
+
+    def _left(self, rows: pd.DataFrame, left: Tensor, known: Sequence[_Known]) -> str:
+        """One sentence that names the ``left`` of the rows with holes that were not filled, and the oddest value of each."""
+        fields = [field for k in known for field in k.fields]
+        odd = torch.cat([torch.where(k.barred | k.lacking & (i > 0), math.inf, k.distance) for i, k in enumerate(known)], 1)
+        said = []
+        for i in left[:NAMED].tolist():
+            cells = {f.name: rows[f.name].iloc[i] for f in fields}
+            present = [name for name, cell in cells.items() if not pd.isna(cell)]
+            names = [fields[int(odd[i].argmax())].name] if bool(odd[i].max() > 0) else present[:NAMED]
+            told = [f"column {name!r} is {cells[name] if name in present else 'missing'}" for name in names]
+            said.append(f"row {rows.index[i]}, {' and '.join(told)}")
+        more = f"; and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
+        other = "gaussian_mixture, kde or marginals" if self.given is None else "marginals"
+        return (
+            f"{len(left):,} of {len(rows):,} rows with holes are left as they are, because {self.name} cannot be conditioned on "
+            f"what they hold: {'; '.join(said)}{more}; repair them, or try --model {other}"
+        )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What n rows hold in some columns: x (n, D) as the schema encodes them, NaN where missing; (n, D) bool what no law can be
+    given, as it cannot be read or lies too far from all that was seen, and what is missing where none was; how far entries are
+    from what was seen, in ranges of it; and the levels that were never seen, counted."""
+
+    fields: tuple[Field, ...]
+    x: Tensor
+    barred: Tensor
+    lacking: Tensor
+    distance: Tensor
+    never_seen: tuple[str, ...]
+
+    @staticmethod
+    def of(fields: tuple[Field, ...], rows: pd.DataFrame) -> _Known:
+        """Of rows with these columns."""
+        x, barred, lacking, distance = (torch.zeros(4, len(rows), len(fields), dtype=torch.float64)).unbind(0)
+        never_seen: list[str] = []
+        for j, field in enumerate(fields):
+            series = rows[field.name]
+            codes, unread = _read(field, series)
+            x[:, j], barred[:, j] = torch.from_numpy(codes), torch.from_numpy(unread).double()
+            if not field.absent:
+                lacking[:, j] = torch.tensor(series.isna().to_numpy(), dtype=torch.float64)
+            if field.discrete:
+                never_seen += [made.counted(*found) for found in made.never_seen(field, series, codes)]
+                distance[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
+            else:
+                width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
+                beyond = torch.maximum(field.low - x[:, j], x[:, j] - field.high).clamp(min=0)
+                distance[:, j] = (beyond / width).nan_to_num(nan=0.0)
+                barred[:, j] += (distance[:, j] > FARTHEST).double()
+        return _Known(fields, x, barred > 0, lacking > 0, distance, tuple(never_seen))
+
+
+def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) in tensor units, NaN where a cell is missing or says nothing that the column can hold; and (n,) bool where so."""
+    try:
+        return field.encode(series), np.zeros(len(series), dtype=bool)
+    except InputError:  # at least one cell: which they are, each says for itself
+        x, unread = np.full(len(series), np.nan), np.zeros(len(series), dtype=bool)
+        for i in range(len(series)):
+            try:
+                x[i] = field.encode(series.iloc[[i]])[0]
+            except InputError:
+                unread[i] = True
+        return x, unread
+
+
+def _note(schema: AnySchema, rows: Content) -> None:
+    """Say which values no row that was learnt from could have."""
+    if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
+        warnings.warn(said, Note, stacklevel=3)
 
 
 def _beside(own: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:

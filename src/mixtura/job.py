@@ -24,7 +24,7 @@ from torch import Tensor
 from mixtura import folder as store
 from mixtura import judge, machine, mixture, plan, train, verdict
 from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
-from mixtura.data import source
+from mixtura.data import made, source
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema, Content, Data, Given
 from mixtura.facade import Study, assemble, card
@@ -147,6 +147,7 @@ class Job(ABC):
         self.timed = {c.name for c in self.candidates if self._is_timed(c)}
         self.units: dict[str, dict[str, Any]] = {}
         self.failures: dict[str, dict[str, Any]] = {}
+        self.notes: dict[str, str] = {}
         # what a passing fault of an earlier sitting ended; it has another chance in this one
         self.again: dict[str, dict[str, Any]] = {}
         self.earlier = 0.0
@@ -494,9 +495,11 @@ class Together(Job):
         if objective not in verdicts:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
         scores = self._scores(fitted, drawn, seen, shown, cost)
-        everyone = {**models, **{name: mixture.Given(space, rows) for name, rows in outside.items()}}
+        # judged as they were made, but given back as what the columns can hold
+        given = {name: space.clamp(rows) for name, rows in outside.items()}
+        everyone = {**models, **{name: mixture.Given(space, rows) for name, rows in given.items()}}
         study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.out)
-        for name, rows in outside.items():
+        for name, rows in given.items():
             store.write_tensors(self.out / "samples" / f"{name}.safetensors", {"rows": rows})
         store.write_json(self.out / "quadratic.json", {**quadratic, "features": self.lens.name})
         store.write_tensors(self.out / "gallery.safetensors", self._gallery(drawn, seen))
@@ -504,11 +507,17 @@ class Together(Job):
         return study
 
     def _outside(self) -> dict[str, Tensor]:
-        """Rows of every outside generator that fit the schema; of one that do not, the failure is noted."""
+        """Rows of every outside generator, as they were made; what real rows cannot have of them is noted, and of rows that do
+        not fit the schema the failure."""
         found = {}
         for name, given in self.options.samples.items():
             try:
-                rows = self.schema.space.clamp(source.encode(self.schema, source.contents(given, self.schema), name=name))
+                content = source.contents(given, self.schema)
+                if wrong := made.wrong_constant(self.schema, content, name=name):
+                    raise InputError(f"{name}: {wrong}; repair the column, or leave it out")
+                as_made = made.as_made(self.schema, content, name=name)
+                rows = as_made.x
+                self.notes[name] = as_made.told(name, "real rows").removeprefix(f"{name}: ")
                 if len(rows) < 16:
                     raise InputError(f"{name}: {len(rows)} rows are too few to judge; give 16 or more")
                 found[name] = rows[: 4 * plan.SAMPLES]
@@ -544,7 +553,8 @@ class Together(Job):
             rng = partial(generator, seed, name, "metric")
             found = judge.appraise(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
             score = Score(
-                name, "samples only", rows=len(real), memorisation=copied.value, memorisation_error=copied.error,
+                name, "samples only", self.notes.get(name, ""), rows=len(real),
+                memorisation=copied.value, memorisation_error=copied.error,
                 metrics={metric: asdict(value) for metric, value in found.items()},
             )  # fmt: skip
             scores.append(self._fitted(score, fitted, cost[name]) if name in fitted.models else score)
@@ -557,7 +567,8 @@ class Together(Job):
         gallery = {"real": self.x[self.splits.report][:SHOWN_ROWS]}
         for name, x in drawn.items():
             nearest = torch.cdist(seen[name][:NEAREST].double(), fit.double()).argmin(1)
-            gallery |= {f"samples.{name}": x[:SHOWN_ROWS], f"nearest.{name}": training[nearest]}
+            shown = self.schema.space.clamp(x[:SHOWN_ROWS])
+            gallery |= {f"samples.{name}": shown, f"nearest.{name}": training[nearest]}
         return {name: x.float() if self.schema.space.is_image else x for name, x in gallery.items()}
 
 

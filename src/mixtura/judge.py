@@ -48,6 +48,8 @@ OF_ANSWERS = {
 }
 #: rows of context that are drawn for at a time, and how many times as many rows may be drawn because some were missing
 DRAWN_AT_ONCE, REDRAWS = 2**15, 100
+#: standard deviations from which on a value is just far: the kernels square it in float32
+FURTHEST = 1e6
 #: memorisation looks at no more rows than this of each kind
 MOST_COMPARED = 2_000
 
@@ -143,9 +145,21 @@ def bits_per_dimension(nats: Estimate, space: Space) -> Estimate | None:
 
 def plain_features(x: Tensor, columns: Columns) -> Tensor:
     """Rows (n, *shape) in data units as standardised values beside indicators of every code, scaled so that two different
-    codes are as far apart as one standard deviation; (n, d) float64. ``columns`` was prepared on the fit rows."""
-    parts = columns.split(columns.space.clamp(x))
-    return torch.cat([parts.values, columns.indicators(parts.codes).double() / math.sqrt(2)], 1)
+    codes are as far apart as one standard deviation; (n, d) float64. ``columns`` was prepared on the fit rows.
+
+    Nothing is moved onto the support, so that a maker of impossible rows is told by them. A level never seen is as far from
+    every level as they are from one another: with the k corners e_c/√2 of a group, t (1, …, 1) is a regular simplex for
+    t = (√2 − √(2 + 2k)) / 2k. A value beyond a wall is as far from it as it would be where no wall is, and one further than
+    ``FURTHEST`` standard deviations counts as no further.
+    """
+    flat, unseen, numeric = columns.space.flat(x), columns.space.unseen(x), columns.numeric
+    there = columns.space.flat(columns.space.clamp(x)).masked_fill(unseen, 0.0)
+    parts = columns.split(there)
+    beyond = columns.unbent((flat - there)[:, numeric].nan_to_num(nan=0.0))
+    indicators = columns.indicators(parts.codes).double() / math.sqrt(2)
+    for j, first, k in zip(columns.coded, columns.first.tolist(), columns.cardinalities, strict=True):
+        indicators[unseen[:, j], first : first + k] = (math.sqrt(2) - math.sqrt(2 + 2 * k)) / (2 * k)
+    return torch.cat([(parts.values + beyond).clamp(-FURTHEST, FURTHEST), indicators], 1)
 
 
 def memorised(samples: Tensor, train: Tensor, unseen: Tensor, *, rng: torch.Generator) -> Estimate:

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn.functional import conv1d
 
 from mixtura import features, judge
-from mixtura.contracts import Column, Density, InputError, Model, Space
-from mixtura.data import source
+from mixtura.contracts import Column, Density, InputError, Model, Note, Space
+from mixtura.data import made, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.source import AnySchema
 from mixtura.kernels import Gaussian, median_bandwidth, sums
@@ -45,7 +45,7 @@ class Lens:
         self.space = schema.space
         self.columns = Columns(self.space)
         fit = fit[torch.randperm(len(fit), generator=generator(seed, "lens"))[:MOST_FITTED]]
-        self.columns.prepare(fit)
+        self.columns.prepare(self.space.clamp(fit))
         self._features = None
         self.name = "standardised columns and indicators"
         if isinstance(schema, ImageSchema) or asked is not None:
@@ -94,20 +94,25 @@ def evaluate(
     real, generated: tables or images, anything :func:`mixtura.run` takes; columns are guessed from the real rows. Features and
     kernel are fitted on a fifth of the real rows, which is then left out: rows that a feature was fitted to look different
     from fresh ones of the same law. With ``train``, the rows the generator learnt from, they are fitted on those, and
-    memorisation joins; ``real`` must then be rows it has not seen. Warns where the two share more rows than rows of one law
-    do: a generator that has seen the rows it is judged by looks better than it is. Raises InputError on data of different
-    kinds, columns or sizes.
+    memorisation joins; ``real`` must then be rows it has not seen. Generated rows are measured as they are: levels never seen,
+    values off the steps or beyond a wall, and other constants count against them, and a :class:`Note` counts them. Another
+    says where the two share more rows than rows of one law do: a generator that has seen the rows it is judged by looks
+    better than it is. Raises InputError on data of different kinds, columns or sizes.
     """
     data = source.said(source.load(real, seed=seed, skip_broken=skip_broken))
     schema = source.learn(data)
-    sets = {"real": source.encode(schema, source.content(data), name=data.name)}
-    for name, given in (("generated", generated), ("train", train)):
-        if given is not None:
-            sets[name] = source.encode(schema, source.contents(given, schema, skip_broken=skip_broken), name=name)
+    rows = source.contents(generated, schema, skip_broken=skip_broken)
+    schema = made.strict(schema, rows, name="generated")
+    as_made = made.as_made(schema, rows, name="generated")
+    sets = {"real": source.encode(schema, source.content(data), name=data.name), "generated": as_made.x}
+    if train is not None:
+        sets["train"] = source.encode(schema, source.contents(train, schema, skip_broken=skip_broken), name="train")
     for name, x in sets.items():
         if len(x) < LEAST_ROWS:
             raise InputError(f"{name}: {len(x)} rows are too few to compare; give {LEAST_ROWS} or more")
-    x, y = sets["real"], schema.space.clamp(sets["generated"])
+    if said := as_made.told("generated", "real rows"):
+        warnings.warn(said, Note, stacklevel=2)
+    x, y = sets["real"], sets["generated"]
     shared = shared_rows(sets["real"].flatten(1), sets["generated"].flatten(1))
     if shared.too_many:
         by_chance = f"share {shared.count:,} equal rows, of {shared.expected:.0f} expected by chance"
@@ -115,6 +120,7 @@ def evaluate(
         warnings.warn(
             f"real and generated {what}: metrics are no fair judge of a generator that knows the real rows; give real "
             "rows that it has not seen",
+            Note,
             stacklevel=2,
         )
     if "train" in sets:

@@ -418,8 +418,8 @@ def condition(
     by p(row) / q(row). A bound serves, as its exponential estimates a density without bias; evidence and
     draws are then those of the density it implies.
 
-    Raises InputError on misshapen arguments, on a model that can fill no gaps with what it was given, and on
-    a row whose known entries have probability zero; FloatingPointError where a model's evidence is NaN.
+    A row whose known entries have probability zero has evidence −inf, and its draws mean nothing. Raises InputError on misshapen
+    arguments and on a model that can fill no gaps with what it was given; FloatingPointError where a model's evidence is NaN.
     """
     for name, count in (("draws", draws), ("particles", particles)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -466,7 +466,9 @@ def _resample(model: Model, x: Tensor, known: Tensor, context: Tensor | None, re
     guess = proposal.condition(x, known, draws=particles, context=context, rng=request.rng)
     rows = guess.values.flatten(0, 1)
     widened = None if context is None else context.expand(particles, *context.shape).flatten(0, 1)
-    ratio = _log_density(model, rows, widened, request.rng) - _log_density(proposal, rows, widened, request.rng)
+    ours = _log_density(model, rows, widened, request.rng)
+    # what the model rules out has no weight, whatever the proposal says
+    ratio = torch.where(ours > -math.inf, ours - _log_density(proposal, rows, widened, request.rng), ours)
     log_weight = ratio.reshape(particles, n).T + guess.log_evidence[:, None]
     values = guess.values[_pick(log_weight, request), torch.arange(n, device=x.device)]
     evidence = torch.logsumexp(log_weight, 1) - math.log(particles)
@@ -532,13 +534,7 @@ def _names(models: Iterable[Model]) -> str:
 
 
 def _check_evidence(model: Model, evidence: Tensor) -> None:
-    impossible = (evidence == -math.inf).nonzero()
-    if len(impossible):
-        raise InputError(
-            f"x: row {int(impossible[0])} has known entries of probability zero under {type(model).__name__}, "
-            "expected possible values; blend in a floor"
-        )
-    broken = (~torch.isfinite(evidence)).nonzero()
+    broken = (torch.isnan(evidence) | (evidence == math.inf)).nonzero()
     if len(broken):
         row = int(broken[0])
         raise FloatingPointError(

@@ -22,7 +22,7 @@ walls). Of an exponential law with mean c, y is logistic.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -40,6 +40,8 @@ FAR_WALL = 100.0
 CELL_END = 1 / 8
 #: a warp must raise the Gaussian log-likelihood of a column by this many nats a row to be worth its strangeness
 WARP_GAIN = 0.1
+#: numbers from 2^-ORDINARY to 2^ORDINARY are counted in units of 1; and the largest number there is
+ORDINARY, LARGEST = 330, torch.finfo(torch.float64).max
 #: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
 BORROWED = 10
 
@@ -96,6 +98,7 @@ class Columns(nn.Module):
     inner: Tensor
     centre: Tensor
     scale: Tensor
+    unit: Tensor
 
     def __init__(self, space: Space) -> None:
         super().__init__()
@@ -134,6 +137,8 @@ class Columns(nn.Module):
         self.register_buffer("inner", torch.ones(len(numeric), dtype=torch.float64))
         self.register_buffer("centre", torch.zeros(len(numeric), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(len(numeric), dtype=torch.float64))
+        # a power of two that values are divided by before all else, where they are so large or small that squares overflow
+        self.register_buffer("unit", torch.ones(len(numeric), dtype=torch.float64))
 
     @property
     def continuous(self) -> int:
@@ -172,8 +177,13 @@ class Columns(nn.Module):
 
     def _prepare_one(self, c: int, values: Tensor, column: Column, warp: bool) -> None:
         """The bend of the most Gaussian likelihood; one that is stranger than the first has to gain ``WARP_GAIN`` nats by it."""
+        _, exponent = math.frexp(float(values.abs().max()))
+        self.unit[c] = unit = math.ldexp(1.0, exponent - 1) if abs(exponent) > ORDINARY else 1.0
+        if unit != 1:
+            values = values / unit
+            column = replace(column, resolution=column.resolution / unit, low=column.low / unit, high=column.high / unit)
         options = self._options(values, column) if warp else [(IDENTITY, 0.0, 1.0)]
-        a, b = self._walls(c)
+        a, b = (wall / unit for wall in self._walls(c))
         gaps = torch.cat([values - a, b - values])
         gaps = gaps[(gaps > 0) & torch.isfinite(gaps)]
         self.inner[c] = float(gaps.min()) / 2 if len(gaps) else 1.0
@@ -281,6 +291,12 @@ class Columns(nn.Module):
         placeholder[self.numeric] = self.round(self._anywhere())
         return torch.where(known, x, placeholder.reshape(self.space.shape))
 
+    def unbent(self, apart: Tensor) -> Tensor:
+        """Differences (n, C) in data units → in standardised units, as in the middle of the fit rows: beyond a wall there is
+        no bend that could tell them."""
+        slope = self._forward(self._anywhere())[1].exp()
+        return torch.where(apart == 0, 0.0, apart * slope)
+
     def unpack(self, packed: Tensor) -> Parts:
         """The inverse of :meth:`Parts.pack`."""
         s, c = len(self.coded), self.continuous
@@ -304,7 +320,7 @@ class Columns(nn.Module):
         return self.lowest[at] - self.resolution[at] / 2, self.highest[at] + self.resolution[at] / 2
 
     def _bend(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
-        """y(x) before it is standardised, and log dy/dx."""
+        """y(x) of x in the columns' units, before it is standardised, and log dy/dx."""
         kind, shift, c = self.warp[at], self.shift[at], self.stretch[at]
         y, slope = raw, torch.zeros_like(raw)
         if (kind == ASINH).any():
@@ -312,7 +328,7 @@ class Columns(nn.Module):
             y = torch.where(kind == ASINH, t.asinh(), y)
             slope = torch.where(kind == ASINH, -0.5 * torch.log1p(t * t) - c.log(), slope)
         if (kind > ASINH).any():
-            a, b = self._walls(at)
+            a, b = (wall / self.unit[at] for wall in self._walls(at))
             # a value on the wall itself, which has no density there, counts as one that is nearer than all that were seen
             u, v = (torch.where(gap > 0, gap, self.inner[at]) / c for gap in (raw - a, b - raw))
             (above, up), (below, down) = _soft_log(u), _soft_log(v)
@@ -323,8 +339,8 @@ class Columns(nn.Module):
         return y, slope
 
     def _forward(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
-        y, slope = self._bend(raw, at)
-        return (y - self.centre[at]) / self.scale[at], slope - self.scale[at].log()
+        y, slope = self._bend(raw / self.unit[at], at)
+        return (y - self.centre[at]) / self.scale[at], slope - self.scale[at].log() - self.unit[at].log()
 
     def raw(self, values: Tensor, at: slice | int = slice(None)) -> Tensor:
         """Standardised values, (n, C) or one column ``at`` (n,) → real numbers in data units, not rounded."""
@@ -335,13 +351,14 @@ class Columns(nn.Module):
             # e^700 is about the largest float64
             x = torch.where(kind == ASINH, shift + c * y.clamp(-700, 700).sinh(), x)
         if (kind > ASINH).any():
-            a, b = self._walls(at)
+            a, b = (wall / self.unit[at] for wall in self._walls(at))
             z = y / c
             x = torch.where(kind == ABOVE, a + c * _softplus(z), torch.where(kind == BELOW, b - c * _softplus(-z), x))
             if (kind == BETWEEN).any():
                 t = c * _from_nearer(-z.abs(), torch.where(kind == BETWEEN, (b - a) / c, 1.0))
                 x = torch.where(kind == BETWEEN, torch.where(z < 0, a + t, b - t), x)
-        return x
+        # beyond float64 there is no number
+        return (x * self.unit[at]).clamp(-LARGEST, LARGEST)
 
 
 class Inputs(nn.Module):

@@ -177,3 +177,10 @@ Y, DRAWS = np.zeros(3), np.zeros((19, 3))
 def test_wrong_input_is_named(call, named):
     with pytest.raises(InputError, match=named):
         call()
+
+
+@pytest.mark.parametrize("unit", [2.0**900, 2.0**-900])
+def test_the_error_of_a_mean_has_the_unit_of_its_scores(unit):
+    scores = np.array([1.0, 2.0, 4.0])
+    plain, scaled = calibration.average(scores), calibration.average(scores * unit)
+    assert (scaled.value, scaled.error) == (plain.value * unit, plain.error * unit)

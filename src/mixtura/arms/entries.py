@@ -19,20 +19,23 @@ from mixtura.arms.arm import Arm, Function, Pool
 from mixtura.arms.process import LIMIT, TIMEOUT, Command, program
 from mixtura.arms.web import Service
 from mixtura.contracts import InputError
+from mixtura.data.made import aligned, header
 from mixtura.data.texts import text_of
 
 #: longest timeout, s, and most retries: more is a slip of the pen
 LONGEST, MOST_RETRIES = 86_400.0, 100
 
 
-def load_arms(path: Path) -> list[Arm]:
-    """The arms listed in a file, in its order. Paths in it are relative to its folder. InputError names the entry."""
+def load_arms(path: Path, columns: list[str] | None = None) -> list[Arm]:
+    """The arms listed in a file, in its order. Paths in it are relative to its folder. Tables give their columns in the order
+    of ``columns``, by default in that of the first with a header. InputError names the entry."""
     path = Path(path)
     entries = _listed(path)
     arms: list[Arm] = []
+    order = _Order(columns)
     try:
         for number, raw in enumerate(entries, 1):
-            arms.append(_arm(raw, number, path, [arm.name for arm in arms]))
+            arms.append(_arm(raw, number, path, [arm.name for arm in arms], order))
     except BaseException:
         for arm in arms:
             arm.close()
@@ -40,12 +43,25 @@ def load_arms(path: Path) -> list[Arm]:
     return arms
 
 
-def _arm(raw: Any, number: int, path: Path, taken: list[str]) -> Arm:
+class _Order:
+    """The columns of every table of an arms file, in their order: as they were asked for, or as the first has them."""
+
+    def __init__(self, columns: list[str] | None) -> None:
+        self.columns, self.of = columns, "the reference"
+
+    def of_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
+        """The table in this order. InputError where it lacks a column."""
+        if self.columns is None:
+            self.columns, self.of = header(frame), f"the table of arm {name!r}"
+        return aligned(frame, self.columns, name=name, like=self.of)
+
+
+def _arm(raw: Any, number: int, path: Path, taken: list[str], order: _Order) -> Arm:
     where = f"{path.name}, arm {number}"
     try:
         if not isinstance(raw, dict):
             raise InputError(f"expected a mapping such as {{name: a, kind: pool, path: a.npy}}, got {_brief(raw)}; write it so")
-        entry = _Entry(raw, path.parent)
+        entry = _Entry(raw, path.parent, order)
         name = entry.text("name")
         where = f"{path.name}, arm {name!r}"
         if name in taken:
@@ -91,8 +107,8 @@ def _yaml(text: str) -> Any:
 class _Entry:
     """The options of one arm; each is taken once, with its type, and what nobody took is a mistake."""
 
-    def __init__(self, options: Mapping[Any, Any], folder: Path) -> None:
-        self._left, self.folder = dict(options), folder
+    def __init__(self, options: Mapping[Any, Any], folder: Path, order: _Order) -> None:
+        self._left, self.folder, self.order = dict(options), folder, order
         self._known: list[str] = []
 
     def _take(self, option: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
@@ -205,10 +221,10 @@ def _first_line(error: Exception) -> str:
 def _pool(name: str, entry: _Entry) -> Arm:
     given = entry.text("path")
     replacement, seed, cost = entry.truth("replacement"), entry.whole("seed", 0, 0, 2**62), entry.cost()
-    return Pool(name, _samples(str(entry.folder / given)), replacement=replacement, seed=seed, cost=cost)
+    return Pool(name, _samples(name, str(entry.folder / given), entry.order), replacement=replacement, seed=seed, cost=cost)
 
 
-def _samples(path: str) -> NDArray[Any]:
+def _samples(name: str, path: str, order: _Order) -> NDArray[Any]:
     """(n, …) numbers: numpy arrays of any shape, images as (n, C, H, W), the columns of a table of numbers."""
     from mixtura.data import arrays, source
     from mixtura.data.images import Pictures
@@ -218,7 +234,7 @@ def _samples(path: str) -> NDArray[Any]:
     if where.suffix.lower() in arrays.ENDINGS:
         return arrays.stored(where, key).take(None)
     data = source.load(path)
-    return data.pixels if isinstance(data, Pictures) else _numbers(data.frame)
+    return data.pixels if isinstance(data, Pictures) else _numbers(order.of_table(data.frame, name))
 
 
 def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -241,16 +257,34 @@ def _model(name: str, entry: _Entry) -> Arm:
     which, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
     held = study.best if which is None else study.model(which)
     size = facade.BLOCK_IMAGES if held.schema.space.is_image else facade.BLOCK
+    columns = _numeric(held.schema)
+    if columns is not None:
+        columns = [*entry.order.of_table(pd.DataFrame(columns=columns), name).columns]
     rows: dict[int, NDArray[Any]] = {}  # the block drawn last: a facade draws whole ones
 
     def draw(number: int) -> NDArray[Any]:
         block, place = divmod(number, size)
         if block not in rows:
             rows.clear()
-            rows[block] = source.encode(held.schema, held.sample(size, seed, start=block * size)).numpy()
+            drawn = held.sample(size, seed, start=block * size)
+            if columns is not None and isinstance(drawn, pd.DataFrame):
+                rows[block] = drawn[columns].apply(pd.to_numeric).to_numpy(np.float64)
+            else:
+                rows[block] = source.encode(held.schema, drawn).numpy()
         return rows[block][place]
 
     return Function(name, draw, cost=cost, repeatable=True)
+
+
+def _numeric(schema: Any) -> list[str] | None:
+    """The columns of a table of numbers; None of images, and where some are codes."""
+    from mixtura.data.schema import Schema
+
+    if not isinstance(schema, Schema):
+        return None
+    fields = [field for field in schema.fields if field.kind != "dropped"]
+    numbers = (f.kind in ("numeric", "integer") or f.labels and all(isinstance(v, int | float) for v in f.labels) for f in fields)
+    return [field.name for field in fields] if all(numbers) else None
 
 
 def _python(name: str, entry: _Entry) -> Arm:

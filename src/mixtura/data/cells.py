@@ -566,13 +566,25 @@ def codes(present: pd.Series, labels: tuple[Label, ...]) -> np.ndarray:
     """(n,) int64 position of every cell among ``labels``; ``len(labels)`` for a cell that is none of them.
 
     A cell that equals a label is that label; otherwise one written alike is (the text "2007" for 2007,
-    the text "True" for True), because the same table may come once as CSV and once as Parquet.
+    the text "True" for True), because the same table may come once as CSV and once as Parquet. Where the labels are truth,
+    False is 0 and True is 1.
     """
     exact = {v: k for k, v in reversed(list(enumerate(labels)))}
-    alike = {_written(v): k for k, v in reversed(list(enumerate(labels)))}
+    written = {_written(v): k for k, v in reversed(list(enumerate(labels)))}
+    if any(written.keys() <= {*pair} for pair in zip(*_TRUTH, strict=True)):
+        written |= {there: written[here] for pair in _TRUTH for here, there in (pair, pair[::-1]) if here in written}
     where, values = pd.factorize(present)
-    found = [exact.get(v, alike.get(_written(v), len(labels))) for v in map(label, values)]
+    found = [exact.get(v, written.get(_written(v), len(labels))) for v in map(label, values)]
     return np.array(found, dtype=np.int64)[where]
+
+
+def alike(cell: Label, label: Label) -> bool:
+    """Whether a cell is written as a label is, as "2007" and 2007 are."""
+    return _written(cell) == _written(label)
+
+
+#: how truth is written, in words and in numbers
+_TRUTH = (("false", "0"), ("true", "1"))
 
 
 def _written(value: Label) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import InputError, Note
 from mixtura.data import images, read, schema
 from mixtura.data import write as tables
 from mixtura.data.images import ImageSchema, Pictures
@@ -99,11 +99,11 @@ def content(data: Data) -> Content:
 
 
 def said(data: Data) -> Data:
-    """The same data; a UserWarning says what was left out of images, where no plan does."""
+    """The same data; a Note says what was left out of images, where no plan does."""
     left_out = data.skipped if isinstance(data, Pictures) else ()
     if left_out:
         more = f"; and {len(left_out) - FEW:,} more files" if len(left_out) > FEW else ""
-        warnings.warn(f"{data.name}: left out {'; '.join(left_out[:FEW])}{more}", stacklevel=2)
+        warnings.warn(f"{data.name}: left out {'; '.join(left_out[:FEW])}{more}", Note, stacklevel=2)
     return data
 
 

@@ -112,7 +112,9 @@ class MixtureDensityNetwork(Density):
         self.columns.prepare(x, warp=self.config.warp and self.config.noise not in IN_DATA_UNITS)
         if self.config.noise in ("isotropic", "shared"):
             # alike in data units, so no column has a scale of its own
-            self.columns.scale = self.columns.scale.square().mean().sqrt().expand_as(self.columns.scale).clone()
+            deviations = self.columns.scale * self.columns.unit
+            largest = deviations.max()
+            self.columns.scale = largest * (deviations / largest).square().mean().sqrt() / self.columns.unit
         if context is not None:
             given = context.double().flatten(1)
             self.centre, deviation = given.mean(0), given.std(0, correction=0)
@@ -145,7 +147,9 @@ class MixtureDensityNetwork(Density):
         each = self._each(parts, given, rng)
         if self.folds == 1:  # one network: which rows it does not learn from is for train.fit to say
             return -each.mean()
-        own = _fold(rows, given, self.folds) == torch.arange(self.folds, device=rows.device).unsqueeze(1)
+        # the base, which comes last, tells of the units
+        unitless = rows[:, : rows.shape[1] - self.columns.continuous]
+        own = _fold(unitless, given, self.folds) == torch.arange(self.folds, device=rows.device).unsqueeze(1)
         own = own.repeat(self.kinds, 1)
         said = each.detach().masked_fill(~own, 0.0).reshape(self.kinds, self.folds, -1).sum(1)
         unseen = -torch.logsumexp(self.preference.log_softmax(0).unsqueeze(1) + said, 0).mean()
@@ -172,7 +176,7 @@ class MixtureDensityNetwork(Density):
         values, tables = raw.split([self.noise.width, raw.shape[-1] - self.noise.width], -1)
         tables = tables.reshape(*tables.shape[:2], self.config.components, -1)
         groups = [g.log_softmax(-1) for g in tables.split(self.cardinalities, -1)] if self.cardinalities else [tables]
-        held = self.config.scale / self.columns.scale if self.columns.continuous else None
+        held = self.config.scale / self.columns.unit / self.columns.scale if self.columns.continuous else None
         return self.noise.law(values, held), torch.cat(groups, -1)
 
     def _each(self, parts: Parts, context: Tensor | None, rng: torch.Generator | None = None) -> Tensor:
@@ -237,7 +241,7 @@ class MixtureDensityNetwork(Density):
         context = self.check_context(context, n if context is None else len(context))
         whole = self._tell(None if context is None else context.flatten(1), n if context is None else len(context))[0].double()
         whole = whole.pooled(0, self._shares())
-        centre, scale = self.columns.centre, self.columns.scale
+        centre, scale = self.columns.centre * self.columns.unit, self.columns.scale * self.columns.unit
         times = lambda t, own: None if t is None else t * scale.reshape(-1, *(1,) * own)  # noqa: E731
         return MixtureDensity(
             whole.log_weights, whole.means * scale + centre, scale=times(whole.scale, 0), factor=times(whole.factor, 1),

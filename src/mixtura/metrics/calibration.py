@@ -159,7 +159,9 @@ def average(scores: ArrayLike | Tensor) -> Estimate:
     n = len(scores)
     if n == 0:
         raise InputError("scores: expected one row or more, got none; give the scores of some rows")
-    return Estimate(float(scores.mean()), float(scores.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan, n)
+    # in a unit in which no square overflows or vanishes; a power of two, which costs no digit
+    unit = math.ldexp(1.0, math.frexp(float(np.abs(scores).max()))[1] - 1)
+    return Estimate(float(scores.mean()), float((scores / unit).std(ddof=1)) * unit / math.sqrt(n) if n > 1 else math.nan, n)
 
 
 # ---------------------------------------------------------------------------------------------------------- inside

@@ -1,0 +1,71 @@
+"""A person's own cells, beside cells that were drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+from mixtura.data import cells
+from mixtura.data.schema import Field
+
+#: types that hold numbers, or gaps, which another does not
+_ROOMIER = {"int64": ("Int64", "float64"), "Int64": ("float64",), "bool": ("boolean",)}
+
+
+def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, drawn: pd.Series) -> pd.Series:
+    """The column ``given`` (n,) with its ``holes`` (n,) bool filled in the rows with the numbers ``done`` (m,), whose cells were
+    ``drawn`` (m,). Every other cell is what it was; text that says a number is that number. In the type of what was drawn, if
+    it holds them all."""
+    if types.is_datetime64_any_dtype(given.dtype) and not types.is_datetime64_any_dtype(drawn.dtype):
+        drawn = pd.Series(pd.to_datetime(drawn)).astype(given.dtype)
+    ours, wording = _own(field, given[~holes], types.is_datetime64_any_dtype(drawn.dtype))
+    values = np.full(len(given), None, dtype=object)
+    values[~holes] = ours
+    new = holes[done]
+    fresh = [wording.get(cell, cell) for cell in drawn[new].astype(object)]
+    values[done[new]] = np.array([*fresh, None], dtype=object)[:-1]
+    gone = np.array(pd.isna(values), dtype=bool)
+    values[gone] = None
+    able: list[Any] = [drawn.dtype, *_ROOMIER.get(str(drawn.dtype), ())]
+    able += ["category"] * isinstance(drawn.dtype, pd.CategoricalDtype)
+    for dtype in able:
+        try:
+            out = pd.Series(values, index=given.index, name=given.name, dtype=object).astype(dtype)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if list(out[~gone]) == list(values[~gone]) and bool(out[gone].isna().all()):
+            return out
+    return pd.Series(values, index=given.index, name=given.name, dtype=object)
+
+
+def _own(field: Field, present: pd.Series, as_dates: bool) -> tuple[np.ndarray, dict[Any, Any]]:
+    """The cells that are there; and, where they are written otherwise than labels, label → how they write it."""
+    if isinstance(present.dtype, pd.CategoricalDtype):
+        present = present.astype(present.cat.categories.dtype)
+    where, distinct = pd.factorize(present)
+    wording: dict[Any, Any] = {}
+    if field.discrete:
+        seen = cells.codes(pd.Series(distinct), field.labels) if len(distinct) else []
+        each: list[Any] = []
+        for cell, code in zip(map(cells.label, distinct), seen, strict=True):
+            label = field.labels[code] if code < len(field.labels) else cell
+            if not cells.alike(cell, label):
+                wording[label] = label = cell
+            each.append(label)
+    else:
+        each = [_number(cell) if field.kind != "datetime" else _date(cell) if as_dates else cell for cell in distinct]
+    return np.array([*each, None], dtype=object)[where], wording
+
+
+def _number(cell: Any) -> Any:
+    """A cell of a column of numbers as a number, where it is one."""
+    found = cells.numbers(pd.Series([cell])) if isinstance(cell, str) else None
+    return cell if found is None else found.tolist()[0]
+
+
+def _date(cell: Any) -> Any:
+    """A cell of a column of dates as a date, where it is one."""
+    return pd.Timestamp(cell) if isinstance(cell, str) and cells.instants(pd.Series([cell])) is not None else cell

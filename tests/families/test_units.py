@@ -1,0 +1,44 @@
+"""Other units of a column change nats by a constant, and samples by the same factor."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from mixtura import judge, train
+from mixtura.contracts import ClosedForm, Column, Space, density_kind
+from mixtura.families import TABLE
+from mixtura.rng import generator
+
+CLOSED = ("marginals", "gaussian_mixture", "linear_gaussian", "mixture_density", "kde")
+
+
+def fitted(name, space, x, context):
+    row, rng = TABLE[name], generator(1)
+    shape = None if context is None else tuple(context.shape[1:])
+    model = row.build(space, context_shape=shape, config=row.suggest(space, len(x), None), rng=rng)
+    if isinstance(model, ClosedForm):
+        model.fit_closed(x, context, rng)
+    else:
+        for _ in train.fit(model, x, train.Recipe(**{**row.recipe, **model.recipe, "steps": 10}), context=context, rng=rng):
+            pass
+    return model.eval()
+
+
+@pytest.mark.parametrize("unit", [1e300, 1e-300])
+@pytest.mark.parametrize("low", [-math.inf, 0.0])
+@pytest.mark.parametrize("name", [name if name in CLOSED else pytest.param(name, marks=pytest.mark.slow) for name in TABLE])
+def test_nats_change_by_a_constant(name, low, unit):
+    space = Space.table([Column(low=low), Column(low=low)])
+    x = torch.randn(100, 2, generator=generator(0), dtype=torch.float64).exp()
+    context = torch.randn(100, 1, generator=generator(4)) if TABLE[name].context == "needs" else None
+    plain, scaled = fitted(name, space, x, context), fitted(name, space, x * unit, context)
+    if density_kind(plain) is not None:
+        nats, _ = judge.log_probs(plain, x, context=context, rng=generator(2))
+        theirs, _ = judge.log_probs(scaled, x * unit, context=context, rng=generator(2))
+        assert torch.allclose(theirs + 2 * math.log(unit), nats, atol=1e-3)
+    few = None if context is None else context[:20]
+    drawn, theirs = (m.sample(20, context=few, rng=generator(3)) for m in (plain, scaled))
+    assert torch.allclose(theirs / unit, drawn, rtol=1e-3, atol=1e-5)
