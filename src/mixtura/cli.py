@@ -5,6 +5,7 @@ Results go to standard output, everything on the way to standard error. A wrong 
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import sys
@@ -310,8 +311,9 @@ def report(
 
     from mixtura.facade import load
     from mixtura.report import build, selection
+    from mixtura.session import LEDGER
 
-    if (folder / "selection.json").exists():
+    if any((folder / name).exists() for name in ("selection.json", LEDGER)):
         page = selection.build(folder, output)
     else:
         load(folder)  # says what is wrong with a folder that holds no finished run
@@ -805,7 +807,9 @@ def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
     from mixtura.folder import plain
 
     record = asdict(result) if is_dataclass(result) and not isinstance(result, type) else result
-    print(json.dumps(plain(record), ensure_ascii=False, allow_nan=False))
+    # where the stream takes ASCII alone, say, JSON can still be exact
+    escaped = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(json.dumps(plain(record), ensure_ascii=escaped, allow_nan=False))
 
 
 def _deliver(
@@ -949,6 +953,9 @@ def _stop() -> NoReturn:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command; exits with 0, 1 (a replay differs), 2 (an input cannot be used) or 130 (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no letter that the terminal lacks, ≥ say, ends a command
+            stream.reconfigure(errors="replace")
     with _one_sentence():
         code = app(args=argv, prog_name="mixtura", standalone_mode=False)
         if code == INTERRUPTED:  # newer typer answers the interrupt itself

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -274,35 +274,44 @@ def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None =
     out = Path(folder)
     if not out.is_dir():
         raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
-    try:
-        raw = store.read_json(out / "verdict.json")
+    if not (out / "verdict.json").exists() and (out / "config.json").exists():
+        raise InputError(f"{out}: the run in it is not finished; the same `mixtura run` command goes on with it")
+    raw, given, conditioning = store.read_json(out / "verdict.json"), None, None
+    scores = [store.checked(Score, record, out / "scores.jsonl") for record in store.read_lines(out / "scores.jsonl")]
+    with store.content_of(out / "schema.json"):
         learnt = store.read_json(out / "schema.json")
-        schema, given = source.from_json(learnt), None
+        schema = source.from_json(learnt)
         if "target" in learnt:
             schema, inputs = source.split_target(schema, learnt["target"])
+        space = schema.space
+    if "target" in learnt:
+        with store.content_of(out / "inputs.safetensors"):
             given = Given.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
-        conditioning = Conditioning(**raw["conditioning"]) if given is not None else None
-        lifted = lambda v: {k: math.nan if v[k] is None else v[k] for k in ("gain", "error")}  # noqa: E731
-        verdicts = {name: Verdict(**(v | lifted(v))) for name, v in raw["verdicts"].items()}
-        scores = [Score(**record) for record in store.read_lines(out / "scores.jsonl")]
+    with store.content_of(out / "scores.jsonl"):
         named = [s.name for s in scores if s.status in ("fitted", "samples only")]
-        outside = next((name for name in named if Path(name).name != name), None)
-        if outside is not None:
-            raise ValueError(f"{outside!r} is no name of a model")
-        loaded = {s.name: _load_one(out, s, schema.space, models or {}) for s in scores if s.name in named}
-        study = assemble(schema, scores, verdicts, raw["objective"], str(raw["why"]), loaded, out, given, conditioning)
+        odd = next((n for n in named if Path(n).name != n or n in (".", "..") or not n.isprintable() or named.count(n) > 1), None)
+        if odd is not None or not named:
+            raise ValueError("no model" if odd is None else f"{odd!r} is no name of one model")
+    loaded = {s.name: _load_one(out, s, space, models or {}) for s in scores if s.name in named}
+    with store.content_of(out / "verdict.json"):
+        if given is not None:
+            conditioning = store.checked(Conditioning, raw["conditioning"], out / "verdict.json")
+        verdicts = {name: store.checked(Verdict, v, out / "verdict.json") for name, v in raw["verdicts"].items()}
+        lifted = {
+            name: replace(v, **{k: math.nan for k in ("gain", "error") if getattr(v, k) is None}) for name, v in verdicts.items()
+        }
+        study = assemble(schema, scores, lifted, raw["objective"], str(raw["why"]), loaded, out, given, conditioning)
         _ = study.best
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{out}: the run folder is damaged ({type(error).__name__}: {error}); run again with --fresh") from error
+        _ = [study.models[v.best] for v in lifted.values()]
     return study
 
 
 def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
     if score.status == "fitted":
         return store.load_model(out / "models" / score.name, space, own)
-    return mixture.Given(space, store.read_tensors(out / "samples" / f"{score.name}.safetensors")["rows"])
+    path = out / "samples" / f"{score.name}.safetensors"
+    with store.content_of(path):
+        return mixture.Given(space, space.check(store.read_tensors(path)["rows"], name="rows"))
 
 
 def card(study: Study, name: str, splits: plan.Splits) -> str:

@@ -259,7 +259,7 @@ def _open_json(path: Path) -> _Source:
             "write it as .jsonl, one record a line"
         )
     try:
-        records = json.loads(path.read_text(encoding="utf-8-sig"))
+        records = _parsed(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise _broken(path, "JSON", error) from error
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
@@ -269,6 +269,14 @@ def _open_json(path: Path) -> _Source:
         )
     columns = list(dict.fromkeys(name for record in records for name in record))
     return _Source(len(records), len(columns), lambda chosen: _from_records([records[i] for i in chosen], columns))
+
+
+def _parsed(text: str) -> Any:
+    """JSON whose texts are texts: ``"\\ud800"`` is half a letter, which no file and no terminal can be given."""
+    data = json.loads(text)
+    if "\\ud" in text.lower():
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
 
 
 def _shape_of(data: Any) -> str:
@@ -291,7 +299,7 @@ def _jsonl_rows(path: Path) -> Iterator[dict[str, Any]]:
         try:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    record = json.loads(line)
+                    record = _parsed(line)
                     if not isinstance(record, dict):
                         raise InputError(
                             f'{path.name}: line {number} is no record like {{"a": 1, "b": "x"}}; write one record a line'
@@ -314,24 +322,34 @@ def _from_records(records: list[dict[str, Any]], columns: list[str]) -> pd.DataF
 
 def _open_parquet(path: Path) -> _Source:
     pa, parquet = _pyarrow()
-    try:
+    with _parquet_errors(path, pa):
         file = parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(path, "Parquet", error) from error
+        rows, columns = file.metadata.num_rows, len(file.schema_arrow)
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
         pieces, start = [], 0
-        try:
-            for batch in file.iter_batches(batch_size=max(1, _BLOCK_CELLS // len(file.schema_arrow))):
+        with _parquet_errors(path, pa):
+            for batch in file.iter_batches(batch_size=max(1, _BLOCK_CELLS // columns)):
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
                 pieces.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
                 start += len(batch)
-            frame = pa.concat_tables(pieces).unify_dictionaries().to_pandas(integer_object_nulls=True)
-        except (pa.ArrowException, OSError) as error:
-            raise _broken(path, "Parquet", error) from error
-        return frame if frame.index.names == [None] else frame.reset_index()
+            table = pa.concat_tables(pieces).unify_dictionaries()
+            table.validate(full=True)  # bytes that are no text are found now, not wherever they are first looked at
+            frame = table.to_pandas(integer_object_nulls=True)
+            return frame if frame.index.names == [None] else frame.reset_index()
 
-    return _Source(file.metadata.num_rows, len(file.schema_arrow), take)
+    return _Source(rows, columns, take)
+
+
+@contextmanager
+def _parquet_errors(path: Path, pa: Any) -> Iterator[None]:
+    """Whatever a damaged file raises, or a value that Python has not (a date after 9999, bytes that are no text)."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        raise _broken(path, "Parquet", error) from error
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pandas.api import types
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, Column, InputError, Space
@@ -337,9 +338,8 @@ class Schema:
     def from_json(data: dict[str, Any]) -> Schema:
         """The inverse of :meth:`to_json`. Raises InputError if ``data`` is something else."""
         try:
-            lists = ("labels", "atoms", "exact", "bounds")
-            return Schema(tuple(Field(**d | {key: tuple(d[key]) for key in lists}) for d in data["fields"]))
-        except (KeyError, TypeError) as error:
+            return Schema(tuple(TypeAdapter(list[Field]).validate_python(data["fields"])))
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"schema: expected what Schema.to_json wrote, got data that does not fit ({error}); write it again"
             ) from error
