@@ -29,6 +29,8 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 #: "the words on the command line are wrong": typer's own class, which older versions take from click
 WrongUsage: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+#: letters of an error
+SAID = 1_200
 #: scores shown where no file was asked for
 FEW = 8
 #: columns of a terminal from which on the leaderboard shows costs too
@@ -99,7 +101,7 @@ def run(
     ] = None,
     features: Features = None,
     skip_broken: SkipBroken = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Resize images to so many pixels a side.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, max=4096, help="Resize images to so many pixels a side.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     replay: Annotated[
         Path | None,
@@ -923,6 +925,8 @@ def _one_sentence() -> Iterator[None]:
         sys.exit(0)
     except OSError as error:
         _say(f"{error.filename or 'file'}: {error.strerror or error}; check the path and the space on the disk")
+    except FloatingPointError as error:  # a model gave what is no number, and says so in a sentence
+        _say(str(error))
     except ValueError as error:
         from mixtura.contracts import InputError
 
@@ -939,7 +943,9 @@ def _one_sentence() -> Iterator[None]:
 
 
 def _say(sentence: str) -> NoReturn:
-    print("error: " + " ".join(sentence.split()), file=sys.stderr)
+    """A name or a cell may be a megabyte: then the middle is left out, not what to do."""
+    said = " ".join(sentence.split())
+    print("error: " + (said if len(said) <= SAID else f"{said[: SAID * 3 // 4]} … {said[-SAID // 4 :]}"), file=sys.stderr)
     sys.exit(2)
 
 

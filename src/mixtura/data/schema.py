@@ -112,6 +112,7 @@ class Field:
         return out
 
     def _encode(self, present: pd.Series, name: str) -> np.ndarray:
+        _refuse_nested(present)
         present = _plain(present)
         if self.discrete:
             return cells.codes(present, self.labels).astype(np.float64)
@@ -121,7 +122,7 @@ class Field:
         if self.kind == "integer":
             # As Python ints, because near 2^60 float64 would lose the last digits before the offset is taken away.
             exact = values if values.dtype.kind != "f" else np.array([int(v) for v in np.rint(values)], dtype=object)
-            apart = (exact.astype(object) - self.offset).astype(np.float64)
+            apart = _finite(present, cells.floats(exact.astype(object) - self.offset), name)
             return self._settled(apart, np.rint(apart / self.step) * self.step)
         values = values.astype(np.float64)
         return self._settled(values, self.nearest(values))
@@ -529,9 +530,10 @@ def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> F
 def _numbers(present: pd.Series, name: str = "") -> np.ndarray:
     values = cells.numbers(present)
     if values is None:
-        odd = [(row, v) for row, v in present.items() if not cells.is_number(str(v))] or [(present.index[0], present.iloc[0])]
+        said = [(row, cells.text(v)) for row, v in present.items()]
+        odd = [(row, text) for row, text in said if not cells.is_number(text)] or said
         raise InputError(
-            f"{name and name + ': '}column {present.name!r}, row {odd[0][0]} is {str(odd[0][1])!r}, "
+            f"{name and name + ': '}column {present.name!r}, row {odd[0][0]} is {odd[0][1]!r}, "
             "expected a number; repair the cell or leave it empty"
         )
     return _finite(present, values, name)
