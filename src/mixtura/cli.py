@@ -6,9 +6,11 @@ Results go to standard output, everything on the way to standard error. A wrong 
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import math
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -29,6 +31,8 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 #: "the words on the command line are wrong": typer's own class, which older versions take from click
 WrongUsage: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+#: seconds after which work says that it is one, and between two lines where no terminal shows it moving
+SOON, LATER = 1.5, 30.0
 #: letters of an error
 SAID = 1_200
 #: scores shown where no file was asked for
@@ -166,6 +170,7 @@ def run(
         return
     screen = _Screen(_console(stderr=True), options)
     study = None
+    _say_reading(source, options)
     for record in _watched(conduct(source, options), screen):
         study = getattr(record, "study", study)
     if study is None:
@@ -215,7 +220,8 @@ def score(
 
     _can_write(output)
     chosen = _with_density(folder, model)
-    scores = chosen.score(data, seed=seed)
+    with _at_work(f"scoring {data} by {chosen.name}"):
+        scores = chosen.score(data, seed=seed)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
     beyond = (nats == -math.inf).nonzero()[0]
     mean = mean_nats(nats[nats > -math.inf]) if len(beyond) < len(nats) else None
@@ -246,7 +252,8 @@ def predict(
     study = load(folder)
     chosen = study.best if model is None else study.model(model)
     tail = round((1 - interval) / 2, 10)
-    predicted = chosen.predict(data, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
+    with _at_work(f"predicting {data} by {chosen.name}") as watch:
+        predicted = chosen.predict(data, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed, watch=watch)
     _deliver(predicted, output, as_json, {"model": chosen.name, "interval": interval, "draws": draws}, at_most=FEW)
 
 
@@ -289,7 +296,7 @@ def evaluate(
     from mixtura.lens import evaluate as compare
 
     _can_write(output)
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _at_work(f"comparing {generated} with {real}"):
         warnings.simplefilter("always", UserWarning)
         table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
     notes = [str(w.message) for w in caught if w.category is UserWarning]
@@ -355,10 +362,12 @@ def mix(
     options |= {"costs": _numbers(costs, "--costs"), "at_most": at_most, "cap": cap, "floor": floor, "size": size}
     named = dict(zip(names, samples, strict=True))
     if pareto is not None:
-        table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
+        with _at_work("mixing"):
+            table = blending.pareto(named, objective, _numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
         _deliver(table, None, as_json, {"objective": objective})
         return
-    found = blending.mix(named, objective, skip_broken=skip_broken, **options)
+    with _at_work("mixing"):
+        found = blending.mix(named, objective, skip_broken=skip_broken, **options)
     _emit(found, as_json, lambda: _show_optimum(_console(stderr=False), found))
 
 
@@ -576,11 +585,58 @@ class _Screen:
 
 def _watched(records: Iterator[Any], screen: _Screen) -> Iterator[Any]:
     try:
-        for record in records:
+        with _at_work("reading"):  # the first record comes when the data is understood
+            first = next(records, None)
+        for record in itertools.chain([] if first is None else [first], records):
             screen.show(record)
             yield record
     finally:
         screen.close()
+
+
+@contextmanager
+def _at_work(what: str) -> Iterator[Callable[[float], object]]:
+    """What takes so long is said after ``SOON`` seconds: on a terminal a line that moves, elsewhere one line, and another as
+    seldom as every ``LATER`` seconds. What is yielded takes the share that is done, of work that knows it."""
+    console, over, began, shares = _console(stderr=True), threading.Event(), time.monotonic(), [0.0]
+
+    def said() -> str:
+        share, gone = shares[-1], time.monotonic() - began
+        return f"{what}: " + (f"{share:.0%}, {_clock(gone / share - gone)} left" if share else f"{_clock(gone)} so far")
+
+    def watch() -> None:
+        if over.wait(SOON):
+            return
+        if not console.is_terminal:
+            console.print(said())
+            while not over.wait(LATER):
+                console.print(said())
+            return
+        with console.status(said()) as status:
+            while not over.wait(0.25):
+                status.update(said())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield shares.append
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _say_reading(source: str, options: Options) -> None:
+    """Of a large file, before it is read, what reading it alone takes."""
+    from mixtura.data.read import seconds_to_read
+
+    seconds, budget = seconds_to_read(source), options.seconds
+    if seconds is None:
+        return
+    said = f"reading {source} alone takes about {_clock(seconds)}"
+    if budget is not None:
+        said += f" of the budget of {_clock(budget)}"
+        said += "; give more with --budget, or fewer rows" if seconds > budget / 2 else ""
+    print(said, file=sys.stderr)
 
 
 # --------------------------------------------------------------------------------------------------------- showing

@@ -31,7 +31,7 @@ LEAST_ESS = 5.0
 #: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
 BLOCK, BLOCK_IMAGES = 1_000, 64
 #: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
-PREDICTED, AT_ONCE = 999, 2**18
+PREDICTED, AT_ONCE = 999, 2**15
 
 
 class Facade:
@@ -94,15 +94,17 @@ class Facade:
         return pd.concat([repeated, cast(pd.DataFrame, targets)], axis=1)
 
     def predict(
-        self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0
-    ) -> pd.DataFrame:
+        self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0,
+        watch: Callable[[float], object] | None = None,
+    ) -> pd.DataFrame:  # fmt: skip
         """What the targets of rows with these inputs will be, from ``draws`` draws each: of a number its mean and the quantiles
         at ``levels``, columns ``y_mean``, ``y_0.05``, …; of a category the likeliest and its probability, ``y_mode`` and
         ``y_probability``. A target that may be missing is predicted as if it were there.
 
         Quantile p is order statistic p (draws + 1), between two of them interpolated: of a law known by its draws, a fresh
-        value falls below it with probability p. Raises InputError in a run without targets, and on levels that so many draws
-        do not reach.
+        value falls below it with probability p. ``watch`` is called with the share of the rows that is done.
+
+        Raises InputError in a run without targets, and on levels that so many draws do not reach.
         """
         if self.given is None:
             raise InputError("predict: this run has no targets, so there is nothing to predict; run again with --target")
@@ -114,11 +116,14 @@ class Facade:
                 f"levels: expected probabilities from 1/(draws + 1) to draws/(draws + 1), got {list(levels)} with {draws} draws; "
                 "raise draws, or leave out the levels near 0 and 1"
             )
-        rng, pieces = generator(seed, "predict"), []
+        rng, pieces, done = generator(seed, "predict"), [], 0
         for context in self.given.features(inputs).split(max(1, AT_ONCE // draws)):
             drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
             fields = cast(Schema, self.schema).modelled
             pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
+            done += len(context)
+            if watch is not None:
+                watch(done / len(inputs))
         made = pd.concat(pieces, ignore_index=True)
         return made.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else made
 

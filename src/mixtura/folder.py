@@ -53,8 +53,10 @@ def content_of(path: Path) -> Iterator[None]:
     cut, edited or mixed up with another's is an InputError that names it."""
     try:
         yield
-    except InputError:
-        raise
+    except InputError as error:
+        if path.name in str(error):
+            raise
+        raise InputError(f"{path}: damaged ({_brief(error)}); run again with --fresh") from error
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
         if out_of_memory(error):
             raise

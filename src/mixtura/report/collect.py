@@ -195,10 +195,19 @@ def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 def _images(gallery: Mapping[str, Tensor], names: Sequence[str], schema: AnySchema) -> dict[str, Any]:
     pixel = cast(ImageSchema, schema)
-    sets = {name: (gallery[f"samples.{name}"], gallery[f"nearest.{name}"]) for name in names}
-    return figures.pictures(gallery["real"], sets, pixel.low, pixel.high)
+    rows = lambda key: _rows(gallery, key, schema)  # noqa: E731
+    sets = {name: (rows(f"samples.{name}"), rows(f"nearest.{name}")) for name in names}
+    return figures.pictures(rows("real"), sets, pixel.low, pixel.high)
+
+
+def _rows(gallery: Mapping[str, Tensor], key: str, schema: AnySchema) -> Tensor:
+    """Rows of the data's shape, some at least."""
+    schema.space.check(gallery[key].double(), name=key)
+    if len(gallery[key]) == 0:
+        raise ValueError(f"{key!r} holds no rows")
+    return gallery[key]
 
 
 def _table(gallery: Mapping[str, Tensor], names: Sequence[str], schema: Schema, best: str) -> dict[str, Any]:
-    sets = {name: gallery[f"samples.{name}"].numpy() for name in names}
-    return figures.columns(schema.modelled, gallery["real"].numpy(), sets, best)
+    sets = {name: _rows(gallery, f"samples.{name}", schema).numpy() for name in names}
+    return figures.columns(schema.modelled, _rows(gallery, "real", schema).numpy(), sets, best)
