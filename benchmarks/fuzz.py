@@ -39,7 +39,6 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-
 from typer.main import get_command
 
 from mixtura import cli
@@ -52,17 +51,22 @@ Rng = np.random.Generator
 
 #: words that have broken readers of files before
 TEXTS = [
-    "", " ", "NA", "None", "nan", "inf", "-inf", "1e999", "-0", "0", "1", "1e-320", "9" * 400, "0x10", "1_000", "1,5", "12 %", "€ 5",
+    "", " ", "NA", "None", "nan", "inf", "-inf", "1e999", "-0", "0", "1", "1e-320", "9" * 400, "0x10", "1_000", "1,5",
+    "12 %", "€ 5",
     "2020-01-01", "31.12.2021", "9999-12-31", "10000-01-01", "0000-00-00", "2020-01-01T00:00:00+99:99", "2020-02-30",
-    "true", "False", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"), "é", "日本", "\u202e", "\x1b[31m", "\x00",
-    "'", '"', '"a', "a\nb", "a,b", "[/b]", "{{x}}", "<script>", "a" * 3_000, "=1+1", "../x", "a/b", "\ufeff", "NULL", "--help", "-1",
+    "true", "False", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace"), "é", "日本", "\u202e", "\x1b[31m",
+    "\x00",
+    "'", '"', '"a', "a\nb", "a,b", "[/b]", "{{x}}", "<script>", "a" * 3_000, "=1+1", "../x", "a/b", "\ufeff", "NULL",
+    "--help", "-1",
 ]  # fmt: skip
 #: the same for trees of JSON
 VALUES: list[Any] = [
-    None, True, False, 0, 1, -1, 2, 1.5, -0.0, 1e308, 5e-324, 2**63, -(2**63) - 1, 10**400, math.nan, math.inf, -math.inf, "", "a",
+    None, True, False, 0, 1, -1, 2, 1.5, -0.0, 1e308, 5e-324, 2**63, -(2**63) - 1, 10**400, math.nan, math.inf,
+    -math.inf, "", "a",
     "a/b", "../..", "\ud800", "nan", [], {}, [None], [[]], {"a": 1}, [0.5, 0.5], "x" * 5_000, [1] * 50,
 ]  # fmt: skip
-BYTES_SAID = [b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xff", b"\n", b"\r", b'"', b",", b";", b"\t", b"\\ud800", b"NaN", b"1e400",
+BYTES_SAID = [b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xff", b"\n", b"\r", b'"', b",", b";", b"\t", b"\\ud800", b"NaN",
+b"1e400",
               b"9" * 5_000, b"[" * 3_000, b"{", b"}", b"'", b"\x1b", b"PK\x03\x04", b"\x93NUMPY", b"PAR1"]  # fmt: skip
 
 
@@ -82,7 +86,8 @@ class Finding:
 def people(rows: int = 40) -> pd.DataFrame:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"size": rng.normal(100, 3, rows).round(1), "kind": rng.choice(["red", "blue"], rows),
-                          "count": rng.poisson(20, rows), "day": pd.date_range("2020-01-01", periods=rows).astype(str)})  # fmt: skip
+                          "count": rng.poisson(20, rows),
+                          "day": pd.date_range("2020-01-01", periods=rows).astype(str)})  # fmt: skip
     frame.loc[::7, "size"] = np.nan
     return frame
 
@@ -234,7 +239,8 @@ def of_a_table(name: str, rng: Rng) -> list[str]:
         slow = [["evaluate", "t.csv", name], ["mix", name, "t.csv"], ["evaluate", name, "t.csv"]]
         return pick(slow, rng)
     quick = [
-        ["run", name, "--dry-run", "--families", "marginals"], ["score", "table", name], ["score", "table", name, "-o", "s.json"],
+        ["run", name, "--dry-run", "--families", "marginals"], ["score", "table", name], ["score", "table", name, "-o",
+        "s.json"],
         ["impute", "table", name], ["predict", "target", name, "--draws", "19"], ["sample", "target", "--given", name],
         ["run", name, "--dry-run", "--families", "marginals", "--json"], ["impute", "table", name, "-o", "o.parquet"],
         ["run", name, "--dry-run", "--families", "marginals", "--target", "kind"],
@@ -288,7 +294,9 @@ def parquet(rng: Rng) -> list[str]:
         Path("in.parquet").write_bytes(mutated_bytes(Path("t.parquet").read_bytes(), rng))
         return of_a_table("in.parquet", rng)
     columns: dict[str, Any] = {c: pa.array(people()[c], from_pandas=True) for c in ("size", "kind", "count", "day")}
-    bad_text = pa.Array.from_buffers(pa.string(), 40, [None, *pa.array(["\xff" * 2] * 40).buffers()[1:2], pa.py_buffer(b"\xff" * 160)])
+    bad_text = pa.Array.from_buffers(
+        pa.string(), 40, [None, *pa.array(["\xff" * 2] * 40).buffers()[1:2], pa.py_buffer(b"\xff" * 160)]
+    )
     odd: list[Callable[[], Any]] = [
         lambda: pa.array([2**40] * 40, pa.timestamp("s")), lambda: pa.array(range(3_000_000, 3_000_040), pa.date32()),
         lambda: pa.array([2**60 + k for k in range(40)], pa.timestamp("ms", "UTC")), lambda: bad_text,
@@ -297,7 +305,8 @@ def parquet(rng: Rng) -> list[str]:
         lambda: pa.nulls(40), lambda: pa.array(["a", "b"] * 20).dictionary_encode(),
         lambda: pa.array([None, True] * 20), lambda: pa.array([2**63 + k for k in range(40)], pa.uint64()),
         lambda: pa.array(range(40)).cast(pa.decimal128(30, 5)), lambda: pa.array([math.nan, math.inf, 1e-320, -0.0] * 10),
-        lambda: pa.array([1.0] * 40, pa.float32()).cast(pa.float16()), lambda: pa.array([[("a", 1)]] * 40, pa.map_(pa.string(), pa.int64())),
+        lambda: pa.array([1.0] * 40, pa.float32()).cast(pa.float16()), lambda: pa.array([[("a",
+        1)]] * 40, pa.map_(pa.string(), pa.int64())),
     ]  # fmt: skip
     name = pick(["size", "kind", "count", "day", "", "a/b"], rng)
     columns[name] = pick(odd, rng)()
@@ -310,7 +319,11 @@ def parquet(rng: Rng) -> list[str]:
 
 def odd_array(rng: Rng) -> np.ndarray:
     shape = pick([(40, 2), (40,), (0, 2), (40, 0), (1, 1), (), (40, 4, 4), (3, 2, 2, 3), (2, 40), (2, 1, 1, 1, 1), (5, 300)], rng)
-    kind = pick(["<f8", ">f8", "<f4", ">f4", "<f2", "<i8", ">i2", "u1", "?", "<U3", ">U3", "S3", "<c16", "<M8[ns]", ">M8[D]", "<m8[s]"], rng)
+    kind = pick(
+        ["<f8", ">f8", "<f4", ">f4", "<f2", "<i8", ">i2", "u1", "?", "<U3", ">U3", "S3", "<c16", "<M8[ns]", ">M8[D]",
+        "<m8[s]"],
+        rng,
+    )
     numbers = rng.normal(size=shape) * pick([1, 1e-320, 1e300, 100], rng)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -323,7 +336,9 @@ def odd_array(rng: Rng) -> np.ndarray:
 def array_command(name: str, rng: Rng) -> list[str]:
     if rng.random() < 0.02:
         return pick([["mix", name, "a.npy"], ["evaluate", "a.npy", name]], rng)
-    return pick([["run", name, "--dry-run", "--families", "marginals"], ["score", "pictures", name], ["score", "table", name]], rng)
+    return pick(
+        [["run", name, "--dry-run", "--families", "marginals"], ["score", "pictures", name], ["score", "table", name]], rng
+    )
 
 
 def npy(rng: Rng) -> list[str]:
@@ -333,7 +348,9 @@ def npy(rng: Rng) -> list[str]:
     if how < 0.4:
         Path("in.npy").write_bytes(mutated_bytes(data, rng))
     elif how < 0.6:  # a header that promises what is not there
-        shape = pick(["(10**13,)", "(9999999999, 3)", "(-1, 2)", "(2**40, 2**40)", "'a'", "(40, 2.5)", "()", "(1000000, 1000000)"], rng)
+        shape = pick(
+            ["(10**13,)", "(9999999999, 3)", "(-1, 2)", "(2**40, 2**40)", "'a'", "(40, 2.5)", "()", "(1000000, 1000000)"], rng
+        )
         head = f"{{'descr': '{pick(['<f8', '|O', '<U999999999', '>f8', 'x'], rng)}', 'fortran_order': False, 'shape': {shape}, }}"
         padded = head.ljust(117) + "\n"
         Path("in.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(padded).to_bytes(2, "little") + padded.encode() + data[-64:])
@@ -350,7 +367,9 @@ def npz(rng: Rng) -> list[str]:
 
 def odd_image(rng: Rng) -> tuple[str, bytes]:
     mode = pick(["L", "RGB", "RGBA", "P", "1", "I;16", "LA", "F", "CMYK"], rng)
-    kind, ending = pick([("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("GIF", ".gif"), ("TIFF", ".tif"), ("WEBP", ".webp")], rng)
+    kind, ending = pick(
+        [("PNG", ".png"), ("JPEG", ".jpg"), ("BMP", ".bmp"), ("GIF", ".gif"), ("TIFF", ".tif"), ("WEBP", ".webp")], rng
+    )
     image = Image.new(mode, pick([(4, 4), (4, 4), (4, 4), (1, 1), (5, 3), (40, 1)], rng), 1)
     held = io.BytesIO()
     try:
@@ -384,7 +403,8 @@ def image_zip(rng: Rng) -> list[str]:
 
 OPTIONS: dict[tuple[str, ...], list[str]] = {
     ("run", "t.csv", "--dry-run", "--families", "marginals"): [
-        "--budget", "--steps", "--families", "--seed", "--split", "--group", "--time", "--target", "--columns", "--kind", "--bounds",
+        "--budget", "--steps", "--families", "--seed", "--split", "--group", "--time", "--target", "--columns", "--kind",
+        "--bounds",
         "--samples", "--objective", "--features", "--device", "--size",
     ],
     ("sample", "table"): ["-n", "--seed", "--start", "--model", "-o", "--given"],
@@ -393,22 +413,30 @@ OPTIONS: dict[tuple[str, ...], list[str]] = {
     ("predict", "target", "t.csv", "--draws", "19"): ["--seed", "--model", "-o", "--draws", "--interval"],
     ("report", "selection"): ["-o"],
     ("mix", "a.npy", "b.npy", "--seed", "x"): ["--objective"],
-    ("mix", "a.npy", "b.npy", "--objective", "none"): ["--costs", "--cap", "--floor", "--size", "--at-most", "--bandwidth", "--pareto"],
-    ("select", "arms.yaml", "--pulls", "0"): ["--objective", "--policy", "--stop", "--bandwidth", "--features", "--reference"],
+    ("mix", "a.npy", "b.npy", "--objective", "none"): ["--costs", "--cap", "--floor", "--size", "--at-most", "--bandwidth",
+    "--pareto"],
+    ("select", "arms.yaml", "--pulls", "0"): ["--objective", "--policy", "--stop", "--bandwidth", "--features",
+    "--reference"],
 }  # fmt: skip
 WORDS = [
-    "size", "kind", "count", "day", "size,kind", "size=integer", "day=datetime", "kind=0:1", "size=0:200", "size=:", "size=nan:1",
-    "size=5:1", "a=t.csv", "size=t.csv", "1", "0", "-1", "1e3", "0.9", "nan", "inf", "60s", "5m", "1h", "0s", "-5s", "1e9h", "nats",
-    "mmd", "rke+0.2*precision", "rke++", "nan*rke", "pixels", "pca:64", "pca:0", "pca:-1", "conv:256", "conv:x", "gaussian_mixture",
-    "blend", "blend:nats", "cpu", "cuda", "cuda:99", "variance_ucb", "uniform", "t.csv", "a.npy", "table", "none.csv", "out.csv",
-    "out.parquet", "out.npy", "out.zip", "/dev/null/x", ".", "1,2", "1,nan", "0.5,,", str(2**31), str(2**64), "1e400", "9" * 30,
+    "size", "kind", "count", "day", "size,kind", "size=integer", "day=datetime", "kind=0:1", "size=0:200", "size=:",
+    "size=nan:1",
+    "size=5:1", "a=t.csv", "size=t.csv", "1", "0", "-1", "1e3", "0.9", "nan", "inf", "60s", "5m", "1h", "0s", "-5s", "1e9h",
+    "nats",
+    "mmd", "rke+0.2*precision", "rke++", "nan*rke", "pixels", "pca:64", "pca:0", "pca:-1", "conv:256", "conv:x",
+    "gaussian_mixture",
+    "blend", "blend:nats", "cpu", "cuda", "cuda:99", "variance_ucb", "uniform", "t.csv", "a.npy", "table", "none.csv",
+    "out.csv",
+    "out.parquet", "out.npy", "out.zip", "/dev/null/x", ".", "1,2", "1,nan", "0.5,,", str(2**31), str(2**64), "1e400",
+    "9" * 30,
 ]  # fmt: skip
 
 
 def options(rng: Rng) -> list[str]:
     words = list(pick(list(OPTIONS), rng))
     for _ in range(int(rng.integers(1, 3))):
-        words += [pick(OPTIONS[tuple(words[: len(words)])] if tuple(words) in OPTIONS else ["--seed", "--json", "--out"], rng),
+        words += [pick(OPTIONS[tuple(words[: len(words)])] if tuple(words) in OPTIONS else ["--seed", "--json",
+        "--out"], rng),
                   pick(WORDS if rng.random() < 0.8 else [t for t in TEXTS if "\x00" not in t], rng)]  # fmt: skip
     words = [w for w in words if w != ""] or ["run"]
     most = {"-n": 10_000, "--rows": 10_000, "--draws": 10_000}  # what is asked for may be large; a fuzzer need not wait for it
@@ -428,11 +456,14 @@ def run_folder(rng: Rng) -> list[str]:
     files = sorted(p for p in Path("in").rglob("*") if p.suffix in (".json", ".jsonl", ".safetensors"))
     for _ in range(int(rng.integers(1, 3))):
         path = pick(files, rng)
-        with contextlib.suppress(FileNotFoundError, ValueError, SafetensorError, KeyError):  # mutated before, to where it is neither
+        with contextlib.suppress(
+            FileNotFoundError, ValueError, SafetensorError, KeyError
+        ):  # mutated before, to where it is neither
             mutated_file(path, rng)
     commands = {
         "table": [["score", "in", "t.csv"], ["sample", "in", "-n", "3"], ["impute", "in", "t.csv"]],
-        "target": [["predict", "in", "t.csv", "--draws", "19"], ["sample", "in", "--given", "t.csv"], ["score", "in", "t.csv"]],
+        "target": [["predict", "in", "t.csv", "--draws", "19"], ["sample", "in", "--given", "t.csv"], ["score", "in",
+        "t.csv"]],
         "pictures": [["sample", "in", "-n", "3", "-o", "o.npz"], ["score", "in", "images.npz"]],
         "selection": [],
     }[which]  # fmt: skip
@@ -453,31 +484,49 @@ def ledger(rng: Rng) -> list[str]:
         db = sqlite3.connect(path)
         columns = [row[1] for row in db.execute("PRAGMA table_info(pulls)")]
         for _ in range(int(rng.integers(1, 3))):
-            column, value = pick(columns, rng), pick([None, -1, 2**62, 1.5, "a", "", b"\xff\x00", b"", math.inf, "[1]", '["O", [2]]'], rng)
+            column, value = (
+                pick(columns, rng),
+                pick([None, -1, 2**62, 1.5, "a", "", b"\xff\x00", b"", math.inf, "[1]", '["O", [2]]'], rng),
+            )
             statement = pick([
                 f"UPDATE OR IGNORE pulls SET {column} = ?", f"UPDATE OR IGNORE pulls SET {column} = ? WHERE number % 3 = 0",
-                f"UPDATE OR IGNORE about SET value = ? WHERE rowid = {int(rng.integers(1, 9))}", "DELETE FROM about", "DELETE FROM pulls WHERE number = 3",
-                f"ALTER TABLE pulls RENAME COLUMN {column} TO other", f"ALTER TABLE pulls DROP COLUMN {column}", "DROP TABLE pulls", "DROP TABLE about",
+                f"UPDATE OR IGNORE about SET value = ? WHERE rowid = {int(rng.integers(1, 9))}", "DELETE FROM about",
+                "DELETE FROM pulls WHERE number = 3",
+                f"ALTER TABLE pulls RENAME COLUMN {column} TO other", f"ALTER TABLE pulls DROP COLUMN {column}",
+                "DROP TABLE pulls", "DROP TABLE about",
             ], rng)  # fmt: skip
             with contextlib.suppress(sqlite3.Error):
                 db.execute(statement, (value,) if "?" in statement else ())
         db.commit()
         db.close()
-    return ["select", "arms.yaml" if base == "selection" else "solo.yaml", "--pulls", pick(["12", "13", "12", "1"], rng), "--out", "in"]
+    return [
+        "select",
+        "arms.yaml" if base == "selection" else "solo.yaml",
+        "--pulls",
+        pick(["12", "13", "12", "1"], rng),
+        "--out",
+        "in",
+    ]
 
 
 ARMS = {"arms": [
-    {"name": "a", "kind": "pool", "path": "a.npy", "replacement": True, "seed": 1}, {"name": "b", "kind": "pool", "path": "b.npy", "cost": 1.5},
-    {"name": "c", "kind": "command", "command": ["true"], "timeout": 1, "retries": 0}, {"name": "d", "kind": "model", "path": "table"},
+    {"name": "a", "kind": "pool", "path": "a.npy", "replacement": True, "seed": 1}, {"name": "b", "kind": "pool",
+    "path": "b.npy", "cost": 1.5},
+    {"name": "c", "kind": "command", "command": ["true"], "timeout": 1, "retries": 0}, {"name": "d", "kind": "model",
+    "path": "table"},
     {"name": "e", "kind": "http", "url": "http://127.0.0.1:9/x", "headers": {"a": "b"}, "body": {"n": 1}, "timeout": 0.5},
     {"name": "f", "kind": "python", "function": "m:f", "options": {"n": 1}}, {"name": "g", "kind": "onnx", "path": "a.npy"},
 ]}  # fmt: skip
 YAMLS = [
-    "arms: 2020-01-01", "arms: !!python/object:os.system [ls]", "arms: [*a]", "arms: &a [*a]", "- 1\n" * 50, "arms:\n- 2020-13-45", "? {a: b}\n: c",
-    "arms: [" + "9" * 5_000 + "]", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
-    "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\narms: [*f,*f,*f,*f]",
-    "arms: " + "[" * 5_000, "<<: 1", "arms: !!binary x", "arms: !!timestamp 2020-99-99", "arms: !!float x", "arms: !!int _", "arms: 0x", "%YAML 9.9\n---\na",
-    "arms: 1:99:99:1e5", "arms: [.nan, .inf, ~]", "\t- a", "arms: {a: 1, a: 2}", "arms: !!set {a, b}", "arms: !!omap [1]", "arms: {? [1, 2] : 3}",
+    "arms: 2020-01-01", "arms: !!python/object:os.system [ls]", "arms: [*a]", "arms: &a [*a]",
+    "- 1\n" * 50, "arms:\n- 2020-13-45", "? {a: b}\n: c",
+    "arms: [" + "9" * 5_000 + "]", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n"
+    "c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n"
+    "f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\narms: [*f,*f,*f,*f]",
+    "arms: " + "[" * 5_000, "<<: 1", "arms: !!binary x", "arms: !!timestamp 2020-99-99", "arms: !!float x", "arms: !!int _",
+    "arms: 0x", "%YAML 9.9\n---\na",
+    "arms: 1:99:99:1e5", "arms: [.nan, .inf, ~]", "\t- a", "arms: {a: 1, a: 2}", "arms: !!set {a, b}", "arms: !!omap [1]",
+    "arms: {? [1, 2] : 3}",
 ]  # fmt: skip
 
 
@@ -498,8 +547,10 @@ def arm_list(rng: Rng) -> list[str]:
 
 
 KINDS: dict[str, Callable[[Rng], list[str]]] = {
-    "csv": text_table(".csv"), "tsv": text_table(".tsv"), "json": record_table(".json"), "jsonl": record_table(".jsonl"), "parquet": parquet,
-    "npy": npy, "npz": npz, "zip": image_zip, "folder": image_folder, "options": options, "run": run_folder, "ledger": ledger, "arms": arm_list,
+    "csv": text_table(".csv"), "tsv": text_table(".tsv"), "json": record_table(".json"), "jsonl": record_table(".jsonl"),
+    "parquet": parquet,
+    "npy": npy, "npz": npz, "zip": image_zip, "folder": image_folder, "options": options, "run": run_folder,
+    "ledger": ledger, "arms": arm_list,
 }  # fmt: skip
 
 
@@ -641,7 +692,10 @@ def main() -> None:
                 shown = done // 1000
                 print(f"{done:,} inputs, {time.monotonic() - began:.0f} s, {found.total()} findings", file=sys.stderr, flush=True)
         os.chdir("/")
-    print(f"{asked.inputs:,} inputs of {len(kinds)} kinds, seed {asked.seed}: {found.total()} findings in {time.monotonic() - began:.0f} s")
+    print(
+        f"{asked.inputs:,} inputs of {len(kinds)} kinds, seed {asked.seed}: {found.total()} findings, "
+        f"{time.monotonic() - began:.0f} s"
+    )
     sys.exit(bool(found))
 
 

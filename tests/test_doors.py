@@ -102,6 +102,7 @@ EDITS = [
     ("table", "schema.json", tree(set_to("one", "fields", 0, "step")), "report"),
     ("table", "schema.json", tree(set_to("float77", "fields", 0, "dtype")), "report"),
     ("table", "schema.json", tree(set_to("float77", "fields", 0, "dtype")), "sample"),
+    ("table", "schema.json", tree(lambda data: data["fields"][1]["labels"].append("c")), "impute"),
     ("table", "scores.jsonl", tree(set_to("../../elsewhere", "name")), "report"),
     ("table", "scores.jsonl", tree(set_to("many", "nats")), "report"),
     ("table", "scores.jsonl", tree(set_to([1], "metrics")), "report"),
@@ -132,12 +133,18 @@ EDITS = [
 ]  # fmt: skip
 
 
+WORDS = {
+    "report": "report edited", "sample": "sample edited -n 3", "impute": "impute edited people.csv",
+    "predict": "predict edited people.csv --draws 19",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(("run", "file", "edit", "verb"), EDITS)
 def test_an_edited_folder_is_one_sentence_that_names_the_file(run, file, edit, verb, place, do):
     shutil.rmtree(place / "edited", ignore_errors=True)
     shutil.copytree(place / run, place / "edited")
     edit(place / "edited" / file)
-    did = do({"report": "report edited", "sample": "sample edited -n 3", "predict": "predict edited people.csv --draws 19"}[verb])
+    did = do(WORDS[verb])
     [said] = did.err.splitlines()
     assert did.code == 2 and said.startswith("error: ") and Path(file).name in said and ";" in said
 
@@ -154,8 +161,9 @@ def test_what_is_not_finished_says_so(place, do):
 # ------------------------------------------------------------------------------------------------------ ledgers
 
 DAMAGE = [
-    "DROP TABLE about", "ALTER TABLE pulls DROP COLUMN features", "ALTER TABLE pulls DROP COLUMN cost", "UPDATE about SET value = 'x'",
-    "UPDATE pulls SET features = 'x'", "UPDATE pulls SET features = x'ff'", "UPDATE pulls SET number = number + 0.5 WHERE number = 3",
+    "DROP TABLE about", "ALTER TABLE pulls DROP COLUMN features", "ALTER TABLE pulls DROP COLUMN cost",
+    "UPDATE about SET value = 'x'",
+    "UPDATE pulls SET features = 'x'", "UPDATE pulls SET features = x'ff'", "UPDATE pulls SET place = 0.5 WHERE number = 3",
     "UPDATE pulls SET status = 'lost'", "UPDATE pulls SET cost = 'dear'", "UPDATE pulls SET place = x'00'",
 ]  # fmt: skip
 
@@ -198,7 +206,9 @@ def test_a_locked_ledger(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------------------------------------------- lists of arms
 
-BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh"))
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefg", "bcdefgh", strict=True)
+)
 YAMLS = {
     "2020-13-45": "month", "!!timestamp x": "read", "!!int _": "read", "!!float x": "read", "!!binary é": "read",
     "!!python/object:os.system [ls]": "constructor", "[*a]": "alias", "&a [*a]": "100,000 values", "9" * 5000: "read",

@@ -180,7 +180,7 @@ def save_model(folder: Path, model: Model, family: str | None, config: Mapping[s
         folder / "config.json",
         {
             "format": FORMAT, "family": family, "config": config, "class": type(model).__name__, "context": model.context_shape,
-            "sha256": hashlib.sha256(tensors).hexdigest(),
+            "sha256": _digest(tensors), "space": _digest(repr(model.space).encode()),
         },
     )  # fmt: skip
     write(folder / "model.safetensors", tensors)
@@ -192,6 +192,8 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model
     name = folder.name
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{folder}/config.json: expected format {FORMAT}; the folder was written by another version, run again")
+    if config.get("space") != _digest(repr(space).encode()):
+        raise InputError(f"{folder}: was fitted on other columns than schema.json has; one was edited, run again with --fresh")
     family = config.get("family")
     if family is None:
         if name not in own:
@@ -219,10 +221,14 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model
         )
     tensors = read_tensors(numbers)
     # no rule tells a number that was edited from one that was learnt
-    if hashlib.sha256(numbers.read_bytes()).hexdigest() != config.get("sha256"):
+    if _digest(numbers.read_bytes()) != config.get("sha256"):
         raise InputError(f"{numbers}: not the file that the run wrote, as {folder}/config.json has it; run again with --fresh")
     _take_state(model, tensors, folder)
     return model.eval()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _shape(plain: Any, folder: Path) -> tuple[int, ...] | None:
