@@ -6,8 +6,13 @@ Results go to standard output, everything on the way to standard error. A wrong 
 from __future__ import annotations
 
 import csv
+import io
+import itertools
+import json
 import math
+import re
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,6 +33,10 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 #: "the words on the command line are wrong": typer's own class, which older versions take from click
 WrongUsage: Any = typer.BadParameter.__mro__[1]
 INTERRUPTED = 130
+#: seconds after which work says that it is one, and between two lines where no terminal shows it moving
+SOON, LATER = 1.5, 30.0
+#: letters of an error
+SAID = 1_200
 #: scores shown where no file was asked for
 FEW = 8
 #: columns of a terminal from which on the leaderboard shows costs too
@@ -102,7 +111,7 @@ def run(
     ] = None,
     features: Features = None,
     skip_broken: SkipBroken = False,
-    size: Annotated[int | None, typer.Option(min=1, help="Resize images to so many pixels a side.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, max=4096, help="Resize images to so many pixels a side.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     replay: Annotated[
         Path | None,
@@ -167,6 +176,7 @@ def run(
         return
     screen = _Screen(_console(stderr=True), options)
     study = None
+    _say_reading(source, options)
     for record in _watched(conduct(source, options), screen):
         study = getattr(record, "study", study)
     if study is None:
@@ -226,7 +236,7 @@ def score(
 
     _can_write(output, arrays=False)
     chosen = _with_density(folder, model)
-    with _noted() as notes:
+    with _noted() as notes, _at_work(f"scoring {data} by {chosen.name}"):
         scores = chosen.score(data, seed=seed)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
     beyond = (nats == -math.inf).nonzero()[0]
@@ -260,8 +270,8 @@ def predict(
     tail = round((1 - interval) / 2, 10)
     rows = chosen.rows(data)
     _can_hold(output, study, rows)
-    with _noted() as notes:
-        predicted = chosen.predict(rows, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed)
+    with _noted() as notes, _at_work(f"predicting {data} by {chosen.name}") as watch:
+        predicted = chosen.predict(rows, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed, watch=watch)
     about = {"model": chosen.name, "interval": interval, "draws": draws, "notes": notes}
     _deliver(predicted, output, as_json, about, at_most=FEW)
 
@@ -307,7 +317,7 @@ def evaluate(
     from mixtura.lens import evaluate as compare
 
     _can_write(output, arrays=False)
-    with _noted() as notes:
+    with _noted() as notes, _at_work(f"comparing {generated} with {real}"):
         table = compare(real, generated, train=train, features=features, seed=seed, skip_broken=skip_broken)
     if output is not None or as_json:
         _deliver(table, output, as_json, {"real": real, "generated": generated, "notes": notes})
@@ -327,8 +337,9 @@ def report(
 
     from mixtura.facade import load
     from mixtura.report import build, selection
+    from mixtura.session import LEDGER
 
-    if (folder / "selection.json").exists():
+    if any((folder / name).exists() for name in ("selection.json", LEDGER)):
         page = selection.build(folder, output)
     else:
         load(folder)  # says what is wrong with a folder that holds no finished run
@@ -369,7 +380,7 @@ def mix(
     options: dict[str, Any] = {"reference": reference, "bandwidth": bandwidth, "features": features, "seed": seed}
     options |= {"costs": _numbers(costs, "--costs"), "at_most": at_most, "cap": cap, "floor": floor, "size": size}
     named = dict(zip(names, samples, strict=True))
-    with _noted() as notes:
+    with _noted() as notes, _at_work("mixing"):
         if pareto is None:
             found = blending.mix(named, objective, skip_broken=skip_broken, **options)
         else:
@@ -596,11 +607,58 @@ class _Screen:
 
 def _watched(records: Iterator[Any], screen: _Screen) -> Iterator[Any]:
     try:
-        for record in records:
+        with _at_work("reading"):  # the first record comes when the data is understood
+            first = next(records, None)
+        for record in itertools.chain([] if first is None else [first], records):
             screen.show(record)
             yield record
     finally:
         screen.close()
+
+
+@contextmanager
+def _at_work(what: str) -> Iterator[Callable[[float], object]]:
+    """What takes so long is said after ``SOON`` seconds: on a terminal a line that moves, elsewhere one line, and another as
+    seldom as every ``LATER`` seconds. What is yielded takes the share that is done, of work that knows it."""
+    console, over, began, shares = _console(stderr=True), threading.Event(), time.monotonic(), [0.0]
+
+    def said() -> str:
+        share, gone = shares[-1], time.monotonic() - began
+        return f"{what}: " + (f"{share:.0%}, {_clock(gone / share - gone)} left" if share else f"{_clock(gone)} so far")
+
+    def watch() -> None:
+        if over.wait(SOON):
+            return
+        if not console.is_terminal:
+            console.print(said())
+            while not over.wait(LATER):
+                console.print(said())
+            return
+        with console.status(said()) as status:
+            while not over.wait(0.25):
+                status.update(said())
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield shares.append
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _say_reading(source: str, options: Options) -> None:
+    """Of a large file, before it is read, what reading it alone takes."""
+    from mixtura.data.read import seconds_to_read
+
+    seconds, budget = seconds_to_read(source), options.seconds
+    if seconds is None:
+        return
+    said = f"reading {source} alone takes about {_clock(seconds)}"
+    if budget is not None:
+        said += f" of the budget of {_clock(budget)}"
+        said += "; give more with --budget, or fewer rows" if seconds > budget / 2 else ""
+    print(said, file=sys.stderr)
 
 
 # --------------------------------------------------------------------------------------------------------- showing
@@ -854,7 +912,14 @@ def _json(record: Any) -> str:
     from mixtura.data.write import json_text
     from mixtura.folder import plain
 
-    return json_text(plain(record))
+    return _in_reach(json_text(plain(record)))
+
+
+def _in_reach(text: str) -> str:
+    """JSON as it is, or, where the stream takes ASCII alone, say, with escapes, which are as exact."""
+    if (sys.stdout.encoding or "utf-8").lower().startswith("utf"):
+        return text
+    return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def _deliver(
@@ -872,7 +937,7 @@ def _deliver(
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(index=range(len(rows)))
     if as_json:
         told = _json({**about, "rows": len(frame), "output": None if output is None else str(output)})
-        data = "null" if output is not None else f"[{', '.join(json_rows(frame))}]"
+        data = "null" if output is not None else _in_reach(f"[{', '.join(json_rows(frame))}]")
         print(f'{told[:-1]}, "data": {data}}}')
         return
     if output is not None:
@@ -1007,6 +1072,8 @@ def _one_sentence() -> Iterator[None]:
         sys.exit(0)
     except OSError as error:
         _say(f"{error.filename or 'file'}: {error.strerror or error}; check the path and the space on the disk")
+    except FloatingPointError as error:  # a model gave what is no number, and says so in a sentence
+        _say(str(error))
     except ValueError as error:
         from mixtura.contracts import InputError
 
@@ -1023,7 +1090,10 @@ def _one_sentence() -> Iterator[None]:
 
 
 def _say(sentence: str) -> NoReturn:
-    print(_visible("error: " + " ".join(sentence.split())), file=sys.stderr)
+    """A name or a cell may be a megabyte: then the middle is left out, not what to do."""
+    said = " ".join(sentence.split())
+    said = said if len(said) <= SAID else f"{said[: SAID * 3 // 4]} … {said[-SAID // 4 :]}"
+    print(_visible(f"error: {said}"), file=sys.stderr)
     sys.exit(2)
 
 
@@ -1037,6 +1107,9 @@ def _stop() -> NoReturn:
 
 def main(argv: list[str] | None = None) -> None:
     """Run a command; exits with 0, 1 (a replay differs), 2 (an input cannot be used) or 130 (interrupted)."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no letter that the terminal lacks, ≥ say, ends a command
+            stream.reconfigure(errors="replace")
     with _one_sentence():
         code = app(args=argv, prog_name="mixtura", standalone_mode=False)
         if code == INTERRUPTED:  # newer typer answers the interrupt itself

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +36,7 @@ NAMED = 5
 #: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
 BLOCK, BLOCK_IMAGES = 1_000, 64
 #: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
-PREDICTED, AT_ONCE = 999, 2**18
+PREDICTED, AT_ONCE = 999, 2**15
 
 
 class Facade:
@@ -107,16 +107,18 @@ class Facade:
         return _beside(own.loc[own.index.repeat(n)].reset_index(drop=True), targets)
 
     def predict(
-        self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0
-    ) -> pd.DataFrame:
+        self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0,
+        watch: Callable[[float], object] | None = None,
+    ) -> pd.DataFrame:  # fmt: skip
         """What the targets of rows with these inputs will be, from ``draws`` draws each: of a number its mean and the quantiles
         at ``levels``, columns ``y_mean``, ``y_0.05``, …; of a category the likeliest and its probability, ``y_mode`` and
         ``y_probability``; all beside the columns of ``data``, its keys and its targets too. A target that may be missing is
         predicted as if it were there.
 
         Quantile p is order statistic p (draws + 1), between two of them interpolated: of a law known by its draws, a fresh
-        value falls below it with probability p. Raises InputError in a run without targets, and on levels that so many draws
-        do not reach.
+        value falls below it with probability p. ``watch`` is called with the share of the rows that is done.
+
+        Raises InputError in a run without targets, and on levels that so many draws do not reach.
         """
         if self.given is None:
             raise InputError("predict: this run has no targets, so there is nothing to predict; run again with --target")
@@ -133,10 +135,13 @@ class Facade:
         if twice is not None:
             raise InputError(f"data: has a column {twice!r}, the name of what is predicted for its rows; rename it")
         _note(self.given.schema, rows)
-        rng, pieces = generator(seed, "predict"), []
+        rng, pieces, done = generator(seed, "predict"), [], 0
         for context in self.given.features(rows).split(max(1, AT_ONCE // draws)):
             drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
             pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
+            done += len(context)
+            if watch is not None:
+                watch(done / len(rows))
         made = _beside(rows, pd.concat(pieces, ignore_index=True))
         return made.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else made
 
@@ -391,36 +396,45 @@ def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None =
     out = Path(folder)
     if not out.is_dir():
         raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
-    try:
-        raw = store.read_json(out / "verdict.json")
-        store.check_format(out)
+    if not (out / "verdict.json").exists() and (out / "config.json").exists():
+        raise InputError(f"{out}: the run in it is not finished; the same `mixtura run` command goes on with it")
+    store.check_format(out)
+    raw, given, conditioning = store.read_json(out / "verdict.json"), None, None
+    scores = [store.checked(Score, record, out / "scores.jsonl") for record in store.read_lines(out / "scores.jsonl")]
+    with store.content_of(out / "schema.json"):
         learnt = store.read_json(out / "schema.json")
-        schema, given = source.from_json(learnt), None
+        schema = source.from_json(learnt)
         if "target" in learnt:
             schema, inputs = source.split_target(schema, learnt["target"])
+        space = schema.space
+    if "target" in learnt:
+        with store.content_of(out / "inputs.safetensors"):
             given = Given.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
-        conditioning = Conditioning(**raw["conditioning"]) if given is not None else None
-        lifted = lambda v: {k: math.nan if v[k] is None else v[k] for k in ("gain", "error")}  # noqa: E731
-        verdicts = {name: Verdict(**(v | lifted(v))) for name, v in raw["verdicts"].items()}
-        scores = [Score(**record) for record in store.read_lines(out / "scores.jsonl")]
+    with store.content_of(out / "scores.jsonl"):
         named = [s.name for s in scores if s.status in ("fitted", "samples only")]
-        outside = next((name for name in named if Path(name).name != name), None)
-        if outside is not None:
-            raise ValueError(f"{outside!r} is no name of a model")
-        loaded = {s.name: _load_one(out, s, schema.space, models or {}) for s in scores if s.name in named}
-        study = assemble(schema, scores, verdicts, raw["objective"], str(raw["why"]), loaded, out, given, conditioning)
+        odd = next((n for n in named if Path(n).name != n or n in (".", "..") or not n.isprintable() or named.count(n) > 1), None)
+        if odd is not None or not named:
+            raise ValueError("no model" if odd is None else f"{odd!r} is no name of one model")
+    loaded = {s.name: _load_one(out, s, space, models or {}) for s in scores if s.name in named}
+    with store.content_of(out / "verdict.json"):
+        if given is not None:
+            conditioning = store.checked(Conditioning, raw["conditioning"], out / "verdict.json")
+        verdicts = {name: store.checked(Verdict, v, out / "verdict.json") for name, v in raw["verdicts"].items()}
+        lifted = {
+            name: replace(v, **{k: math.nan for k in ("gain", "error") if getattr(v, k) is None}) for name, v in verdicts.items()
+        }
+        study = assemble(schema, scores, lifted, raw["objective"], str(raw["why"]), loaded, out, given, conditioning)
         _ = study.best
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{out}: the run folder is damaged ({type(error).__name__}: {error}); run again with --fresh") from error
+        _ = [study.models[v.best] for v in lifted.values()]
     return study
 
 
 def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
     if score.status == "fitted":
         return store.load_model(out / "models" / score.name, space, own)
-    return mixture.Given(space, store.read_tensors(out / "samples" / f"{score.name}.safetensors")["rows"])
+    path = out / "samples" / f"{score.name}.safetensors"
+    with store.content_of(path):
+        return mixture.Given(space, space.check(store.read_tensors(path)["rows"], name="rows"))
 
 
 def card(study: Study, name: str, splits: plan.Splits) -> str:

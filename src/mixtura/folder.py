@@ -22,25 +22,50 @@ what it should be is an InputError of one sentence.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from mixtura.contracts import InputError, Model, Space
 from mixtura.families import TABLE
-from mixtura.machine import write
+from mixtura.machine import out_of_memory, write
 from mixtura.rng import generator
 
+T = TypeVar("T")
 FORMAT = 3
+
+
+@contextmanager
+def content_of(path: Path) -> Iterator[None]:
+    """One door for what is done with the content of a file, or of a folder, of a run: whatever it raises because the file was
+    cut, edited or mixed up with another's is an InputError that names it."""
+    try:
+        yield
+    except InputError as error:
+        if path.name in str(error):
+            raise
+        raise InputError(f"{path}: damaged ({_brief(error)}); run again with --fresh") from error
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(f"{path}: damaged ({_brief(error)}); run again with --fresh") from error
+
+
+def _brief(error: Exception) -> str:
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:120]}" if said else type(error).__name__
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -72,24 +97,54 @@ def plain(data: Any) -> Any:
 def read_json(path: Path) -> Any:
     """InputError if it is absent or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return _parsed(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(
             f"{path.parent}: no {path.name} there, so it is no finished run folder; run `mixtura run` first"
         ) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(
-            f"{path}: not readable as JSON ({type(error).__name__}); the file is damaged, run again with --fresh"
-        ) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable as JSON ({_brief(error)}); it is damaged, run again with --fresh") from error
+
+
+def _parsed(text: str) -> Any:
+    """JSON as :func:`as_json` writes it: a number that is none, or that no float holds, is damage, and so is half a letter."""
+    data = json.loads(text, parse_constant=_finite, parse_float=_finite)
+    if "\\ud" in text.lower():
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
+
+
+def checked(kind: type[T], plain: Any, path: Path) -> T:
+    """``plain``, read from a file, as a dataclass whose fields have the types that they are declared with. InputError names the
+    file, the field and what is wrong with it."""
+    try:
+        return _adapter(kind).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "it"
+        raise InputError(f"{path}: {where}: {first['msg']}; the file is damaged, run again with --fresh") from error
+
+
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The inverse of :func:`write_lines`."""
     try:
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        records = [_parsed(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except FileNotFoundError as error:
+        raise InputError(f"{path.parent}: no {path.name} there; the run folder is incomplete, run again with --fresh") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: not readable as lines of JSON ({type(error).__name__}); the file is damaged, run again with --fresh"
+            f"{path}: not readable as lines of JSON ({_brief(error)}); the file is damaged, run again with --fresh"
         ) from error
     if not all(isinstance(r, dict) for r in records):
         raise InputError(f"{path}: expected one JSON object a line; the file is damaged, run again with --fresh")
@@ -112,10 +167,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load(path.read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path.parent}: no {path.name} there; the run folder is incomplete, run again with --fresh") from error
-    except (OSError, SafetensorError, struct.error, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path}: not a safetensors file ({type(error).__name__}); the file is damaged, run again with --fresh"
-        ) from error
+    except (OSError, SafetensorError, struct.error, LookupError, ValueError, TypeError, OverflowError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(f"{path}: not a safetensors file ({_brief(error)}); it is damaged, run again with --fresh") from error
 
 
 def check_format(out: Path) -> None:
@@ -130,19 +185,25 @@ def check_format(out: Path) -> None:
 
 def save_model(folder: Path, model: Model, family: str | None, config: Mapping[str, Any] | None) -> None:
     """One model's folder; ``family`` None marks a person's own model. The tensors are written last."""
+    tensors = as_safetensors(model.state_dict())
     write_json(
         folder / "config.json",
-        {"format": FORMAT, "family": family, "config": config, "class": type(model).__name__, "context": model.context_shape},
-    )
-    write_tensors(folder / "model.safetensors", model.state_dict())
+        {
+            "format": FORMAT, "family": family, "config": config, "class": type(model).__name__, "context": model.context_shape,
+            "sha256": _digest(tensors), "space": _digest(repr(model.space).encode()),
+        },
+    )  # fmt: skip
+    write(folder / "model.safetensors", tensors)
 
 
 def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
     """Rebuild a model on the CPU from known classes only; a person's own model must be passed in ``own``."""
-    config = read_json(folder / "config.json")
+    config, numbers = read_json(folder / "config.json"), folder / "model.safetensors"
     name = folder.name
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise InputError(f"{folder}/config.json: expected format {FORMAT}; the folder was written by another version, run again")
+    if config.get("space") != _digest(repr(space).encode()):
+        raise InputError(f"{folder}: was fitted on other columns than schema.json has; one was edited, run again with --fresh")
     family = config.get("family")
     if family is None:
         if name not in own:
@@ -150,26 +211,41 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model
                 f"{name}: this run used a model of your own ({config.get('class')}); "
                 f"pass it as models={{{name!r}: {config.get('class')}}}"
             )
-        shape = config.get("context")
-        model = own[name](space) if shape is None else own[name](space, tuple(shape))
-    elif family in TABLE:
+        shape = _shape(config.get("context"), folder)
+        model = own[name](space) if shape is None else own[name](space, shape)
+    elif isinstance(family, str) and family in TABLE:
         try:
             settings = TABLE[family].config.model_validate(config.get("config"))
         except ValidationError as error:
             raise InputError(
                 f"{folder}/config.json: not a configuration of {family} ({error.errors()[0]['msg']}); run again with --fresh"
             ) from error
-        context = config.get("context")
-        model = TABLE[family].build(
-            space, context_shape=None if context is None else tuple(context), config=settings, rng=generator(0)
-        )
+        with content_of(folder / "config.json"):
+            model = TABLE[family].build(
+                space, context_shape=_shape(config.get("context"), folder), config=settings, rng=generator(0)
+            )
     else:
         raise InputError(
             f"{folder}/config.json: no family {family!r} here, there are {', '.join(TABLE)}; "
             "the folder was written by another version"
         )
-    _take_state(model, read_tensors(folder / "model.safetensors"), folder)
+    tensors = read_tensors(numbers)
+    # no rule tells a number that was edited from one that was learnt
+    if _digest(numbers.read_bytes()) != config.get("sha256"):
+        raise InputError(f"{numbers}: not the file that the run wrote, as {folder}/config.json has it; run again with --fresh")
+    _take_state(model, tensors, folder)
     return model.eval()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _shape(plain: Any, folder: Path) -> tuple[int, ...] | None:
+    """Of a context, as config.json has it."""
+    if plain is not None and not (isinstance(plain, list) and all(type(n) is int and 0 < n < 2**31 for n in plain)):
+        raise InputError(f"{folder}/config.json: a context that is no shape; the file is damaged, run again with --fresh")
+    return None if plain is None else tuple(plain)
 
 
 def _take_state(model: Model, state: dict[str, Tensor], folder: Path) -> None:

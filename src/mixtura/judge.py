@@ -46,8 +46,9 @@ OF_ANSWERS = {
     "coverage_50": OfAnswers("share of the rows inside the central 50 % of their draws; 0.5 if calibrated", None, "share"),
     "pit": OfAnswers("largest distance of the ranks of the rows among their draws from uniform ones", "lower", "share"),
 }
-#: rows of context that are drawn for at a time, and how many times as many rows may be drawn because some were missing
-DRAWN_AT_ONCE, REDRAWS = 2**15, 100
+#: rows of context that are drawn for at a time; how many times as many rows may be drawn because some were missing, and how
+#: often one of them
+DRAWN_AT_ONCE, REDRAWS, ATTEMPTS = 2**15, 4, 20
 #: standard deviations from which on a value is just far: the kernels square it in float32
 FURTHEST = 1e6
 #: memorisation looks at no more rows than this of each kind
@@ -206,13 +207,17 @@ def answers(
     """(draws, n, *shape) rows in data units: so many for each row of the context (n, …).
 
     gaps: what becomes of missing entries. Each is drawn again on its own ("entries", for whoever looks at one column at a
-    time), or its whole row is ("rows"), or they are "kept". Where ``REDRAWS`` times as many rows as were asked for are not
-    enough, an entry takes that of another draw of its row; it stays missing only where it is so in all of them.
+    time), or its whole row is ("rows"), or they are "kept". Where ``ATTEMPTS``, or ``REDRAWS`` times as many rows as were asked
+    for, are not enough, an entry takes that of another draw of its row; it stays missing only where it is so in all of them.
     """
     asked = context.repeat(draws, *(1,) * (context.dim() - 1))
     x = model.space.flat(_drawn(model, asked, rng))
     left = 0 if gaps == "kept" else REDRAWS * len(asked)
-    while left > 0 and len(gone := torch.isnan(x).any(1).nonzero().squeeze(1)[:left]):
+    gone = torch.isnan(x).any(1).nonzero().squeeze(1)
+    for _ in range(ATTEMPTS):  # a row whose targets are nearly always missing is not waited for
+        gone = gone[torch.isnan(x[gone]).any(1)][:left]
+        if len(gone) == 0:
+            break
         again = model.space.flat(_drawn(model, asked[gone], rng))
         x[gone] = again if gaps == "rows" else torch.where(torch.isnan(x[gone]), again, x[gone])
         left -= len(gone)

@@ -14,13 +14,14 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,7 @@ PATIENCE = 30.0
 #: how SQLite says that the disk, or another process, lets nothing be written now
 _REFUSED = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_READONLY", "SQLITE_NOMEM")
 _number = itertools.count()
+_COLUMNS = "number, arm, draw, key, status, cost, asked, told, place, shape, sample, features, reason"
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -77,11 +79,9 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_TABLES)
-            self._db.execute("SELECT number, features FROM pulls LIMIT 1").fetchall()
-        except (sqlite3.DatabaseError, OSError) as error:
-            if _is_refusal(error):
-                raise self._refusal(error) from error
-            raise InputError(f"{path}: cannot be used as a ledger ({error}); give another --out, or remove it") from error
+            self._db.execute(f"SELECT {_COLUMNS} FROM pulls LIMIT 1").fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise self._said(error) from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -94,15 +94,35 @@ class Ledger:
             yield self._db
             self._db.execute("COMMIT")
         except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if _is_refusal(error):
-                raise self._refusal(error) from error
+            with contextlib.suppress(sqlite3.Error):  # what went wrong first is what counts
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise self._said(error) from error
             raise
 
-    def _refusal(self, error: BaseException) -> CannotWrite:
-        what = f"{self.path}: cannot be written ({error}); check the path and the space on the disk"
-        return CannotWrite(f"{what}; the same command goes on from here")
+    def _rows(self, query: str, given: Sequence[Any] = ()) -> list[Any]:
+        """All that a query finds. InputError where the file cannot answer it."""
+        try:
+            return self._db.execute(query, given).fetchall()
+        except sqlite3.Error as error:
+            raise self._said(error) from error
+
+    def _pulls(self, query: str, given: Sequence[Any] = ()) -> list[Pull]:
+        """The same of rows of pulls."""
+        try:
+            return [_pull(row) for row in self._rows(query, given)]
+        except (ValueError, TypeError, OverflowError, MemoryError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise self._said(error) from error
+
+    def _said(self, error: BaseException) -> InputError:
+        """What SQLite, or what stands in the file, comes to for a person: CannotWrite where it may pass."""
+        if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(_REFUSED):
+            what = f"{self.path}: cannot be written ({error}); check the path and the space on the disk"
+            return CannotWrite(f"{what}; the same command goes on from here")
+        return InputError(f"{self.path}: cannot be used as a ledger, or is damaged ({error}); give another --out, or remove it")
 
     # ---------------------------------------------------------------------------------------------------- about
 
@@ -110,7 +130,7 @@ class Ledger:
         """Write down what is asked, or check that it is what was asked before. InputError naming the first difference."""
         plain = {name: json.dumps(value, sort_keys=True) for name, value in question.items()}
         with self._transaction() as db:
-            kept = dict(db.execute("SELECT name, value FROM about").fetchall())
+            kept = dict(self._rows("SELECT name, value FROM about"))
             if not kept:
                 db.executemany("INSERT INTO about VALUES (?, ?)", plain.items())
                 return
@@ -123,7 +143,10 @@ class Ledger:
 
     def about(self) -> dict[str, Any]:
         """What was asked."""
-        return {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM about").fetchall()}
+        try:
+            return {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM about")}
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._said(error) from error
 
     # ---------------------------------------------------------------------------------------------------- pulls
 
@@ -135,19 +158,15 @@ class Ledger:
 
     def intend(self, arm: str) -> Pull:
         """Write down that an arm is about to be asked; call it within :meth:`dealing`."""
-        row = self._db.execute("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls").fetchone()
-        draw = self._db.execute("SELECT COALESCE(MAX(draw), -1) + 1 FROM pulls WHERE arm = ?", (arm,)).fetchone()[0]
-        key = f"{self._identity()}-{row[0]}"
+        [[number]] = self._rows("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls")
+        [[draw]] = self._rows("SELECT COALESCE(MAX(draw), -1) + 1 FROM pulls WHERE arm = ?", (arm,))
+        key = f"{self.about().get('identity', 'pull')}-{number}"
         now = time.time()
         self._db.execute(
             "INSERT INTO pulls (number, arm, draw, key, status, owner, asked) VALUES (?, ?, ?, ?, 'asked', ?, ?)",
-            (row[0], arm, draw, key, self.owner, now),
+            (number, arm, draw, key, self.owner, now),
         )
-        return Pull(row[0], arm, draw, key, "asked", 0.0, now, None, None, None, None, "")
-
-    def _identity(self) -> str:
-        row = self._db.execute("SELECT value FROM about WHERE name = 'identity'").fetchone()
-        return json.loads(row[0]) if row else "pull"
+        return Pull(number, arm, draw, key, "asked", 0.0, now, None, None, None, None, "")
 
     def receive(self, pull: Pull, sample: NDArray[Any], cost: float) -> None:
         """Keep what an arm gave, before anything is made of it."""
@@ -162,7 +181,7 @@ class Ledger:
     def tell(self, pull: Pull, features: NDArray[np.floating]) -> None:
         """The features of a sample that was received: from now on every process counts it."""
         with self._transaction() as db:
-            place = db.execute("SELECT COALESCE(MAX(place), -1) + 1 FROM pulls").fetchone()[0]
+            [[place]] = self._rows("SELECT COALESCE(MAX(place), -1) + 1 FROM pulls")
             db.execute(
                 "UPDATE pulls SET status = 'told', features = ?, told = ?, place = ? WHERE number = ? AND status != 'told'",
                 (np.ascontiguousarray(features, dtype=np.float32).tobytes(), time.time(), place, pull.number),
@@ -179,75 +198,71 @@ class Ledger:
     def pulls(self, *, samples: bool = False, after: int = -1) -> list[Pull]:
         """All pulls with numbers above ``after``, in the order of asking; samples only if they are wanted."""
         sample = "shape, sample" if samples else "NULL, NULL"
-        rows = self._db.execute(
-            f"SELECT number, arm, draw, key, status, cost, asked, told, place, {sample}, features, reason FROM pulls "
-            "WHERE number > ? ORDER BY number",
-            (after,),
-        ).fetchall()
-        return [_pull(row) for row in rows]
+        columns = _COLUMNS.replace("shape, sample", sample)
+        return self._pulls(f"SELECT {columns} FROM pulls WHERE number > ? ORDER BY number", (after,))
 
     def told_after(self, place: int) -> list[Pull]:
         """Pulls told later than ``place``, in the order of telling."""
-        rows = self._db.execute(
-            "SELECT number, arm, draw, key, status, cost, asked, told, place, NULL, NULL, features, reason FROM pulls "
-            "WHERE place > ? ORDER BY place",
-            (place,),
-        ).fetchall()
-        return [_pull(row) for row in rows]
+        columns = _COLUMNS.replace("shape, sample", "NULL, NULL")
+        return self._pulls(f"SELECT {columns} FROM pulls WHERE place > ? ORDER BY place", (place,))
 
     def flying(self) -> dict[str, int]:
         """Arm → requests that are awaited, by whomever."""
-        return dict(self._db.execute("SELECT arm, COUNT(*) FROM pulls WHERE status = 'asked' GROUP BY arm").fetchall())
+        return dict(self._rows("SELECT arm, COUNT(*) FROM pulls WHERE status = 'asked' GROUP BY arm"))
 
     def hopeless(self, failures: int) -> dict[str, str]:
         """Arm → reason, of arms that are exhausted or whose last so many requests have all failed."""
         found = {}
-        for (arm,) in self._db.execute("SELECT DISTINCT arm FROM pulls WHERE status = 'failed'").fetchall():
-            last = self._db.execute(
+        for (arm,) in self._rows("SELECT DISTINCT arm FROM pulls WHERE status = 'failed'"):
+            last = self._rows(
                 "SELECT status, reason FROM pulls WHERE arm = ? AND status IN ('told', 'failed') ORDER BY number DESC LIMIT ?",
                 (arm, failures),
-            ).fetchall()
-            exhausted = last[0][0] == "failed" and last[0][1].startswith("exhausted")
+            )
+            exhausted = last[0][0] == "failed" and str(last[0][1]).startswith("exhausted")
             if exhausted or (len(last) == failures and all(status == "failed" for status, _ in last)):
-                found[arm] = last[0][1]
+                found[arm] = str(last[0][1])
         return found
 
     def orphans(self) -> list[Pull]:
         """Requests in flight whose process is gone; they become this process's own. With a sample if it was received."""
         with self._transaction() as db:
-            rows = db.execute("SELECT number, owner FROM pulls WHERE status = 'asked'").fetchall()
-            numbers = [number for number, owner in rows if not alive(owner.partition(".")[0])]
+            rows = self._rows("SELECT number, owner FROM pulls WHERE status = 'asked'")
+            numbers = [number for number, owner in rows if not alive(str(owner).partition(".")[0])]
             db.executemany("UPDATE pulls SET owner = ? WHERE number = ?", [(self.owner, number) for number in numbers])
         return [pull for pull in self.pulls(samples=True) if pull.number in numbers]
 
     def release(self) -> None:
         """Let go of the requests in flight: whoever goes on takes them up. Nothing where the ledger cannot be written: then they
         are free when this process ends."""
-        with contextlib.suppress(CannotWrite, sqlite3.ProgrammingError), self._transaction() as db:
+        with contextlib.suppress(InputError), self._transaction() as db:
             db.execute("UPDATE pulls SET owner = '' WHERE status = 'asked' AND owner = ?", (self.owner,))
 
     def counts(self, arms: Sequence[str]) -> dict[str, dict[str, int]]:
         """Arm → status → pulls."""
         found = {arm: {"asked": 0, "told": 0, "failed": 0, "unknown": 0} for arm in arms}
-        for arm, status, n in self._db.execute("SELECT arm, status, COUNT(*) FROM pulls GROUP BY arm, status"):
+        for arm, status, n in self._rows("SELECT arm, status, COUNT(*) FROM pulls GROUP BY arm, status"):
             found.setdefault(arm, {})[status] = n
         return found
 
     def spent(self, arm: str | None = None) -> float:
         """Cost of all pulls, or of those of one arm."""
         where, given = ("", ()) if arm is None else (" WHERE arm = ?", (arm,))
-        return float(self._db.execute(f"SELECT COALESCE(SUM(cost), 0) FROM pulls{where}", given).fetchone()[0])
-
-
-def _is_refusal(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(_REFUSED)
+        [[total]] = self._rows(f"SELECT COALESCE(SUM(cost), 0) FROM pulls{where}", given)
+        return float(total)
 
 
 def _pull(row: Sequence[Any]) -> Pull:
+    """A row of the file. SQLite holds columns to no type: what is of another one raises ValueError."""
     number, arm, draw, key, status, cost, asked, told, place, about, sample, features, reason = row
+    whole = all(isinstance(v, int) for v in (number, draw)) and isinstance(place, int | None)
+    texts = all(isinstance(v, str) for v in (arm, key, status, reason)) and status in get_args(Status)
+    if not (whole and texts and isinstance(cost, int | float) and math.isfinite(cost) and isinstance(asked, int | float)):
+        raise ValueError(f"pull {number} holds what no pull does")
     array = None
     if sample is not None:
         dtype, shape = json.loads(about)
         array = np.frombuffer(sample, dtype=np.dtype(dtype)).reshape(shape).copy()
     seen = None if features is None else np.frombuffer(features, dtype=np.float32).copy()
+    if status == "told" and (seen is None or not np.isfinite(seen).all()):
+        raise ValueError(f"pull {number} has features that are no numbers")
     return Pull(number, arm, draw, key, status, cost, asked, told, place, array, seen, reason)

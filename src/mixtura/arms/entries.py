@@ -24,6 +24,8 @@ from mixtura.data.texts import text_of
 
 #: longest timeout, s, and most retries: more is a slip of the pen
 LONGEST, MOST_RETRIES = 86_400.0, 100
+#: bytes and values of a list of arms, those behind an alias counted every time that it is used
+MOST_BYTES, MOST_VALUES = 2**20, 100_000
 
 
 def load_arms(path: Path, columns: list[str] | None = None) -> list[Arm]:
@@ -79,15 +81,37 @@ def _arm(raw: Any, number: int, path: Path, taken: list[str], order: _Order) -> 
 
 
 def _listed(path: Path) -> list[Any]:
-    try:
-        text = text_of(path)
-        plain = json.loads(text) if path.suffix.lower() == ".json" else _yaml(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({_first_line(error)}); give a list of arms in YAML or JSON") from error
+    plain = _read(path)
+    _refuse_huge(plain, path)
     arms = plain.get("arms") if isinstance(plain, dict) and set(plain) == {"arms"} else None
     if not isinstance(arms, list) or not arms:
         raise InputError(f"{path.name}: expected `arms:` and below it a list of arms, got {_brief(plain)}; see docs/arms.md")
     return arms
+
+
+def _read(path: Path) -> Any:
+    """What is written in it. A scalar that is no date, number or binary raises what the constructor of its type raises."""
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise InputError(f"{path.name} is larger than {MOST_BYTES // 2**20} MiB, too much for a list of arms; give the list")
+        text = text_of(path)
+        return json.loads(text) if path.suffix.lower() == ".json" else _yaml(text)
+    except InputError:
+        raise
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        said = _brief_text(_first_line(error), 200)
+        raise InputError(f"{path}: cannot be read ({said}); give a list of arms in YAML or JSON") from error
+
+
+def _refuse_huge(plain: Any, path: Path) -> None:
+    """A few lines of aliases of aliases stand for more values than any machine holds, and one of itself for no end of them."""
+    left, count = [plain], 0
+    while left:
+        value = left.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise InputError(f"{path.name}: stands for more than {MOST_VALUES:,} values, aliases counted; write out fewer")
+        left += [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _yaml(text: str) -> Any:
@@ -98,7 +122,7 @@ def _yaml(text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise json.JSONDecodeError(" ".join(str(error).split()), "", 0) from error
+        raise ValueError(" ".join(str(error).split())) from error
 
 
 # ---------------------------------------------------------------------------------------------------- one entry
@@ -207,8 +231,14 @@ def _meant(word: str, among: Any) -> str:
 
 
 def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + " …"
+    try:
+        return _brief_text(repr(value))
+    except ValueError:  # Python writes out no whole number of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def _brief_text(text: str, most: int = 60) -> str:
+    return text if len(text) <= most else text[:most] + " …"
 
 
 def _first_line(error: Exception) -> str:

@@ -153,7 +153,7 @@ class _Program:
     def _how_it_ended(self, deadline: float) -> str:
         with suppress(subprocess.TimeoutExpired):
             code = self._process.wait(max(0.0, min(GRACE, deadline - time.monotonic())))
-            return f"ended with code {code}" if code >= 0 else f"was ended by signal {signal.Signals(-code).name}"
+            return f"ended with code {code}" if code >= 0 else f"was ended by signal {_named(-code)}"
         return "closed its output"
 
     def _read(self, pipe: int) -> bytes | None:
@@ -187,6 +187,11 @@ class _Program:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+
+def _named(number: int) -> str:
+    """SIGKILL and the like; those between SIGRTMIN and SIGRTMAX have numbers only."""
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
 
 
 def _unblocked(pipe: IO[bytes] | None) -> int:

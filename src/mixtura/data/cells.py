@@ -80,10 +80,22 @@ def numbers(present: pd.Series, like: str = "") -> np.ndarray | None:
         if says == "integer":
             return _narrow(np.array([int(v) for v in present], dtype=object))
         if says in ("floating", "mixed-integer-float"):
-            return present.to_numpy(dtype=np.float64)
+            return floats(present)
         if says in ("string", "decimal", "mixed-integer", "mixed"):
             return _read_numbers(present, like)
     return None
+
+
+def floats(values: Iterable[Any]) -> np.ndarray:
+    """Numbers as float64; whole ones that it does not reach are infinite."""
+    return np.array([_float(v) for v in values], dtype=np.float64)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _read_numbers(present: pd.Series, like: str) -> np.ndarray | None:
@@ -559,7 +571,15 @@ def _said(iso: str, halved: bool, token: re.Match[str]) -> str:
 def label(value: Any) -> Label:
     """A cell as plain Python data: text, numbers and truth as they are, anything else as its text."""
     value = value.item() if isinstance(value, np.generic) else value
-    return value if isinstance(value, str | int | float | bool) else str(value)
+    return value if isinstance(value, str | int | float | bool) else text(value)
+
+
+def text(value: Any) -> str:
+    """``str``, of whatever there is: Python writes out no whole number of 4,300 digits, and pandas no date after 9999."""
+    try:
+        return str(value)
+    except (ValueError, NotImplementedError):
+        return f"a {type(value).__name__} out of range"
 
 
 def codes(present: pd.Series, labels: tuple[Label, ...]) -> np.ndarray:

@@ -7,13 +7,16 @@ that memory is bounded by the rows kept and not by the file.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import hashlib
 import io
 import json
 import re
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -102,6 +105,27 @@ def read(
     keep = min(rows, max(1, MOST_CELLS // opened.columns), max(1, MOST_BYTES * opened.rows // max(1, opened.bytes)))
     frame = named(opened.take(choose(opened.rows, keep, seed)), name=name)
     return Table(frame.reset_index(drop=True), name, opened.rows, fingerprint)
+
+
+#: bytes of a text file from which on it is worth saying how long it takes, and bytes that tell how fast it is read
+LARGE, TRIAL = 64 * 2**20, 4 * 2**20
+#: a text file is gone through twice, hashed, and the rows kept made into columns: times what counting its rows takes
+PASSES = 3.5
+
+
+def seconds_to_read(source: str) -> float | None:
+    """About how long :func:`read` takes for a large text file, by how long its beginning takes; None for anything else."""
+    path, _ = named_path(source)
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".tsv", ".jsonl") or not path.is_file() or path.stat().st_size < LARGE:
+        return None
+    with path.open("rb") as file:
+        lines = file.read(TRIAL).decode("latin-1").splitlines()[:-1]
+    began = time.perf_counter()
+    with contextlib.suppress(ValueError, csv.Error, RecursionError):  # the reader says what is wrong with it
+        for _ in map(json.loads, lines) if ending == ".jsonl" else csv.reader(lines, delimiter="\t" if ending == ".tsv" else ","):
+            pass
+    return (time.perf_counter() - began) * PASSES * path.stat().st_size / TRIAL
 
 
 def choose(total: int, keep: int, seed: int) -> np.ndarray:
@@ -395,7 +419,7 @@ def _open_json(path: Path) -> _Source:
             "write it as .jsonl, one record a line"
         )
     try:
-        records = json.loads(texts.text_of(path))
+        records = _parsed(texts.text_of(path))
     except (ValueError, RecursionError) as error:
         raise _broken(path, "JSON", error) from error
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
@@ -405,6 +429,14 @@ def _open_json(path: Path) -> _Source:
         )
     columns = list(dict.fromkeys(name for record in records for name in record))
     return _Source(len(records), len(columns), lambda chosen: _from_records([records[i] for i in chosen], columns))
+
+
+def _parsed(text: str) -> Any:
+    """JSON whose texts are texts: ``"\\ud800"`` is half a letter, which no file and no terminal can be given."""
+    data = json.loads(text)
+    if "\\ud" in text.lower():
+        json.dumps(data, ensure_ascii=False).encode()
+    return data
 
 
 def _shape_of(data: Any) -> str:
@@ -431,7 +463,7 @@ def _jsonl_rows(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
         try:
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    record = json.loads(line)
+                    record = _parsed(line)
                     if not isinstance(record, dict):
                         raise InputError(
                             f'{path.name}: line {number} is no record like {{"a": 1, "b": "x"}}; write one record a line'
@@ -454,29 +486,38 @@ def _from_records(records: list[dict[str, Any]], columns: list[str]) -> pd.DataF
 
 def _open_parquet(path: Path) -> _Source:
     pa = dtypes.pyarrow()
-    try:
+    with _parquet_errors(path, pa):
         file = pa.parquet.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
-        raise _broken(path, "Parquet", error) from error
+        rows, columns = file.metadata.num_rows, len(file.schema_arrow)
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
         pieces, start = [], 0
-        try:
-            for batch in file.iter_batches(batch_size=max(1, _BLOCK_CELLS // len(file.schema_arrow))):
+        with _parquet_errors(path, pa):
+            for batch in file.iter_batches(batch_size=max(1, _BLOCK_CELLS // columns)):
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
                 pieces.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
                 start += len(batch)
             table = pa.concat_tables(pieces).unify_dictionaries()
+            table.validate(full=True)  # bytes that are no text are found now, not wherever they are first looked at
             frame = table.to_pandas(integer_object_nulls=True)
-        except (pa.ArrowException, OSError) as error:
-            raise _broken(path, "Parquet", error) from error
-        frame = frame if frame.index.names == [None] else frame.reset_index()
-        for column in table.schema:  # whole numbers beside gaps came as objects
-            if column.name in frame and pa.types.is_integer(column.type) and types.is_object_dtype(frame[column.name].dtype):
-                frame[column.name] = frame[column.name].astype(str(column.type).replace("i", "I").replace("u", "U"))
-        return dtypes.keep_stored(frame, dtypes.stored_types(table.schema))
+            frame = frame if frame.index.names == [None] else frame.reset_index()
+            for column in table.schema:  # whole numbers beside gaps came as objects
+                if column.name in frame and pa.types.is_integer(column.type) and types.is_object_dtype(frame[column.name].dtype):
+                    frame[column.name] = frame[column.name].astype(str(column.type).replace("i", "I").replace("u", "U"))
+            return dtypes.keep_stored(frame, dtypes.stored_types(table.schema))
 
-    return _Source(file.metadata.num_rows, len(file.schema_arrow), take)
+    return _Source(rows, columns, take)
+
+
+@contextmanager
+def _parquet_errors(path: Path, pa: Any) -> Iterator[None]:
+    """Whatever a damaged file raises, or a value that Python has not (a date after 9999, bytes that are no text)."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
+        raise _broken(path, "Parquet", error) from error
 
 
 def _open_array(path: Path, key: str | None) -> _Source:

@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from pandas.api import types
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, Column, InputError, Space
@@ -129,6 +130,7 @@ class Field:
         return cells.without_words(present, self.labels)
 
     def _encode(self, present: pd.Series, name: str) -> np.ndarray:
+        _refuse_nested(present)
         present = _plain(present)
         if self.discrete:
             if self.pattern and (values := cells.numbers(present, self.pattern)) is not None:
@@ -140,7 +142,7 @@ class Field:
         if self.kind == "integer":
             # As Python ints, because near 2^60 float64 would lose the last digits before the offset is taken away.
             exact = values if values.dtype.kind != "f" else np.array([int(v) for v in np.rint(values)], dtype=object)
-            apart = (exact.astype(object) - self.offset).astype(np.float64)
+            apart = _finite(present, cells.floats(exact.astype(object) - self.offset), name)
             return self._settled(apart, np.rint(apart / self.step) * self.step)
         values = self._as_stored(values.astype(np.float64))
         return self._settled(values, self.nearest(values))
@@ -405,9 +407,8 @@ class Schema:
     def from_json(data: dict[str, Any]) -> Schema:
         """The inverse of :meth:`to_json`. Raises InputError if ``data`` is something else."""
         try:
-            lists = ("labels", "atoms", "exact", "bounds", "ends")
-            return Schema(tuple(Field(**d | {key: tuple(d[key]) for key in lists}) for d in data["fields"]))
-        except (KeyError, TypeError) as error:
+            return Schema(tuple(TypeAdapter(list[Field]).validate_python(data["fields"])))
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"schema: expected what Schema.to_json wrote, got data that does not fit ({error}); write it again"
             ) from error
@@ -619,11 +620,11 @@ def _numbers(present: pd.Series, name: str = "", like: str = "") -> np.ndarray:
     if values is None:
         if why := cells.why_not(present):
             raise InputError(f"{name and name + ': '}column {present.name!r} holds {why}")
-        odd = [(row, v) for row, v in present.items() if not cells.looks_like_number(str(v))]
-        odd = odd or [(row, v) for row, v in present.items() if not cells.is_number(str(v))]
-        odd = odd or [(present.index[0], present.iloc[0])]
+        said = [(row, cells.text(v)) for row, v in present.items()]
+        odd = [(row, text) for row, text in said if not cells.looks_like_number(text)]
+        odd = odd or [(row, text) for row, text in said if not cells.is_number(text)] or said
         raise InputError(
-            f"{name and name + ': '}column {present.name!r}, row {odd[0][0]} is {str(odd[0][1])!r}, "
+            f"{name and name + ': '}column {present.name!r}, row {odd[0][0]} is {odd[0][1]!r}, "
             "expected a number; repair the cell or leave it empty"
         )
     return _finite(present, values, name)

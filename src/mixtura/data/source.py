@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from mixtura.contracts import InputError, Note
@@ -140,8 +141,11 @@ def encode(schema: AnySchema, rows: Content, *, name: str = "data") -> Tensor:
 
 
 def from_json(plain: Mapping[str, Any]) -> AnySchema:
-    """The inverse of either schema's ``to_json``."""
-    return ImageSchema.from_json(dict(plain)) if plain.get("kind") == "images" else Schema.from_json(dict(plain))
+    """The inverse of either schema's ``to_json``. What is no schema raises InputError, or fails in writing a first row."""
+    learnt = ImageSchema.from_json(dict(plain)) if plain.get("kind") == "images" else Schema.from_json(dict(plain))
+    row = learnt.space.clamp(torch.zeros(1, *learnt.space.shape, dtype=torch.float64))
+    encode(learnt, learnt.decode(row), name="schema")
+    return learnt
 
 
 def write(rows: Content, path: str | Path) -> None:

@@ -21,5 +21,8 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
     Raises InputError if the folder is unfinished or damaged.
     """
     page = Path(folder) / "report.html" if output is None else Path(output)
-    store.write(page, render(collect(folder)))
+    data = collect(folder)
+    with store.content_of(Path(folder)):
+        text = render(data)
+    store.write(page, text)
     return page

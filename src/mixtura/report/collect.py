@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from mixtura import folder as store
-from mixtura.contracts import InputError
 from mixtura.data import source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Schema
@@ -22,6 +21,7 @@ from mixtura.judge import OF_ANSWERS, Score
 from mixtura.metrics import TABLE
 from mixtura.report import figures, given
 from mixtura.shown import command
+from mixtura.verdict import Conditioning, Verdict
 
 #: points of a learning curve that a screen can tell apart
 MOST_POINTS = 200
@@ -36,78 +36,116 @@ def collect(folder: str | Path) -> dict[str, Any]:
     with ``why``), verdicts (by objective), next (commands), scores (as ranked), metrics (what their samples were judged
     by), features, curves (model → [step, seconds, what training raised]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report
     rows), and images or table, see :mod:`mixtura.report.figures`. A run with targets has ``given`` instead of features,
-    quadratic and table: :func:`mixtura.report.given.answers`. Raises InputError if the folder is unfinished or damaged.
+    quadratic and table: :func:`mixtura.report.given.calibrated` and its ``portraits``.
+
+    Raises InputError, which names the file, if the folder is unfinished or damaged.
     """
     out = Path(folder)
     told = store.read_json(out / "verdict.json")
-    try:
-        return _collect(out, told)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{out}: the run folder is damaged ({type(error).__name__}: {error}); run again with --fresh") from error
-
-
-def _collect(out: Path, told: Mapping[str, Any]) -> dict[str, Any]:
-    learnt = store.read_json(out / "schema.json")
-    schema = source.from_json(learnt)
-    scores = ranked([Score(**record) for record in store.read_lines(out / "scores.jsonl")])
-    config = store.read_json(out / "config.json")
-    verdict = told["verdicts"][told["objective"]] | {"why": told["why"]}
-    names = [s.name for s in scores if s.status in ("fitted", "samples only")]
-    images = schema.space.is_image
-    shown = _answers(out, schema, learnt["target"], told) if "target" in learnt else _samples(out, schema, names, verdict["best"])
+    with store.content_of(out / "schema.json"):
+        learnt = store.read_json(out / "schema.json")
+        schema = source.from_json(learnt)
+        images, targets = schema.space.is_image, "target" in learnt
+    with store.content_of(out / "verdict.json"):
+        verdicts = {name: asdict(store.checked(Verdict, v, out / "verdict.json")) for name, v in told["verdicts"].items()}
+        verdict = verdicts[told["objective"]] | {"why": str(told["why"])}
+    with store.content_of(out / "scores.jsonl"):
+        records = store.read_lines(out / "scores.jsonl")
+        scores = ranked([store.checked(Score, record, out / "scores.jsonl") for record in records])
+        names = [s.name for s in scores if s.status in ("fitted", "samples only")]
+        told_of = {
+            "scores": [asdict(s) | {"reason": figures.short(s.reason, MOST_SAID)} for s in scores], "metrics": _metrics(scores)
+        }  # fmt: skip
+    shown = _answers(out, schema, learnt["target"], told) if targets else _samples(out, schema, names, verdict["best"])
+    made = _made(out, schema, told)
+    with store.content_of(out / "history.jsonl"):
+        curves = _curves(store.read_lines(out / "history.jsonl"), names)
     return {
-        "title": config["data"]["name"],
+        "title": made.pop("title"),
         "kind": "images" if images else "table",
         "folder": str(out),
-        "made": _made(out, config, schema, told),
+        "made": made,
         "verdict": verdict,
-        "verdicts": told["verdicts"],
-        "next": _next(out, schema, "nats" in told["verdicts"], "target" in learnt),
-        "scores": [asdict(s) | {"reason": figures.short(s.reason, MOST_SAID)} for s in scores],
-        "metrics": _metrics(scores),
-        "curves": _curves(store.read_lines(out / "history.jsonl"), names),
+        "verdicts": verdicts,
+        "next": _next(out, schema, "nats" in verdicts, targets),
+        "curves": curves,
+        **told_of,
         **shown,
     }
 
 
 def _samples(out: Path, schema: AnySchema, names: Sequence[str], best: str) -> dict[str, Any]:
     """What a run shows of its models' samples."""
-    gallery, quadratic = store.read_tensors(out / "gallery.safetensors"), store.read_json(out / "quadratic.json")
-    return {
-        "features": quadratic["features"],
-        "quadratic": {key: quadratic[key] for key in ("unit", "names", "Q", "b", "c", "weights", "gap", "rows")},
-        "images": _images(gallery, names, schema) if schema.space.is_image else None,
-        "table": _table(gallery, names, schema, best) if isinstance(schema, Schema) else None,
-        "given": None,
-    }
+    with store.content_of(out / "quadratic.json"):
+        quadratic = asdict(store.checked(_Quadratic, store.read_json(out / "quadratic.json"), out / "quadratic.json"))
+        k = len(quadratic["names"])
+        if {len(quadratic["b"]), len(quadratic["weights"]), len(quadratic["Q"]), *map(len, quadratic["Q"])} != {k}:
+            raise ValueError(f"expected a form of {k} models")
+    with store.content_of(out / "gallery.safetensors"):
+        gallery = store.read_tensors(out / "gallery.safetensors")
+        return {
+            "features": quadratic.pop("features"),
+            "quadratic": quadratic,
+            "images": _images(gallery, names, schema) if schema.space.is_image else None,
+            "table": _table(gallery, names, schema, best) if isinstance(schema, Schema) else None,
+            "given": None,
+        }
+
+
+@dataclass(frozen=True)
+class _Quadratic:
+    """What quadratic.json holds."""
+
+    unit: str
+    names: list[str]
+    Q: list[list[float]]
+    b: list[float]
+    c: float
+    weights: list[float]
+    gap: float
+    rows: int
+    features: str
 
 
 def _answers(out: Path, schema: AnySchema, target: Sequence[str], told: Mapping[str, Any]) -> dict[str, Any]:
     """What a run with targets shows of its models' answers."""
-    ours, others = source.split_target(schema, target)
-    ranks = store.read_tensors(out / "calibration.safetensors")
-    del ranks["rows"]
-    gallery, portraits = store.read_tensors(out / "gallery.safetensors"), store.read_json(out / "portraits.json")
-    found = given.answers(ours, others, ranks, gallery["asked"].numpy(), gallery["real"].numpy(), portraits)
+    with store.content_of(out / "schema.json"):
+        ours, others = source.split_target(schema, target)
+    with store.content_of(out / "verdict.json"):
+        conditioning = asdict(store.checked(Conditioning, told["conditioning"], out / "verdict.json"))
+    with store.content_of(out / "calibration.safetensors"):
+        ranks = store.read_tensors(out / "calibration.safetensors")
+        del ranks["rows"]
+        calibrated = given.calibrated(ranks)
+    with store.content_of(out / "gallery.safetensors"):
+        gallery = store.read_tensors(out / "gallery.safetensors")
+        asked, real = (ours_or.space.check(gallery[key].double(), name=key).numpy()
+                       for key, ours_or in (("asked", others), ("real", ours)))  # fmt: skip
+    with store.content_of(out / "portraits.json"):
+        portraits = given.portraits(store.read_json(out / "portraits.json"), ours, others, asked, real)
     nothing = {"features": None, "quadratic": None, "images": None, "table": None}
-    return nothing | {"given": {**told["conditioning"], **found}}
+    return nothing | {"given": {**conditioning, **calibrated, "portraits": portraits}}
 
 
-def _made(out: Path, config: Mapping[str, Any], schema: AnySchema, told: Mapping[str, Any]) -> dict[str, Any]:
+def _made(out: Path, schema: AnySchema, told: Mapping[str, Any]) -> dict[str, Any]:
     """How, where and of what the run was made."""
-    asked, machine, rows = config["asked"], config["same_bits"], config["data"]["rows"]
-    parts = store.read_tensors(out / "splits.safetensors")
+    with store.content_of(out / "splits.safetensors"):
+        parts = store.read_tensors(out / "splits.safetensors")
+        splits = {part: len(parts[part]) for part in ("fit", "select", "report")}
     units, _, elapsed = read_state(out)
     folds = {unit.rpartition("/")[2] for unit in units} - {"all"}
-    splits = {part: len(parts[part]) for part in ("fit", "select", "report")}
-    return {
-        "mixtura": config["mixtura"], "torch": machine["torch"], "device": machine["device"], "seconds": elapsed,
-        "seed": asked["seed"], "budget": asked["budget"], "steps": asked["steps"], "rows": rows,
-        "rows_total": config["data"]["rows_total"], "what": what(schema, rows),
-        "splits": splits | {"rule": _rule(asked), "folds": len(folds), "duplicates": told["duplicates"]},
-    }  # fmt: skip
+    with store.content_of(out / "verdict.json"):
+        duplicates = int(told["duplicates"])
+    with store.content_of(out / "config.json"):
+        config = store.read_json(out / "config.json")
+        asked, machine, rows = config["asked"], config["same_bits"], int(config["data"]["rows"])
+        return {
+            "title": str(config["data"]["name"]),
+            "mixtura": config["mixtura"], "torch": machine["torch"], "device": machine["device"], "seconds": elapsed,
+            "seed": int(asked["seed"]), "budget": asked["budget"], "steps": asked["steps"], "rows": rows,
+            "rows_total": int(config["data"]["rows_total"]), "what": what(schema, rows),
+            "splits": splits | {"rule": _rule(asked), "folds": len(folds), "duplicates": duplicates},
+        }  # fmt: skip
 
 
 def _rule(asked: Mapping[str, Any]) -> str:
@@ -158,10 +196,19 @@ def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
 
 def _images(gallery: Mapping[str, Tensor], names: Sequence[str], schema: AnySchema) -> dict[str, Any]:
     pixel = cast(ImageSchema, schema)
-    sets = {name: (gallery[f"samples.{name}"], gallery[f"nearest.{name}"]) for name in names}
-    return figures.pictures(gallery["real"], sets, pixel.low, pixel.high)
+    rows = lambda key: _rows(gallery, key, schema)  # noqa: E731
+    sets = {name: (rows(f"samples.{name}"), rows(f"nearest.{name}")) for name in names}
+    return figures.pictures(rows("real"), sets, pixel.low, pixel.high)
+
+
+def _rows(gallery: Mapping[str, Tensor], key: str, schema: AnySchema) -> Tensor:
+    """Rows of the data's shape, some at least."""
+    schema.space.check(gallery[key].double(), name=key)
+    if len(gallery[key]) == 0:
+        raise ValueError(f"{key!r} holds no rows")
+    return gallery[key]
 
 
 def _table(gallery: Mapping[str, Tensor], names: Sequence[str], schema: Schema, best: str) -> dict[str, Any]:
-    sets = {name: gallery[f"samples.{name}"].numpy() for name in names}
-    return figures.columns(schema.modelled, gallery["real"].numpy(), sets, best)
+    sets = {name: _rows(gallery, f"samples.{name}", schema).numpy() for name in names}
+    return figures.columns(schema.modelled, _rows(gallery, "real", schema).numpy(), sets, best)

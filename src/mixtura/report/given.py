@@ -21,19 +21,19 @@ PERFECT = 4_000
 POINTS, TOLD, NAMED = 300, 3, 10
 
 
-def answers(
-    ours: Schema, others: Schema, ranks: Mapping[str, Tensor], asked: np.ndarray, real: np.ndarray,
-    portraits: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:  # fmt: skip
+def calibrated(ranks: Mapping[str, Tensor]) -> dict[str, Any]:
     """``calibrated`` (a target each: its ``name``, ``n`` rows, the ``band`` of its histogram, the ``reach`` of its coverage, and
-    of all ``models`` both) at ``levels``, and ``portraits``. ranks: model/target → (n,); asked, real: inputs and targets (n, …)
-    of the same rows in tensor units; portraits: of :func:`mixtura.lens.portrait`."""
+    of all ``models`` both) at ``levels``. ranks: model/target → (n,)."""
     names = dict.fromkeys(key.partition("/")[2] for key in ranks)
-    return {
-        "levels": list(LEVELS),
-        "calibrated": [_calibrated(name, ranks) for name in names],
-        "portraits": [_portrait(p, ours.modelled, others.modelled, asked, real) for p in portraits],
-    }
+    return {"levels": list(LEVELS), "calibrated": [_calibrated(name, ranks) for name in names]}
+
+
+def portraits(
+    drawn: Sequence[Mapping[str, Any]], ours: Schema, others: Schema, asked: np.ndarray, real: np.ndarray
+) -> list[dict[str, Any]]:
+    """Of :func:`mixtura.lens.portrait`, as the page draws them. asked, real: inputs and targets (n, …) of the same rows in
+    tensor units."""
+    return [_portrait(p, ours.modelled, others.modelled, asked, real) for p in drawn]
 
 
 # ----------------------------------------------------------------------------------------------------- calibration

@@ -21,12 +21,14 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
     Raises InputError if the folder holds no finished selection, or a damaged one.
     """
     out = Path(folder)
+    if not (out / "selection.json").exists():
+        raise InputError(f"{out}: the selection in it is not finished; the same `mixtura select` command goes on with it")
     data = store.read_json(out / "selection.json")
     try:
         page = render(data)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, TemplateError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError) as error:
         what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{out}: the selection is damaged ({what}); run mixtura select again") from error
+        raise InputError(f"{out}/selection.json: damaged ({what}); the same mixtura select command writes it again") from error
     path = out / "report.html" if output is None else Path(output)
     store.write(path, page)
     return path
