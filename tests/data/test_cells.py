@@ -93,8 +93,9 @@ WHY_NOT = {
 def test_what_cannot_be_told_is_named(sentence):
     """Never guessed, never an identifier, whether it was guessed, asked for or is the column of times."""
     texts = [WHY_NOT[sentence][k % len(WHY_NOT[sentence])] for k in ROW]
-    frame = pd.DataFrame({"v": texts, "w": LOGS})
-    assert cells.numbers(frame["v"]) is None and cells.instants(frame["v"]) is None
+    column = pd.Series(texts, name="v")
+    frame = pd.DataFrame({"v": column, "w": LOGS})
+    assert cells.numbers(column) is None and cells.instants(column) is None
     field = guess(frame).fields[0]
     assert field.kind == "dropped" and "identifier" not in field.detail
     with pytest.raises(AssertionError, match=sentence):
@@ -103,7 +104,7 @@ def test_what_cannot_be_told_is_named(sentence):
         with pytest.raises(InputError, match=f"column 'v' holds .*{sentence}"):
             guess(frame, kinds={"v": kind})
     with pytest.raises(InputError, match=f"--time v: holds .*{sentence}"):
-        make_splits(guess(frame).encode(frame), seed=0, times=frame["v"])
+        make_splits(guess(frame).encode(frame), seed=0, times=column)
 
 
 DATES = {
@@ -128,7 +129,7 @@ def test_dates_are_read_and_written_back_alike(pattern):
     assert seen is not None and seen.pattern == pattern
     assert cells.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
     if pattern[:4] not in ("YYYY", "DD.M") and "h" not in pattern:
-        assert np.datetime64(int(seen.ticks[0]), seen.unit) == np.datetime64("2023-02-13")
+        assert pd.Timestamp(int(seen.ticks[0]), unit="s") == pd.Timestamp("2023-02-13")
 
 
 def test_a_day_first_column_is_day_first_in_every_later_table():
@@ -266,9 +267,10 @@ def test_a_level_spelt_like_missing_survives(tmp_path):
     assert set(learnt.fields[0].labels) == set(COUNTRIES) and learnt.fields[0].absent == 0
     frame.to_csv(tmp_path / "t.csv", index=False)
     rows = source.contents(tmp_path / "t.csv", learnt)
+    assert isinstance(rows, pd.DataFrame)
     np.testing.assert_array_equal(learnt.encode(rows), learnt.encode(frame))
     # where nothing was learnt, the same words are missing, unless they are in quotes
-    assert read(tmp_path / "t.csv").frame["country"].isna().sum() == 3 * N // 5
+    assert read(tmp_path / "t.csv").frame["country"].count() == 2 * N // 5
     quoted = frame.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
     (tmp_path / "q.csv").write_text(quoted)
     assert read(tmp_path / "q.csv").frame["country"].dropna().unique().tolist() == ["NA", "DE", "FR", "None"]

@@ -59,7 +59,7 @@ def without_words(present: pd.Series, levels: Collection[Label] = ()) -> pd.Seri
         return present
     where, values = pd.factorize(present)
     says = np.array([not isinstance(v, str) or v in levels or v.strip().lower() not in _NOTHING for v in values], dtype=bool)
-    return present if says.all() else present[says[where]]
+    return present if says.all() else present.iloc[np.flatnonzero(says[where])]
 
 
 def numbers(present: pd.Series, like: str = "") -> np.ndarray | None:

@@ -120,7 +120,8 @@ class Field:
         numbered = series.set_axis(range(len(series)))
         present = self._there(dtypes.plain(numbered.dropna()))
         out = np.full(len(series), np.nan)
-        out[present.index] = self._encode(present.set_axis(series.index[present.index]), name) if len(present) else ()
+        at = present.index.to_numpy()
+        out[at] = self._encode(present.set_axis(series.index[at]), name) if len(present) else ()
         return out
 
     def _there(self, present: pd.Series) -> pd.Series:
