@@ -196,7 +196,7 @@ def sample(
         _say("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
     _can_write(output, images=images)
     chosen = study.best if model is None else study.model(model)
-    rows = None if given is None or study.given is None else chosen.rows(given)
+    rows: Any = None if given is None or study.given is None else chosen.rows(given)
     targets = [row["column"] for row in study.schema.describe()]
     _can_hold(output, study, None if rows is None else rows.drop(columns=targets, errors="ignore"))
     about = {"model": chosen.name, "seed": seed, "start": start}
