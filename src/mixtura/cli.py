@@ -5,6 +5,7 @@ Results go to standard output, everything on the way to standard error. A wrong 
 
 from __future__ import annotations
 
+import csv
 import math
 import sys
 import time
@@ -911,10 +912,10 @@ def _with_density(folder: Path, model: str | None) -> Any:
 
 
 def _listed(texts: list[str] | None, flag: str) -> list[str] | None:
-    """Names with commas between, of an option that may be repeated."""
+    """Names with commas between, of an option that may be repeated; a name with a comma in quotes, as in a CSV file."""
     if not texts:
         return None
-    names = [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    names = [part.strip() for row in csv.reader(texts, skipinitialspace=True) for part in row if part.strip()]
     if not names:
         _say(f"{flag} {','.join(texts)!r}: no name was given; write them with commas between, or leave {flag} out for all")
     return names
@@ -940,7 +941,8 @@ def _ends(bounds: list[str] | None) -> dict[str, tuple[float | None, float | Non
 
 
 def _pairs(items: list[str] | None, flag: str) -> dict[str, str]:
-    pairs = [item.split("=", 1) for item in items or []]
+    # a column may have "=" in its name, a path in its own
+    pairs = [item.split("=", 1) if flag == "--samples" else item.rsplit("=", 1) for item in items or []]
     for pair in pairs:
         if len(pair) != 2 or not all(pair):
             example = "age=integer" if flag == "--kind" else "gan=gan.csv"

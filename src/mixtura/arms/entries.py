@@ -19,6 +19,7 @@ from mixtura.arms.arm import Arm, Function, Pool
 from mixtura.arms.process import LIMIT, TIMEOUT, Command, program
 from mixtura.arms.web import Service
 from mixtura.contracts import InputError
+from mixtura.data.texts import text_of
 
 #: longest timeout, s, and most retries: more is a slip of the pen
 LONGEST, MOST_RETRIES = 86_400.0, 100
@@ -63,7 +64,7 @@ def _arm(raw: Any, number: int, path: Path, taken: list[str]) -> Arm:
 
 def _listed(path: Path) -> list[Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = text_of(path)
         plain = json.loads(text) if path.suffix.lower() == ".json" else _yaml(text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({_first_line(error)}); give a list of arms in YAML or JSON") from error

@@ -227,10 +227,9 @@ def _open_csv(path: Path, levels: Mapping[str, Collection[str]]) -> _Source:
     header = _names(header)
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
-        lines = _pick(_csv_rows(path, dialect), chosen + 1)
-        rows = ((row, _in_quotes(written, dialect)) for _, row, written in lines)
+        lines = ((row, "".join(written)) for _, row, written in _pick(_csv_rows(path, dialect, keep=True), chosen + 1))
         words = [levels.get(name, ()) for name in header]
-        return _text_columns(rows, words, max(1, _BLOCK_CELLS // len(header))).set_axis(header, axis=1).iloc[:, given]
+        return _text_columns(lines, dialect, words).set_axis(header, axis=1).iloc[:, given]
 
     return _Source(count, len(header[given]), take, path.stat().st_size)
 
@@ -247,9 +246,9 @@ def _names(header: list[str]) -> list[str]:
     return names
 
 
-def _csv_rows(path: Path, dialect: _Dialect) -> Iterator[tuple[int, list[str], list[str]]]:
-    """(line number, fields, the lines they were written in until the next is asked for) of every line that is not blank, the
-    header too."""
+def _csv_rows(path: Path, dialect: _Dialect, *, keep: bool = False) -> Iterator[tuple[int, list[str], list[str]]]:
+    """(line number, fields, and to ``keep`` the lines they were written in, until the next is asked for) of every line that is
+    not blank, the header too."""
     csv.field_size_limit(MOST_CHARACTERS)
     with path.open(encoding=dialect.encoding, newline="") as file:
         for _ in range(dialect.skip):
@@ -261,7 +260,7 @@ def _csv_rows(path: Path, dialect: _Dialect) -> Iterator[tuple[int, list[str], l
                 written.append(line)
                 yield line
 
-        lines = csv.reader(kept(), delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaced)
+        lines = csv.reader(kept() if keep else file, delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaced)
         try:
             for row in lines:
                 if row:
@@ -308,51 +307,54 @@ def _blank_after(rows: list[list[str]]) -> bool:
     return bool(blank) and (blank[0] or (len(blank) > 1 and all(blank[1:])))
 
 
-def _in_quotes(written: list[str], dialect: _Dialect) -> list[bool] | None:
-    """Which fields of a line stand in quotes, which csv.reader does not tell; None if there is no quote in it."""
-    line = "".join(written)
-    if '"' not in line:
-        return None
-    blank, mark = " *" if dialect.spaced else "", re.escape(dialect.delimiter)
-    fields = re.finditer(rf'{blank}(?:("[^"]*(?:""[^"]*)*")|[^{mark}\r\n]*)(?:{mark}|$)', line.rstrip("\r\n"))
-    return [field[1] is not None for field in fields]
-
-
-def _text_columns(
-    rows: Iterable[tuple[list[str], list[bool] | None]], levels: list[Collection[str]], size: int
-) -> pd.DataFrame:  # fmt: skip
-    """Cells as text, None where they say that there is nothing. ``levels``: by column, the words that are text.
+def _text_columns(lines: Iterable[tuple[list[str], str]], dialect: _Dialect, levels: list[Collection[str]]) -> pd.DataFrame:
+    """Cells as text, None where they say that there is nothing, of the fields of lines and the lines as they are written.
+    ``levels``: by column, the words that are text.
 
     A word in quotes is text. An empty cell in quotes is text only where others of its column are not in quotes, as many programs
     put all cells in quotes. Where a word stands in quotes and without them, only that in quotes is a level.
     """
-    width, start = len(levels), 0
-    blocks: list[pd.DataFrame] = []
-    bare = [False] * width
+    blank, mark = " *" if dialect.spaced else "", re.escape(dialect.delimiter)
+    fields = re.compile(rf'{blank}(?:("[^"]*(?:""[^"]*)*")|[^{mark}\r\n]*)(?:{mark}|$)')
+    bare = [False] * len(levels)  # whether a cell of the column is not in quotes
     quoted: list[set[str]] = [set() for _ in levels]
     learnt: list[dict[int, str]] = [{} for _ in levels]
     empty: list[list[int]] = [[] for _ in levels]
-    for block in _blocks(iter(rows), size):
-        flags = [flag for _, flag in block]
-        columns = {}
-        for j, column in enumerate(zip(*(row for row, _ in block), strict=True)):
-            said: list[str | None] = list(column)
-            bare[j] = bare[j] or any(flag is None or not flag[j] for flag in flags)
-            for i in [i for i, cell in enumerate(column) if cell in MISSING or cell.isspace()]:
-                flag, cell = flags[i], column[i]
-                if flag is not None and flag[j] and cell:
+
+    def looked_at() -> Iterator[list[str | None]]:
+        unsure = True
+        for position, (row, line) in enumerate(lines):
+            odd = not MISSING.isdisjoint(row) or any(map(str.isspace, row))
+            # csv.reader does not tell what stood in quotes; where it matters, the line is cut again
+            within = [False] * len(levels)
+            if '"' in line and (odd or unsure):
+                within = [field[1] is not None for field in fields.finditer(line.rstrip("\r\n"))]
+            if unsure:
+                bare[:] = [known or not inside for known, inside in zip(bare, within, strict=False)]
+                unsure = not all(bare)
+            cells_of: list[str | None] = [*row]
+            for j, cell in enumerate(row) if odd else ():
+                if not cells.says_nothing(cell):
+                    continue
+                if within[j] and cell:
                     quoted[j].add(cell)
                     continue
-                said[i] = None
-                if flag is not None and flag[j]:
-                    empty[j].append(start + i)
+                cells_of[j] = None
+                if within[j]:
+                    empty[j].append(position)
                 elif cell in levels[j]:
-                    learnt[j][start + i] = cell
-            columns[j] = pd.Series(said, dtype=text_dtype())
-        blocks.append(pd.DataFrame(columns))
-        start += len(block)
-    frame = pd.concat(blocks, ignore_index=True)
-    for j in range(width):
+                    learnt[j][position] = cell
+            yield cells_of
+
+    size = max(1, _BLOCK_CELLS // len(levels))
+    frame = pd.concat(
+        [
+            pd.DataFrame({j: pd.Series(column, dtype=text_dtype()) for j, column in enumerate(zip(*block, strict=True))})
+            for block in _blocks(looked_at(), size)
+        ],
+        ignore_index=True,
+    )
+    for j in range(len(levels)):
         there = {i: cell for i, cell in learnt[j].items() if cell not in quoted[j]}
         if empty[j] and (bare[j] or "" in levels[j]):
             there = {i: cell for i, cell in there.items() if cell} | dict.fromkeys(empty[j], "")

@@ -253,7 +253,7 @@ class Field:
             parts += [f"off its steps {', '.join(map(self._show, self.apart[:6]))}"] * bool(self.apart)
             parts += [f"{self.moved} more moved to its steps"] * bool(self.moved)
             parts += [f"walls {self.walls}"] * bool(self.walls)
-            parts += [f"written {self.pattern}"] * (bool(self.pattern) and self.kind != "datetime")
+            parts += [f"written as in {self.pattern}"] * (bool(self.pattern) and self.kind != "datetime")
         return ", ".join(parts + [f"{self.absent} missing"] * bool(self.absent))
 
     @property
@@ -399,8 +399,8 @@ def named(frame: pd.DataFrame, *, name: str = "data") -> pd.DataFrame:
         raise InputError(
             f"{name}: expected a pandas DataFrame, got {type(frame).__name__}; pass it through mixtura.data.read first"
         )
-    header = isinstance(frame.columns, pd.RangeIndex)
-    frame = frame.set_axis([f"x{c}" if header else str(c) for c in frame.columns], axis=1)
+    unnamed = isinstance(frame.columns, pd.RangeIndex) and list(frame.columns) == list(range(frame.shape[1]))
+    frame = frame.set_axis([f"x{c}" if unnamed else str(c) for c in frame.columns], axis=1)
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise InputError(f"{name}: two columns are named {twice!r}; give every column a name of its own")

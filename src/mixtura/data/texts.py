@@ -66,23 +66,21 @@ def _without_mark(path: Path, head: bytes, formats: str) -> str:
 
 
 def _other_than_utf8(path: Path, name: str) -> str:
-    """Windows-1252 or Latin-1, unless letters of UTF-8 outnumber the bytes that are none."""
-    right = wrong = line = 0
-    first, undefined = (0, 0), False
+    """Windows-1252 or Latin-1, unless some letters are those of UTF-8, which text in these does not hold by chance."""
+    first, right, undefined = None, False, False
     with path.open("rb") as file:
-        for line, content in enumerate(file, 1):  # noqa: B007
+        for line, content in enumerate(file, 1):
             if content.isascii():
                 continue
-            text = content.decode("utf-8", errors="surrogateescape")
-            stray = [c for c in text if "\udc80" <= c <= "\udcff"]
-            if stray and not wrong:
+            others = [c for c in content.decode("utf-8", errors="surrogateescape") if c > "\x7f"]
+            stray = [c for c in others if "\udc80" <= c <= "\udcff"]
+            if stray and first is None:
                 first = line, ord(stray[0]) - 0xDC00
-            wrong += len(stray)
-            right += sum(c > "\x7f" for c in text) - len(stray)
-            undefined |= any(byte in content for byte in _NO_LETTER)
-    if right > wrong or name == "utf-8-sig":
+            right = right or len(stray) < len(others)
+            undefined = undefined or any(byte in content for byte in _NO_LETTER)
+    if first is not None and (right or name == "utf-8-sig"):
         raise InputError(
-            f"{path.name}: line {first[0]} holds the byte 0x{first[1]:02X}, which is no letter of UTF-8, though the rest of the "
-            "file is UTF-8; repair that line, or write the file again in one encoding"
+            f"{path.name}: line {first[0]} holds the byte 0x{first[1]:02X}, which is no letter of UTF-8, though others in the "
+            "file are; repair that line, or write the file again in one encoding"
         )
     return "latin-1" if undefined else "cp1252"
