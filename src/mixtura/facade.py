@@ -178,9 +178,11 @@ class Facade:
         out = []
         for d in range(draws):
             # what was known is not read from here
-            drawn = self.schema.decode(values[d, filled].masked_fill(self.schema.space.unseen(values[d, filled]), 0.0))
-            new = {f.name: own.beside(f, rows[f.name], holes[:, j], done, drawn[f.name]) for j, f in enumerate(fields)}
-            out.append(rows.assign(**new).set_axis(named(frame).columns, axis=1).set_axis(frame.index, axis=0))
+            x = values[d, filled]
+            drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
+            new = {f.name: own.beside(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)}
+            whole = rows.assign(**new).set_axis(named(frame).columns, axis=1).set_axis(frame.index, axis=0)
+            out.append(dtypes.keep_stored(whole, {**drawn.attrs.get(dtypes.STORED, {}), **frame.attrs.get(dtypes.STORED, {})}))
         if draws == 1:
             return out[0]
         return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
@@ -247,7 +249,7 @@ class _Known:
         x, barred, lacking, distance = (torch.zeros(4, len(rows), len(fields), dtype=torch.float64)).unbind(0)
         never_seen: list[str] = []
         for j, field in enumerate(fields):
-            series = rows[field.name]
+            series = _column(rows, field)
             codes, unread = _read(field, series)
             x[:, j], barred[:, j] = torch.from_numpy(codes), torch.from_numpy(unread).double()
             if not field.absent:
@@ -261,6 +263,10 @@ class _Known:
                 distance[:, j] = (beyond / width).nan_to_num(nan=0.0)
                 barred[:, j] += (distance[:, j] > FARTHEST).double()
         return _Known(fields, x, barred > 0, lacking > 0, distance, tuple(never_seen))
+
+
+def _column(rows: pd.DataFrame, field: Field) -> pd.Series:
+    return cast(pd.Series, rows[field.name])
 
 
 def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:

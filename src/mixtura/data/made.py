@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,6 @@ from mixtura.data import cells
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema
 
-_AnySchema = TypeVar("_AnySchema", Schema, ImageSchema)
 #: levels of one column that are named
 NAMED = 3
 
@@ -60,7 +59,7 @@ def as_made(schema: Schema | ImageSchema, rows: Any, *, name: str = "data", hole
     return Made(x, odd, tuple(counted(*each) for each in found))
 
 
-def strict(schema: _AnySchema, rows: Any, *, name: str = "data") -> _AnySchema:
+def strict(schema: Schema | ImageSchema, rows: Any, *, name: str = "data") -> Schema | ImageSchema:
     """The schema with those of its constant columns modelled, as one level, in which these rows hold something else: a column
     that differs counts as one."""
     if isinstance(schema, ImageSchema):
@@ -68,14 +67,14 @@ def strict(schema: _AnySchema, rows: Any, *, name: str = "data") -> _AnySchema:
     frame = schema.matched(rows, name)
     differing = {f.name for f in schema.fields if f.name in frame.columns and _differs(f, pd.Series(frame[f.name]))}
     fields = tuple(_as_level(f) if f.name in differing else f for f in schema.fields)
-    return cast(_AnySchema, Schema(fields))
+    return Schema(fields)
 
 
 def wrong_constant(schema: Schema | ImageSchema, rows: Any, *, name: str = "data") -> str | None:
     """The first constant column in which rows hold something else, in words."""
     if isinstance(schema, ImageSchema):
         return None
-    for field in strict(schema, rows, name=name).modelled:
+    for field in cast(Schema, strict(schema, rows, name=name)).modelled:
         if field.kind == "categorical" and field not in schema.modelled:
             series = pd.Series(schema.matched(rows, name)[field.name]).reset_index(drop=True)
             codes = field.encode(series)
@@ -109,7 +108,7 @@ def aligned(frame: pd.DataFrame, columns: list[str] | None, *, name: str, like: 
     if more:
         said = f"column{'s' * (len(more) > 1)} {', '.join(map(repr, more[:12]))}"
         warnings.warn(f"{name}: {said}, which {like} has not, left out", Note, stacklevel=2)
-    return frame[columns]
+    return cast(pd.DataFrame, frame[columns])
 
 
 # --------------------------------------------------------------------------------------------------------- columns
@@ -118,7 +117,7 @@ def aligned(frame: pd.DataFrame, columns: list[str] | None, *, name: str, like: 
 def _unmoved(field: Field, series: pd.Series, settled: np.ndarray) -> np.ndarray:
     """The numbers of a column with steps as they are, but for rounding errors; ``settled`` as the schema moved them."""
     there = series.notna().to_numpy()
-    present = series[there]
+    present = cast(pd.Series, series[there])
     if isinstance(present.dtype, pd.CategoricalDtype):
         present = present.astype(present.cat.categories.dtype)
     near = settled[there]
@@ -166,7 +165,7 @@ def _strange_cells(field: Field, series: pd.Series, values: np.ndarray, off: np.
 def never_seen(field: Field, series: pd.Series, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """(what, (n,) bool) of the levels of a column, encoded as ``codes`` (n,), that are not among its labels."""
     unseen = codes == len(field.labels)
-    held = series[unseen].astype(object).map(_shown)
+    held = cast(pd.Series, series[unseen]).astype(object).map(_shown)
     levels = held.value_counts().index.tolist() if unseen.any() else []
     for level in levels[:NAMED]:
         where = unseen.copy()

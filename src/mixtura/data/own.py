@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, 
     it holds them all."""
     if types.is_datetime64_any_dtype(given.dtype) and not types.is_datetime64_any_dtype(drawn.dtype):
         drawn = pd.Series(pd.to_datetime(drawn)).astype(given.dtype)
-    ours, wording = _own(field, given[~holes], types.is_datetime64_any_dtype(drawn.dtype))
+    ours, wording = _own(field, cast(pd.Series, given[~holes]), types.is_datetime64_any_dtype(drawn.dtype))
     values = np.full(len(given), None, dtype=object)
     values[~holes] = ours
     new = holes[done]
@@ -36,7 +36,7 @@ def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, 
             out = pd.Series(values, index=given.index, name=given.name, dtype=object).astype(dtype)
         except (TypeError, ValueError, OverflowError):
             continue
-        if list(out[~gone]) == list(values[~gone]) and bool(out[gone].isna().all()):
+        if list(out[~gone]) == list(values[~gone]) and bool(pd.isna(out[gone]).all()):
             return out
     return pd.Series(values, index=given.index, name=given.name, dtype=object)
 

@@ -703,7 +703,8 @@ def _integer(field: Field, present: pd.Series) -> Field:
     least, most = _limits(field)
     low = math.ceil(low) if low is not None else 0 if first >= 0 else least
     high = math.floor(high) if high is not None else most
-    low, high = (end if end is None or least is None else min(max(end, least), most) for end in (low, high))
+    if least is not None and most is not None:
+        low, high = (min(max(end, least), most) for end in (least if low is None else low, most if high is None else high))
     # whole steps from the offset; an end that float64 cannot tell from its neighbours is none
     down = None if low is None else (offset - low) // step * step
     up = None if high is None else (high - offset) // step * step
