@@ -48,7 +48,7 @@ OF_ANSWERS = {
 }
 #: rows of context that are drawn for at a time; how many times as many rows may be drawn because some were missing, and how
 #: often one of them
-DRAWN_AT_ONCE, REDRAWS, ATTEMPTS = 2**15, 4, 20
+DRAWN_AT_ONCE, REDRAWS, ATTEMPTS = 2**15, 4, 100
 #: standard deviations from which on a value is just far: the kernels square it in float32
 FURTHEST = 1e6
 #: memorisation looks at no more rows than this of each kind
@@ -212,7 +212,8 @@ def answers(
     """
     asked = context.repeat(draws, *(1,) * (context.dim() - 1))
     x = model.space.flat(_drawn(model, asked, rng))
-    left = 0 if gaps == "kept" else REDRAWS * len(asked)
+    # one draw of a row cannot take another's entry: it may be tried as often as an attempt allows
+    left = 0 if gaps == "kept" else REDRAWS * max(len(asked), ATTEMPTS // 4 * len(context))
     gone = torch.isnan(x).any(1).nonzero().squeeze(1)
     for _ in range(ATTEMPTS):  # a row whose targets are nearly always missing is not waited for
         gone = gone[torch.isnan(x[gone]).any(1)][:left]
