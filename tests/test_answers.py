@@ -56,7 +56,8 @@ def test_what_is_mostly_missing_is_answered_as_if_it_were_there():
     kept = judge.answers(model, context, 40, gaps="kept", rng=generator(0))
     assert 0.88 < kept.isnan().double().mean() < 0.92
     entries = judge.answers(model, context, 40, rng=generator(0))
-    assert not entries.isnan().any() and len(entries.unique()) > 3_500
+    # rows are drawn again four times as often as they were asked for, then entries are those of other draws of their row
+    assert not entries.isnan().any() and len(entries.unique()) > 1_500
     assert entries.mean() == pytest.approx(0, abs=0.1) and entries.std() == pytest.approx(1, abs=0.1)
     # of whole rows one in a hundred is complete; the rows asked for are not, but each of its entries is some draw's
     rows = judge.answers(model, context, 40, gaps="rows", rng=generator(0))

@@ -206,7 +206,7 @@ RUN = [
     ("run", "name a file"),
     ("run penguin", "penguins"),
     ("run nowhere.csv", "give the path"),
-    ("run folder.csv", "give one of the tables"),
+    ("run folder.csv", "give a folder or zip"),
     ("run notes.docx", ".docx is not read"),
     ("run empty.csv", "is empty"),
     ("run binary.csv", "binary"),

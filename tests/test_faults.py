@@ -216,5 +216,5 @@ def test_a_replay_takes_only_what_a_run_is_asked(place, tmp_path):
 
 
 def test_a_replay_with_its_samples_given_again_has_the_same_bits(place, capsys):
-    main(f"run --replay {place}/run --samples gan={place}/gan.csv --out {place}/replayed".split())
+    main(f"run {place}/people.csv --replay {place}/run --samples gan={place}/gan.csv --out {place}/replayed".split())
     assert capsys.readouterr().out == "same bits: yes\n"

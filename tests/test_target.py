@@ -410,7 +410,7 @@ def test_images_have_no_targets():
         (lambda s: s.sample(3, start=2, given=wave(3)), "start: is for runs without targets"),
         (lambda s: s.sample(0, given=wave(3)), "n: expected a whole number"),
         (lambda s: s.sample(1, given=wave(3).drop(columns="x")), "given: no column 'x'"),
-        (lambda s: s.sample(1, given=wave(3).assign(x=[1, None, 2])), "given: column 'x', row 1 is missing"),
+        (lambda s: s.sample(1, given=wave(3).assign(x=[1, None, 2])), "column 'x', row 1 is missing"),
         (lambda s: s.score(wave(3).drop(columns="y")), "no column 'y'"),
         (lambda s: s.predict(wave(3), levels=(0.0, 0.5)), "levels: expected probabilities"),
         (lambda s: s.predict(wave(3), levels=(0.01,), draws=50), "raise draws"),
@@ -459,7 +459,7 @@ def test_cells_that_stay_empty_are_counted(do, folder, two, monkeypatch):
     """As where nearly every draw of a model is missing: here it may draw once only."""
     mixed(400).assign(size=np.nan, kind=None).to_csv(folder / "holes.csv", index=False)
     assert "left" not in do("impute two holes.csv -o full.csv").out
-    monkeypatch.setattr(judge, "REDRAWS", 0)
+    monkeypatch.setattr(judge, "REDRAWS_OF_ROWS", 0)
     shown = json.loads(do("impute two holes.csv --json").out)
     empty = sum(cell is None for row in shown["data"] for name, cell in row.items() if name in ("size", "kind"))
     assert shown["cells_left"] == empty > 0 and shown["cells_filled"] == 800 - empty

@@ -19,7 +19,7 @@ from mixtura import judge, mixture, plan
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, density_kind
 from mixtura.data import dtypes, made, own, source
 from mixtura.data.images import ImageSchema
-from mixtura.data.schema import Field, Schema, named
+from mixtura.data.schema import Field, Schema, named, refuse_nested
 from mixtura.data.source import AnySchema, Content, Given
 from mixtura.judge import Score
 from mixtura.rng import generator
@@ -159,6 +159,8 @@ class Facade:
             raise InputError("data: has a column 'draw', the name of that which numbers the completions; rename it")
         rows = self.schema.matched(frame, "data")
         fields = self.schema.modelled
+        for field in fields:
+            refuse_nested(_column(rows, field).dropna())
         holes = rows[[field.name for field in fields]].isna().to_numpy()
         asked = np.flatnonzero(holes.any(1))
         ours, given = self._known(rows.iloc[asked])

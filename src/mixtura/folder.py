@@ -28,9 +28,10 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -124,6 +125,9 @@ def checked(kind: type[T], plain: Any, path: Path) -> T:
     """``plain``, read from a file, as a dataclass whose fields have the types that they are declared with. InputError names the
     file, the field and what is wrong with it."""
     try:
+        strangers = sorted(set(plain) - {field.name for field in fields(cast(Any, kind))}) if isinstance(plain, dict) else []
+        if strangers:
+            raise InputError(f"{path}: {strangers[0]!r} is no part of it; the file is damaged, run again with --fresh")
         return _adapter(kind).validate_python(plain)
     except ValidationError as error:
         first = error.errors()[0]

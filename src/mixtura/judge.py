@@ -46,9 +46,9 @@ OF_ANSWERS = {
     "coverage_50": OfAnswers("share of the rows inside the central 50 % of their draws; 0.5 if calibrated", None, "share"),
     "pit": OfAnswers("largest distance of the ranks of the rows among their draws from uniform ones", "lower", "share"),
 }
-#: rows of context that are drawn for at a time; how many times as many rows may be drawn because some were missing, and how
-#: often one of them
-DRAWN_AT_ONCE, REDRAWS, ATTEMPTS = 2**15, 4, 100
+#: rows of context that are drawn for at a time; how many times as many rows may be drawn because some were missing, for entries
+#: one by one and for whole rows, and how often one of them
+DRAWN_AT_ONCE, REDRAWS, REDRAWS_OF_ROWS, ATTEMPTS = 2**15, 4, 100, 100
 #: standard deviations from which on a value is just far: the kernels square it in float32
 FURTHEST = 1e6
 #: memorisation looks at no more rows than this of each kind
@@ -213,7 +213,8 @@ def answers(
     asked = context.repeat(draws, *(1,) * (context.dim() - 1))
     x = model.space.flat(_drawn(model, asked, rng))
     # one draw of a row cannot take another's entry: it may be tried as often as an attempt allows
-    left = 0 if gaps == "kept" else REDRAWS * max(len(asked), ATTEMPTS // 4 * len(context))
+    times = {"kept": 0, "entries": REDRAWS, "rows": REDRAWS_OF_ROWS}[gaps]
+    left = times * max(len(asked), ATTEMPTS // 4 * len(context))
     gone = torch.isnan(x).any(1).nonzero().squeeze(1)
     for _ in range(ATTEMPTS):  # a row whose targets are nearly always missing is not waited for
         gone = gone[torch.isnan(x[gone]).any(1)][:left]

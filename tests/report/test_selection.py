@@ -151,7 +151,7 @@ def test_it_fits_a_phone(page, width):
 
 def test_a_damaged_record_is_refused(folder, tmp_path):
     record = json.loads((folder / "selection.json").read_text())
-    cases = [({"arms": [], "title": "x"}, "damaged"), (record | {"arms": None}, "damaged"), (None, "selection.json")]
+    cases = [({"arms": [], "title": "x"}, "damaged"), (record | {"arms": None}, "damaged"), (None, "not finished")]
     for broken, says in cases:
         place = tmp_path / str(len(list(tmp_path.iterdir())))
         place.mkdir()

@@ -83,7 +83,7 @@ class Field:
     exact: tuple[int, ...] = ()
     moved: int = 0
     bounds: tuple[float | None, float | None] = (None, None)
-    ends: tuple[float | None, float | None] = (None, None)
+    ends: tuple[int | float | None, int | float | None] = (None, None)
     floor: float | None = None
     ceiling: float | None = None
     unseen: float = 0.0
@@ -117,6 +117,7 @@ class Field:
 
     def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
         """(n,) float64 in tensor units, NaN where missing; rows are named by the index of ``series``."""
+        refuse_nested(series.dropna())
         numbered = series.set_axis(range(len(series)))
         present = self._there(dtypes.plain(numbered.dropna()))
         out = np.full(len(series), np.nan)
@@ -131,7 +132,6 @@ class Field:
         return cells.without_words(present, self.labels)
 
     def _encode(self, present: pd.Series, name: str) -> np.ndarray:
-        _refuse_nested(present)
         present = _plain(present)
         if self.discrete:
             if self.pattern and (values := cells.numbers(present, self.pattern)) is not None:
@@ -509,7 +509,7 @@ def _guess_field(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: s
 
 def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: str) -> Field:
     present = dtypes.plain(series.dropna())
-    _refuse_nested(present)
+    refuse_nested(present)
     if kind not in ("categorical", "dropped"):
         rest = cells.without_words(present)
         present = rest if kind is not None or len(rest) == len(present) or _more_than_labels(rest) else present
@@ -558,7 +558,8 @@ def _few_enough(field: Field, *, asked: bool = False) -> Field:
     return Field(field.name, "dropped", dtype=field.dtype, absent=field.absent, bounds=field.bounds, reason=reason)
 
 
-def _refuse_nested(present: pd.Series) -> None:
+def refuse_nested(present: pd.Series) -> None:
+    """InputError, naming column and row, where a cell is a list or the like."""
     if types.is_object_dtype(present.dtype):
         for row, value in present.items():
             if isinstance(value, list | tuple | dict | set | np.ndarray):

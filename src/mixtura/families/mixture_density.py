@@ -68,6 +68,8 @@ MOST_ENCODED = 2_048
 OF_VALUES = ("values", "low", "width", "open_low", "open_high")
 #: rows in hand at once when scored or sampled
 TILE = 4_096
+#: the network looks at so many rows, or a multiple of them, at once
+LEAST_ROWS = 64
 #: a member's inputs reach so many standard deviations beyond what the fit rows held: nothing was learnt out there
 REACH = 1.0
 
@@ -172,7 +174,9 @@ class MixtureDensityNetwork(Density):
 
     def _tell(self, context: Tensor | None, n: int, rng: torch.Generator | None = None) -> tuple[MixtureDensity, Tensor]:
         """Of every member and row, a batch (members, n): the law of standardised values, and log θ (…, K, Σ cardinalities)."""
-        raw = self.network(self._read(context, n, rng if self.training else None))
+        seen = self._read(context, n, rng if self.training else None)
+        # products of few rows are summed in another order than those of many: with filler rows a row alone is itself
+        raw = self.network(functional.pad(seen, (0, 0, 0, 0 if self.training else -n % LEAST_ROWS)))[:, :n]
         values, tables = raw.split([self.noise.width, raw.shape[-1] - self.noise.width], -1)
         tables = tables.reshape(*tables.shape[:2], self.config.components, -1)
         groups = [g.log_softmax(-1) for g in tables.split(self.cardinalities, -1)] if self.cardinalities else [tables]
