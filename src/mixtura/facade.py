@@ -289,6 +289,12 @@ def _note(schema: AnySchema, rows: Content) -> None:
     """Say which values no row that was learnt from could have."""
     if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
         warnings.warn(said, Note, stacklevel=3)
+    for field in schema.modelled if isinstance(schema, Schema) and isinstance(rows, pd.DataFrame) else ():
+        if field.kind == "boolean" and field.name in rows and not {"0", "1"} & set(map(str, field.labels)):
+            written = {str(cell) for cell in _column(rows, field).dropna().unique()}
+            if written and written <= {"0", "1", "0.0", "1.0"}:
+                said = f"data: column {field.name!r} holds 0 and 1, read as {field.labels[0]} and {field.labels[-1]}"
+                warnings.warn(said, Note, stacklevel=3)
 
 
 def _beside(own: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
