@@ -293,10 +293,8 @@ def impute(
     _can_hold(output, chosen, frame)
     with _noted() as notes:
         filled = chosen.impute(frame, draws=draws, seed=seed)
-    columns = [field.name for field in chosen.schema.modelled]
-    gaps = lambda rows: int(chosen.schema.matched(rows, "data")[columns].isna().sum().sum())  # noqa: E731
-    left = gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
-    holes = gaps(frame) - left
+    left = chosen.schema.gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
+    holes = chosen.schema.gaps(frame) - left
     said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty" if left else "")
     about = {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws, "notes": notes}
     _deliver(filled, output, as_json, about, said)
@@ -527,8 +525,6 @@ def _show_selected(console: Console, found: Any, gain: dict[str, Any] | None, ou
     spent = f", cost {found.spent:,.6g}" if found.spent else ""
     console.print(f"{found.why}{spent}; sums of {found.sums}", style="dim", soft_wrap=True)
     console.print(f"everything is in {out} (report.html, ledger.sqlite)", style="dim", soft_wrap=True)
-
-
 
 
 def _report(folder: Any) -> None:

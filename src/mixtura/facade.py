@@ -103,8 +103,8 @@ class Facade:
         drawn = judge.answers(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
         targets = cast(pd.DataFrame, self.schema.decode(drawn.transpose(0, 1).flatten(0, 1)))
         # the person's own columns, but for targets, which are what is drawn
-        own = rows.drop(columns=[name for name in targets if name in rows])
-        return _beside(own.loc[own.index.repeat(n)].reset_index(drop=True), targets)
+        theirs = rows.drop(columns=[name for name in targets if name in rows])
+        return _beside(theirs.loc[theirs.index.repeat(n)].reset_index(drop=True), targets)
 
     def predict(
         self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0,
@@ -142,8 +142,8 @@ class Facade:
             done += len(context)
             if watch is not None:
                 watch(done / len(rows))
-        made = _beside(rows, pd.concat(pieces, ignore_index=True))
-        return made.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else made
+        whole = _beside(rows, pd.concat(pieces, ignore_index=True))
+        return whole.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else whole
 
     def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
         """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
@@ -152,7 +152,7 @@ class Facade:
         column ``draw`` first. In a run with targets the cells of targets are filled, not those of inputs."""
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
-        frame = source.contents(data, self.schema)
+        frame = self.rows(data)
         if isinstance(self.schema, ImageSchema) or not isinstance(frame, pd.DataFrame):
             raise InputError("impute: images have no missing cells; impute is for tables")
         if draws > 1 and "draw" in frame.columns:
@@ -161,7 +161,7 @@ class Facade:
         fields = self.schema.modelled
         for field in fields:
             refuse_nested(_column(rows, field).dropna())
-        holes = rows[[field.name for field in fields]].isna().to_numpy()
+        holes = np.stack([field.gaps(_column(rows, field)) for field in fields], 1)
         asked = np.flatnonzero(holes.any(1))
         ours, given = self._known(rows.iloc[asked])
         if ours.never_seen:
@@ -255,7 +255,7 @@ class _Known:
             codes, unread = _read(field, series)
             x[:, j], barred[:, j] = torch.from_numpy(codes), torch.from_numpy(unread).double()
             if not field.absent:
-                lacking[:, j] = torch.tensor(series.isna().to_numpy(), dtype=torch.float64)
+                lacking[:, j] = torch.from_numpy(field.gaps(series)).double()
             if field.discrete:
                 never_seen += [made.counted(*found) for found in made.never_seen(field, series, codes)]
                 distance[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
@@ -289,7 +289,9 @@ def _note(schema: AnySchema, rows: Content) -> None:
     """Say which values no row that was learnt from could have."""
     if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
         warnings.warn(said, Note, stacklevel=3)
-    for field in schema.modelled if isinstance(schema, Schema) and isinstance(rows, pd.DataFrame) else ():
+    if not isinstance(schema, Schema) or not isinstance(rows, pd.DataFrame):
+        return
+    for field in schema.modelled:
         if field.kind == "boolean" and field.name in rows and not {"0", "1"} & set(map(str, field.labels)):
             written = {str(cell) for cell in _column(rows, field).dropna().unique()}
             if written and written <= {"0", "1", "0.0", "1.0"}:
@@ -297,10 +299,10 @@ def _note(schema: AnySchema, rows: Content) -> None:
                 warnings.warn(said, Note, stacklevel=3)
 
 
-def _beside(own: pd.DataFrame, made: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a person's rows, and what was made for them."""
-    stored = {**made.attrs.get(dtypes.STORED, {}), **own.attrs.get(dtypes.STORED, {})}
-    return dtypes.keep_stored(pd.concat([own, made], axis=1), stored)
+def _beside(theirs: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a person's rows, and what was drawn or predicted for them."""
+    stored = {**answers.attrs.get(dtypes.STORED, {}), **theirs.attrs.get(dtypes.STORED, {})}
+    return dtypes.keep_stored(pd.concat([theirs, answers], axis=1), stored)
 
 
 def _headings(field: Field, levels: Sequence[float]) -> list[str]:

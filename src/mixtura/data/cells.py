@@ -37,6 +37,7 @@ _REAL = re.compile(
     r"\s*(?:-?(?:(?:0|[1-9][0-9]{0,999})(?:\.[0-9]*)?|\.[0-9]+)(?:e[+-]?[0-9]+)?|[+-]?inf(?:inity)?)\s*", re.IGNORECASE
 )
 
+
 def is_number(text: str) -> bool:
     """Whether a text is how a number is written ("39.10", "-3", "1e-4", "inf"; not "007")."""
     return _REAL.fullmatch(text) is not None
@@ -344,14 +345,14 @@ _MONTHS = frozenset("jan feb mar apr may jun jul aug sep oct nov dec mär mai ok
 
 
 #: of the values of a column that is written in steps, at least this share lies on them
-ON_STEPS = 0.999
+SHARE_ON_STEPS = 0.999
 #: parts that distinct values are dealt to, to find the step that those have in common in which none is off it
 _PARTS = 32
 
 
 def lattice(values: np.ndarray, stored: np.dtype) -> tuple[int, int, int] | None:
-    """(decimals, step, origin): ``ON_STEPS`` of the values are (origin + k·step) / 10^decimals for a whole k, with the largest
-    such step and the fewest decimals; None if there is none of at most 6 decimals.
+    """(decimals, step, origin): ``SHARE_ON_STEPS`` of the values are (origin + k·step) / 10^decimals for a whole k, with the
+    largest such step and the fewest decimals; None if there is none of at most 6 decimals.
 
     A float counts as written with d decimals if it is the float nearest to that decimal *in the precision
     it was stored in*: the float32 nearest to 0.1 is written 0.1.
@@ -369,7 +370,7 @@ def lattice(values: np.ndarray, stored: np.dtype) -> tuple[int, int, int] | None
 
 
 def steps(distinct: np.ndarray, counts: np.ndarray, odd: np.ndarray | tuple[()] = ()) -> tuple[int, int]:
-    """(step, origin): of distinct ascending whole numbers that occur so often, ``ON_STEPS`` are origin + k·step, with the
+    """(step, origin): of distinct ascending whole numbers that occur so often, ``SHARE_ON_STEPS`` are origin + k·step, with the
     largest such step. origin is the least of them. ``odd``: how often others occur, which lie off the steps for certain."""
     parts = min(_PARTS, len(distinct) // 4)
     # of neighbours, so that a part has small differences; a value off the steps spoils its own part only
@@ -388,9 +389,9 @@ def _most(on: np.ndarray, off: np.ndarray) -> bool:
     among the values, or among all cells but those of the commonest: where nearly all are 0, the others say what the steps are."""
     if len(off) == 0:
         return True
-    if len(on) == 0 or off.sum() > (1 - ON_STEPS) * (on.sum() + off.sum()):
+    if len(on) == 0 or off.sum() > (1 - SHARE_ON_STEPS) * (on.sum() + off.sum()):
         return False
-    return 10 * len(off) <= len(on) or off.sum() <= (1 - ON_STEPS) * (on.sum() - on.max())
+    return 10 * len(off) <= len(on) or off.sum() <= (1 - SHARE_ON_STEPS) * (on.sum() - on.max())
 
 
 def step_of(sorted_values: np.ndarray) -> int:

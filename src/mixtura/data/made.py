@@ -18,7 +18,7 @@ from pandas.api import types
 from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, InputError, Note
-from mixtura.data import cells
+from mixtura.data import cells, dtypes
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema
 
@@ -116,34 +116,16 @@ def aligned(frame: pd.DataFrame, columns: list[str] | None, *, name: str, like: 
 
 def _unmoved(field: Field, series: pd.Series, settled: np.ndarray) -> np.ndarray:
     """The numbers of a column with steps as they are, but for rounding errors; ``settled`` as the schema moved them."""
-    there = series.notna().to_numpy()
-    present = cast(pd.Series, series[there])
-    if isinstance(present.dtype, pd.CategoricalDtype):
-        present = present.astype(present.cat.categories.dtype)
-    near = settled[there]
-    raw = _ticks(field, present) if field.kind == "datetime" else _numbers(field, present)
-    digits = float(np.finfo(cells.precision(present.dtype)).eps) if types.is_float_dtype(present.dtype) else 2.0**-52
+    raw = field.measured(series)
+    digits = max(_digits(series.dtype), _digits(dtypes.dtype(field.dtype)))
     with np.errstate(over="ignore", invalid="ignore"):
-        moved = np.abs(raw - near) > ON_STEPS * field.resolution + digits * (np.abs(raw) + abs(near))
-    out = settled.copy()
-    out[there] = np.where(moved, raw, near)
-    return out
+        moved = np.abs(raw - settled) > ON_STEPS * field.resolution + digits * (np.abs(raw) + np.abs(settled))
+    return np.where(moved, raw, settled)
 
 
-def _numbers(field: Field, present: pd.Series) -> np.ndarray:
-    values = cast(np.ndarray, cells.numbers(present))
-    if field.kind == "numeric":
-        return values.astype(np.float64)
-    # as Python ints: near 2^60 float64 would lose the last digits before the offset is taken away
-    whole = np.array([int(v) for v in np.rint(values)], dtype=object) if values.dtype.kind == "f" else values.astype(object)
-    part = values - np.rint(values) if values.dtype.kind == "f" else 0.0
-    return (whole - field.offset).astype(np.float64) + part
-
-
-def _ticks(field: Field, present: pd.Series) -> np.ndarray:
-    seen = cast(cells.Instants, cells.instants(present))
-    here, there = cells.UNITS[seen.unit], cells.UNITS[field.unit]
-    return ((seen.ticks.astype(object) * there - field.offset * here) / (field.step * here)).astype(np.float64)
+def _digits(dtype: Any) -> float:
+    """The relative rounding error of numbers of this type."""
+    return float(np.finfo(cells.precision(dtype)).eps) if types.is_float_dtype(dtype) else 2.0**-52
 
 
 def _strange_cells(field: Field, series: pd.Series, values: np.ndarray, off: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

@@ -20,8 +20,10 @@ def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, 
     ``drawn`` (m,). Every other cell is what it was; text that says a number is that number. In the type of what was drawn, if
     it holds them all."""
     if types.is_datetime64_any_dtype(given.dtype) and not types.is_datetime64_any_dtype(drawn.dtype):
-        drawn = pd.Series(pd.to_datetime(drawn)).astype(given.dtype)
-    ours, wording = _own(field, cast(pd.Series, given[~holes]), types.is_datetime64_any_dtype(drawn.dtype))
+        drawn = _dates(drawn, field.pattern).astype(given.dtype)
+    if field.pattern and types.is_numeric_dtype(given.dtype):  # numbers that were learnt as text in a style of their own
+        drawn = pd.Series(cells.numbers(drawn, field.pattern))
+    ours, wording = _own(field, cast(pd.Series, given[~holes]), drawn.dtype)
     values = np.full(len(given), None, dtype=object)
     values[~holes] = ours
     new = holes[done]
@@ -41,8 +43,9 @@ def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, 
     return pd.Series(values, index=given.index, name=given.name, dtype=object)
 
 
-def _own(field: Field, present: pd.Series, as_dates: bool) -> tuple[np.ndarray, dict[Any, Any]]:
-    """The cells that are there; and, where they are written otherwise than labels, label → how they write it."""
+def _own(field: Field, present: pd.Series, like: Any) -> tuple[np.ndarray, dict[Any, Any]]:
+    """The cells that are there, as instants where those ``like`` them are; and, where they are written otherwise than labels,
+    label → how they write it."""
     if isinstance(present.dtype, pd.CategoricalDtype):
         present = present.astype(present.cat.categories.dtype)
     where, distinct = pd.factorize(present)
@@ -55,8 +58,10 @@ def _own(field: Field, present: pd.Series, as_dates: bool) -> tuple[np.ndarray, 
             if not cells.alike(cell, label):
                 wording[label] = label = cell
             each.append(label)
+    elif field.kind == "datetime":
+        each = list(_dates(pd.Series(distinct), field.pattern) if types.is_datetime64_any_dtype(like) else distinct)
     else:
-        each = [_number(cell) if field.kind != "datetime" else _date(cell) if as_dates else cell for cell in distinct]
+        each = [cell if field.pattern else _number(cell) for cell in distinct]
     return np.array([*each, None], dtype=object)[where], wording
 
 
@@ -66,6 +71,10 @@ def _number(cell: Any) -> Any:
     return cell if found is None else found.tolist()[0]
 
 
-def _date(cell: Any) -> Any:
-    """A cell of a column of dates as a date, where it is one."""
-    return pd.Timestamp(cell) if isinstance(cell, str) and cells.instants(pd.Series([cell])) is not None else cell
+def _dates(texts: pd.Series, pattern: str) -> pd.Series:
+    """Dates that are written as text, as instants; what says something else as it is."""
+    seen = cells.instants(texts, pattern)
+    if seen is None:
+        return texts
+    instants = pd.Series(seen.ticks.view(f"M8[{seen.unit}]"), index=texts.index)
+    return instants.dt.tz_localize("UTC") if seen.aware else instants

@@ -3,8 +3,8 @@
 ``guess`` looks at a table once; the :class:`Schema` it returns turns tables into tensors and back without
 losing a digit: ``schema.decode(schema.encode(frame))`` is ``frame``, less the columns it dropped.
 
-A rounded column lives on a lattice, (offset + k·step) / 10^decimals for k = 0, 1, …, whose three numbers
-are exact Python ints. Its tensor holds value − offset (integer), the value (numeric) or k (datetime), so
+A rounded column lives on a lattice, (offset + k·step) / 10^decimals for whole k, whose three numbers are
+exact Python ints. Its tensor holds value − offset (integer), the value (numeric) or k (datetime), so
 that an identifier near 2^60 and an instant in nanoseconds both survive float64.
 """
 
@@ -115,14 +115,27 @@ class Field:
         anchor = self.offset / 10**self.decimals if self.kind == "numeric" else 0.0
         return Column("continuous", 0, bool(self.absent), self.resolution, low, high, self.atoms, anchor)
 
-    def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
-        """(n,) float64 in tensor units, NaN where missing; rows are named by the index of ``series``."""
-        refuse_nested(series.dropna())
+    def gaps(self, series: pd.Series) -> np.ndarray:
+        """(n,) bool: the cells that say nothing, as they are empty or hold a word for missing that is no label."""
         numbered = series.set_axis(range(len(series)))
-        present = self._there(dtypes.plain(numbered.dropna()))
-        out = np.full(len(series), np.nan)
+        gone = np.ones(len(series), dtype=bool)
+        gone[self._there(dtypes.plain(numbered.dropna())).index.to_numpy()] = False
+        return gone
+
+    def encode(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
+        """(n,) float64 in tensor units, NaN where missing, numbers and instants on their steps; rows are named by the index of
+        ``series``."""
+        return self._settled(self.measured(series, name=name))
+
+    def measured(self, series: pd.Series, *, name: str = "data") -> np.ndarray:
+        """As :meth:`encode`, with numbers and instants where they are, on a step or not."""
+        numbered = series.set_axis(range(len(series)))
+        present = dtypes.plain(numbered.dropna())
+        refuse_nested(present.set_axis(series.index[present.index.to_numpy()]))
+        present = self._there(present)
         at = present.index.to_numpy()
-        out[at] = self._encode(present.set_axis(series.index[at]), name) if len(present) else ()
+        out = np.full(len(series), np.nan)
+        out[at] = self._measured(_plain(present.set_axis(series.index[at])), name) if len(present) else ()
         return out
 
     def _there(self, present: pd.Series) -> pd.Series:
@@ -131,22 +144,22 @@ class Field:
             return present
         return cells.without_words(present, self.labels)
 
-    def _encode(self, present: pd.Series, name: str) -> np.ndarray:
-        present = _plain(present)
+    def _measured(self, present: pd.Series, name: str) -> np.ndarray:
         if self.discrete:
             if self.pattern and (values := cells.numbers(present, self.pattern)) is not None:
                 present = pd.Series(cells.write_numbers(values, self.pattern))
             return cells.codes(present, self.labels).astype(np.float64)
         if self.kind == "datetime":
-            return self._encode_instants(present, name)
+            return self._measured_instants(present, name)
         values = _numbers(present, name, self.pattern)
-        if self.kind == "integer":
-            # As Python ints, because near 2^60 float64 would lose the last digits before the offset is taken away.
-            exact = values if values.dtype.kind != "f" else np.array([int(v) for v in np.rint(values)], dtype=object)
-            apart = _finite(present, cells.floats(exact.astype(object) - self.offset), name)
-            return self._settled(apart, np.rint(apart / self.step) * self.step)
-        values = self._as_stored(values.astype(np.float64))
-        return self._settled(values, self.nearest(values))
+        if self.kind == "numeric":
+            return self._as_stored(values.astype(np.float64))
+        # As Python ints, because near 2^60 float64 would lose the last digits before the offset is taken away.
+        whole, part = values, np.zeros(len(values))
+        if values.dtype.kind == "f":
+            whole = np.array([int(v) for v in np.rint(values)], dtype=object)
+            part = values - np.rint(values)
+        return _finite(present, cells.floats(whole.astype(object) - self.offset), name) + part
 
     def _as_stored(self, values: np.ndarray) -> np.ndarray:
         """Real numbers that were written with the digits of a float32, as that float32."""
@@ -162,19 +175,22 @@ class Field:
         """The atoms off the steps."""
         return tuple(atom for atom in self.atoms if self.step and not self.column.on_steps(atom))
 
-    def _settled(self, values: np.ndarray, on_steps: np.ndarray) -> np.ndarray:
-        """``values`` as they are on their steps, but for those that are an atom off them."""
+    def _settled(self, values: np.ndarray) -> np.ndarray:
+        """``values`` moved to the nearest step within the walls, but for those that are beyond one, or an atom off the steps."""
+        if not self.step:
+            return values
+        scale = self.step if self.kind == "integer" else 1
+        on_steps = self.nearest(values) if self.kind == "numeric" else np.rint(values / scale) * scale
         # 0 is possible where values are 300, 700, …, and the nearest of these is not −100
         origin = self.offset if self.kind == "integer" else 0
         for end, wall, beyond in zip(self.ends, (self.floor, self.ceiling), (np.less, np.greater), strict=True):
-            if end is not None and wall is not None:
+            if end is not None and wall is not None and self.kind != "datetime":
                 on_steps = np.where(beyond(on_steps, wall) & ~beyond(values, float(end - origin)), wall, on_steps)
         for atom in self.apart:
-            it = np.isclose(values, atom, rtol=1e-6, atol=0) & (np.abs(values - atom) < np.abs(values - on_steps))
-            on_steps = np.where(it, atom, on_steps)
+            on_steps = np.where(np.isclose(values, atom, rtol=1e-12, atol=0), atom, on_steps)
         return on_steps
 
-    def _encode_instants(self, present: pd.Series, name: str) -> np.ndarray:
+    def _measured_instants(self, present: pd.Series, name: str) -> np.ndarray:
         seen = cells.instants(present, self.pattern)
         if seen is None:
             if why := cells.why_not(present, self.pattern):
@@ -188,11 +204,8 @@ class Field:
             have, lack = ("a time zone", "none") if self._aware else ("no time zone", "one")
             raise InputError(f"{name}: column {self.name!r} was learnt with {have} and now has {lack}; convert it")
         here, there = cells.UNITS[seen.unit], cells.UNITS[self.unit]
-        ticks = seen.ticks.astype(object) * there
-        k = ((2 * (ticks - self.offset * here) + self.step * here) // (2 * self.step * here)).astype(np.float64)
-        for atom, exact in zip(self.apart, self.exact, strict=True):
-            k[ticks == exact * here] = atom
-        return k
+        # a quotient of Python ints, which is the float nearest to it
+        return ((seen.ticks.astype(object) * there - self.offset * here) / (self.step * here)).astype(np.float64)
 
     @property
     def _aware(self) -> bool:
@@ -335,6 +348,11 @@ class Schema:
                 )
         return torch.from_numpy(x)
 
+    def gaps(self, frame: pd.DataFrame) -> int:
+        """How many cells of the modelled columns say nothing."""
+        rows = self.matched(frame, "data")
+        return sum(int(field.gaps(pd.Series(rows[field.name])).sum()) for field in self.modelled)
+
     def matched(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
         """``frame`` with its columns found as :meth:`encode` finds them, rows numbered from 0."""
         frame = named(frame, name=name).reset_index(drop=True)
@@ -348,13 +366,9 @@ class Schema:
             )
         return frame
 
-    def decode(self, x: Tensor, like: pd.DataFrame | None = None) -> pd.DataFrame:
-        """(n, D) tensor units → a table with the dtypes, range, rounding and writing of the original, its
-        constant columns put back and its dropped columns absent.
-
-        With ``like``, a table of n rows: its index and column order, and its own cells wherever the schema
-        models nothing. Raises InputError for a wrong shape or a code that is no label.
-        """
+    def decode(self, x: Tensor) -> pd.DataFrame:
+        """(n, D) tensor units → a table with the dtypes, walls, rounding and writing of the original, its constant columns put
+        back and its dropped columns absent. Raises InputError for a wrong shape or a code that is no label."""
         anywhere = Space.table(replace(c, missing=True) for c in self.space.columns)
         x = anywhere.check(x, name="decode").detach().cpu()
         for j, field in enumerate(self.modelled):
@@ -371,16 +385,7 @@ class Schema:
             for f in self.fields
             if f.kind != "dropped"
         }
-        stored = {f.name: f.stored for f in self.fields if f.stored}
-        if like is None:
-            return dtypes.keep_stored(pd.DataFrame(columns), stored)
-        if len(like) != x.shape[0]:
-            raise InputError(f"like: expected {x.shape[0]} rows, one for each row of x, got {len(like)}")
-        theirs = named(like, name="like")
-        kept = {f.name for f in self.fields if not f.modelled} & set(theirs.columns)
-        filled = theirs.assign(**{k: s.set_axis(theirs.index) for k, s in columns.items() if k not in kept})
-        own = theirs.attrs.get(dtypes.STORED, {})
-        return dtypes.keep_stored(filled, {name: text for name, text in stored.items() if name not in own})
+        return dtypes.keep_stored(pd.DataFrame(columns), {f.name: f.stored for f in self.fields if f.stored})
 
     @property
     def textual(self) -> list[str]:
@@ -710,7 +715,7 @@ def _integer(field: Field, present: pd.Series) -> Field:
     down = None if low is None else (offset - low) // step * step
     up = None if high is None else (high - offset) // step * step
     floor, ceiling = (None if k is None or k > cells.EXACT else float(k) for k in (down, up))
-    field = replace(field, ends=(low, high), floor=None if floor is None else -floor, ceiling=ceiling)
+    field = replace(field, ends=(low, high), floor=None if floor is None else 0.0 - floor, ceiling=ceiling)
     apart = (exact - offset).astype(np.float64)
     return _ranged(field, apart, np.rint(apart / step) * step)
 
