@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mixtura import features as extractors
 from mixtura.contracts import InputError, Note
-from mixtura.data import made, source
+from mixtura.data import cells, made, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.made import aligned, header
 from mixtura.kernels import Estimate
@@ -217,9 +217,16 @@ def _numbers(frame: Any) -> Tensor | None:
     """A table of numbers (n, d), NaN where one is missing; None for any other table, and for images."""
     if not isinstance(frame, pd.DataFrame):
         return None
-    numbers = frame.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, copy=True)
-    words = np.isnan(numbers) & frame.notna().to_numpy()
-    return None if words.any() else torch.as_tensor(numbers)
+    x = np.full(frame.shape, np.nan)
+    for j in range(frame.shape[1]):
+        column = frame.iloc[:, j]
+        present = column.dropna()
+        plain = not cells.is_text(present.dtype) or all(cells.is_number(str(cell)) for cell in present.unique())
+        values = cells.numbers(present) if plain else None
+        if values is None:
+            return None
+        x[column.notna().to_numpy(), j] = cells.floats(values)
+    return torch.as_tensor(x)
 
 
 def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[dict[str, Tensor], str]:

@@ -176,18 +176,17 @@ class Facade:
         left = (~filled).nonzero().squeeze(1)
         if len(left):
             warnings.warn(self._left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
-        done = asked[filled.numpy()]
-        out = []
-        for d in range(draws):
-            # what was known is not read from here
-            x = values[d, filled]
-            drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
-            new = {f.name: own.beside(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)}
-            whole = rows.assign(**new).set_axis(named(frame).columns, axis=1).set_axis(frame.index, axis=0)
-            out.append(dtypes.keep_stored(whole, {**drawn.attrs.get(dtypes.STORED, {}), **frame.attrs.get(dtypes.STORED, {})}))
+        x = values[:, filled].flatten(0, 1)  # what was known is not read from here
+        drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
+        done = (np.arange(draws)[:, None] * len(rows) + asked[filled.numpy()]).reshape(-1)
+        rows, holes = pd.concat([rows] * draws, ignore_index=True), np.tile(holes, (draws, 1))
+        new = {f.name: own.beside(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)}
+        out = rows.assign(**new).set_axis(named(frame).columns, axis=1)
         if draws == 1:
-            return out[0]
-        return pd.concat([f.assign(draw=d).loc[:, ["draw", *f.columns]] for d, f in enumerate(out)], ignore_index=True)
+            out = out.set_axis(frame.index, axis=0)
+        else:
+            out.insert(0, "draw", np.repeat(np.arange(draws), len(frame)))
+        return dtypes.keep_stored(out, {**drawn.attrs.get(dtypes.STORED, {}), **frame.attrs.get(dtypes.STORED, {})})
 
     def _known(self, rows: pd.DataFrame) -> tuple[_Known, _Known | None]:
         """What rows with holes tell: their own entries, and in a run with targets their inputs."""

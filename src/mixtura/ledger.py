@@ -35,6 +35,8 @@ Status = Literal["asked", "told", "failed", "unknown"]
 PATIENCE = 30.0
 #: how SQLite says that the disk, or another process, lets nothing be written now
 _REFUSED = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_READONLY", "SQLITE_NOMEM")
+#: what a file comes to that is no database; SQLite repeats its bytes, which need not be text
+_BROKEN = (sqlite3.Error, UnicodeDecodeError)
 _number = itertools.count()
 _COLUMNS = "number, arm, draw, key, status, cost, asked, told, place, shape, sample, features, reason"
 
@@ -80,7 +82,7 @@ class Ledger:
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_TABLES)
             self._db.execute(f"SELECT {_COLUMNS} FROM pulls LIMIT 1").fetchall()
-        except (sqlite3.Error, OSError) as error:
+        except (*_BROKEN, OSError) as error:
             raise self._said(error) from error
 
     def close(self) -> None:
@@ -97,7 +99,7 @@ class Ledger:
             with contextlib.suppress(sqlite3.Error):  # what went wrong first is what counts
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, _BROKEN):
                 raise self._said(error) from error
             raise
 
@@ -105,7 +107,7 @@ class Ledger:
         """All that a query finds. InputError where the file cannot answer it."""
         try:
             return self._db.execute(query, given).fetchall()
-        except sqlite3.Error as error:
+        except _BROKEN as error:
             raise self._said(error) from error
 
     def _pulls(self, query: str, given: Sequence[Any] = ()) -> list[Pull]:

@@ -43,6 +43,11 @@ def is_number(text: str) -> bool:
     return _REAL.fullmatch(text) is not None
 
 
+def number(text: str) -> int | float | None:
+    """The number that a text is, if that is how a number is written."""
+    return int(text) if _WHOLE.fullmatch(text) else float(text) if is_number(text) else None
+
+
 def says_nothing(text: str) -> bool:
     """Whether a text is a word for a missing cell, or blank."""
     return text in MISSING or text.isspace()
@@ -612,10 +617,9 @@ def _written(value: Label) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        value = value.strip()
-        if not is_number(value):
-            return value.lower() if value.lower() in ("true", "false") else value
-        value = int(value) if _WHOLE.fullmatch(value) else float(value)
+        text, value = value.strip(), number(value)
+        if value is None:
+            return text.lower() if text.lower() in ("true", "false") else text
     if isinstance(value, int):
         return str(value)
     return str(int(value)) if value.is_integer() else repr(value)

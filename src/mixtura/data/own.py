@@ -67,7 +67,11 @@ def _own(field: Field, present: pd.Series, like: Any) -> tuple[np.ndarray, dict[
 
 def _number(cell: Any) -> Any:
     """A cell of a column of numbers as a number, where it is one."""
-    found = cells.numbers(pd.Series([cell])) if isinstance(cell, str) else None
+    if not isinstance(cell, str):
+        return cell
+    if (plain := cells.number(cell)) is not None:
+        return plain
+    found = cells.numbers(pd.Series([cell]))
     return cell if found is None else found.tolist()[0]
 
 
