@@ -617,9 +617,11 @@ def _written(value: Label) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        text, value = value.strip(), number(value)
-        if value is None:
+        text = value.strip()
+        said = number(text)
+        if said is None:
             return text.lower() if text.lower() in ("true", "false") else text
+        value = said
     if isinstance(value, int):
         return str(value)
     return str(int(value)) if value.is_integer() else repr(value)
