@@ -7,6 +7,7 @@ commands of ``SOUND`` have left there, and returns the words of a command. What 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 import math
@@ -113,7 +114,7 @@ def mutated_tree(tree: Any, rng: Rng) -> Any:
     """One place of a tree of JSON holds something else, twice, or not at all."""
     places = list(_places(tree))
     if not places:
-        return pick(VALUES, rng)
+        return copy.deepcopy(pick(VALUES, rng))
     holder, key = places[rng.integers(0, len(places))]
     how = rng.integers(0, 6)
     if how == 0:
@@ -126,7 +127,7 @@ def mutated_tree(tree: Any, rng: Rng) -> Any:
     elif how == 3 and isinstance(holder[key], list | str):
         holder[key] = holder[key] * int(rng.integers(0, 4))
     else:
-        holder[key] = pick(VALUES, rng)
+        holder[key] = copy.deepcopy(pick(VALUES, rng))
     return tree
 
 

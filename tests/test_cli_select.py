@@ -28,6 +28,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     listed = [{"name": name, "kind": "pool", "path": f"{name}.csv", "cost": 0.5} for name in CENTRES]
     (place / "arms.json").write_text(json.dumps({"arms": listed}))
     (place / "bad.json").write_text(json.dumps({"arms": [{"name": "a", "kind": "oracle"}]}))
+    for name, value in {"huge": 10**400, "nested": [1, 2], "code": "007"}.items():
+        (place / f"{name}.json").write_text(json.dumps([{"x": value}, {"x": 1}]))
     return place
 
 
@@ -116,6 +118,9 @@ def test_select_asks_shows_and_leaves_everything(do, place):
         ("select arms.json --policy mixture_oracle --out runs/new", "needs the truth"),
         ("select arms.json --objective mmd --out runs/new", "give --reference"),
         ("select arms.json --reference mixed.csv --objective mmd --out runs/new", "no numbers"),
+        ("select arms.json --reference code.json --objective mmd --out runs/new", "no numbers"),
+        ("select arms.json --reference huge.json --objective mmd --out runs/new", "row 0 is not finite, or beyond 1e19"),
+        ("select arms.json --reference nested.json --objective mmd --out runs/new", "column 'x', row 0 holds a list"),
         ("select arms.json --out .", "holds no selection"),
     ],
 )

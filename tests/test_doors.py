@@ -186,7 +186,8 @@ def test_a_damaged_ledger_is_one_sentence(damage, place, do):
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda b: b[:4096] + b"\xff" * (len(b) - 4096), lambda b: b.replace(b"CREATE TABLE about", b"CREATE \xffABLE about")]
+    "damage",
+    [lambda b: b[:4096] + b"\xff" * (len(b) - 4096), lambda b: b.replace(b"CREATE TABLE about", b"CREATE \xffABLE about")],
 )
 def test_bytes_in_the_middle_of_a_ledger(damage, place, do):
     shutil.rmtree(place / "edited", ignore_errors=True)

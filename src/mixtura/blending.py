@@ -24,6 +24,7 @@ from mixtura.contracts import InputError, Note
 from mixtura.data import cells, made, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.made import aligned, header
+from mixtura.data.schema import refuse_nested
 from mixtura.kernels import Estimate
 from mixtura.lens import Lens
 from mixtura.rng import generator
@@ -221,6 +222,7 @@ def _numbers(frame: Any) -> Tensor | None:
     for j in range(frame.shape[1]):
         column = frame.iloc[:, j]
         present = column.dropna()
+        refuse_nested(present)
         plain = not cells.is_text(present.dtype) or all(cells.is_number(str(cell)) for cell in present.unique())
         values = cells.numbers(present) if plain else None
         if values is None:

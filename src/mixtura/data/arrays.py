@@ -88,7 +88,7 @@ def opened(path: Path, what: str) -> Iterator[None]:
     """Whatever a library raises on a damaged or hostile file, as an InputError. Nothing but its reading stands inside."""
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except PermissionError as error:
         raise InputError(f"{path.name}: this account may not read it; change its permissions") from error

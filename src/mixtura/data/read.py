@@ -16,7 +16,6 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -195,13 +194,6 @@ def hash_file(path: Path, key: str | None) -> str:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(b"" if key is None else key.encode())
     return digest.hexdigest()
-
-
-def _broken(path: Path, what: str, error: Exception) -> InputError:
-    said = " ".join(str(error).split())[:120]
-    return InputError(
-        f"{path.name} cannot be read as {what} ({said}); it may be cut short or of another format, so write it again"
-    )
 
 
 # --------------------------------------------------------------------------------------------- text tables
@@ -418,10 +410,8 @@ def _open_json(path: Path) -> _Source:
             f"{path.name} is larger than {MOST_JSON // 2**20} MiB, too much to parse in one piece; "
             "write it as .jsonl, one record a line"
         )
-    try:
+    with arrays.opened(path, "JSON"):
         records = _parsed(texts.text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise _broken(path, "JSON", error) from error
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise InputError(
             f'{path.name}: expected a list of records, [{{"a": 1, "b": "x"}}, …], got {_shape_of(records)}; '
@@ -460,7 +450,7 @@ def _open_jsonl(path: Path) -> _Source:
 
 def _jsonl_rows(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
     with path.open(encoding=encoding) as file:
-        try:
+        with arrays.opened(path, "JSON lines"):
             for number, line in enumerate(file, 1):
                 if line.strip():
                     record = _parsed(line)
@@ -469,10 +459,6 @@ def _jsonl_rows(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
                             f'{path.name}: line {number} is no record like {{"a": 1, "b": "x"}}; write one record a line'
                         )
                     yield record
-        except InputError:
-            raise
-        except (ValueError, RecursionError) as error:
-            raise _broken(path, "JSON lines", error) from error
 
 
 def _from_records(records: list[dict[str, Any]], columns: list[str]) -> pd.DataFrame:
@@ -486,13 +472,13 @@ def _from_records(records: list[dict[str, Any]], columns: list[str]) -> pd.DataF
 
 def _open_parquet(path: Path) -> _Source:
     pa = dtypes.pyarrow()
-    with _parquet_errors(path, pa):
+    with arrays.opened(path, "Parquet"):
         file = pa.parquet.ParquetFile(path)
         rows, columns = file.metadata.num_rows, len(file.schema_arrow)
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
         pieces, start = [], 0
-        with _parquet_errors(path, pa):
+        with arrays.opened(path, "Parquet"):
             for batch in file.iter_batches(batch_size=max(1, _BLOCK_CELLS // columns)):
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
                 pieces.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
@@ -507,17 +493,6 @@ def _open_parquet(path: Path) -> _Source:
             return dtypes.keep_stored(frame, dtypes.stored_types(table.schema))
 
     return _Source(rows, columns, take)
-
-
-@contextmanager
-def _parquet_errors(path: Path, pa: Any) -> Iterator[None]:
-    """Whatever a damaged file raises, or a value that Python has not (a date after 9999, bytes that are no text)."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError) as error:
-        raise _broken(path, "Parquet", error) from error
 
 
 def _open_array(path: Path, key: str | None) -> _Source:

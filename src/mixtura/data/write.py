@@ -204,6 +204,8 @@ def _cell(value: Any, name: Any, short: bool) -> tuple[Any, str]:
 def _instants(column: pd.Series) -> tuple[list[Any], list[str]]:
     """Dates alone where every one is a midnight without a zone. In UTC where the column's zone was once off by seconds."""
     stamps = column.dropna()
+    if not stamps.dt.year.between(datetime.MINYEAR, datetime.MAXYEAR).all():
+        raise _refused(column.name, f"holds dates that are not of the years 1 to {datetime.MAXYEAR}", ".parquet")
     if column.dt.tz is not None and any(t.utcoffset().total_seconds() % 60 for t in stamps):
         column = column.dt.tz_convert("UTC")
     bare = column.dt.tz is None and bool((stamps == stamps.dt.normalize()).all())
