@@ -262,6 +262,11 @@ def test_parquet_of_what_python_has_not(tmp_path):
         pq.write_table(pa.table({"a": column}), tmp_path / "t.parquet")
         with pytest.raises(InputError, match="cannot be read as Parquet"):
             read(tmp_path / "t.parquet")
+    for zone in (None, "UTC"):
+        late = pa.array([0, None, 2**60, *range(37)], pa.timestamp("ms", zone))
+        pq.write_table(pa.table({"a": late}), tmp_path / "t.parquet")
+        with pytest.raises(InputError, match="column 'a', row 2 is a date in the year 36536598, expected the years 1 to 9999"):
+            read(tmp_path / "t.parquet")
 
 
 @pytest.mark.parametrize("cell", [[1], {"a": 1}, 10**400])

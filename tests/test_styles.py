@@ -88,6 +88,21 @@ def test_frames_of_numbers_and_instants_are_the_same_rows(place):
     assert out.cost.dtype == float and out.day.dtype == numbers.day.dtype and not out.isna().any(axis=None)
 
 
+def test_dates_that_came_as_numbers_stay(place):
+    rows = table().head(4).assign(day=[18.0, None, 19.0, 20.0])
+    out = mixtura.load(place / "run").best.impute(rows)
+    assert (out.drop(columns="day") == rows.drop(columns="day")).all(axis=None)
+    assert out.day[[0, 2, 3]].tolist() == [18, 19, 20] and pd.to_datetime(out.day[1], format="%d/%m/%Y").year in range(2015, 2031)
+
+
+def test_truth_learnt_as_text_stays_truth(place):
+    yes = pd.Series([True, None, False, None], dtype="boolean")
+    for given in (yes, yes.astype(object)):
+        out = mixtura.load(place / "run").best.impute(table().head(4).assign(yes=given))
+        assert out.yes[0] is True or out.yes[0] is np.True_
+        assert not out.yes[2] and set(map(type, out.yes)) <= {bool, np.bool_}
+
+
 def test_rows_as_made_are_read_by_their_patterns():
     schema, frame = guess(table()), table().head(8)
     made = as_made(schema, frame)

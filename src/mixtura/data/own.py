@@ -18,10 +18,12 @@ _ROOMIER = {"int64": ("Int64", "float64"), "Int64": ("float64",), "bool": ("bool
 def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, drawn: pd.Series) -> pd.Series:
     """The column ``given`` (n,) with its ``holes`` (n,) bool filled in the rows with the numbers ``done`` (m,), whose cells were
     ``drawn`` (m,). Every other cell is what it was; text that says a number is that number. In the type of what was drawn, if
-    it holds them all."""
+    it holds them all; a column without holes in its own."""
+    if not holes.any():
+        return given
     if types.is_datetime64_any_dtype(given.dtype) and not types.is_datetime64_any_dtype(drawn.dtype):
         drawn = _dates(drawn, field.pattern).astype(given.dtype)
-    if field.pattern and types.is_numeric_dtype(given.dtype):  # numbers that were learnt as text in a style of their own
+    if field.pattern and field.kind != "datetime" and types.is_numeric_dtype(given.dtype):  # learnt as text in a style of its own
         drawn = pd.Series(cells.numbers(drawn, field.pattern))
     ours, wording = _own(field, cast(pd.Series, given[~holes]), drawn.dtype)
     values = np.full(len(given), None, dtype=object)
@@ -53,11 +55,14 @@ def _own(field: Field, present: pd.Series, like: Any) -> tuple[np.ndarray, dict[
     if field.discrete:
         seen = cells.codes(pd.Series(distinct), field.labels) if len(distinct) else []
         each: list[Any] = []
+        if all(isinstance(cell, bool) for cell in map(cells.label, distinct)):  # which "True" is written like
+            truths = [(label, cell) for label in field.labels for cell in (False, True)]
+            wording = {label: cell for label, cell in truths if label != cell and cells.alike(cell, label)}
         for cell, code in zip(map(cells.label, distinct), seen, strict=True):
             label = field.labels[code] if code < len(field.labels) else cell
             if not cells.alike(cell, label):
-                wording[label] = label = cell
-            each.append(label)
+                wording[label] = cell
+            each.append(wording.get(label, label))
     elif field.kind == "datetime":
         each = list(_dates(pd.Series(distinct), field.pattern) if types.is_datetime64_any_dtype(like) else distinct)
     else:

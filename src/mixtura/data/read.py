@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime
 import difflib
 import hashlib
 import io
@@ -490,9 +491,23 @@ def _open_parquet(path: Path) -> _Source:
             for column in table.schema:  # whole numbers beside gaps came as objects
                 if column.name in frame and pa.types.is_integer(column.type) and types.is_object_dtype(frame[column.name].dtype):
                     frame[column.name] = frame[column.name].astype(str(column.type).replace("i", "I").replace("u", "U"))
+            for _, column in frame.items():
+                if types.is_datetime64_any_dtype(column.dtype):
+                    _refuse_strange_years(path, column, chosen)
             return dtypes.keep_stored(frame, dtypes.stored_types(table.schema))
 
     return _Source(rows, columns, take)
+
+
+def _refuse_strange_years(path: Path, column: pd.Series, rows: np.ndarray) -> None:
+    """Arrow has dates of any year; text and Python have those of the years 1 to 9999."""
+    years = column.dt.year
+    strange = (column.notna() & ~years.between(datetime.MINYEAR, datetime.MAXYEAR)).to_numpy().nonzero()[0]
+    if len(strange):
+        raise InputError(
+            f"{path.name}: column {column.name!r}, row {rows[strange[0]]} is a date in the year {years.iloc[strange[0]]:.0f}, "
+            f"expected the years {datetime.MINYEAR} to {datetime.MAXYEAR}; correct it, or write the column as numbers"
+        )
 
 
 def _open_array(path: Path, key: str | None) -> _Source:
