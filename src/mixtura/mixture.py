@@ -20,7 +20,7 @@ from scipy.special import log_softmax
 from torch import Tensor, nn
 
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, LowerBound, Model, Phase, Space, density_kind
-from mixtura.rng import categorical, uniform
+from mixtura.rng import categorical, categoricals
 
 #: numbers in flight at a time while filling gaps (32 MiB as float64)
 TILE_ENTRIES = 2**22
@@ -451,7 +451,7 @@ def _fill_blend(model: SampleBlend, x: Tensor, known: Tensor, context: Tensor | 
         parts.append(_fill(component, x, known, context, request))
         claims.append(log_weight + parts[-1].log_evidence)
     claim = torch.stack(claims, 1)
-    labels = _pick(claim, request)
+    labels = categoricals(claim, request.draws, request.rng)
     values = torch.empty(request.draws, *x.shape, dtype=x.dtype, device=x.device)
     for k, part in enumerate(parts):
         values[labels == k] = part.values[labels == k]
@@ -470,16 +470,9 @@ def _resample(model: Model, x: Tensor, known: Tensor, context: Tensor | None, re
     # what the model rules out has no weight, whatever the proposal says
     ratio = torch.where(ours > -math.inf, ours - _log_density(proposal, rows, widened, request.rng), ours)
     log_weight = ratio.reshape(particles, n).T + guess.log_evidence[:, None]
-    values = guess.values[_pick(log_weight, request), torch.arange(n, device=x.device)]
+    values = guess.values[categoricals(log_weight, request.draws, request.rng), torch.arange(n, device=x.device)]
     evidence = torch.logsumexp(log_weight, 1) - math.log(particles)
     return Conditioned(values, evidence, 1 / torch.softmax(log_weight, 1).square().sum(1))
-
-
-def _pick(log_weight: Tensor, request: _Request) -> Tensor:
-    """(n, k) → (draws, n) indices. By bisection, as ``draws`` and k may both be large."""
-    cdf = torch.softmax(log_weight, 1).cumsum(1)
-    u = uniform((len(cdf), request.draws), request.rng, cdf) * cdf[:, -1:]
-    return torch.searchsorted(cdf, u, right=True).clamp(max=cdf.shape[1] - 1).T
 
 
 def _leaves(model: Model) -> Iterator[Model]:

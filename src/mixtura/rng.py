@@ -53,3 +53,10 @@ def categorical(logits: Tensor, rng: torch.Generator | None) -> Tensor:
     cdf = torch.softmax(logits.double(), -1).cumsum(-1)
     u = uniform(tuple(logits.shape[:-1]), rng, cdf).unsqueeze(-1) * cdf[..., -1:]
     return (u >= cdf).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
+def categoricals(logits: Tensor, draws: int, rng: torch.Generator | None) -> Tensor:
+    """(n, k) unnormalised log-probabilities → (draws, n) codes. By bisection, as ``draws`` and k may both be large."""
+    cdf = torch.softmax(logits.double(), -1).cumsum(-1)
+    u = uniform((len(cdf), draws), rng, cdf) * cdf[:, -1:]
+    return torch.searchsorted(cdf, u, right=True).clamp(max=cdf.shape[1] - 1).T

@@ -196,7 +196,7 @@ class Autoregressive(Density, Conditional):
             log_weight.append(self._log_weight(r, filled, mask, widened).reshape(n, each))
         all_values, all_weights = torch.cat(values, 1), torch.cat(log_weight, 1)
         rows = torch.arange(n, device=x.device)
-        picked = torch.stack([all_values[rows, random.categorical(all_weights, rng).to(x.device)] for _ in range(draws)])
+        picked = all_values[rows, random.categoricals(all_weights, draws, rng)]
         ess = 1 / torch.softmax(all_weights, 1).square().sum(1)
         return Conditioned(
             picked.reshape(draws, *x.shape),

@@ -376,11 +376,10 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         joint = self._joint(parts, parts.present & known_values, known_codes)
         joint = joint + (~known_codes).double() @ self._log_observed().T
         evidence = torch.logsumexp(joint, 1) + torch.where(known_values, parts.base, 0.0).sum(1)
-        values = []
-        for _ in range(draws):
-            labels = random.categorical(joint, rng)
-            values.append(torch.where(known, x, self._fill(labels, parts, flat, rng)))
-        return Conditioned(torch.stack(values), evidence, torch.full_like(evidence, math.inf))
+        again = torch.arange(len(x), device=x.device).repeat(draws)
+        drawn = self._fill(random.categorical(joint[again], rng), parts[again], flat[again], rng)
+        values = torch.where(known, x, drawn.unflatten(0, (draws, len(x))))
+        return Conditioned(values, evidence, torch.full_like(evidence, math.inf))
 
     def _log_observed(self) -> Tensor:
         """(K, S) log probability that a code is not "missing"."""

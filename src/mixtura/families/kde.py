@@ -189,10 +189,11 @@ class KernelDensity(Density, Conditional):
         for tile in self._tiles(parts, parts.present & numbers, codes):
             tile = tile + (~codes[at : at + len(tile)]).double() @ observed.T
             at += len(tile)
-            picks.append(torch.stack([random.categorical(tile, rng) for _ in range(draws)]))
+            picks.append(random.categoricals(tile, draws, rng))
             evidence.append(torch.logsumexp(tile, 1) - math.log(len(self.codes)))
         centre = torch.cat(picks, 1)
-        values = torch.stack([torch.where(known, x, self._around(centre[d], rng, observed=True)) for d in range(draws)])
+        drawn = self._around(centre.flatten(), rng, observed=True)
+        values = torch.where(known, x, drawn.unflatten(0, (draws, len(x))))
         claim = torch.cat(evidence) + torch.where(numbers, parts.base, 0.0).sum(1)
         return Conditioned(values, claim, torch.full_like(claim, math.inf))
 

@@ -160,7 +160,8 @@ class Marginals(Density, Conditional, ClosedForm):
         x = self.columns.blank(x, known)
         observed = self.log_frequency.clone()
         observed[self.columns.missing_at] = -math.inf
-        values = torch.stack([torch.where(known, x, self._draw(len(x), observed, rng)) for _ in range(draws)])
+        drawn = self._draw(draws * len(x), observed, rng)
+        values = torch.where(known, x, drawn.unflatten(0, (draws, len(x))))
         codes, numbers = self._terms(x)
         flat = known.reshape(len(x), -1)
         evidence = torch.where(flat[:, self.columns.coded], codes, self._log_observed().expand_as(codes)).sum(1)
@@ -228,7 +229,8 @@ class PixelMarginals(Density, Conditional, ClosedForm):
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Unknown pixels are drawn from their histograms."""
-        values = torch.stack([torch.where(known, x, self._sample(len(x), None, rng)) for _ in range(draws)])
+        drawn = self._sample(draws * len(x), None, rng)
+        values = torch.where(known, x, drawn.unflatten(0, (draws, len(x))))
         evidence = torch.where(self.space.flat(known), self._terms(x), 0.0).sum(1)
         return Conditioned(values, evidence, torch.full_like(evidence, math.inf))
 
