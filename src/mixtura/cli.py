@@ -212,13 +212,14 @@ def sample(
     if isinstance(study.schema, ImageSchema) and output is not None and output.suffix.lower() in ("", ".zip"):
         check_png(study.schema, output)
     chosen = study.best if model is None else study.model(model)
-    rows: Any = None if given is None or study.given is None else chosen.rows(given)
+    with _at_work(f"reading {given}"):
+        rows: Any = None if given is None or study.given is None else chosen.rows(given)
     targets = [row["column"] for row in study.schema.describe()]
     _can_hold(output, study, None if rows is None else rows.drop(columns=targets, errors="ignore"))
     about = {"model": chosen.name, "seed": seed, "start": start}
     n = n if n is not None else 1000 if given is None else 1
-    with _noted() as notes:
-        made = chosen.sample(n, seed=seed, start=start, given=given if rows is None else rows)
+    with _noted() as notes, _at_work(f"sampling {chosen.name}") as watch:
+        made = chosen.sample(n, seed=seed, start=start, given=given if rows is None else rows, watch=watch)
     _deliver(made, output, as_json, about | {"notes": notes})
 
 
@@ -236,8 +237,8 @@ def score(
 
     _can_write(output, arrays=False)
     chosen = _with_density(folder, model)
-    with _noted() as notes, _at_work(f"scoring {data} by {chosen.name}"):
-        scores = chosen.score(data, seed=seed)
+    with _noted() as notes, _at_work(f"scoring {data} by {chosen.name}") as watch:
+        scores = chosen.score(data, seed=seed, watch=watch)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
     beyond = (nats == -math.inf).nonzero()[0]
     mean = mean_nats(nats[nats > -math.inf]) if len(beyond) < len(nats) else None
@@ -268,7 +269,8 @@ def predict(
     study = load(folder)
     chosen = study.best if model is None else study.model(model)
     tail = round((1 - interval) / 2, 10)
-    rows = chosen.rows(data)
+    with _at_work(f"reading {data}"):
+        rows = chosen.rows(data)
     _can_hold(output, study, rows)
     with _noted() as notes, _at_work(f"predicting {data} by {chosen.name}") as watch:
         predicted = chosen.predict(rows, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed, watch=watch)
@@ -289,10 +291,11 @@ def impute(
     """Fill missing cells by draws from their law given the rest of the row."""
     _can_write(output)
     chosen = _with_density(folder, model)
-    frame = chosen.rows(data)
+    with _at_work(f"reading {data}"):
+        frame = chosen.rows(data)
     _can_hold(output, chosen, frame)
-    with _noted() as notes:
-        filled = chosen.impute(frame, draws=draws, seed=seed)
+    with _noted() as notes, _at_work(f"filling {data} by {chosen.name}") as watch:
+        filled = chosen.impute(frame, draws=draws, seed=seed, watch=watch)
     left = chosen.schema.gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
     holes = chosen.schema.gaps(frame) - left
     said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty" if left else "")
@@ -929,7 +932,8 @@ def _deliver(
     from mixtura.data.write import csv_lines, json_rows
 
     if output is not None:
-        write(rows, output)
+        with _at_work(f"writing {output.name}"):
+            write(rows, output)
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(index=range(len(rows)))
     if as_json:
         told = _json({**about, "rows": len(frame), "output": None if output is None else str(output)})

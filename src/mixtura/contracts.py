@@ -32,6 +32,14 @@ class Note(UserWarning):
     """What a person should know of a result that they get all the same. The message is one sentence."""
 
 
+#: is told the share of some work that is done, from 0 to 1
+Watch = Callable[[float], object]
+
+
+def unwatched(share: float) -> None:
+    """Nobody looks on."""
+
+
 # ---------------------------------------------------------------------------------------------- spaces
 
 

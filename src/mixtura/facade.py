@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mixtura import folder as store
 from mixtura import judge, mixture, plan
-from mixtura.contracts import Conditional, InputError, Model, Note, Space, density_kind
+from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
 from mixtura.data import dtypes, made, own, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema, named, refuse_nested
@@ -51,7 +51,7 @@ class Facade:
     def __repr__(self) -> str:
         return f"<{self.name}: {density_kind(self.model) or 'samples only'}>"
 
-    def sample(self, n: int, seed: int = 0, start: int = 0, given: Any = None) -> Content:
+    def sample(self, n: int, seed: int = 0, start: int = 0, given: Any = None, watch: Watch = unwatched) -> Content:
         """n new rows with the columns, types and rounding of the data; images as (n, H, W) or (n, H, W, 3).
 
         A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same to
@@ -68,14 +68,17 @@ class Facade:
             raise InputError("sample: rows were given, but this run has no targets; leave them out, or run again with --target")
         size = BLOCK_IMAGES if self.schema.space.is_image else BLOCK
         blocks = range(start // size, (start + n - 1) // size + 1)
-        rows = [self.model.sample(size, rng=generator(seed, "sample", block)) for block in blocks]
+        rows = []
+        for block in blocks:
+            rows.append(self.model.sample(size, rng=generator(seed, "sample", block)))
+            watch(len(rows) / len(blocks))
         return self.schema.decode(torch.cat(rows)[start % size :][:n])
 
     def rows(self, data: Any) -> Content:
         """Rows that a person gave, of anything :func:`mixtura.run` takes, as this run reads them: a frame or images."""
         return source.contents(data, self.schema, None if self.given is None else self.given.schema)
 
-    def score(self, data: Any, seed: int = 0) -> pd.DataFrame:
+    def score(self, data: Any, seed: int = 0, watch: Watch = unwatched) -> pd.DataFrame:
         """Columns ``nats`` (of every row; of its targets given its inputs, where there are targets) and ``kind`` (exact or
         bound). Higher is likelier."""
         kind = density_kind(self.model)
@@ -88,7 +91,7 @@ class Facade:
         context = None if self.given is None else self.given.features(self.given.frame(rows))
         for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
             _note(schema, rows)
-        nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"))
+        nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"), watch=watch)
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
@@ -108,7 +111,7 @@ class Facade:
 
     def predict(
         self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0,
-        watch: Callable[[float], object] | None = None,
+        watch: Watch = unwatched,
     ) -> pd.DataFrame:  # fmt: skip
         """What the targets of rows with these inputs will be, from ``draws`` draws each: of a number its mean and the quantiles
         at ``levels``, columns ``y_mean``, ``y_0.05``, …; of a category the likeliest and its probability, ``y_mode`` and
@@ -140,12 +143,11 @@ class Facade:
             drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
             pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
             done += len(context)
-            if watch is not None:
-                watch(done / len(rows))
+            watch(done / len(rows))
         whole = _beside(rows, pd.concat(pieces, ignore_index=True))
         return whole.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else whole
 
-    def impute(self, data: Any, draws: int = 1, seed: int = 0) -> pd.DataFrame:
+    def impute(self, data: Any, draws: int = 1, seed: int = 0, watch: Watch = unwatched) -> pd.DataFrame:
         """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
         there come back as they were given. A row that cannot be conditioned on, as one of its values lies beyond a wall or is too
         unlike all that was learnt, stays as it is, and a :class:`Note` names it. With several draws the rows are repeated, a
@@ -172,7 +174,7 @@ class Facade:
             context = self.given.inputs(given.x[able])
         values, filled = ours.x.expand(draws, *ours.x.shape).clone(), torch.zeros(len(asked), dtype=torch.bool)
         if bool(able.any()):
-            values[:, able], filled[able] = self._filled(ours.x[able], context, draws, seed)
+            values[:, able], filled[able] = self._filled(ours.x[able], context, draws, seed, watch)
         left = (~filled).nonzero().squeeze(1)
         if len(left):
             warnings.warn(self._left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
@@ -195,7 +197,7 @@ class Facade:
             return ours, None
         return ours, _Known.of(self.given.schema.modelled, self.given.schema.matched(rows, "given").set_axis(rows.index, axis=0))
 
-    def _filled(self, x: Tensor, context: Tensor | None, draws: int, seed: int) -> tuple[Tensor, Tensor]:
+    def _filled(self, x: Tensor, context: Tensor | None, draws: int, seed: int, watch: Watch) -> tuple[Tensor, Tensor]:
         """(draws, n, D): rows x (n, D) with their missing entries drawn; and (n,) whether they could be."""
         values, known, rng = x.expand(draws, *x.shape).clone(), ~torch.isnan(x), generator(seed, "impute")
         # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
@@ -206,7 +208,7 @@ class Facade:
         if bool(rest.any()):
             beside = None if context is None else context[rest]
             filled = mixture.condition(
-                self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng
+                self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng, watch=watch
             )
             values[:, rest] = filled.values
             able[rest] = (filled.ess >= LEAST_ESS) & (filled.log_evidence > -math.inf)

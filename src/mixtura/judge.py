@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mixtura.contracts import Column, Density, InputError, LowerBound, Model, Space
+from mixtura.contracts import Column, Density, InputError, LowerBound, Model, Space, Watch, unwatched
 from mixtura.metrics import TABLE, calibration
 from mixtura.metrics.likelihood import Estimate
 from mixtura.metrics.neighbours import Manifold, manifold, memorisation
@@ -93,27 +93,29 @@ class Score:
 
 
 @torch.no_grad()
-def log_probs(model: Model, x: Tensor, *, context: Tensor | None = None, rng: torch.Generator) -> tuple[Tensor, float]:
+def log_probs(
+    model: Model, x: Tensor, *, context: Tensor | None = None, rng: torch.Generator, watch: Watch = unwatched
+) -> tuple[Tensor, float]:
     """(n,) nats of rows x in data units, and the Monte-Carlo error of their mean (0 where exact).
 
-    A bound is estimated ``REPEATS`` times; the log of the mean is the tighter bound that is returned.
+    A bound is estimated ``REPEATS`` times; the log of the mean is the tighter bound that is returned. ``watch`` is told the share
+    that is done.
     """
-    times = REPEATS if model.space.dims <= LARGE else REPEATS_OF_LARGE
     if isinstance(model, Density):
-        return torch.cat([model.log_prob(x[i : i + TILE], context=_rows(context, i)) for i in range(0, len(x), TILE)]), 0.0
-    if not isinstance(model, LowerBound):
+        times, nats_of = 1, model.log_prob
+    elif isinstance(model, LowerBound):
+        times = REPEATS if model.space.dims <= LARGE else REPEATS_OF_LARGE
+        nats_of = partial(model.log_prob_bound, draws=model.draws, rng=rng)
+    else:
         raise TypeError(f"{type(model).__name__} has no density")
-    repeats = torch.stack(
-        [
-            torch.cat(
-                [
-                    model.log_prob_bound(x[i : i + TILE], context=_rows(context, i), draws=model.draws, rng=rng)
-                    for i in range(0, len(x), TILE)
-                ]
-            )
-            for _ in range(times)
-        ]
-    )
+    tiles = [i for _ in range(times) for i in range(0, len(x), TILE)]
+    pieces = []
+    for i in tiles:
+        pieces.append(nats_of(x[i : i + TILE], context=_rows(context, i)))
+        watch(len(pieces) / len(tiles))
+    if times == 1:
+        return torch.cat(pieces), 0.0
+    repeats = torch.cat(pieces).reshape(times, -1)
     means = repeats.mean(1)
     error = float(means.std()) / math.sqrt(times) if torch.isfinite(means).all() else math.nan
     return torch.logsumexp(repeats, 0) - math.log(times), error

@@ -19,7 +19,19 @@ from scipy.optimize import minimize
 from scipy.special import log_softmax
 from torch import Tensor, nn
 
-from mixtura.contracts import Conditional, Conditioned, Density, InputError, LowerBound, Model, Phase, Space, density_kind
+from mixtura.contracts import (
+    Conditional,
+    Conditioned,
+    Density,
+    InputError,
+    LowerBound,
+    Model,
+    Phase,
+    Space,
+    Watch,
+    density_kind,
+    unwatched,
+)  # fmt: skip
 from mixtura.rng import categorical, categoricals
 
 #: numbers in flight at a time while filling gaps (32 MiB as float64)
@@ -408,6 +420,7 @@ def condition(
     particles: int = 256,
     context: Tensor | None = None,
     rng: torch.Generator,
+    watch: Watch = unwatched,
 ) -> Conditioned:
     """``draws`` completions of each row of ``x`` (n, *shape), given the entries that ``known`` (n, *shape) marks.
 
@@ -418,8 +431,9 @@ def condition(
     by p(row) / q(row). A bound serves, as its exponential estimates a density without bias; evidence and
     draws are then those of the density it implies.
 
-    A row whose known entries have probability zero has evidence −inf, and its draws mean nothing. Raises InputError on misshapen
-    arguments and on a model that can fill no gaps with what it was given; FloatingPointError where a model's evidence is NaN.
+    ``watch`` is told the share of the rows that is done. A row whose known entries have probability zero has evidence −inf, and
+    its draws mean nothing. Raises InputError on misshapen arguments and on a model that can fill no gaps with what it was given;
+    FloatingPointError where a model's evidence is NaN.
     """
     for name, count in (("draws", draws), ("particles", particles)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -430,8 +444,10 @@ def condition(
     _check_able(model, proposal)
     request = _Request(draws, proposal, particles, rng)
     step = max(1, TILE_ENTRIES // ((particles + draws) * model.space.dims))
-    tiles = [slice(i, i + step) for i in range(0, len(x), step)]
-    filled = [_fill(model, x[rows], known[rows], _rows(context, rows), request) for rows in tiles]
+    filled = []
+    for rows in (slice(i, i + step) for i in range(0, len(x), step)):
+        filled.append(_fill(model, x[rows], known[rows], _rows(context, rows), request))
+        watch(min(1.0, rows.stop / len(x)))
     evidence = torch.cat([part.log_evidence for part in filled])
     _check_evidence(model, evidence)
     return Conditioned(torch.cat([part.values for part in filled], 1), evidence, torch.cat([part.ess for part in filled]))
