@@ -99,6 +99,7 @@ HEADERS = {
     "negative": (header("<f8", (-3, 3)), "64 bytes follow"),
     "text of no letters": (header("<U0", (10**12,)), "64 bytes follow"),
     "no columns": (header("<f8", (10**13, 0)), "no rows of data"),
+    "a header of 1.7 GB": (b"\x93NUMPY\x02\x00" + b"_ne." * 30, "its header claims 778,399,327 bytes"),
     "no axis": (header("<f8", ()), r"got shape \(\)"),
     "records": (header([("a", "<f8"), ("b", "<i4")], (4,)), "holds records of a, b, expected numbers or text"),
     "blocks": (header("|V4", (4,)), "expected numbers or text"),
