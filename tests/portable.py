@@ -1,9 +1,10 @@
 """The suite on other processors, as far as this one can pass for them: ``make test-portable``, or ``python tests/portable.py
-[arguments of pytest]`` for a part of it.
+[--together] [arguments of pytest]`` for a part of it.
 
 Each setting chooses, by a variable, the code that MKL, ATen, OpenBLAS or numpy run; the last needs none: ``rounding.py`` moves
 results by their last bit. A look at a few results comes before each and says what took effect. A setting that changes no bit on
-this machine is said so and not run.
+this machine is said so and not run. First come all of them together, which moves the most bits in one run of the suite;
+``--together`` ends there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import ChainMap
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +72,14 @@ def look(**variables: str) -> dict[str, Any]:
 def settings(features: list[str]) -> list[dict[str, str]]:
     """One dict of variables each. ``features`` are those that this numpy can do without: it refuses those of its baseline."""
     wide = [name for name in features if "AVX512" in name or name == "X86_V4"]
+    oldest = [{"MKL_CBWR": "COMPATIBLE"}, {"ATEN_CPU_CAPABILITY": "default"}, {"OPENBLAS_CORETYPE": "Prescott"}]
+    oldest += [{"NPY_DISABLE_CPU_FEATURES": " ".join(features)}] if features else []
     return [
-        {"MKL_CBWR": "COMPATIBLE"},
+        dict(ChainMap(*oldest)),
+        *oldest,
         {"MKL_CBWR": "AVX2"},
-        {"ATEN_CPU_CAPABILITY": "default"},
         {"OPENBLAS_CORETYPE": "Haswell"},
-        {"OPENBLAS_CORETYPE": "Prescott"},
-        *({"NPY_DISABLE_CPU_FEATURES": " ".join(names)} for names in (wide, features) if names),
+        *([{"NPY_DISABLE_CPU_FEATURES": " ".join(wide)}] if wide else []),
         {"OMP_NUM_THREADS": "1"},
         {"OMP_NUM_THREADS": "2"},
     ]
@@ -100,7 +103,9 @@ def main(arguments: list[str]) -> int:
     usual = look()
     print("as it is:", ", ".join(f"{name} {value}" for name, value in usual["libraries"].items()), flush=True)
     results: list[tuple[str, str, list[str]]] = []
-    for variables in settings(usual["dispatch"]):
+    together = "--together" in arguments
+    arguments = [word for word in arguments if word != "--together"]
+    for variables in settings(usual["dispatch"])[: 1 if together else None]:
         name = " ".join(f"{k}={v!r}" if " " in v else f"{k}={v}" for k, v in variables.items())
         try:
             found = look(**variables)
@@ -115,8 +120,9 @@ def main(arguments: list[str]) -> int:
             continue
         print(f"\n== {name}: {effect}", flush=True)
         results.append((name, effect, suite(arguments, **variables)))
-    print("\n== another rounding", flush=True)
-    results.append(("another rounding", "last bits moved by rounding.py", suite(["-p", "rounding", *arguments])))
+    if not together:
+        print("\n== another rounding", flush=True)
+        results.append(("another rounding", "last bits moved by rounding.py", suite(["-p", "rounding", *arguments])))
     print("\n== summary")
     for name, effect, failed in results:
         outcome = f"{len(failed)} failed" if failed else "passed"
