@@ -190,7 +190,8 @@ def mutated_file(path: Path, rng: Rng) -> None:
     elif how < 4:
         path.write_bytes(mutated_bytes(path.read_bytes(), rng))
     elif path.suffix in (".json", ".jsonl"):
-        mutated_json(path, rng)
+        with contextlib.suppress(RecursionError):  # what was nested deeper already stays as it is
+            mutated_json(path, rng)
     elif path.suffix == ".safetensors":
         mutated_tensors(path, rng)
     else:
