@@ -8,8 +8,10 @@ import threading
 import numpy as np
 import pytest
 
+from mixtura import ledger as files
 from mixtura.contracts import InputError
 from mixtura.ledger import Ledger
+from mixtura.machine import CannotWrite
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def test_a_pull_goes_from_intent_to_sample_to_features(ledger):
     ledger.tell(pull, np.array([1.0, 2.0]))
     (kept,) = ledger.pulls(samples=True)
     assert kept.status == "told" and kept.place == 0 and kept.sample.dtype == np.uint8
-    assert (kept.sample == image).all() and kept.features.tolist() == [1.0, 2.0]
+    assert (kept.sample == image).all() and kept.features.tolist() == [1.0, 2.0] and kept.sample.flags.writeable
     assert ledger.counts(["a", "b"])["a"]["told"] == 1 and ledger.counts(["a", "b"])["b"]["told"] == 0
 
 
@@ -75,6 +77,27 @@ def test_a_sample_that_comes_late_changes_nothing_that_is_settled(ledger, end, k
     assert (now.sample is not None and now.sample.tolist() == [7.0]) is kept
 
 
+@pytest.mark.parametrize(("before", "now"), [("told", "told"), ("failed", "failed"), ("unknown", "unknown")])
+def test_a_failure_that_comes_late_changes_nothing_that_is_settled(ledger, before, now):
+    pull = intend(ledger, "a")
+    if before == "told":
+        ledger.receive(pull, np.array([1.0]), 1.0)
+        ledger.tell(pull, np.array([1.0]))
+    else:
+        ledger.fail(pull, "broke", 1.0, before)
+    ledger.fail(pull, "late", 5.0, "failed" if before == "unknown" else "unknown")
+    (kept,) = ledger.pulls()
+    assert (kept.status, kept.cost, kept.reason) == (now, 1.0, "" if before == "told" else "broke")
+
+
+def test_a_sample_of_unknown_fate_is_told_when_it_comes(ledger):
+    pull = intend(ledger, "a")
+    ledger.fail(pull, "interrupted", 1.0, "unknown")
+    ledger.receive(pull, np.array([3.0]), 1.0)
+    ledger.tell(pull, np.array([3.0]))
+    assert [p.features.tolist() for p in ledger.told_after(-1)] == [[3.0]] and ledger.counts(["a"])["a"]["unknown"] == 0
+
+
 @pytest.mark.parametrize(
     ("story", "closed"),
     [("ff", False), ("fff", True), ("tfff", True), ("fftf", False), ("ffft", False), ("e", True), ("te", True), ("fuff", True)],
@@ -97,6 +120,78 @@ def test_questions_must_agree(ledger):
     ledger.agree({"objective": "rke", "seed": 0})
     with pytest.raises(InputError, match=r"holds a selection with seed 0, not 1; give another --out, or --fresh"):
         ledger.agree({"objective": "rke", "seed": 1})
+
+
+def test_a_question_is_the_same_in_any_order(ledger):
+    ledger.agree({"policy": {"name": "a", "z": 1}, "seed": 0})
+    ledger.agree({"seed": 0, "policy": {"z": 1, "name": "a"}})
+    assert ledger.about() == {"policy": {"name": "a", "z": 1}, "seed": 0}
+
+
+def test_what_is_asked_of_some_pulls_is_of_those_alone(ledger):
+    """Told later than 2, the last one asked: numbers, places, arms and costs go different ways."""
+    pulls = [intend(ledger, arm) for arm in "abcab"]
+    for number, cost in ((3, 1.0), (1, 2.0), (2, 4.0)):
+        ledger.receive(pulls[number], np.zeros(1), cost)
+        ledger.tell(pulls[number], np.zeros(1))
+    ledger.fail(pulls[4], "broke", 8.0)
+    assert ledger.flying() == {"a": 1}
+    assert [ledger.spent(arm) for arm in ("a", "b", "c", "d", None)] == [1, 10, 4, 0, 15]
+    assert [p.number for p in ledger.pulls()] == [0, 1, 2, 3, 4] and [p.number for p in ledger.pulls(after=1)] == [2, 3, 4]
+    assert [p.number for p in ledger.told_after(-1)] == [3, 1, 2] and [p.number for p in ledger.told_after(1)] == [2]
+
+
+def test_a_choice_that_breaks_off_asks_for_nothing(ledger):
+    with pytest.raises(RuntimeError, match="no choice"), ledger.dealing():
+        ledger.intend("a")
+        raise RuntimeError("no choice")
+    assert ledger.pulls() == [] and intend(ledger, "a").number == 0
+
+
+def test_who_lets_go_leaves_what_was_bought_to_others(ledger):
+    """Another hand on the same file takes up the requests that were let go, with samples that had come, and no others."""
+    other = Ledger(ledger.path)
+    bought, open_, told = (intend(ledger, arm) for arm in "abc")
+    theirs = intend(other, "d")
+    for pull in (bought, told):
+        ledger.receive(pull, np.array([5.0]), 1.0)
+    ledger.tell(told, np.array([5.0]))
+    assert other.orphans() == []
+    ledger.release()
+    found = other.orphans()
+    assert [p.number for p in found] == [bought.number, open_.number]
+    assert found[0].sample.tolist() == [5.0] and found[1].sample is None
+    assert other.orphans() == ledger.orphans() == [] and theirs.number == 3
+    other.close()
+
+
+def test_a_ledger_that_another_process_holds_may_be_written_later(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.05)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    pull = intend(ledger, "a")
+    holder = sqlite3.connect(ledger.path, isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    with pytest.raises(CannotWrite, match="ledger.sqlite: cannot be written .*the same command goes on from here"):
+        ledger.receive(pull, np.zeros(1), 1.0)
+    ledger.release()  # which can wait till the process ends
+    holder.execute("ROLLBACK")
+    ledger.receive(pull, np.zeros(1), 1.0)
+    assert ledger.spent() == 1.0
+    holder.close()
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["features = NULL", "features = x'0000c07f'", "cost = 9e999", "status = 'sold'", "place = 0.5", "shape = '[\"<f4\", [3]]'"],
+)
+def test_a_pull_that_holds_what_none_does_is_named(ledger, change):
+    pull = intend(ledger, "a")
+    ledger.receive(pull, np.zeros(2), 1.0)
+    ledger.tell(pull, np.zeros(2))
+    sqlite3.connect(ledger.path).executescript(f"UPDATE pulls SET {change}")
+    with pytest.raises(InputError, match="cannot be used as a ledger, or is damaged"):
+        ledger.pulls(samples=True)
 
 
 def test_only_pulls_of_dead_processes_are_orphans(ledger, tmp_path):

@@ -10,9 +10,11 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from mixtura.contracts import Column, Conditional, Conditioned, Density, InputError, LowerBound, Model, Space
 from mixtura.mixture import (
+    PENALTIES,
     BoundBlend,
     ExactBlend,
     Gate,
+    Given,
     SampleBlend,
     _loss,
     blend,
@@ -218,6 +220,8 @@ def test_bound_blend_lies_below_the_density_and_rises_to_it_with_draws():
     one, many = (model.log_prob_bound(x, draws=draws, rng=generator(1)).mean() for draws in (1, 100))
     assert one < target - 0.02 < many < target
     assert torch.equal(*(model.log_prob_bound(x, rng=generator(2)) for _ in range(2)))
+    model.draws, noisy[1].draws = 100, 2  # at a hundredth of its effort a model of two draws has one still
+    assert torch.isfinite(model.log_prob_bound(x, draws=1, rng=generator(1))).all()
     tight = blend([exact[0], NoisyBound(exact[1], 0.0)], SHARES)
     near(tight.log_prob_bound(x, rng=generator(0)), truth.log_prob(x))
 
@@ -339,6 +343,22 @@ def test_a_gate_is_taken_from_one_standard_error_on(seed, least, most, taken):
     assert (found.penalty < math.inf) == taken == (not found.gate.is_constant)
 
 
+def test_the_gain_of_a_gate_is_that_of_rows_left_out_of_its_fit():
+    """By hand: both fitted anew without every fifth row, and the error that of a mean of so few differences."""
+    log_p, c = halves(15)
+    found = choose_gate(log_p, c, [0.5, 0.5])
+    nats = {penalty: np.empty(15) for penalty in (1e9, *PENALTIES)}  # so strong a penalty leaves the weights constant
+    for k in range(5):
+        out = np.arange(15) % 5 == k
+        for penalty, row in nats.items():
+            log_w = fit_gate(log_p[~out], c[~out], [0.5, 0.5], penalty)(int(out.sum()), torch.as_tensor(c[out])).numpy()
+            row[out] = np.logaddexp.reduce(log_w + log_p[out], axis=1)
+    alone = nats.pop(1e9)
+    best = max(nats.values(), key=lambda row: row.mean())
+    assert (found.gated, found.constant) == pytest.approx((best.mean(), alone.mean()), rel=1e-3)
+    assert found.error == pytest.approx((best - alone).std(ddof=1) / math.sqrt(15), rel=5e-3)
+
+
 @pytest.mark.parametrize("penalty", [0.0, 3.0])
 def test_the_gradient_is_that_of_the_loss(penalty):
     rng = np.random.default_rng(0)
@@ -387,6 +407,32 @@ def test_a_model_that_no_context_wants_is_left_out():
     assert torch.isfinite(choose_gate(log_p, c, [0.5, 0.0, 0.5]).gate.offset).all()
 
 
+def test_a_model_without_constant_weight_is_kept_where_the_context_wants_it():
+    log_p, c = halves()
+    left, right = choose_gate(log_p, c, [1.0, 0.0]).gate(2, torch.tensor([[-1.5, 0.0], [1.5, 0.0]])).exp()
+    assert left[0] > 0.95 and right[1] > 0.95
+
+
+def test_models_that_stay_have_the_best_gate_without_the_one_that_goes():
+    """It had four rows of six hundred to itself, which the others see on the wrong side."""
+    log_p, c = halves()
+    log_p = np.column_stack([log_p, log_p.mean(1) - 20])
+    log_p[np.flatnonzero(c[:, 0] > 0)[:4]] = [0.0, -6.0, 8.0]
+    found = choose_gate(log_p, c, [0.5, 0.5, 0.0])
+    gate, alone = found.gate, fit_gate(log_p[:, :2], c, [0.5, 0.5], found.penalty)
+    assert gate.offset[2] == -INF
+    near(gate(600, torch.as_tensor(c))[:, :2], alone(600, torch.as_tensor(c)), atol=0.02)
+    at = np.concatenate([gate.slope[:2].numpy().ravel(), gate.offset[:2].numpy()])
+    assert np.abs(_loss(at, log_p[:, :2], c, found.penalty)[1]).max() < 1e-4
+
+
+def test_where_the_blend_stays_constant_the_floor_gets_what_it_was_given():
+    log_p, c = halves()
+    log_p = np.column_stack([log_p[:, 0], log_p[:, 0], np.full(len(log_p), -30.0)])
+    gate = choose_gate(log_p, c, [0.3, 0.7, 0.0], floor=2).gate
+    assert gate.is_constant and gate.used.tolist() == [True, True, False] and gate.least.sum() == 0
+
+
 def gated(kind="exact"):
     """N(c, 1) with weight σ(2c − 1)', N(c + 4, 1) with σ(2c − 1)."""
     models = [Gauss([shift], [[1.0]], context_shape=(1,)) for shift in (0.0, 4.0)]
@@ -433,10 +479,23 @@ def test_a_gate_goes_through_json_and_back():
     gate = fit_gate(*halves(), [0.5, 0.5], 1.0)
     again = Gate.of(gate.plain())
     assert torch.equal(again.slope, gate.slope) and torch.equal(again.offset, gate.offset)
-    with pytest.raises(ValueError, match="finite"):
-        Gate.of({"slope": [[math.nan]], "offset": [0.0], "least": [0.0]})
-    with pytest.raises(ValueError, match="least weights"):
-        Gate.of({"slope": [[1.0]], "offset": [0.0], "least": [1.0]})
+
+
+@pytest.mark.parametrize(
+    ("slope", "offset", "least", "says"),
+    [
+        ([[math.nan], [0.0]], [0.0, 0.0], [0.0, 0.0], "finite"),
+        ([[1.0], [0.0]], [0.0, INF], [0.0, 0.0], "finite"),
+        ([[1.0], [0.0]], [None, None], [0.0, 0.0], "finite"),
+        ([[1.0], [0.0]], [0.0, math.nan], [0.0, 0.0], "finite"),
+        ([[1.0], [0.0]], [0.0, 0.0], [0.5, 0.5], "least weights"),
+        ([[1.0], [0.0]], [0.0, 0.0], [0.5, -0.1], "least weights"),
+        ([[1.0], [0.0]], [0.0, 0.0], [math.nan, 0.0], "least weights"),
+    ],
+)
+def test_numbers_that_are_no_gate_are_refused(slope, offset, least, says):
+    with pytest.raises(ValueError, match=says):
+        Gate.of({"slope": slope, "offset": offset, "least": least})
 
 
 def test_the_floor_keeps_its_part_in_every_row():
@@ -456,6 +515,7 @@ def test_a_constant_gate_is_the_blend_of_its_weights():
     x = torch.tensor([[100.0, 99.0, 101.0]]).double()
     near(blend(models, Gate.constant(SHARES)).log_prob(x).detach(), blend(models, SHARES).log_prob(x).detach())
     assert blend(models, Gate.constant([1.0, 0.0])) is models[0]
+    near(Gate.constant([2.0, 6.0, 0.0])(1, None).exp(), [[0.25, 0.75, 0.0]])
 
 
 @pytest.mark.parametrize(
@@ -561,6 +621,13 @@ def test_the_model_as_its_own_proposal_wastes_no_particle():
     near(filled.log_evidence, pair()[0].condition(torch.nan_to_num(X), KNOWN, rng=generator(0)).log_evidence)
 
 
+def test_the_effective_sample_size_of_weights_of_two_sizes():
+    """Half of the proposals weigh 1.8 and half 0.2: (Σ w)² / Σ w² is 1 / 1.64 of them."""
+    nothing = torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.bool)
+    filled = condition(Levels([0.9, 0.1], 2), *nothing, proposal=Cell([0.5, 0.5], 2), particles=20_000, rng=generator(0))
+    assert float(filled.ess) == pytest.approx(20_000 / 1.64, rel=0.03)
+
+
 def test_a_poor_proposal_shows_in_the_effective_sample_size():
     poor = Filler([130.0, 130.0, 130.0], (16 * torch.eye(3)).tolist())
     good, bad = (condition(pair(Gauss)[0], X, KNOWN, proposal=p, rng=generator(0)).ess for p in (wide(), poor))
@@ -662,6 +729,9 @@ def test_known_entries_of_probability_zero_have_no_evidence():
     ruled_out = blend([Cell([1.0, 0.0], 2), Cell([1.0, 0.0], 2)], SHARES)
     filled = condition(ruled_out, torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool), rng=generator(0))
     assert filled.log_evidence.tolist() == [-math.inf] and filled.values.flatten().tolist() == [1.0]
+    everything = torch.ones(1, 1), torch.ones(1, 1, dtype=torch.bool)
+    by_proposal = condition(Levels([1.0, 0.0], 2), *everything, proposal=Cell([1.0, 0.0], 2), rng=generator(0))
+    assert by_proposal.log_evidence.tolist() == [-math.inf]
 
 
 def test_a_proposal_that_rules_the_row_out_is_named():
@@ -670,5 +740,19 @@ def test_a_proposal_that_rules_the_row_out_is_named():
             filled = super().condition(x, known, **options)
             return Conditioned(filled.values, torch.full_like(filled.log_evidence, math.nan), filled.ess)
 
-    with pytest.raises(FloatingPointError, match="at row 0"):
-        condition(pair(Gauss)[0], ROW, SEEN, proposal=Blind(MEANS[0], COVS[0]), rng=generator(0))
+    class Denying(Filler):
+        """Holds what it draws impossible."""
+
+        def _log_prob(self, x, context):
+            return torch.full((len(x),), -INF, dtype=x.dtype)
+
+    for kind, evidence in ((Blind, "nan"), (Denying, "inf")):
+        with pytest.raises(FloatingPointError, match=f"evidence {evidence} at row 0"):
+            condition(pair(Gauss)[0], ROW, SEEN, proposal=kind(MEANS[0], COVS[0]), rng=generator(0))
+
+
+def test_rows_of_an_outside_generator_are_drawn_with_replacement():
+    rows = torch.arange(100.0, 200.0, dtype=torch.float64)[:, None]
+    drawn = Given(Space.continuous(1), rows).sample(10_000, rng=generator(0))[:, 0].long() - 100
+    counts = torch.bincount(drawn, minlength=100).double()
+    assert len(counts) == 100 and 60 < float(((counts - 100) ** 2 / 100).sum()) < 150  # 99.9 % of chi-square, 99 degrees

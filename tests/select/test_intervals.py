@@ -10,6 +10,7 @@ import torch
 
 from mixtura.rng import generator
 from mixtura.select import intervals
+from mixtura.select.simplex import Polytope
 
 K = np.array([[1.0, 0.2], [0.2, 0.7]])
 #: of two arms a₁ = (K₂₂ − K₁₂ + (f₂ − f₁) / 2) / CURVED
@@ -37,11 +38,44 @@ def test_every_source_of_luck_counts(source, slope):
         linear[0] += noise
     else:
         beside[:, 0] += noise
-    low, high = intervals.of_quadratic(K, np.zeros(2), near, linear, beside=[beside], rng=generator(0)).T
+    both = [torch.zeros_like(beside), beside]
+    low, high = intervals.of_quadratic(K, np.zeros(2), near, linear, beside=both, rng=generator(0)).T
     expected = slope / CURVED * 0.2 / math.sqrt(N)
     assert low[0] < BEST < high[0]
     assert (high[0] - low[0]) / (2 * 1.96) == pytest.approx(expected, rel=0.15)
     assert low[1] == pytest.approx(1 - high[0]), "of two arms one has what the other has not"
+
+
+def noisy(which):
+    """near and linear (N, …) of two arms, with the same noise in all that is named."""
+    noise = 0.2 * torch.as_tensor(np.random.default_rng(1).normal(size=N))
+    near, linear = [torch.as_tensor(row).repeat(N, 1) for row in K], [torch.zeros(N).double(), torch.zeros(N).double()]
+    for (kind, arm), times in which.items():
+        (near[arm][:, arm] if kind == "near" else linear[arm]).add_(times * noise)
+    return near, linear, float(noise.std())
+
+
+def test_arms_are_drawn_on_their_own():
+    """The luck of two arms adds up, though the numbers of their samples are the same row by row."""
+    near, linear, deviation = noisy({("linear", 0): 1, ("linear", 1): 1})
+    low, high = intervals.of_quadratic(K, np.zeros(2), near, linear, rng=generator(0)).T
+    expected = math.sqrt(2) * 0.5 / CURVED * deviation / math.sqrt(N)
+    assert (high[0] - low[0]) / (2 * 1.96) == pytest.approx(expected, rel=0.15)
+
+
+def test_a_sample_brings_its_similarity_and_its_loss_together():
+    """a₁ stays where it is if f₁ falls by 2 a₁ times what K₁₁ rises by, which a sample moves twice."""
+    near, linear, _ = noisy({("near", 0): 1, ("linear", 0): -4 * BEST})
+    found = intervals.of_quadratic(K, np.zeros(2), near, linear, rng=generator(0))
+    assert found == pytest.approx(np.array([[BEST, BEST], [1 - BEST, 1 - BEST]]), abs=1e-9)
+
+
+def test_subsamples_obey_the_constraints():
+    """A cap far below what an arm would have: the weights are at it whatever the luck."""
+    near, linear, _ = noisy({("near", 0): 1})
+    cap = Polytope(lower=0.0, upper=np.array([BEST - 0.2, 1.0]))
+    found = intervals.of_quadratic(K, np.zeros(2), near, linear, within=cap, rng=generator(0))
+    assert found == pytest.approx(np.array([[BEST - 0.2] * 2, [1.2 - BEST] * 2]), abs=1e-6)
 
 
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
