@@ -15,7 +15,7 @@ from mixtura.contracts import Note
 from mixtura.metrics.neighbours import manifold
 from mixtura.rng import generator
 from mixtura.select import intervals
-from mixtura.select.objective import MMD, RKE, Precision, parse
+from mixtura.select.objective import KID, MMD, RKE, Frechet, Precision, parse
 
 #: eight Gaussians of deviation 0.4, the bandwidth whose κ is exp(−|x − y|² / 2 · 1.25²), and the weights of most modes
 MEANS = np.array([[-3, -2], [-2, 1.5], [-0.8, -1.2], [0, 2.4], [1.2, 0.2], [2.2, -1.8], [3, 1.4], [0.9, 3.2]])
@@ -215,6 +215,16 @@ def test_what_chose_does_not_judge(monkeypatch):
             assert all(len(t.reference) == 70 for _, t in other.terms if t.name == "precision")
 
 
+def test_terms_that_hold_copies_of_one_reference_share_its_halves():
+    real = np.random.default_rng(0).normal(size=(70, 2))
+    for terms in (MMD(real, bandwidth=1.0) + KID(real.copy()), MMD(real.copy(), bandwidth=1.0) + Frechet(torch.as_tensor(real))):
+        first, second = (
+            [{float(v) for v in t.reference[:, 0]} for _, t in half.terms]
+            for half in blending._halved(blending.Objective(terms.parts), generator(0))
+        )
+        assert first[0] == first[1] and second[0] == second[1] and not first[0] & second[1] and len(first[0] | second[0]) == 70
+
+
 def test_a_mixture_has_to_beat_every_arm(few_subsamples):
     """Ten arms of one law in equal parts: beside the arm that happened to be the best of the half that chose they would look
     better every second time. Of a share, which is linear, no mixture is better than its best arm."""
@@ -245,6 +255,54 @@ def test_intervals_hold_the_best_weights(monkeypatch):
         held.append((low - 1e-4 <= BEST) & (BEST <= high + 1e-4))
     assert 0.8 <= np.mean(held) <= 1
     assert np.mean(high - low) < 0.2
+
+
+def sides(seed, left=0.5, n=100):
+    """Two arms far apart, and real rows of which each is at the left with this chance: how many are is all that weights depend
+    on."""
+    rng = np.random.default_rng(seed)
+    at = lambda x: x + 0.1 * rng.normal(size=(len(x), 1))  # noqa: E731
+    real = np.where(rng.random((n, 1)) < left, -5.0, 5.0)
+    return {"left": at(np.full((200, 1), -5.0)), "right": at(np.full((200, 1), 5.0))}, at(real)
+
+
+@pytest.mark.parametrize("objective", ["mmd", "mmd+kid", "frechet"])
+def test_intervals_count_the_luck_of_the_reference(objective):
+    """The share of 100 real rows that are at one side has a deviation of 0.05."""
+    widths = []
+    for seed in range(2):
+        arms, real = sides(seed)
+        low, high = mix(arms, objective, reference=real, bandwidth=1.0).intervals["left"]
+        widths.append((high - low) / (2 * 1.96))
+    assert 0.03 < np.mean(widths) < 0.08
+
+
+def test_the_error_of_a_convex_value_is_its_deviation(monkeypatch):
+    """Of few real rows, which have most of the luck."""
+    monkeypatch.setattr(blending._Mixing, "_intervals", lambda *_: None)
+    monkeypatch.setattr(blending._Mixing, "_gain", lambda *_: (None, None))
+    rng, found = np.random.default_rng(0), []
+    for _ in range(40):
+        arms = {name: shift + rng.normal(size=(200, 1)) for name, shift in (("a", 1.0), ("b", 1.2))}
+        found.append(mix(arms, "frechet", reference=rng.normal(size=(60, 1))))
+    ratio = np.std([f.value for f in found], ddof=1) / math.sqrt(np.mean([f.error**2 for f in found]))
+    assert 0.7 < ratio < 1.5
+
+
+def test_few_real_rows_have_no_intervals(few_subsamples):
+    for objective in ("mmd", "frechet"):
+        arms, real = sides(0, n=20)
+        assert mix(arms, objective, reference=real[:19], bandwidth=1.0).intervals is None
+        assert mix(arms, objective, reference=real, bandwidth=1.0).intervals is not None
+    assert mix(arms, "precision", reference=real[:19]).intervals is not None, "its radii are taken as given"
+
+
+@pytest.mark.parametrize("objective", ["mmd", "frechet"])
+def test_intervals_obey_the_constraints(objective, few_subsamples):
+    """All real rows are at the left, and the cap is far below that."""
+    arms, real = sides(0, left=1.0)
+    found = mix(arms, objective, reference=real, bandwidth=1.0, cap=0.6)
+    assert np.array([*found.intervals.values()]) == pytest.approx(np.array([[0.6, 0.6], [0.4, 0.4]]), abs=1e-6)
 
 
 def test_few_samples_are_not_judged():

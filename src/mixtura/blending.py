@@ -29,7 +29,7 @@ from mixtura.kernels import Estimate
 from mixtura.lens import Lens
 from mixtura.rng import generator
 from mixtura.select import intervals
-from mixtura.select.objective import ConvexTerm, Expression, Objective, Quadratic, QuadraticTerm, parse
+from mixtura.select.objective import ConvexTerm, Expression, Objective, Quadratic, QuadraticTerm, parse, same_rows
 from mixtura.select.simplex import Polytope, Weights, minimise_convex, minimise_quadratic, minimise_sparse
 
 Array = NDArray[np.float64]
@@ -52,14 +52,14 @@ NOTABLE = 0.1
 class Optimum:
     """The best mixture, how good it is, and how sure that is.
 
-    weights: by name; intervals: 95 % for each, by m-out-of-n subsampling, None for few samples. value ± error: the objective in
-    its own ``unit`` on all samples, unbiased where it is quadratic; the weights were chosen on them too. Of frechet, vendi and
-    fld values depend on the number of samples: a mixture's, which has more behind it than an arm's, is not to be set beside
-    ``best_value``. gap: how far the solver can be from the optimum, in units of the loss. terms: each term's own value. best,
-    best_value: the best single arm. gain ± error, p_value: of weights chosen on one half of every arm's samples over the single
-    arm that they beat the least surely, on the other half, and of frechet, vendi and fld at equal numbers of samples; one-sided,
-    None where samples or reference rows are too few. flat: pairs of arms (a, b) such that moving all weight of a to b costs
-    nothing that these samples can tell. exact: whether the support is proven best (k-sparse mixtures may not be).
+    weights: by name; intervals: 95 % for each, by m-out-of-n subsampling, None for few samples or reference rows. value ± error:
+    the objective in its own ``unit`` on all samples, unbiased where it is quadratic; the weights were chosen on them too. Of
+    frechet, vendi and fld values depend on the number of samples: a mixture's, which has more behind it than an arm's, is not to
+    be set beside ``best_value``. gap: how far the solver can be from the optimum, in units of the loss. terms: each term's own
+    value. best, best_value: the best single arm. gain ± error, p_value: of weights chosen on one half of every arm's samples over
+    the single arm that they beat the least surely, on the other half, and of frechet, vendi and fld at equal numbers of samples;
+    one-sided, None where samples or reference rows are too few. flat: pairs of arms (a, b) such that moving all weight of a to b
+    costs nothing that these samples can tell. exact: whether the support is proven best (k-sparse mixtures may not be).
     """
 
     objective: str
@@ -352,17 +352,18 @@ class _Mixing:
     def _value(self, loss: _Loss, a: Array) -> Estimate:
         if loss.quadratic is not None and not loss.convex:
             return self.objective.own(loss.quadratic.loss(a))
-        error = self._jackknife(lambda samples: _Loss(self.objective, samples, self.seed).value(a), self.samples)
+        error = self._jackknife(lambda objective, samples: _Loss(objective, samples, self.seed).value(a))
         return self.objective.own(Estimate(loss.value(a), error, sum(map(len, self.samples))))
 
-    def _jackknife(self, statistic: Callable[[list[Tensor]], float], samples: Sequence[Tensor]) -> float:
-        """Delete-one-block error of a statistic of all samples, the arms' blocks deleted together."""
-        if min(map(len, samples)) < 2 * BLOCKS:
+    def _jackknife(self, statistic: Callable[[Objective, list[Tensor]], float]) -> float:
+        """Delete-one-block error of a statistic of all samples and of the reference rows that are matched, the blocks of all sets
+        deleted together."""
+        if min(map(len, [*self.samples, *_matched(self.objective)])) < 2 * BLOCKS:
             return math.nan
         without = []
         for k in range(BLOCKS):
-            keep = [x[torch.arange(len(x)) % BLOCKS != k] for x in samples]
-            without.append(statistic(keep))
+            kept = _without(k)
+            without.append(statistic(_matching(self.objective, kept), [kept(x) for x in self.samples]))
         return math.sqrt((BLOCKS - 1) / BLOCKS * float(np.sum((np.array(without) - np.mean(without)) ** 2)))
 
     # ------------------------------------------------------------------------------------------------------- gain
@@ -418,8 +419,7 @@ class _Mixing:
         parts = [[(s, t) for s, t in objective.terms if isinstance(t, QuadraticTerm) is quadratic] for quadratic in (True, False)]
 
         def losses(without: int | None) -> Array:
-            # rows go by twos, so that a term that deals its reference to two sides deals the rows kept as it dealt all
-            kept = lambda x: x if without is None else x[torch.arange(len(x)) // 2 % BLOCKS != without]  # noqa: E731
+            kept = _without(without)
             quadratic, convex = (_matching(Objective(tuple(part)), kept) for part in parts)
             rows = [kept(x) for x in (drawn, *arms)]
             found = np.array([_Loss(convex, [x], self.seed).value(np.ones(1)) for x in rows])
@@ -441,22 +441,24 @@ class _Mixing:
     # ------------------------------------------------------------------------------------------------------ intervals
 
     def _intervals(self, loss: _Loss, a: Array) -> dict[str, tuple[float, float]] | None:
-        """95 % for every weight; None for few samples, and for a support that was searched."""
-        if min(map(len, self.samples)) < LEAST_TO_JUDGE or self.size is not None:
+        """95 % for every weight; None for few samples or reference rows, and for a support that was searched."""
+        if min(map(len, [*self.samples, *_matched(self.objective)])) < LEAST_TO_JUDGE or self.size is not None:
             return None
         rng = generator(self.seed, "intervals")
         if loss.convex or loss.quadratic is None:
             bounds = intervals.around(a, np.array([self._of_half(rng) for _ in range(CONVEX_SUBSAMPLES)]), 0.5)
         else:
             q, (K, f) = loss.quadratic, loss.quadratic.form(unbiased=False)
-            beside = [G for G, _ in q.beside]
+            beside = [G for _, G, _ in q.beside]
             bounds = intervals.of_quadratic(K, f, q.near, q.linear, beside=beside, within=self.within, rng=rng)
         return {name: (float(low), float(high)) for name, (low, high) in zip(self.names, bounds, strict=True)}
 
     def _of_half(self, rng: torch.Generator) -> Array:
-        """Weights of half of every arm's samples."""
+        """Weights of half of every arm's samples, and of every reference that is matched."""
         halves = [x[torch.randperm(len(x), generator=rng)[: len(x) // 2]] for x in self.samples]
-        return np.array(_Loss(self.objective, halves, self.seed).solve(self.within, None)[0].weights)
+        of = _dealt(self.objective, lambda n: _half_by_twos(n, rng))
+        objective = _matching(self.objective, lambda rows: rows[of(rows)])
+        return np.array(_Loss(objective, halves, self.seed).solve(self.within, None)[0].weights)
 
     def _flat(self, loss: _Loss, a: Array) -> list[tuple[str, str]]:
         if loss.convex or loss.quadratic is None:
@@ -479,6 +481,12 @@ def _matched(objective: Objective) -> list[Tensor]:
     return [term.reference for _, term in objective.terms if term.matches]  # type: ignore[attr-defined]
 
 
+def _without(block: int | None) -> Callable[[Tensor], Tensor]:
+    """Rows of a set but those of one block; all of them for None. They go by twos, so that a term that deals its reference to two
+    sides deals the rows kept as it dealt all."""
+    return lambda x: x if block is None else x[torch.arange(len(x)) // 2 % BLOCKS != block]
+
+
 def _matching(objective: Objective, kept: Callable[[Tensor], Tensor]) -> Objective:
     """The objective with what is ``kept`` of every reference that it matches."""
     return Objective(tuple((s, replace(t, reference=kept(t.reference)) if t.matches else t) for s, t in objective.terms))  # type: ignore[attr-defined, type-var]
@@ -487,9 +495,24 @@ def _matching(objective: Objective, kept: Callable[[Tensor], Tensor]) -> Objecti
 def _halved(objective: Objective, rng: torch.Generator) -> tuple[Objective, Objective]:
     """The objective with one half of every reference that it matches, and with the other. Terms of one reference share its
     halves: what one chose by, the other must not judge by."""
-    orders = {id(rows): torch.randperm(len(rows), generator=rng) for rows in _matched(objective)}
-    first, second = (_matching(objective, lambda rows, half=half: rows[orders[id(rows)][half::2]]) for half in (0, 1))
+    of = _dealt(objective, lambda n: torch.randperm(n, generator=rng))
+    first, second = (_matching(objective, lambda rows, half=half: rows[of(rows)[half::2]]) for half in (0, 1))
     return first, second
+
+
+def _dealt(objective: Objective, deal: Callable[[int], Tensor]) -> Callable[[Tensor], Tensor]:
+    """For every reference that is matched the indices that ``deal`` gave for its length, once for all its terms."""
+    dealt: list[tuple[Tensor, Tensor]] = []
+    for rows in _matched(objective):
+        if not any(same_rows(rows, other) for other, _ in dealt):
+            dealt.append((rows, deal(len(rows))))
+    return lambda rows: next(indices for other, indices in dealt if same_rows(rows, other))
+
+
+def _half_by_twos(n: int, rng: torch.Generator) -> Tensor:
+    """Half of n rows, by twos as in :func:`_without`."""
+    twos = torch.randperm(n // 2, generator=rng)[: n // 4]
+    return torch.stack([2 * twos, 2 * twos + 1], 1).flatten()
 
 
 def _bandwidth(term: Any) -> float | None:

@@ -345,6 +345,20 @@ def test_values_are_those_of_the_metrics():
     assert -Density(real).on([x]).loss(one).value == pytest.approx(near.density.value)
 
 
+def test_terms_of_one_reference_have_its_luck_once():
+    """MMD² twice is twice MMD², its error too; of two references the luck adds up as of any two samples."""
+    arms, real, other = [normals(seed, 400, 2) + seed for seed in (0, 1)], normals(2, 50, 2), normals(3, 50, 2)
+    a, b, once = [0.5, 0.5], [1.0, 0.0], MMD(real, bandwidth=1.0).on(arms)
+    for same in (MMD(real, bandwidth=1.0), MMD(real.numpy().copy(), bandwidth=1.0)):
+        twice = of(MMD(real, bandwidth=1.0) + same, arms)
+        assert twice.loss(a).error == pytest.approx(2 * once.loss(a).error, rel=1e-9)
+        assert twice.excess(b, a).error == pytest.approx(2 * once.excess(b, a).error, rel=1e-9)
+    still = [torch.zeros(3, 2).double(), torch.ones(3, 2).double()]  # all luck is that of the references
+    one, two = (MMD(rows, bandwidth=1.0).on(still).loss(a).error for rows in (real, other))
+    both = of(MMD(real, bandwidth=1.0) + MMD(other, bandwidth=1.0), still).loss(a).error
+    assert both == pytest.approx(math.hypot(one, two), rel=1e-9)
+
+
 def test_log_likelihood_and_cost():
     standard = torch.distributions.Normal(0.0, 1.0)
     loss = LogLikelihood(log_prob=lambda x: standard.log_prob(x).sum(1)).on(ARMS).loss([0, 1, 0])

@@ -174,7 +174,7 @@ class QuadraticTerm(Term):
             return Quadratic(near, found.diagonals, linear, 0.0, ())
         linear = tuple(value - 2 * pairs(i, m) for i, value in enumerate(linear))
         # what a row of the reference adds: −2 Σ a_i k(X_i, y) and its share of E k(Y, Y′)
-        beside = (-2 * torch.stack([pairs(m, j) for j in range(m)], 1), 2 * pairs(m, m))
+        beside = (rows_of(sets[m]), -2 * torch.stack([pairs(m, j) for j in range(m)], 1), 2 * pairs(m, m))
         return Quadratic(near, found.diagonals[:m], linear, float(pairs(m, m).mean()), (beside,))
 
 
@@ -427,14 +427,15 @@ class Quadratic:
     near:   near[i] (n_i, m), mean κ of a sample of arm i with those of every arm, itself left out.
     itself: itself[i] (n_i,) κ(x, x).
     linear: linear[i] (n_i,) ℓ.
-    beside: for each reference, (r, m) and (r,): a row's part G a + h of the loss, for its error.
+    beside: for each reference its rows, and (r, m) and (r,): a row's part G a + h of the loss, for its error. Terms of one
+    reference have one luck, and so one part.
     """
 
     near: tuple[Tensor, ...]
     itself: tuple[Tensor, ...]
     linear: tuple[Tensor, ...]
     constant: float
-    beside: tuple[tuple[Tensor, Tensor], ...]
+    beside: tuple[tuple[Tensor, Tensor, Tensor], ...]
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -446,12 +447,12 @@ class Quadratic:
             tuple(a + b for a, b in zip(self.near, other.near, strict=True)),
             tuple(a + b for a, b in zip(self.itself, other.itself, strict=True)),
             tuple(a + b for a, b in zip(self.linear, other.linear, strict=True)),
-            self.constant + other.constant, self.beside + other.beside,
+            self.constant + other.constant, _beside(self.beside + other.beside),
         )  # fmt: skip
 
     def __mul__(self, scale: float) -> Quadratic:
         times = lambda tensors: tuple(scale * t for t in tensors)  # noqa: E731
-        beside = tuple((scale * G, scale * h) for G, h in self.beside)
+        beside = tuple((rows, scale * G, scale * h) for rows, G, h in self.beside)
         return Quadratic(times(self.near), times(self.itself), times(self.linear), scale * self.constant, beside)
 
     def form(self, *, unbiased: bool) -> tuple[Array, Array]:
@@ -478,7 +479,7 @@ class Quadratic:
         for i, n in enumerate(self.sizes):
             moved = self._influence(i, a) - (0.0 if b is None else self._influence(i, b))
             variance += float(moved.var()) / n if n > 1 else math.nan
-        for G, h in self.beside:
+        for _, G, h in self.beside:
             at = torch.as_tensor(a if b is None else a - b)
             moved = G @ at + (h if b is None else 0.0)
             variance += float(moved.var()) / len(moved)
@@ -490,6 +491,23 @@ class Quadratic:
 
 
 # --------------------------------------------------------------------------------------------------------- helpers
+
+
+def same_rows(x: Tensor, y: Tensor) -> bool:
+    """Whether two references are one: terms may each hold a copy of it, or of its half."""
+    return x is y or (len(x) == len(y) and torch.equal(rows_of(x).double(), rows_of(y).double()))
+
+
+def _beside(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+    """Parts of one reference added up."""
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for rows, G, h in parts:
+        k = next((k for k, part in enumerate(found) if same_rows(part[0], rows)), None)
+        if k is None:
+            found.append((rows, G, h))
+        else:
+            found[k] = (rows, found[k][1] + G, found[k][2] + h)
+    return tuple(found)
 
 
 def rows_of(x: ArrayLike | Tensor) -> Tensor:
