@@ -266,6 +266,31 @@ def test_forget_and_close():
         selector.ask()
 
 
+def test_a_pull_that_was_told_cannot_be_forgotten():
+    selector = Selector(2, RKE(2.0))
+    selector.tell("0", sample(np.random.default_rng(0), 0, 3))
+    selector.forget("0")
+    assert selector.asked.tolist() == selector.told.tolist() == [3, 0]
+
+
+def test_while_first_samples_are_awaited_no_closed_arm_is_asked():
+    selector = Selector(3, RKE(2.0))
+    selector.close("0")
+    assert selector.ask(14) == ["1", "2"] * 7
+
+
+def test_of_few_samples_of_an_arm_no_interval_and_of_one_no_value():
+    selector, rng = Selector(2, RKE(2.0)), np.random.default_rng(0)
+    selector.close("1")
+    selector.tell("0", sample(rng, 0, 10))
+    for told, value in ((1, False), (2, True), (3, True), (4, True)):
+        selector.tell("1", sample(rng, 1))
+        assert selector.intervals() is None and (selector.alone("1") is not None) is value, told
+        assert value or selector.single()[0] == "0", "with one sample there is no pair to tell how alike they are"
+    selector.tell("1", sample(rng, 1))
+    assert selector.intervals() is not None
+
+
 @pytest.mark.parametrize(
     "given, sentence",
     [
