@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,8 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from mixtura import cli, judge
+import mixtura
+from mixtura import cli, judge, mixture
 from mixtura.arms import load_arms
 from mixtura.arms.process import Command
 from mixtura.contracts import InputError
@@ -306,6 +308,18 @@ def test_work_says_that_it_lasts(monkeypatch, capsys):
     with cli._at_work("mixing"):
         pass
     assert capsys.readouterr().err == ""
+
+
+def test_the_share_that_is_done_grows_to_one(place, monkeypatch):
+    monkeypatch.setattr(mixture, "TILE_ENTRIES", 2**15)
+    table, target = (mixtura.load(place / name).best for name in ("table", "target"))
+    rows = people().iloc[[*range(len(people()))] * 60].reset_index(drop=True)
+    holes = rows.assign(size=rows["size"].where(rows.index % 2 == 0))
+    for work in (partial(table.sample, 2_500), partial(table.score, rows), partial(table.impute, holes, draws=20),
+                 partial(target.predict, rows)):  # fmt: skip
+        shares: list[float] = []
+        work(watch=shares.append)
+        assert len(shares) > 1 and shares == sorted(shares) and shares[-1] == 1, work
 
 
 def test_a_large_file_says_at_once_what_reading_takes(place, do, monkeypatch):

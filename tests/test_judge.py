@@ -8,7 +8,17 @@ import pytest
 import torch
 
 from mixtura.contracts import Column, Density, LowerBound, Model, Space
-from mixtura.judge import REPEATS, TILE, bits_per_dimension, log_probs, memorised, plain_features, sound, timed_sample
+from mixtura.judge import (
+    MOST_COMPARED,
+    REPEATS,
+    TILE,
+    bits_per_dimension,
+    log_probs,
+    memorised,
+    plain_features,
+    sound,
+    timed_sample,
+)
 from mixtura.metrics.likelihood import Estimate
 from mixtura.rng import generator, normal
 from mixtura.transforms import Columns
@@ -78,6 +88,12 @@ def test_the_sampling_error_of_a_bound_is_that_of_its_mean():
     assert float(errors.square().mean().sqrt()) == pytest.approx(math.sqrt(variance), rel=0.15)
 
 
+def test_a_bound_tells_the_share_of_all_its_estimates():
+    shares = []
+    log_probs(Bound(), lines(TILE + 5), rng=generator(4), watch=shares.append)
+    assert shares == [(k + 1) / (2 * REPEATS) for k in range(2 * REPEATS)]
+
+
 def test_an_impossible_row_makes_the_error_unknown_and_spoils_no_other():
     class Half(Bound):
         def _log_prob_bound(self, x, context, draws, rng):
@@ -120,7 +136,7 @@ def test_copies_are_found_out(copied, want):
     columns = Columns(MIXED)
     columns.prepare(train)
     look = lambda x: plain_features(x, columns)  # noqa: E731
-    found = memorised(look(samples), look(train), look(unseen), rng=generator(6))
+    found = memorised(look(samples), train, look(unseen), look, rng=generator(6))
     assert found.n == 400 and abs(found.value - want) < 4 * found.error + 1e-9 and 0 < found.error < 0.06
 
 
@@ -130,7 +146,20 @@ def test_rows_off_the_support_can_be_compared():
     columns.prepare(train)
     samples = torch.tensor([[1e9, 7.0, -5.0], [-1e9, 0.0, math.nan]], dtype=torch.float64)
     look = lambda x: plain_features(x, columns)  # noqa: E731
-    assert 0 <= memorised(look(samples), look(train), look(mixed(100, 2)), rng=generator(7)).value <= 1
+    assert 0 <= memorised(look(samples), train, look(mixed(100, 2)), look, rng=generator(7)).value <= 1
+
+
+def test_of_many_training_rows_only_those_compared_are_looked_at():
+    """Of 200,000 rows with 4,096 levels the features alone would take gigabytes."""
+    looked = []
+
+    def look(x):
+        looked.append(len(x))
+        return x.float()
+
+    rows = torch.randn(3 * MOST_COMPARED, 2, generator=generator(8), dtype=torch.float64)
+    memorised(rows[:50].float(), rows, rows[50:100].float(), look, rng=generator(9))
+    assert looked == [MOST_COMPARED]
 
 
 def test_the_cost_of_sampling_counts_the_asked_rows():

@@ -212,8 +212,10 @@ def sample(
     if isinstance(study.schema, ImageSchema) and output is not None and output.suffix.lower() in ("", ".zip"):
         check_png(study.schema, output)
     chosen = study.best if model is None else study.model(model)
-    with _at_work(f"reading {given}"):
-        rows: Any = None if given is None or study.given is None else chosen.rows(given)
+    rows: Any = None
+    if given is not None and study.given is not None:
+        with _at_work(f"reading {given}"):
+            rows = chosen.rows(given)
     targets = [row["column"] for row in study.schema.describe()]
     _can_hold(output, study, None if rows is None else rows.drop(columns=targets, errors="ignore"))
     about = {"model": chosen.name, "seed": seed, "start": start}

@@ -543,13 +543,13 @@ class Together(Job):
         self, fitted: _Fitted, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], shown: Tensor, cost: Mapping[str, float]
     ) -> list[Score]:
         splits, seed = self.splits, self.options.seed
-        fit, real = self.lens(self.x[splits.training]), self.x[splits.report]
+        fit, real = self.x[splits.training], self.x[splits.report]
         scores = []
         for name in [*(c.name for c in self.candidates), *self.options.samples]:
             if name in self.failures:
                 scores.append(self._failed(name))
                 continue
-            copied = judge.memorised(seen[name], fit, shown, rng=generator(seed, name, "memorisation"))
+            copied = judge.memorised(seen[name], fit, shown, self.lens, rng=generator(seed, name, "memorisation"))
             rng = partial(generator, seed, name, "metric")
             found = judge.appraise(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
             score = Score(

@@ -165,10 +165,14 @@ def plain_features(x: Tensor, columns: Columns) -> Tensor:
     return torch.cat([(parts.values + beyond).clamp(-FURTHEST, FURTHEST), indicators], 1)
 
 
-def memorised(samples: Tensor, train: Tensor, unseen: Tensor, *, rng: torch.Generator) -> Estimate:
-    """Memorisation of ``samples`` against training and unseen rows, all (n, d) features; at most ``MOST_COMPARED`` of each."""
-    pick = lambda x: x[torch.randperm(len(x), generator=rng)[:MOST_COMPARED]].numpy()  # noqa: E731
-    return memorisation(pick(samples), pick(train), pick(unseen), rng=rng)
+def memorised(
+    samples: Tensor, train: Tensor, unseen: Tensor, look: Callable[[Tensor], Tensor], *, rng: torch.Generator
+) -> Estimate:
+    """Memorisation of ``samples`` against training and unseen rows; at most ``MOST_COMPARED`` of each. ``samples`` and ``unseen``
+    are (n, d) features; ``train``, which may be many, rows (n, *shape) in data units, of which ``look`` sees those compared."""
+    pick = lambda x: x[torch.randperm(len(x), generator=rng)[:MOST_COMPARED]]  # noqa: E731
+    made, learnt, fresh = pick(samples), look(pick(train)), pick(unseen)
+    return memorisation(made.numpy(), learnt.numpy(), fresh.numpy(), rng=rng)
 
 
 def appraise(

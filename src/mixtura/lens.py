@@ -131,7 +131,7 @@ def evaluate(
     lens = Lens(schema, fit, features, seed=seed)
     found = judge.appraise(x, y, lens, kernel=lens.kernel, codes=lens.codes, seed=lambda name: generator(seed, name))
     if "train" in sets:
-        found["memorisation"] = judge.memorised(lens(y), lens(sets["train"]), lens(x), rng=generator(seed, "memorisation"))
+        found["memorisation"] = judge.memorised(lens(y), sets["train"], lens(x), lens, rng=generator(seed, "memorisation"))
     return pd.DataFrame([_row(name, estimate) for name, estimate in found.items()])
 
 

@@ -31,7 +31,7 @@ from mixtura.contracts import (
     Watch,
     density_kind,
     unwatched,
-)  # fmt: skip
+)
 from mixtura.rng import categorical, categoricals
 
 #: numbers in flight at a time while filling gaps (32 MiB as float64)

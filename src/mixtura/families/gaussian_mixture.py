@@ -377,7 +377,8 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         joint = joint + (~known_codes).double() @ self._log_observed().T
         evidence = torch.logsumexp(joint, 1) + torch.where(known_values, parts.base, 0.0).sum(1)
         again = torch.arange(len(x), device=x.device).repeat(draws)
-        drawn = self._fill(random.categorical(joint[again], rng), parts[again], flat[again], rng)
+        labels = random.categoricals(joint, draws, rng).flatten()
+        drawn = self._fill(labels, parts[again], flat[again], rng)
         values = torch.where(known, x, drawn.unflatten(0, (draws, len(x))))
         return Conditioned(values, evidence, torch.full_like(evidence, math.inf))
 
