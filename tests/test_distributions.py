@@ -514,3 +514,8 @@ def test_an_empty_batch_is_a_batch(batch):
     law = MixtureDensity(torch.zeros(*batch, 2), torch.zeros(*batch, 2, 3), scale=torch.ones(*batch, 2, 3))
     assert law.batch_shape == batch and law.log_prob(torch.zeros(*batch, 3)).shape == batch
     assert law.sample((4,)).shape == (4, *batch, 3)
+
+
+def test_a_law_shows_its_shapes():
+    law = MixtureDensity(torch.zeros(4, 2), torch.zeros(4, 2, 3), scale=torch.ones(4, 2, 3))
+    assert repr(law) == "MixtureDensity(batch (4,), 2 components of 3 entries)"

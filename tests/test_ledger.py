@@ -247,3 +247,9 @@ def test_a_read_only_reader_sees_what_is_there(ledger, tmp_path):
     intend(ledger, "a")
     rows = sqlite3.connect(tmp_path / "ledger.sqlite").execute("SELECT arm, status FROM pulls").fetchall()
     assert rows == [("a", "asked")]
+
+
+def test_a_reason_that_is_half_a_letter_is_kept(ledger):
+    pull = intend(ledger, "a")
+    ledger.fail(pull, "said \ud800", 0.0)
+    assert ledger.pulls()[0].reason == "said \\ud800"

@@ -7,10 +7,14 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import mixtura
 from mixtura.contracts import InputError, Note
+from mixtura.data.schema import guess
+from mixtura.lens import Lens
 from mixtura.metrics import TABLE
+from mixtura.rng import generator
 
 
 def people(n, seed, centre=100.0, red=0.5):
@@ -132,3 +136,14 @@ def test_truth_as_numbers_is_the_same_table():
 def test_sets_that_cannot_be_compared_are_named(real, generated, said):
     with pytest.raises(InputError, match=said):
         mixtura.evaluate(real, generated)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_independent_columns_are_compared_by_the_median_distance(seed):
+    """Shuffled columns are of the same law then, and the best of five bandwidths would be one of noise."""
+    x = torch.randn(300, 6, generator=generator(seed), dtype=torch.float64)
+    schema = guess(pd.DataFrame(x.numpy()))
+    lens = Lens(schema, x, None, seed=0)
+    assert lens.kernel.bandwidth == pytest.approx(float(torch.pdist(lens(x)).median()), rel=0.1)
+    x[:, 1:] = x[:, :1] + 0.1 * x[:, 1:]
+    assert Lens(schema, x, None, seed=0).kernel.bandwidth < lens.kernel.bandwidth / 2

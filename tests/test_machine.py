@@ -198,3 +198,12 @@ def test_a_folder_is_cleared_with_what_tells_it_last(tmp_path, monkeypatch):
     monkeypatch.undo()
     machine.clear(run, last="config.json")
     assert not run.exists()
+
+
+def test_pipes_and_devices_are_left_alone(tmp_path):
+    os.mkfifo(tmp_path / "p.csv")
+    (tmp_path / "l.csv").symlink_to(tmp_path / "p.csv")
+    for name in ("p.csv", "l.csv"):
+        with pytest.raises(InputError, match=rf"{name}: is a device or a pipe, expected a file or a folder"):
+            write(TABLE, tmp_path / name)
+    assert (tmp_path / "p.csv").is_fifo() and [p.name for p in sorted(tmp_path.iterdir())] == ["l.csv", "p.csv"]

@@ -316,3 +316,45 @@ def test_tables_of_any_columns_are_read_as_they_were(do, place, tmp_path, seed):
         before, after = (study.schema.encode(contents(f"{tmp_path}/{x}.{ending}", study.schema), holes=True) for x in "hf")
         assert torch.equal(torch.where(before.isnan(), after, before).nan_to_num(-99.5), after.nan_to_num(-99.5))
         assert do(f"score {tmp_path}/run {tmp_path}/f.{ending} -o {tmp_path}/n.{ending}").code == 0
+
+
+def test_columns_that_were_not_learnt_stay_as_they_were(do, place, tmp_path):
+    """Words for missing of a person's own column, and types that no schema knows."""
+    rng = np.random.default_rng(0)
+    a, holes = rng.normal(size=N), [None if k % 5 == 1 else k / 7 for k in range(N)]
+    words = [["NA", "null", "n/a", "", "None"][k % 5] for k in range(N)]
+    mixtura.run(pd.DataFrame({"a": a, "b": rng.normal(size=N)}), families=["marginals"], steps=5, out=tmp_path / "run")
+    lines = [f"{w},{x},{'' if y is None else y}" for w, x, y in zip(words, a, holes, strict=True)]
+    (place / "mine.csv").write_text("\n".join(["word,a,b", *lines, ""]))
+    assert do(f"impute {tmp_path}/run mine.csv -o filled.csv").code == 0
+    again = read(place / "filled.csv").frame["word"]
+    assert [w if isinstance(w, str) else "" for w in again] == words
+    odd = {
+        "map": pa.array([[("k", k)] for k in range(N)], pa.map_(pa.string(), pa.int64())),
+        "two": pa.array([b"ab"] * N, pa.binary(2)),
+        "list": pa.array([[k] for k in range(N)], pa.list_(pa.int16())),
+        "row": pa.array([{"q": 1}] * N, pa.struct([("q", pa.int8())])),
+        "lasts": pa.array(range(N), pa.duration("ms")),
+    }
+    parquet.write_table(pa.table({"a": a, "b": pa.array(holes), **odd}), place / "mine.parquet")
+    assert do(f"impute {tmp_path}/run mine.parquet -o filled.parquet").code == 0
+    before, after = (parquet.read_table(place / f"{name}.parquet").select(list(odd)) for name in ("mine", "filled"))
+    assert before.schema.equals(after.schema) and before.to_pylist() == after.to_pylist()
+
+
+def test_labels_that_text_cannot_tell_apart_end_a_run_in_jsonl(tmp_path):
+    frame = pd.DataFrame({"z": pd.Series([1, "1", "x\0"] * 20, dtype=object), "n": range(60)})
+    study = mixtura.run(frame, families=["marginals"], steps=5, out=tmp_path / "run")
+    assert set(read(tmp_path / "run/samples.jsonl").frame["z"]) <= {1, "1", "x\0"} and study.verdict
+    assert not (tmp_path / "run/samples.csv").exists()
+
+
+def test_a_file_whose_name_is_no_text(tmp_path):
+    path = tmp_path / "bad\udcff.csv"
+    try:
+        path.write_text("a,b\n" + "".join(f"{k * 37 % 101}.5,{k}\n" for k in range(60)))
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    mixtura.run(path, families=["marginals"], steps=5, out=tmp_path / "run")
+    card = (tmp_path / "run/README.md").read_text().replace("\\\\", "\\")
+    assert mixtura.load(tmp_path / "run").verdict and "bad\\udcff.csv" in card

@@ -177,9 +177,13 @@ def gather(
     for name, x in found.items():
         if len(x) < 2:
             raise InputError(f"{name}: {len(x)} sample cannot tell how alike samples are; give 2 or more")
-        bad = (~torch.isfinite(x.float().square())).any(1).nonzero()  # kernels multiply in float32
+        bad = (~torch.isfinite(x.float().square())).nonzero()  # kernels multiply in float32
         if len(bad):
-            raise InputError(f"{name}: row {int(bad[0])} is not finite, or beyond 1e19; drop it, or encode missing values")
+            row, column = bad[0].tolist()
+            value = float(x[row, column])
+            remedy = "divide the column by a power of ten" if math.isfinite(value) else "drop it, or encode missing values"
+            what = "beyond 1e19, where products overflow" if math.isfinite(value) else "which is not finite"
+            raise InputError(f"{name}: row {row}, column {column} is {value:g}, {what}; {remedy}")
     return {name: found[name] for name in samples}, found.get("reference"), called
 
 

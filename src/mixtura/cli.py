@@ -213,8 +213,9 @@ def sample(
         check_png(study.schema, output)
     chosen = study.best if model is None else study.model(model)
     rows: Any = None
+    read: list[str] = []
     if given is not None and study.given is not None:
-        with _at_work(f"reading {given}"):
+        with _noted() as read, _at_work(f"reading {given}"):
             rows = chosen.rows(given)
     targets = [row["column"] for row in study.schema.describe()]
     _can_hold(output, study, None if rows is None else rows.drop(columns=targets, errors="ignore"))
@@ -222,7 +223,7 @@ def sample(
     n = n if n is not None else 1000 if given is None else 1
     with _noted() as notes, _at_work(f"sampling {chosen.name}") as watch:
         made = chosen.sample(n, seed=seed, start=start, given=given if rows is None else rows, watch=watch)
-    _deliver(made, output, as_json, about | {"notes": notes})
+    _deliver(made, output, as_json, about | {"notes": read + notes})
 
 
 @app.command()
@@ -271,12 +272,12 @@ def predict(
     study = load(folder)
     chosen = study.best if model is None else study.model(model)
     tail = round((1 - interval) / 2, 10)
-    with _at_work(f"reading {data}"):
+    with _noted() as read, _at_work(f"reading {data}"):
         rows = chosen.rows(data)
     _can_hold(output, study, rows)
     with _noted() as notes, _at_work(f"predicting {data} by {chosen.name}") as watch:
         predicted = chosen.predict(rows, levels=(tail, 0.5, round(1 - tail, 10)), draws=draws, seed=seed, watch=watch)
-    about = {"model": chosen.name, "interval": interval, "draws": draws, "notes": notes}
+    about = {"model": chosen.name, "interval": interval, "draws": draws, "notes": read + notes}
     _deliver(predicted, output, as_json, about, at_most=FEW)
 
 
@@ -293,7 +294,7 @@ def impute(
     """Fill missing cells by draws from their law given the rest of the row."""
     _can_write(output)
     chosen = _with_density(folder, model)
-    with _at_work(f"reading {data}"):
+    with _noted() as read, _at_work(f"reading {data}"):
         frame = chosen.rows(data)
     _can_hold(output, chosen, frame)
     with _noted() as notes, _at_work(f"filling {data} by {chosen.name}") as watch:
@@ -301,7 +302,7 @@ def impute(
     left = chosen.schema.gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
     holes = chosen.schema.gaps(frame) - left
     said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty" if left else "")
-    about = {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws, "notes": notes}
+    about = {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws, "notes": read + notes}
     _deliver(filled, output, as_json, about, said)
 
 
@@ -854,12 +855,14 @@ def _unconverged(s: Score) -> str:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "" if value is None or math.isnan(value) else f"{value:,.{digits}f}"
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:,.{digits}f}" if abs(value) < 1e9 else f"{value:.3e}"
 
 
 def _with_error(value: float | None, error: float | None, digits: int = 3) -> str:
     known = value is not None and error is not None and math.isfinite(error)
-    return _number(value, digits) + (f" ± {error:.{digits}f}" if known else "")
+    return _number(value, digits) + (f" ± {_number(error, digits)}" if known else "")
 
 
 def _to_two_digits(value: float | None = None, error: float | None = None, **_: Any) -> str:
@@ -1112,7 +1115,16 @@ def main(argv: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # no letter that the terminal lacks, ≥ say, ends a command
             stream.reconfigure(errors="replace")
-    with _one_sentence():
+    shown = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+        if category.__name__ == "Note":  # of ours, which is not imported before it is needed
+            print(_visible(f"note: {message}"), file=sys.stderr)
+        else:
+            shown(message, category, *where, **more)
+
+    with _one_sentence(), warnings.catch_warnings():
+        warnings.showwarning = show
         code = app(args=argv, prog_name="mixtura", standalone_mode=False)
         if code == INTERRUPTED:  # newer typer answers the interrupt itself
             _stop()

@@ -89,6 +89,10 @@ class MixtureDensity(Distribution):
             self._validate()
         super().__init__(logits.shape[:-1], means.shape[-1:], validate_args=False)
 
+    def __repr__(self) -> str:
+        *batch, k, d = self.means.shape
+        return f"MixtureDensity(batch {tuple(batch)}, {k} components of {d} entries)"
+
     def _validate(self) -> None:
         """InputError on the first number that is no parameter."""
         given = {"logits": self.log_weights, "means": self.means, "factor": self.factor}

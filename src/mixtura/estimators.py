@@ -23,6 +23,7 @@ from torch.distributions import Normal
 from mixtura import train
 from mixtura.contracts import Column, InputError, Space
 from mixtura.data.cells import lattice
+from mixtura.data.read import to_numpy
 from mixtura.distributions import MixtureDensity
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
@@ -130,7 +131,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         X = np.asarray(_validate(self, _without_times(X, "X"), dtype=np.float64, ensure_min_samples=2))
         if y is None:
             raise InputError("y: requires y to be passed, but the target y is None; give one row for each of X")
-        stored = np.asarray(y).dtype
+        stored = np.asarray(_without_times(y, "y")).dtype
         y = _numbers(y)
         if len(y) != len(X):
             raise InputError(f"y: {len(y)} rows beside {len(X)} of X; give one for each")
@@ -429,7 +430,12 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
 
 def _without_times(values: Any, name: str) -> Any:
-    """The same; InputError where any of it holds times, which numpy takes for whole numbers in a unit of its own."""
+    """The same, a tensor or a masked array as an array; InputError where any of it holds times, which numpy takes for whole
+    numbers in a unit of its own."""
+    if isinstance(values, Tensor):
+        return to_numpy(values)
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan)
     kinds = getattr(values, "dtypes", getattr(values, "dtype", None))
     if kinds is None:
         kinds = np.asarray(values).dtype
@@ -452,6 +458,8 @@ def _numbers(y: Any, *, infinite: bool = False) -> Array:
         )  # fmt: skip
     except TypeError as error:
         raise InputError(f"y: expected numbers, got something else ({error}); give a number for each row") from error
+    if infinite:  # of a distribution function, which is 0 or 1 that far out
+        return found.clip(-LARGEST, LARGEST)
     large = np.abs(found[np.isfinite(found)]).max(initial=0.0)
     if large > LARGEST:
         raise InputError(f"y: the largest number is {large:.3g}, expected up to {LARGEST:g}; give y in another unit")

@@ -12,7 +12,8 @@
     quadratic.json        MMD² of any blend on the report rows, w'Qw − 2 b'w + c
     history.jsonl         training records        scores.jsonl   one line a model
     verdict.json          verdicts by objective: weights, gain, sentence; written last
-    samples.csv           rows of the verdict's choice (samples.npz: images)      README.md   the model card
+    samples.csv           rows of the verdict's choice (.jsonl: labels that text cannot tell apart; .npz: images)
+    README.md             the model card
     report.html           the page, written by the command line
     work/                 checkpoints and folds, while it runs; kept where a family is to be tried again
 
@@ -45,7 +46,7 @@ from mixtura.machine import out_of_memory, write
 from mixtura.rng import generator
 
 T = TypeVar("T")
-FORMAT = 3
+FORMAT = 4
 
 
 @contextmanager

@@ -452,7 +452,7 @@ class Job(ABC):
         kept = sorted((out / "work").glob("*.history.jsonl"))
         store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
         store.write_lines(out / "scores.jsonl", [asdict(s) for s in study.scores])
-        source.write(example, out / ("samples.npz" if self.schema.space.is_image else "samples.csv"))
+        _write_example(example, out)
         store.write(out / "README.md", card(study, self.data.name, splits))
         self._save_state()
         spoken = {"objective": study.objective, "why": study.why, "duplicates": splits.duplicates}
@@ -704,6 +704,19 @@ def what(schema: AnySchema, n: int) -> str:
     if schema.space.is_image:
         return f"{n:,} {schema.describe()[0]['detail']}"
     return f"{n:,} rows, {len(schema.describe())} columns"
+
+
+def _write_example(example: Content, out: Path) -> None:
+    """As samples.npz or samples.csv, or .jsonl where text cannot tell the labels apart."""
+    if not isinstance(example, pd.DataFrame):
+        return source.write(example, out / "samples.npz")
+    try:
+        source.write(example, out / "samples.csv")
+    except machine.CannotWrite:
+        raise
+    except InputError:
+        (out / "samples.csv").unlink(missing_ok=True)
+        source.write(example, out / "samples.jsonl")
 
 
 def read_state(out: Path) -> tuple[dict[str, Any], dict[str, Any], float]:

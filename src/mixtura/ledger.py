@@ -32,7 +32,7 @@ from mixtura.machine import CannotWrite, alive, this_process
 Status = Literal["asked", "told", "failed", "unknown"]
 
 #: seconds to wait for another process's transaction
-PATIENCE = 30.0
+PATIENCE = 10.0
 #: how SQLite says that the disk, or another process, lets nothing be written now
 _REFUSED = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_READONLY", "SQLITE_NOMEM")
 #: what a file comes to that is no database; SQLite repeats its bytes, which need not be text
@@ -122,7 +122,9 @@ class Ledger:
     def _said(self, error: BaseException) -> InputError:
         """What SQLite, or what stands in the file, comes to for a person: CannotWrite where it may pass."""
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(_REFUSED):
-            what = f"{self.path}: cannot be written ({error}); check the path and the space on the disk"
+            busy = "BUSY" in error.sqlite_errorname
+            remedy = "another program has it open" if busy else "check the path and the space on the disk"
+            what = f"{self.path}: cannot be written ({error}); {remedy}"
             return CannotWrite(f"{what}; the same command goes on from here")
         return InputError(f"{self.path}: cannot be used as a ledger, or is damaged ({error}); give another --out, or remove it")
 
@@ -191,6 +193,7 @@ class Ledger:
 
     def fail(self, pull: Pull, reason: str, cost: float, status: Status = "failed") -> None:
         """A pull that gave nothing, and why; what it may have cost counts."""
+        reason = reason.encode(errors="backslashreplace").decode()  # half a letter is no text
         with self._transaction() as db:
             db.execute(
                 "UPDATE pulls SET status = ?, reason = ?, cost = ?, told = ? WHERE number = ? AND status = 'asked'",

@@ -30,6 +30,8 @@ IMAGE_FEATURES = "pca:64"
 MOST_FITTED, KERNEL_ROWS = 5_000, 1_000
 #: bandwidths tried: the median distance, a half, a quarter, …
 HALVINGS = 5
+#: standard errors from which on a bandwidth is taken to tell shuffled columns from their like
+TELLS_APART = 3
 #: rows that can be compared at all
 LEAST_ROWS = 20
 #: of a portrait: targets, cells of a target and of an input, places of each input that is tried, rows
@@ -70,7 +72,10 @@ class Lens:
             apart = sums([floor, real], kernel).mmd2([1.0], 1)
             return apart.value / max(apart.error, 1e-12)
 
-        return max((Gaussian(median / 2**i) for i in range(HALVINGS)), key=power)
+        powers = {median / 2**i: power(Gaussian(median / 2**i)) for i in range(HALVINGS)}
+        best = max(powers, key=powers.__getitem__)
+        # where no bandwidth tells them apart, the largest number is one of noise
+        return Gaussian(best if powers[best] > TELLS_APART else median)
 
     @property
     def codes(self) -> Tensor | None:
@@ -200,11 +205,12 @@ def portrait(model: Model, inputs: Inputs, asked: Tensor, y: Tensor, *, draws: i
     """
     sitter = _Sitter(model, inputs, draws, seed)
     axes = [_axis(y[:, t], column) for t, column in enumerate(model.space.columns[:PICTURED])]
-    return [_pictured(sitter, asked, y[:, t], t, axis) for t, axis in enumerate(axes) if axis is not None]
+    pictures = [_pictured(sitter, asked, y[:, t], t, axis) for t, axis in enumerate(axes) if axis is not None]
+    return [picture for picture in pictures if picture is not None]
 
 
-def _pictured(sitter: _Sitter, asked: Tensor, y: Tensor, t: int, axis: Axis) -> dict[str, Any]:
-    """One target, y (n,), along its axis."""
+def _pictured(sitter: _Sitter, asked: Tensor, y: Tensor, t: int, axis: Axis) -> dict[str, Any] | None:
+    """One target, y (n,), along its axis; None where its densities are beyond what float64 holds."""
     inputs = sitter.inputs
     law = lambda rows, name: _densities(sitter, inputs(rows), t, axis, generator(sitter.seed, "portrait", t, name))  # noqa: E731
     middle, columns = _middle(asked, inputs.space), inputs.space.columns
@@ -215,16 +221,19 @@ def _pictured(sitter: _Sitter, asked: Tensor, y: Tensor, t: int, axis: Axis) -> 
     x = asked[:1, most] if across is None else across.places
     order = y.argsort()  # rows of small, middling and large targets; the missing last
     rows = order[torch.linspace(0, len(order) - 1, min(SINGLED_OUT, len(order))).round().long()]
-    singled = zip(rows.tolist(), y[rows].tolist(), law(asked[rows], "rows").tolist(), strict=True)
+    beside, along = law(asked[rows], "rows"), law(_moved(middle, most, x), "along")
+    if not (beside.isfinite().all() and along.isfinite().all()):
+        return None
+    singled = zip(rows.tolist(), y[rows].tolist(), beside.tolist(), strict=True)
     return {
         "target": t, "y": axis.places.tolist(), "drawn": None if sitter.formula else sitter.each(len(x)),
-        "along": {"input": most, "x": x.tolist(), "p": law(_moved(middle, most, x), "along").tolist()},
+        "along": {"input": most, "x": x.tolist(), "p": along.tolist()},
         "rows": [{"row": row, "truth": None if math.isnan(truth) else truth, "p": p} for row, truth, p in singled],
     }  # fmt: skip
 
 
 def _axis(values: Tensor, column: Column) -> Axis | None:
-    """Places that cover most of the values; None where there is nothing to cover."""
+    """Places that cover most of the values; None where there is nothing to cover, or float64 cannot tell places apart."""
     present = values[~torch.isnan(values)]
     if column.kind == "levels":
         return Axis(_commonest(present, column.levels, CELLS), True)
@@ -233,7 +242,9 @@ def _axis(values: Tensor, column: Column) -> Axis | None:
     low, high = present.quantile(0.005), present.quantile(0.995)
     low, high = (present.min(), present.max()) if low == high else (low, high)
     low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
-    return Axis(low + (high - low) * (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS, False)
+    places = low + (high - low) * (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
+    cells = places.diff()
+    return Axis(places, False) if cells.isfinite().all() and (cells > 0).all() and bool((1 / cells).isfinite().all()) else None
 
 
 def _places(values: Tensor, column: Column) -> Tensor:
@@ -241,7 +252,8 @@ def _places(values: Tensor, column: Column) -> Tensor:
     present = values[~torch.isnan(values)]
     if column.kind == "levels":
         return _commonest(present, column.levels, 2 * PLACES)
-    return present.quantile(torch.linspace(0.05, 0.95, PLACES, dtype=torch.float64)) if len(present) else values[:1]
+    shares = torch.linspace(0.05, 0.95, PLACES, dtype=torch.float64)
+    return present.quantile(shares, interpolation="nearest") if len(present) else values[:1]
 
 
 def _commonest(codes: Tensor, levels: int, most: int) -> Tensor:

@@ -66,6 +66,8 @@ def drafted(path: Path) -> Iterator[Path]:
     Raises CannotWrite, which names ``path``, for an OSError inside or in taking the place.
     """
     place = Path(os.path.realpath(path))  # a link stays, and what it names is replaced
+    if place.exists() and not (place.is_file() or place.is_dir()):
+        raise CannotWrite(f"{path}: is a device or a pipe, expected a file or a folder; write a file and hand that on")
     draft = place.with_name(f".{place.name}.{this_process()}.{next(_number)}{_DRAFT}")
     try:
         with _naming(path):

@@ -21,7 +21,9 @@ from mixtura import folder as store
 from mixtura.contracts import InputError
 from mixtura.data import examples, source
 from mixtura.data.read import Table
+from mixtura.data.schema import listed
 from mixtura.data.source import AnySchema, Data
+from mixtura.data.texts import printable
 from mixtura.facade import Study, load
 from mixtura.job import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
 from mixtura.machine import CannotWrite
@@ -87,9 +89,7 @@ def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
         if not isinstance(loaded, Table):
             raise InputError(f"{flag}: names a column, and images have none; leave it out")
         if name not in loaded.frame.columns:
-            raise InputError(
-                f"{flag}: no column {name!r} in the data; there are {', '.join(map(str, loaded.frame.columns[:12]))}"
-            )
+            raise InputError(f"{flag}: no column {name!r} in the data; there are {listed(loaded.frame.columns, 12)}")
     modelled = loaded
     aside = [name for flag, name in splitting if name is not None and (flag == "--split" or options.targets)]
     if isinstance(loaded, Table) and aside:
@@ -103,7 +103,7 @@ def _question(options: Options, data: Data, path: str | None) -> dict[str, Any]:
     return {
         "format": store.FORMAT,
         "mixtura": _version(),
-        "source": path,
+        "source": None if path is None else printable(path),
         "data": {
             "name": data.name, "fingerprint": data.fingerprint, "rows": len(source.content(data)), "rows_total": data.rows_total
         },  # fmt: skip

@@ -2,8 +2,11 @@
 
 The caller's loop body is the callback system:
 
+>>> import torch
 >>> from mixtura import Space
+>>> from mixtura.rng import generator
 >>> from mixtura.families.vae import Config, build
+>>> from mixtura.train import Recipe, fit
 >>> x = torch.randn(100, 2, generator=generator(0)).double()
 >>> model = build(Space.continuous(2), config=Config(), rng=generator(1))
 >>> for step in fit(model, x, Recipe(steps=3), rng=generator(2)):

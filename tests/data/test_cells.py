@@ -292,7 +292,7 @@ def test_a_level_spelt_like_missing_survives(tmp_path):
 )
 def test_words_in_quotes_are_text(tmp_path, text, levels, expected):
     (tmp_path / "t.csv").write_text("c;n\n" + "".join(f"{cell};1\n" for cell in text))
-    seen = read(tmp_path / "t.csv", levels={"c": levels}).frame["c"]
+    seen = read(tmp_path / "t.csv", levels=lambda name: levels if name == "c" else ()).frame["c"]
     assert [None if pd.isna(v) else v for v in seen] == expected
 
 
@@ -318,3 +318,68 @@ def test_too_many_or_too_long_labels_are_refused(monkeypatch):
     monkeypatch.setattr("mixtura.data.cells.MOST_CHARACTERS", 1000)
     long = pd.DataFrame({"c": [("x" * 600, "y" * 600)[k % 2] for k in ROW], "w": LOGS})
     assert "1,200 characters, more than the 1,000" in guess(long).fields[0].reason
+
+
+DAYS = [(1 + k % 12, 1 + k % 28) for k in range(60)]
+#: how 60 texts are written → what is said of the column
+NAMED = {
+    "bounds": ([f"<{k}.5" if k % 3 else f"{k}.5" for k in range(60)], "numbers, some of them bounds, as in '<1.5'"),
+    "accounts": ([f"{k}.25-" for k in range(60)], "numbers written in a manner that is not read, as in '0.25-'"),
+    "brackets": ([f"$({k}.25)" for k in range(60)], "numbers written in a manner that is not read, as in '$(0.25)'"),
+    "exponents": ([f"{k},5e-3" for k in range(60)], "numbers with an exponent, as in '0,5e-3'"),
+    "lakh": ([f"{k + 10},11,145" for k in range(60)], "numbers in groups of two digits, as in '10,11,145'"),
+    "units": ([f"{k}.5K" if k % 2 else f"{k}.5M" for k in range(60)], "numbers written in more than one way, '1.5K' and '0.5M'"),
+    "times": ([f"{k % 24:02d}:{k:02d}" for k in range(60)], "times of day, or durations, as in '00:00'"),
+    "months": ([f"{1990 + k // 12}-{1 + k % 12:02d}" for k in range(60)], "months, as in '1990-01'"),
+    "months last": ([f"{1 + k % 12:02d}/{1990 + k // 12}" for k in range(60)], "months, as in '01/1990'"),
+    "mail": ([f"Mon, {d:02d} Jan 2{m:03d} 10:00:00 GMT" for m, d in DAYS], "dates with the month as a word, as in 'Mon, 01 Jan"),
+    "clock": ([f"{d}.{m}.2020 9:30 Uhr" for m, d in DAYS], "dates written in a manner that is not read, as in '1.1."),
+    "dashes": ([f"{k}.5" if k % 4 else "-" for k in range(60)], "45 of 60 texts are numbers, but row 0 is '-'"),
+    "errors": ([f"{k}.5" if k % 9 else "#DIV/0!" for k in range(60)], "53 of 60 texts are numbers, but row 0 is '#DIV/0!'"),
+    "ratios": ([f"{k}/{k + 7}" for k in range(60)], "60 different texts such as '0/7', neither numbers nor dates"),
+    "codes": ([f"{k * 997:05d}" for k in range(60)], "60 different texts in 60 rows, codes such as '00000'; --kind"),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_is_nearly_a_number_or_a_date_is_named(name):
+    texts, said = NAMED[name]
+    field = guess(pd.DataFrame({"c": texts, "n": range(60)})).fields[0]
+    assert field.kind == "dropped" and said in field.reason and "identifier" not in field.reason
+    assert "1234.5" not in field.reason or name not in ("codes", "times", "months")
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"{a}{b}" for a in range(1, 31) for b in "ABCDEF"] * 8,  # seats
+        [f"{k}-{k + 9}" for k in range(0, 100, 10)] * 6,  # classes of ages
+        [f"{k % 9}.{k % 7}.{k % 5}" for k in range(60)] * 20,  # versions
+        [f"<{k}" for k in range(12)] * 5,
+    ],
+)
+def test_few_of_many_rows_are_levels_whatever_they_look_like(texts):
+    assert guess(pd.DataFrame({"c": texts, "n": range(len(texts))})).fields[0].kind == "categorical"
+
+
+def test_whole_numbers_that_are_all_days_are_named():
+    days = [20200000 + 100 * m + d for m, d in DAYS]
+    field = guess(pd.DataFrame({"c": days, "n": range(60)})).fields[0]
+    assert field.kind == "dropped" and "whole numbers that are all dates, as 20200101 is" in field.reason
+    assert guess(pd.DataFrame({"c": [*days[:-1], 20200230], "n": range(60)})).fields[0].kind == "integer"
+    assert guess(pd.DataFrame({"c": days, "n": range(60)}), kinds={"c": "integer"}).fields[0].kind == "integer"
+
+
+def test_months_and_days_of_one_digit():
+    texts = [f"2020-{m}-{d}" for m, d in DAYS]
+    seen = cells.instants(pd.Series(texts))
+    assert seen is not None and seen.pattern == "YYYY-M-D"
+    assert cells.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
+
+
+def test_times_of_several_zones_are_instants():
+    utc = pd.date_range("2024-01-01", periods=60, freq="h", tz="UTC")
+    mixed = [t if k % 2 else t.tz_convert("Europe/Berlin") for k, t in enumerate(utc)]
+    schema = guess(pd.DataFrame({"t": pd.Series(mixed, dtype=object), "n": range(60)}))
+    again = schema.decode(schema.encode(pd.DataFrame({"t": pd.Series(mixed, dtype=object), "n": range(60)})))
+    assert list(again["t"]) == list(utc)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import struct
 import zipfile
@@ -554,3 +555,13 @@ def test_damaged_images_are_read_or_refused(tmp_path, kind, capfd):
     assert refused > 0
     path.write_bytes(whole)
     assert read_images(path if kind == "zip" else tmp_path).pixels.shape == (1, 3, 5, 4)
+
+
+def test_what_looks_like_an_image_and_is_no_file_is_named(tmp_path):
+    write_images(np.zeros((3, 4, 4), dtype=np.uint8), tmp_path / "set")
+    (tmp_path / "set/gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(InputError, match=r"gone.png: it leads to no file; repair or remove it, or .* --skip-broken"):
+        read_images(tmp_path / "set")
+    (tmp_path / "set/gone.png").unlink()
+    os.mkfifo(tmp_path / "set/pipe.png")
+    assert "pipe.png: it is no regular file" in read_images(tmp_path / "set", skip_broken=True).skipped[0]

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mixtura.contracts import InputError
+from mixtura.contracts import InputError, Note
 from mixtura.data import examples
 from mixtura.data.read import MISSING, Table, read
 from mixtura.data.schema import text_dtype
@@ -57,6 +57,7 @@ READ_AS_WRITTEN = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:.* is no UTF-8:UserWarning")
 @pytest.mark.parametrize("name", READ_AS_WRITTEN)
 def test_cells_are_read_as_written(make, name):
     content, expected = READ_AS_WRITTEN[name]
@@ -310,3 +311,74 @@ def test_parquet_without_pyarrow_says_what_to_install(make, monkeypatch):
 def test_refuses_to_write(tmp_path, name, message):
     with pytest.raises(InputError, match=message):
         write(FRAME, tmp_path / name)
+
+
+BODY = "".join(f"0.{k},v{k % 3},{k}\n" for k in range(10, 40))
+#: a file's name and content → what is said of it
+MISREAD = {
+    "title": ("t.csv", "Report 2024\na,b,n\n" + BODY, "first line is 'Report 2024', and those below have 3 fields; remove"),
+    "remark": ("t.csv", "# one\n# and, two\na,b,n\n" + BODY, "its first line is '# one', and those below have 3 fields"),
+    "colons": ("t.csv", ("a,b,n\n" + BODY).replace(",", ":"), "3 fields with a colon between them, and one by a comma"),
+    "blanks": ("t.csv", ("a,b,n\n" + BODY).replace(",", " "), "3 fields with a blank between them, and one by a comma"),
+    "R": ("t.csv", "a b\nx 1 2\ny 2 3\n", "its lines have 3 fields with a blank between them"),
+    "hats": ("t.csv", ("a,b,n\n" + BODY).replace(",", "^"), r"3 fields with \^ between them, and one by a comma; write it"),
+    "commas": ("t.tsv", "a,b,n\n" + BODY, "3 fields with a comma between them, and one by a tab; name it .csv"),
+    "sep": ("t.csv", "sep=;\na,b,n\n" + BODY, "3 fields with a comma between them, and one by a semicolon; leave"),
+    "drawn": ("t.csv", " a | b\n---+---\n 1 | 2\n 3 | 4\n", "2 fields with a bar between them, and one by a comma"),
+    "decimals": ("t.csv", "a\n1,5\n2,7\n", "line 2 has 2 fields, but the header has 1; put 1,5 in quotes if it is one number"),
+    "no names": ("t.csv", BODY.replace("v1", "v0"), "its first line is 0.10,v0,10…, expected column names"),
+    "no names of whole numbers": ("t.csv", "".join(f"{k},v{k % 3},{k}\n" for k in range(40)), "first line is 0,v0,0…, expected"),
+}
+
+
+@pytest.mark.parametrize("name", MISREAD)
+def test_text_that_is_written_in_another_way_is_named(tmp_path, name):
+    file, content, said = MISREAD[name]
+    (tmp_path / file).write_text(content)
+    with pytest.raises(InputError, match=said):
+        read(tmp_path / file)
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "first"),
+    [
+        ("\ufeff\ufeffa,b\n1,2\n", ["a", "b"], ["1", "2"]),
+        ("a , b , n\n0.1 , u , 5\n0.2 , v , 6\n", ["a", "b", "n"], ["0.1", "u", "5"]),
+        (" a | b\n 1 | u\n 2 | v\n", ["a", "b"], ["1", "u"]),
+        ('a,b,n\n0.1, "x,u", 5\n0.2, "x,v", 6\n', ["a", "b", "n"], ["0.1", "x,u", "5"]),
+        ("country,2007,2008\nDE,1,2\nFR,3,4\n", ["country", "2007", "2008"], ["DE", "1", "2"]),
+        ("name,0.05,0.5\nDE,1,2\nFR,3,4\n", ["name", "0.05", "0.5"], ["DE", "1", "2"]),
+        ("full name\nJohn Smith\nJane Doe\nJim Roe\n", ["full name"], ["John Smith"]),
+        ("a,b\n1,2\n   \n3,4\n\x1a", ["a", "b"], ["1", "2"]),
+        ("text\nhello: you\nfoo: bar\n", ["text"], ["hello: you"]),
+    ],
+)
+def test_text_that_is_read_as_it_is_meant(tmp_path, content, columns, first):
+    (tmp_path / "t.csv").write_text(content)
+    frame = read(tmp_path / "t.csv").frame
+    assert list(frame) == columns and frame.iloc[0].tolist() == first
+
+
+def test_text_that_is_no_utf8_says_so(tmp_path):
+    (tmp_path / "t.csv").write_bytes("a,b\n1,привет\n".encode("cp1251"))
+    with pytest.warns(Note, match="t.csv is no UTF-8 and is read as Windows-1252; where its letters come out wrong"):
+        read(tmp_path / "t.csv")
+
+
+def test_text_kept_as_views_is_read(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    words = [f"k{k}" for k in range(40)]
+    pa.parquet.write_table(pa.table({"a": pa.array(words).cast(pa.string_view()), "n": range(40)}), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet", rows=7).frame["a"].isin(words).all()
+
+
+def test_columns_of_one_name_are_named(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pa.parquet.write_table(pa.table([[1, 2], [3, 4]], names=["a", "a"]), tmp_path / "t.parquet")
+    with pytest.raises(InputError, match="has 2 columns called 'a'; give every column a name of its own"):
+        read(tmp_path / "t.parquet")
+
+
+def test_half_a_letter_in_a_frame_is_named():
+    with pytest.raises(InputError, match=r"table: half a letter, '\\ud800', stands in"):
+        read(pd.DataFrame({"a": pd.Series(["x", "\ud800"] * 10, dtype=object)}))

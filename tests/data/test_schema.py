@@ -199,6 +199,27 @@ def test_atoms_stand_out():
     assert len(guess(pd.DataFrame({"v": many})).fields[0].atoms) == 8
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_cap_on_whole_numbers_is_an_atom_and_few_rows_make_none(seed):
+    rng = np.random.default_rng(seed)
+    capped = np.minimum(np.round(rng.exponential(20, 1500)), 50)
+    floored = np.maximum(np.round(rng.normal(40, 15, 1500)), 18)
+    free, few = np.round(rng.normal(40, 15, 1500)), rng.normal(size=60).round(2)
+    atoms = [guess(pd.DataFrame({"v": v})).fields[0].atoms for v in (capped, floored, free, few)]
+    assert 50.0 in atoms[0] and len(atoms[0]) <= 2 and atoms[1:] == [(0.0,), (), ()]  # 18 is the first step
+
+
+def test_truth_in_words_and_in_numbers_is_named():
+    field = guess(pd.DataFrame({"t": np.where(ROW % 2, "TRUE", "0"), "n": ROW})).fields[0]
+    assert field.kind == "dropped" and "truth in words and as 0 and 1; write all cells alike" in field.reason
+    assert guess(pd.DataFrame({"t": np.where(ROW % 2, "TRUE", "FALSE"), "n": ROW})).fields[0].kind == "boolean"
+
+
+def test_names_with_commas_are_listed_as_they_are_given():
+    with pytest.raises(InputError, match=r'no column \'n\'.*the table has "n, x", y \(a name with a comma is given in quotes\)'):
+        guess(pd.DataFrame({"n, x": ROW, "y": ROW}), columns=["n"])
+
+
 def test_holes_are_read_and_filled():
     frame = pd.DataFrame({"who": [f"p{i}" for i in ROW], "n": ROW, "same": 1}, index=ROW + 5)
     learnt = guess(frame)
@@ -358,7 +379,7 @@ def test_offsets_that_vary_are_one_instant_in_utc():
     assert texts == ["2024-03-31T00:30:00.0+00:00", "2024-03-31T01:30:00.5+00:00"]
 
 
-@pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01", "2024-1-1", "24:00", "2024-01-01 25:00", "20240101"])
+@pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01", "24-1-1", "24:00", "2024-01-01 25:00", "20240101"])
 def test_what_is_no_date(text):
     assert cells.instants(pd.Series([text])) is None
 

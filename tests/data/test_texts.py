@@ -28,6 +28,7 @@ def joined(mark: str = ",", end: str = "\n", header=HEADER, rows=ROWS) -> str:
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "latin-1"]
 
 
+@pytest.mark.filterwarnings("ignore:.* is no UTF-8:UserWarning")
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.json", "t.jsonl"])
 def test_every_text_format_is_read_in_every_encoding(tmp_path, encoding, name):

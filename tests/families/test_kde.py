@@ -68,17 +68,18 @@ def test_real_numbers_by_the_formula():
 
 
 def test_steps_and_codes_by_the_formula():
-    """A rounded column beside levels: logistic cell masses times the kernel of Aitchison & Aitken."""
+    """A rounded column beside levels: logistic cell masses times (1 − λ) 1{a = b} + λ q(a), q the levels' smoothed shares."""
     rng = generator(6)
     x = torch.stack([torch.randint(5, (40,), generator=rng), torch.randint(3, (40,), generator=rng)], 1).double()
     model = built(Space.table((Column(resolution=1.0), Column("levels", 3))), x)
     model.log_bandwidth.data, model.logit_change.data = torch.tensor([-0.5]), torch.tensor([0.4])
     at = torch.cartesian_prod(torch.arange(5.0), torch.arange(3.0)).double()
-    change = 2 / 3 / (1 + math.exp(-model.logit_change.item()))
+    change = 1 / (1 + math.exp(-model.logit_change.item()))
+    share = (np.bincount(x[:, 1].long().numpy(), minlength=3) + 0.5) / (len(x) + 1.5)
     h = float(x[:, 0].std(correction=0)) * math.exp(-0.5)
     value = at[:, :1].numpy()
     mass = logistic.cdf(value + 0.5, x[:, 0].numpy(), h) - logistic.cdf(value - 0.5, x[:, 0].numpy(), h)
-    codes = np.where(at[:, 1:].numpy() == x[:, 1].numpy(), 1 - change, change / 2)
+    codes = (1 - change) * (at[:, 1:].numpy() == x[:, 1].numpy()) + change * share[at[:, 1:].long().numpy()]
     np.testing.assert_allclose(model.log_prob(at).detach(), np.log((mass * codes).mean(1)), rtol=1e-7)
 
 
@@ -113,3 +114,12 @@ def test_no_more_centres_than_asked():
 def test_too_many_columns_are_refused():
     with pytest.raises(InputError, match="kde: 65 columns are more than the 64"):
         kde.build(Space.continuous(65), config=kde.Config(), rng=generator(0))
+
+
+def test_rare_levels_are_as_rare_in_samples_however_wide_the_kernel():
+    levels = torch.tensor([0.0] * 970 + [1.0] * 25 + [2.0] * 5, dtype=torch.float64)[:, None]
+    model = built(Space.levels(1, levels=3), levels)
+    model.logit_change.data.fill_(2.0)
+    shares = torch.bincount(model.sample(50_000, rng=generator(1)).flatten().long(), minlength=3) / 50_000
+    np.testing.assert_allclose(shares, [0.97, 0.025, 0.005], atol=0.003)
+    np.testing.assert_allclose(model.log_prob(torch.arange(3.0)[:, None]).exp().detach(), [0.97, 0.025, 0.005], atol=0.001)

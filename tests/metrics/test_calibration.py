@@ -184,3 +184,15 @@ def test_the_error_of_a_mean_has_the_unit_of_its_scores(unit):
     scores = np.array([1.0, 2.0, 4.0])
     plain, scaled = calibration.average(scores), calibration.average(scores * unit)
     assert (scaled.value, scaled.error) == (plain.value * unit, plain.error * unit)
+
+
+@pytest.mark.parametrize("unit", [2.0**1020, 2.0**-1000])
+def test_no_unit_is_too_large_or_too_small(unit):
+    rng = np.random.default_rng(0)
+    y, draws = rng.uniform(-4, 4, 30), rng.uniform(-4, 4, (40, 30))
+    np.testing.assert_array_equal(calibration.crps(y * unit, draws * unit), calibration.crps(y, draws) * unit)
+    for whole, part in (
+        (calibration.average(y * unit), calibration.average(y)),
+        (calibration.sharpness(draws * unit, 0.9), calibration.sharpness(draws, 0.9)),
+    ):
+        assert (whole.value, whole.error) == pytest.approx((part.value * unit, part.error * unit), rel=1e-12)

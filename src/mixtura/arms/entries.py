@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -95,7 +95,7 @@ def _read(path: Path) -> Any:
         if path.stat().st_size > MOST_BYTES:
             raise InputError(f"{path.name} is larger than {MOST_BYTES // 2**20} MiB, too much for a list of arms; give the list")
         text = text_of(path)
-        return json.loads(text) if path.suffix.lower() == ".json" else _yaml(text)
+        return json.loads(text, object_pairs_hook=_once) if path.suffix.lower() == ".json" else _yaml(text)
     except InputError:
         raise
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -114,13 +114,32 @@ def _refuse_huge(plain: Any, path: Path) -> None:
         left += [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
+def _once(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A mapping of these; ValueError where a key comes twice."""
+    once: dict[Any, Any] = {}
+    for name, value in pairs:
+        if name in once:
+            raise ValueError(f"{name!r} is given twice in one entry")
+        once[name] = value
+    return once
+
+
 def _yaml(text: str) -> Any:
     try:
         import yaml  # pyright: ignore[reportMissingModuleSource, reportMissingImports]
     except ImportError as error:
         raise InputError("reading YAML needs PyYAML; pip install pyyaml, or write the file as arms.json") from error
+
+    class Loader(yaml.SafeLoader):
+        """With every key of a mapping once, where yaml takes the last."""
+
+        def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            _once([(name, None) for name in names])
+            return super().construct_mapping(node, deep)
+
     try:
-        return yaml.safe_load(text)
+        return Loader(text).get_single_data()
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
 

@@ -150,8 +150,12 @@ _WRITTEN = re.compile(
     rf"(\()?({_SIGN}?)({_MONEY}[{_BLANKS}]?)?({_SIGN}?)([0-9](?:[0-9.,'’{_BLANKS}]*[0-9])?|[.,][0-9]+)"
     rf"([{_BLANKS}]?(?:%|‰|{_MONEY}|[^\W\d_]|[°µ])[^\s\d.,;:()+-]{{0,11}})?(\))?"
 )
+#: so few different texts are levels, whatever they look like
+FEW_TEXTS = 20
 #: numbers with another unit than money and % are numbers where there are more of them than this, else levels ("36 months")
 _FEW_OF_A_UNIT = 10
+#: more units than these in one column are no units: 12A, 12B, … 14F are seats
+_FEW_UNITS = 4
 _PATTERN = re.compile(r"(\(?)([-\u2212\u2013±]?)(.*?)([-\u2212\u2013±]?)1(\D?)234(?:([.,])(5[0-9]*…?))?(.*?)(\)?)")
 
 
@@ -238,7 +242,7 @@ def _style(texts: list[str]) -> Style | str | None:
         return None  # codes
     sides = {((before or "").strip(), (after or "").strip()) for _, _, before, _, _, after, _ in seen}
     units = {after for _, after in sides if after and not re.fullmatch(rf"%|‰|{_MONEY}", after)}
-    if units and (len(units) > 1 or len(sides) > 1 or len(texts) <= _FEW_OF_A_UNIT):
+    if units and (len(sides) > _FEW_UNITS or len(texts) <= (_FEW_OF_A_UNIT if len(sides) == 1 else FEW_TEXTS)):
         return None
     if len(sides) > 1:
         first, second = (next(t for t, m in zip(texts, seen, strict=True) if side == ((m[2] or "").strip(), (m[5] or "").strip()))
@@ -339,11 +343,55 @@ def why_not(present: pd.Series, like: str = "") -> str:
     for said in (_style(texts), _dates(texts, like)):
         if isinstance(said, str):
             return said
-    months = re.compile(r"(?:[0-9]{1,2}[-. ]{1,2})?([^\W\d_]{3,9})\.?[-, ]{1,2}(?:[0-9]{1,2},? )?[0-9]{2,4}(?:[ ,T]+[0-9:.]+)?")
+        if isinstance(said, tuple):
+            of_shape = {_shape(p): text for text, p in zip(texts, said[1], strict=True)}
+            shown = " and ".join(map(repr, [*of_shape.values()][:2]))
+            return f"dates, as in {shown}" + (", expected all written alike" if len(of_shape) > 1 else "")
+    months = re.compile(
+        r"(?:[^\W\d_]{2,9}[.,]{0,2} )?(?:[0-9]{1,2}[-. ]{1,2})?([^\W\d_]{3,9})\.?[-, ]{1,2}(?:[0-9]{1,2},? )?[0-9]{2,4}"
+        r"(?:[ ,T]+[0-9:.]+(?: ?(?:[A-Z]{1,4}|[+-][0-9:]+))?)?"
+    )
     named = [months.fullmatch(t.strip()) for t in texts]
     if all(m is not None and m[1][:3].lower() in _MONTHS for m in named):
         return f"dates with the month as a word, as in {texts[0]!r}; write them as 2024-12-31"
+    if len(texts) > FEW_TEXTS and not any(map(is_code, texts)):
+        for form, what in _NAMED.items():
+            found = [re.fullmatch(form, t.strip(), re.IGNORECASE) for t in texts]
+            marked = [m[0] for m in found if m and m["mark"]]
+            if all(found) and marked:
+                return what.format(marked[0])
     return ""
+
+
+def form(present: pd.Series) -> str:
+    """One of the texts, if all have the same few forms of digits and marks, mostly digits: numbers or dates in another manner, or
+    codes. Else empty."""
+    texts = _distinct(present)[1]
+    forms = {re.sub(r"[0-9]+", "0", t.strip()) for t in texts}
+    digits = sum(c.isdigit() for t in texts for c in t)
+    return texts[0] if len(forms) <= _FEW_FORMS and 2 * digits >= sum(map(len, texts)) else ""
+
+
+#: forms that a column of texts in one manner has at most, their digits aside
+_FEW_FORMS = 6
+_DIGITS = r"[0-9]+(?:[.,' ][0-9]+)*"
+#: what the texts of a column may be, all of them and some with the mark, and what to say of it
+_NAMED = {
+    r"[0-9]{1,3}(?P<mark>:)[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[ap]\.?m\.?)?": (
+        "times of day, or durations, as in {!r}; write them as numbers, of hours, minutes or seconds"
+    ),
+    r"[0-9]{4}(?P<mark>[-/])[0-9]{1,2}": "months, as in {!r}; write them as dates, such as 2024-12-01",
+    r"[0-9]{1,2}(?P<mark>[-/])[0-9]{4}": "months, as in {!r}; write them as dates, such as 2024-12-01",
+    r"(?P<mark>\D{0,12}(?:[0-9]{4}([-/.])[0-9]{1,2}\2[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\3[0-9]{4})(?:\D.*)?)": (
+        "dates written in a manner that is not read, as in {!r}; write them as 2024-12-31 or 2024-12-31 23:59:59"
+    ),
+    rf"(?P<mark>[<>≤≥~≈]=?|ca?\.)? ?-?{_DIGITS}": "numbers, some of them bounds, as in {!r}; write them as numbers alone",
+    r"-?[0-9]+(?:[.,][0-9]+)?(?P<mark>e)[-+]?[0-9]+": "numbers with an exponent, as in {!r}; write them with a decimal point",
+    r"[-+]?[0-9]{1,2}(?P<mark>,[0-9]{2})*,[0-9]{3}(?:\.[0-9]+)?": "numbers in groups of two digits, as in {!r}; write no commas",
+    rf"[^\w\s.,()-]{{0,3}}[(]?[-+]?{_DIGITS} ?(?P<mark>[-+)]|[kmbt]n?|mio\.?|cr|dr)?": (
+        "numbers written in a manner that is not read, as in {!r}; write them as 1234.5"
+    ),
+}
 
 
 _MONTHS = frozenset("jan feb mar apr may jun jul aug sep oct nov dec mär mai okt dez".split())
@@ -411,7 +459,7 @@ _TIME = (
     r"(?:(, |[T ])([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?( ?[AaPp][Mm])?"
     r"( ?(?:Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?))?)?"
 )
-_YEAR_FIRST = re.compile(r"([0-9]{4})([-/.])([0-9]{2})\2([0-9]{2})" + _TIME)
+_YEAR_FIRST = re.compile(r"([0-9]{4})([-/.])([0-9]{1,2})\2([0-9]{1,2})" + _TIME)
 _YEAR_LAST = re.compile(r"([0-9]{1,2})([-/.])([0-9]{1,2})\2([0-9]{4}|[0-9]{2})" + _TIME)
 _ZONE = re.compile(r"(?: ?(?:Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?))?$")
 _TOKEN = re.compile(r"YYYY|YY|MM|M|DD|D|hh|h|mm|ss|f+|AM")
@@ -460,7 +508,7 @@ def _read_instants(present: pd.Series, like: str) -> Instants | None:
     if read is None or isinstance(read, str):
         return None
     date, parts = read
-    shapes = {(p[3], p[6] is not None, p[8] is not None, p[9] is not None) for p in parts}
+    shapes = set(map(_shape, parts))
     if len(shapes) != 1:
         return None
     ((between, seconds, noon, aware),) = shapes
@@ -481,6 +529,11 @@ def _read_instants(present: pd.Series, like: str) -> Instants | None:
     return Instants(ticks[codes], unit, aware, f"{date}{time}{half}{zone}")
 
 
+def _shape(date: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What is between date and time, and whether there are seconds, halves of a day and a zone."""
+    return date[3], date[6] is not None, date[8] is not None, date[9] is not None
+
+
 def _hour(hour: str | None, half: str | None) -> str:
     if half is None:
         return f"{hour or '00':0>2}"
@@ -494,7 +547,9 @@ def _dates(texts: list[str], like: str) -> tuple[str, list[tuple[Any, ...]]] | s
     first = [m.groups() for m in map(_YEAR_FIRST.fullmatch, texts) if m]
     if len(first) == len(texts) and len({p[1] for p in first}) == 1:
         mark = first[0][1]
-        return f"YYYY{mark}MM{mark}DD", [(y, m, d, *rest) for y, _, m, d, *rest in first]
+        day, month = ("D" if any(len(p[i]) == 1 for p in first) else "DD" for i in (3, 2))
+        order = ("YYYY", month.replace("D", "M"), day)
+        return mark.join(order), [(y, m, d, *rest) for y, _, m, d, *rest in first]
     last = [m.groups() for m in map(_YEAR_LAST.fullmatch, texts) if m]
     if len(last) < len(texts) or len({(p[1], len(p[3])) for p in last}) != 1:
         return None
@@ -531,6 +586,18 @@ def _day_first(texts: list[str], dates: list[tuple[Any, ...]], like: str) -> boo
     if told is None and any(int(p[0]) != int(p[2]) for p in dates):
         return f"dates, and {texts[0]!r} may have the day or the month first; write them as 2024-12-31"
     return told is not False
+
+
+def are_days(distinct: np.ndarray) -> bool:
+    """Whether distinct whole numbers are all days written YYYYMMDD, of the years 1800 to 2199: too many to be so by chance."""
+    if len(distinct) <= FEW_TEXTS or not 18000101 <= int(distinct.min()) <= int(distinct.max()) <= 21991231:
+        return False
+    texts = [f"{n // 10_000:04d}-{n // 100 % 100:02d}-{n % 100:02d}" for n in distinct.tolist()]
+    try:
+        np.array(texts, dtype="datetime64[D]")
+    except ValueError:
+        return False
+    return True
 
 
 def _shift(zone: str | None, unit: str) -> int:

@@ -48,17 +48,18 @@ def arrow_type(text: str) -> Any:
     return pa.type_for_alias(text)
 
 
-def stored_types(arrow_schema: Any) -> dict[str, str]:
-    """{column: the text of its Arrow type}, of those that :func:`arrow_type` knows by it."""
-    found = {}
+def stored_types(arrow_schema: Any) -> dict[str, Any]:
+    """{column: the text of its Arrow type}; the type itself of those that :func:`arrow_type` does not know by it."""
+    found: dict[str, Any] = {}
     for field in arrow_schema:
+        found[field.name] = field.type
         with contextlib.suppress(ValueError):
             if arrow_type(str(field.type)) == field.type:
                 found[field.name] = str(field.type)
     return found
 
 
-def keep_stored(frame: pd.DataFrame, stored: Mapping[str, str]) -> pd.DataFrame:
+def keep_stored(frame: pd.DataFrame, stored: Mapping[str, Any]) -> pd.DataFrame:
     """``frame``, remembering types of some of its columns in a Parquet file beside those that it remembers."""
     frame.attrs[STORED] = {**frame.attrs.get(STORED, {}), **stored}
     return frame
@@ -153,6 +154,8 @@ def as_arrow(listed: list[Any], wanted: Any) -> Any:
     pa = pyarrow()
     if pa.types.is_dictionary(wanted):
         return as_arrow(listed, wanted.value_type).dictionary_encode().cast(wanted)
+    if pa.types.is_nested(wanted) or pa.types.is_fixed_size_binary(wanted):
+        return pa.array(listed, type=wanted)
     read = _FROM_TEXT[0] if pa.types.is_time(wanted) else _FROM_TEXT[1] if pa.types.is_date(wanted) else None
     if read is not None:
         listed = [read(v) if isinstance(v, str) else v for v in listed]

@@ -27,6 +27,7 @@ from torch import Tensor
 from mixtura.contracts import Column, InputError, Space
 from mixtura.data import arrays
 from mixtura.data.read import named_path, to_numpy
+from mixtura.data.texts import printable
 from mixtura.machine import drafted
 
 #: what Pillow may take a file for, with the endings; some other formats start programs
@@ -131,8 +132,8 @@ def read_images(
     path, key = named_path(str(source))
     if path.is_dir():
         with arrays.opened(path, "a folder"):
-            files = [(str(file.relative_to(path)), file) for file in sorted(path.rglob("*")) if file.is_file()]
-        return _from_files(files, path.name, rows, seed, skip_broken, size)
+            files = [(str(file.relative_to(path)), file) for file in sorted(path.rglob("*")) if not file.is_dir()]
+        return _from_files(files, printable(path.name), rows, seed, skip_broken, size)
     if path.suffix.lower() == ".zip":
         return _from_zip(path, rows, seed, skip_broken, size)
     keys = _image_keys(path, key)
@@ -142,7 +143,7 @@ def read_images(
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
     digest.update(b"\x1f" + (key or "").encode())
-    name = path.name if key is None else f"{path.name}:{key}"
+    name = printable(path.name if key is None else f"{path.name}:{key}")
     return _from_array(array.shape, array.dtype, array.take, name, digest.hexdigest(), rows, seed, size)
 
 
@@ -207,11 +208,13 @@ def _from_zip(path: Path, rows: int, seed: int, skip_broken: bool, size: int | N
         members = [(m.filename, (archive, m)) for m in archive.infolist() if not m.is_dir()]
         members.sort(key=lambda member: member[0])
         arrays.check_unpacked(sum(m.file_size for _, (_, m) in members), path.stat().st_size, path.name)
-        return _from_files(members, path.name, rows, seed, skip_broken, size)
+        return _from_files(members, printable(path.name), rows, seed, skip_broken, size)
 
 
 def _bytes_of(where: Any) -> bytes:
     if isinstance(where, Path):
+        if not where.is_file():
+            _refuse("it leads to no file" if where.is_symlink() else "it is no regular file")
         size = where.stat().st_size
         return where.read_bytes() if size <= 4 * MOST_IN_ONE else _refuse(f"it has {size:,} bytes, more than an image may")
     archive, member = where

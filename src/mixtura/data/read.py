@@ -16,7 +16,8 @@ import io
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -44,6 +45,14 @@ MOST_JSON = 256 * 2**20
 _BLOCK_CELLS = 500_000
 #: lines whose row names are looked at for equal ones
 _NAMES_CHECKED = 100_000
+
+
+#: a column's name → the words that are text there
+Levels = Callable[[str], Collection[str]]
+
+
+def _no_level(_: str) -> Collection[str]:
+    return ()
 
 
 @dataclass(frozen=True)
@@ -74,14 +83,14 @@ class _Source:
 
 def read(
     source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor, *, rows: int = 200_000, seed: int = 0,
-    levels: Mapping[str, Collection[str]] | None = None,
+    levels: Levels | None = None,
 ) -> Table:  # fmt: skip
     """The table in ``source``: a path (.csv .tsv .parquet .json .jsonl .npy .npz, ``file.npz:key``), the name
     of an example ("penguins"), a DataFrame, or a 2-D (1-D: one column) array or tensor.
 
     Of more than ``rows`` rows, 10 million cells or 500 MiB of text, an even random sample is kept, in order, the same for
-    the same ``seed``. Memory stays bounded for every format but .json. Raises InputError for
-    whatever cannot be read as a table. ``levels``: by column, words that are text there, though elsewhere they mean missing.
+    the same ``seed``. Memory stays bounded for every format but .json. Raises InputError for whatever cannot be read as a table.
+    ``levels``: of a column's name, the words that are text there, though elsewhere they mean missing.
 
     Text files may be in UTF-8, UTF-16, UTF-32 or Windows-1252. In .csv and .tsv a word for missing is text where it stands in
     quotes; an empty cell in quotes is, unless all of its column stands in quotes. docs/files.md has the rest.
@@ -91,7 +100,7 @@ def read(
     if isinstance(source, str | Path):
         path, key = find(str(source))
         _refuse_other(path)
-        opened, name = _open(path, key, levels or {}), path.name if key is None else f"{path.name}:{key}"
+        opened, name = _open(path, key, levels or _no_level), path.name if key is None else f"{path.name}:{key}"
         fingerprint = hash_file(path, key)
     else:
         opened, name, fingerprint = _in_memory(source)
@@ -103,6 +112,7 @@ def read(
             "(if the names are values, such as dates or identifiers, write them as a column)"
         )
     keep = min(rows, max(1, MOST_CELLS // opened.columns), max(1, MOST_BYTES * opened.rows // max(1, opened.bytes)))
+    name = texts.printable(name)
     frame = named(opened.take(choose(opened.rows, keep, seed)), name=name)
     return Table(frame.reset_index(drop=True), name, opened.rows, fingerprint)
 
@@ -180,7 +190,7 @@ def _nearest(path: Path) -> str:
     return f" (close: {', '.join(found)})" if found else ""
 
 
-def _open(path: Path, key: str | None, levels: Mapping[str, Collection[str]]) -> _Source:
+def _open(path: Path, key: str | None, levels: Levels) -> _Source:
     try:
         if path.suffix.lower() in (".csv", ".tsv"):
             return _open_csv(path, levels)
@@ -202,32 +212,49 @@ def hash_file(path: Path, key: str | None) -> str:
 
 @dataclass(frozen=True)
 class _Dialect:
-    """How a text table is written. skip: lines before the header ("sep=;"). spaced: whether a blank follows every delimiter."""
+    """How a text table is written. skip: lines before the header ("sep=;"). spaced: whether a blank follows every delimiter.
+    padded: whether one stands before it; then cells are what is between blanks. fits: how well the delimiter does, 0 to 2."""
 
     encoding: str
     delimiter: str
     skip: int = 0
     spaced: bool = False
+    padded: bool = False
+    fits: int = 2
 
 
-def _open_csv(path: Path, levels: Mapping[str, Collection[str]]) -> _Source:
+def _open_csv(path: Path, levels: Levels) -> _Source:
     dialect = _sniff(path, "\t" if path.suffix.lower() == ".tsv" else None)
+    if dialect.fits < 2:
+        _refuse_misread(path, dialect)
     lines = _csv_rows(path, dialect)
     header = next(lines, (0, [], []))[1]
-    if any(cells.is_number(h) and not h.strip().isdecimal() for h in header) and all(map(cells.is_number, header)):
-        raise InputError(
-            f"{path.name}: its first line is {dialect.delimiter.join(header[:4])}…, expected column names; add a header line"
-        )
+    numbers = [cells.is_number(h) for h in header]
+    no_names = InputError(
+        f"{path.name}: its first line is {dialect.delimiter.join(header[:4])}…, expected column names; add a header line"
+    )
+    if any(number and not h.strip().isdecimal() for h, number in zip(header, numbers, strict=True)) and all(numbers):
+        raise no_names
+    # a first line of numbers above numbers, and of words that come again below
+    as_below = numbers if any(numbers) and not all(numbers) else []
+    again = [number or not h.strip() for h, number in zip(header, as_below, strict=False)]
     count, width, ends_empty, row_names = 0, len(header), True, set()
     for line, row, _ in lines:
+        if as_below and len(row) == len(header):
+            as_below = as_below if all(cells.is_number(row[j]) or not row[j] for j, n in enumerate(numbers) if n) else []
+            again = [known or cell == h for known, cell, h in zip(again, row, header, strict=False)]
         if count == 0 and len(row) == len(header) + 1 > 2:
             width = len(row)
         if len(row) != width:
             what = f"the header has {width}" if width == len(header) else f"those above have {width}"
-            raise InputError(f"{path.name}: line {line} has {len(row)} fields, but {what}; repair the line or its quotes")
+            comma = len(header) == 1 and dialect.delimiter == "," and _halves(row)
+            repair = f"put {','.join(row)} in quotes if it is one number" if comma else "repair the line or its quotes"
+            raise InputError(f"{path.name}: line {line} has {len(row)} fields, but {what}; {repair}")
         count, ends_empty = count + 1, ends_empty and not row[-1]
         if width > len(header) and count <= _NAMES_CHECKED:
             row_names.add(row[0])
+    if count and as_below and all(again):
+        raise no_names
     given = slice(None)
     if width > len(header) and ends_empty:  # every line ends with a delimiter
         header, given = [*header, ""], slice(len(header))
@@ -242,7 +269,7 @@ def _open_csv(path: Path, levels: Mapping[str, Collection[str]]) -> _Source:
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
         lines = ((row, "".join(written)) for _, row, written in _pick(_csv_rows(path, dialect, keep=True), chosen + 1))
-        words = [levels.get(name, ()) for name in header]
+        words = [levels(name) for name in header]
         return _text_columns(lines, dialect, words).set_axis(header, axis=1).iloc[:, given]
 
     return _Source(count, len(header[given]), take, path.stat().st_size)
@@ -260,6 +287,10 @@ def _names(header: list[str]) -> list[str]:
     return names
 
 
+#: what a line without cells may hold: blanks, and the end that DOS writes
+_BLANK = " \t\x1a"
+
+
 def _csv_rows(path: Path, dialect: _Dialect, *, keep: bool = False) -> Iterator[tuple[int, list[str], list[str]]]:
     """(line number, fields, and to ``keep`` the lines they were written in, until the next is asked for) of every line that is
     not blank, the header too."""
@@ -268,6 +299,7 @@ def _csv_rows(path: Path, dialect: _Dialect, *, keep: bool = False) -> Iterator[
         for _ in range(dialect.skip):
             next(file, "")
         written: list[str] = []
+        first = True
 
         def kept() -> Iterator[str]:
             for line in file:
@@ -277,6 +309,12 @@ def _csv_rows(path: Path, dialect: _Dialect, *, keep: bool = False) -> Iterator[
         lines = csv.reader(kept() if keep else file, delimiter=dialect.delimiter, strict=True, skipinitialspace=dialect.spaced)
         try:
             for row in lines:
+                if dialect.padded:
+                    row = [cell.strip(" ") for cell in row]
+                if dialect.fits and len(row) == 1 and not row[0].strip(_BLANK):
+                    row = []
+                if row and first:  # a second mark of the byte order, as a file written twice has
+                    row[0], first = row[0].lstrip("\ufeff"), False
                 if row:
                     yield lines.line_num + dialect.skip, row, written
                 written.clear()
@@ -299,25 +337,76 @@ def _sniff(path: Path, delimiter: str | None) -> _Dialect:
         head, delimiter = head[said.end() :], said[1]
     candidates = []
     for mark in delimiter or ",;\t|":
-        rows = _first_rows(head, mark, spaced=False)
-        spaced = _blank_after(rows)
-        rows = _first_rows(head, mark, spaced=True) if spaced else rows
-        first, widths = len(rows[0]) if rows else 0, {len(row) for row in rows[1:] or rows}
-        fits = 0 if len(widths) != 1 or widths == {1} else 2 if widths == {first} else int(widths == {first + 1} and first > 1)
-        dialect = _Dialect(encoding, mark, int(said is not None), spaced)
-        candidates.append((fits, max(widths) if fits else 0, dialect))
+        rows, loose = (_first_rows(head, mark, spaced=spaced) for spaced in (False, True))
+        spaced = _blank_beside(rows, after=True) or _fits(rows)[0] < _fits(loose)[0]
+        rows = loose if spaced else rows
+        fits, width = _fits(rows)
+        dialect = _Dialect(encoding, mark, int(said is not None), spaced, _blank_beside(rows, after=False), fits)
+        candidates.append((fits, width, dialect))
     return max(candidates, key=lambda candidate: candidate[:2])[2]
+
+
+def _fits(rows: list[list[str]]) -> tuple[int, int]:
+    """2 if all lines have as many fields as the header, 1 if one more, else 0, as for one field; and how many."""
+    first, widths = len(rows[0]) if rows else 0, {len(row) for row in rows[1:] or rows}
+    if len(widths) != 1 or widths == {1}:
+        return 0, 0
+    return 2 if widths == {first} else int(widths == {first + 1} and first > 1), max(widths)
+
+
+def _refuse_misread(path: Path, dialect: _Dialect) -> None:
+    """InputError where the lines do not go together by this delimiter, and it can be told why."""
+    with path.open(encoding=dialect.encoding, newline="") as file:
+        head = file.read(2**16)
+    # a line of dashes is drawn under the names by some programs
+    lines = [line for line in head.splitlines()[dialect.skip : dialect.skip + 51] if line.strip(" -=+|:")]
+    text = "\n".join([*(lines[:-1] if len(head) == 2**16 else lines), "the last line, which is taken for cut"])
+    rows = _first_rows(text, dialect.delimiter, spaced=dialect.spaced)
+    if len(rows) < 2:
+        return
+    for mark in _MARKS:
+        others = _first_rows(text, mark, spaced=True)
+        if mark == dialect.delimiter or {len(row) for row in rows} != {1} or not _fits(others)[0]:
+            continue
+        if mark not in ",;\t|" and not any(all(cells.is_number(row[j]) for row in others[1:]) for j in range(len(others[0]))):
+            continue  # words with a blank between them, or the like
+        shown, ours = (_MARKS.get(m, repr(m)) for m in (mark, dialect.delimiter))
+        named_so = "leave out its line sep=" if dialect.skip else "name it .csv" if path.suffix.lower() == ".tsv" else ""
+        raise InputError(
+            f"{path.name}: its lines have {len(others[1])} fields with {shown} between them, and one by {ours}; "
+            + (named_so if named_so and mark in ",;|" else "write it with commas, and nothing between the names and the rows")
+        )
+    remarks = next((j for j, row in enumerate(rows) if not row[0].lstrip().startswith("#")), 0)
+    above = remarks if remarks and len(rows[remarks]) > 1 else next((j for j, row in enumerate(rows) if len(row) > 1), 0)
+    if above and len({len(row) for row in rows[above:]}) == 1 and len(rows) > above + 1:
+        if above == 1 and len(rows[1]) == 2 and not rows[0][0].startswith("#") and all(map(_halves, rows[1:])):
+            return
+        raise InputError(
+            f"{path.name}: its first line is {rows[0][0][:40]!r}, and those below have {len(rows[above])} fields; "
+            "remove what stands above the names of the columns"
+        )
+
+
+#: what may stand between fields, and how it is shown
+_MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar", ":": "a colon", "^": "^", "~": "~", " ": "a blank"}
+
+
+def _halves(row: list[str]) -> bool:
+    """Whether the fields of a line are those of one number with a decimal comma."""
+    return len(row) == 2 and re.fullmatch(r"-?[0-9]+", row[0]) is not None and row[1].isdecimal()
 
 
 def _first_rows(head: str, delimiter: str, *, spaced: bool) -> list[list[str]]:
     lines = csv.reader(io.StringIO(head, newline=""), delimiter=delimiter, skipinitialspace=spaced)
-    rows = [row for row in islice(lines, 51) if row]
+    rows = [row for row in islice(lines, 51) if row and (len(row) > 1 or row[0].strip(_BLANK))]
     return rows[:-1] if len(rows) > 1 else rows  # the last may be cut
 
 
-def _blank_after(rows: list[list[str]]) -> bool:
-    """Whether a blank follows every delimiter of the header, or of all lines below it."""
-    blank = [len(row) > 1 and all(cell.startswith(" ") or not cell for cell in row[1:]) and any(row[1:]) for row in rows]
+def _blank_beside(rows: list[list[str]], *, after: bool) -> bool:
+    """Whether a blank follows, or precedes, every delimiter of the header, or of all lines below it."""
+    near = [row[1:] if after else row[:-1] for row in rows]
+    beside = lambda cell: cell.startswith(" ") if after else cell.endswith(" ")  # noqa: E731
+    blank = [len(row) > 0 and all(beside(cell) or not cell for cell in row) and any(row) for row in near]
     return bool(blank) and (blank[0] or (len(blank) > 1 and all(blank[1:])))
 
 
@@ -412,7 +501,7 @@ def _open_json(path: Path) -> _Source:
             "write it as .jsonl, one record a line"
         )
     with arrays.opened(path, "JSON"):
-        records = _parsed(texts.text_of(path))
+        records = _parsed(texts.text_of(path), path.name)
     if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
         raise InputError(
             f'{path.name}: expected a list of records, [{{"a": 1, "b": "x"}}, …], got {_shape_of(records)}; '
@@ -422,12 +511,18 @@ def _open_json(path: Path) -> _Source:
     return _Source(len(records), len(columns), lambda chosen: _from_records([records[i] for i in chosen], columns))
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str, name: str) -> Any:
     """JSON whose texts are texts: ``"\\ud800"`` is half a letter, which no file and no terminal can be given."""
     data = json.loads(text)
     if "\\ud" in text.lower():
-        json.dumps(data, ensure_ascii=False).encode()
+        _refuse_half_letters(json.dumps(data, ensure_ascii=False), name)
     return data
+
+
+def _refuse_half_letters(text: str, name: str) -> None:
+    if half := re.search("[\ud800-\udfff]", text):
+        near = text[max(0, half.start() - 20) : half.start() + 20]
+        raise InputError(f"{name}: half a letter, {ascii(half[0])}, stands in {ascii(near)}; repair the cell")
 
 
 def _shape_of(data: Any) -> str:
@@ -454,7 +549,7 @@ def _jsonl_rows(path: Path, encoding: str) -> Iterator[dict[str, Any]]:
         with arrays.opened(path, "JSON lines"):
             for number, line in enumerate(file, 1):
                 if line.strip():
-                    record = _parsed(line)
+                    record = _parsed(line, f"{path.name}, line {number}")
                     if not isinstance(record, dict):
                         raise InputError(
                             f'{path.name}: line {number} is no record like {{"a": 1, "b": "x"}}; write one record a line'
@@ -476,13 +571,16 @@ def _open_parquet(path: Path) -> _Source:
     with arrays.opened(path, "Parquet"):
         file = pa.parquet.ParquetFile(path)
         rows, columns = file.metadata.num_rows, len(file.schema_arrow)
+    name, often = Counter(file.schema_arrow.names).most_common(1)[0] if columns else ("", 1)
+    if often > 1:
+        raise InputError(f"{path.name}: has {often} columns called {name!r}; give every column a name of its own")
 
     def take(chosen: np.ndarray) -> pd.DataFrame:
         pieces, start = [], 0
         with arrays.opened(path, "Parquet"):
             for batch in file.iter_batches(batch_size=max(1, _BLOCK_CELLS // columns)):
                 inside = chosen[(chosen >= start) & (chosen < start + len(batch))] - start
-                pieces.append(pa.Table.from_batches([batch]).take(pa.array(inside)))
+                pieces.append(_plain_text(pa.Table.from_batches([batch])).take(pa.array(inside)))
                 start += len(batch)
             table = pa.concat_tables(pieces).unify_dictionaries()
             table.validate(full=True)  # bytes that are no text are found now, not wherever they are first looked at
@@ -497,6 +595,13 @@ def _open_parquet(path: Path) -> _Source:
             return dtypes.keep_stored(frame, dtypes.stored_types(table.schema))
 
     return _Source(rows, columns, take)
+
+
+def _plain_text(table: Any) -> Any:
+    """Text and bytes that are kept as views, which Arrow can neither take rows of nor hand to pandas, as they are elsewhere."""
+    pa = dtypes.pyarrow()
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return table.cast(pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema]))
 
 
 def _refuse_strange_years(path: Path, column: pd.Series, rows: np.ndarray) -> None:
@@ -540,6 +645,9 @@ def _from_array(shape: tuple[int, ...], dtype: np.dtype, take: Callable[[np.ndar
 def _in_memory(source: Any) -> tuple[_Source, str, str]:
     if isinstance(source, pd.DataFrame):
         frame = _native(named(source, name="table"))
+        for name, column in frame.items():
+            if cells.is_text(column.dtype):
+                _refuse_half_letters(" ".join([str(name), *{v for v in column if isinstance(v, str)}]), "table")
         return _Source(len(frame), frame.shape[1], lambda chosen: frame.iloc[chosen]), "table", _hash_frame(frame)
     if isinstance(source, torch.Tensor):
         source = to_numpy(source)
@@ -586,8 +694,8 @@ def _hash_frame(frame: pd.DataFrame) -> str:
 
 
 _READERS: dict[str, Callable[[Path], _Source]] = {
-    ".csv": lambda path: _open_csv(path, {}),
-    ".tsv": lambda path: _open_csv(path, {}),
+    ".csv": lambda path: _open_csv(path, _no_level),
+    ".tsv": lambda path: _open_csv(path, _no_level),
     ".parquet": _open_parquet,
     ".json": _open_json,
     ".jsonl": _open_jsonl,

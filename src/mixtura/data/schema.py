@@ -39,6 +39,8 @@ MOST_LEVELS = 4_096
 MOST_APART = 64
 #: whole numbers with at most this many distinct values are levels
 FEW = 10
+#: cells that are no numbers are faults of a column of numbers up to this share
+MOST_ODD = 0.5
 _SCALARS = ("string", "boolean", "integer", "floating", "decimal", "mixed-integer-float", "mixed-integer", "mixed")
 _ROW_NUMBER = {"id", "ids", "index", "idx", "row", "rows", "rownum", "unnamed"}
 
@@ -439,6 +441,13 @@ def _short(label: Label) -> str:
     return text if len(text) <= 60 else text[:60] + "…"
 
 
+def listed(names: Iterable[str], most: int) -> str:
+    """Names as they are given to an option that takes several: one with a comma in quotes."""
+    shown = [f'"{name}"' if "," in name else name for name in names]
+    quoted = " (a name with a comma is given in quotes)" if any("," in name for name in shown) else ""
+    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "") + quoted
+
+
 def _closest(word: str, among: Iterable[str]) -> str:
     found = difflib.get_close_matches(word, list(among), n=1, cutoff=0.5)
     return f" (closest: {found[0]!r})" if found else ""
@@ -480,7 +489,8 @@ def guess(
     chosen = set(frame.columns if columns is None else columns)
     for column in (*sorted(chosen), *kinds, *bounds):
         if column not in frame.columns:
-            raise InputError(f"no column {column!r}{_closest(column, frame.columns)}; the table has {', '.join(frame.columns)}")
+            there = listed(frame.columns, 100)
+            raise InputError(f"no column {column!r}{_closest(column, frame.columns)}; the table has {there}")
     for column, kind in kinds.items():
         if kind not in get_args(Kind) or kind == "constant":
             expected = ", ".join(k for k in get_args(Kind) if k != "constant")
@@ -493,7 +503,7 @@ def guess(
             raise InputError(f"bounds: of {column!r}, expected one or two finite numbers, got {got}; write {column}=0:120")
         if low is not None and high is not None and not low < high:
             raise InputError(f"bounds: {column}={low:g}:{high:g} ends before it begins; give the lower end first")
-    stored = frame.attrs.get(dtypes.STORED, {})
+    stored = {name: kept for name, kept in frame.attrs.get(dtypes.STORED, {}).items() if isinstance(kept, str)}
     fields = tuple(
         _guess_field(series, kinds.get(str(c)), bounds.get(str(c), (None, None)), stored.get(c, ""))
         for c, series in frame.items() if c in chosen
@@ -597,6 +607,9 @@ def _guess_number(field: Field, present: pd.Series, values: np.ndarray) -> Field
     if int(distinct[-1]) - int(distinct[0]) > cells.EXACT:
         why = "whole numbers spread over more than 2^53, too far apart to tell from one another in float64"
         return replace(field, reason=f"{field.name}: {why}; {kind_of(field.name, 'categorical')} or =numeric keeps it")
+    if cells.are_days(distinct):
+        why = f"whole numbers that are all dates, as {distinct[0]} is; write them as 2024-12-31"
+        return replace(field, reason=f"{field.name}: {why}, or {kind_of(field.name, 'integer')} keeps them as numbers")
     words = {w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", field.name)}
     if words & _ROW_NUMBER and not field.absent and (np.diff(values) > 0).all():
         return replace(field, reason=f"{field.name}: counts the rows; {kind_of(field.name, 'integer')} keeps it")
@@ -607,13 +620,23 @@ def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> F
     keeps = f"{kind_of(field.name, 'categorical')} keeps it"
     if why := cells.why_not(present):
         return replace(field, reason=f"{field.name}: {why}; {keeps}")
+    words = {str(value).lower() for value in present.unique()}
+    if words <= {"true", "false", "0", "1"} and {"true", "false"} & words and {"0", "1"} & words:
+        return replace(field, reason=f"{field.name}: truth in words and as 0 and 1; write all cells alike, or {keeps}")
     odd = [row for row, value in present.items() if not cells.looks_like_number(str(value))]
     if all(cells.is_code(str(present[row])) for row in odd):
         odd = []  # as postal codes are: no number among others, but none of the cells is wrong
-    if distinct > 20 and 0 < len(odd) <= 0.1 * len(present):
+    if distinct > cells.FEW_TEXTS and 0 < len(odd) <= MOST_ODD * len(present):
         why = f"{len(present) - len(odd)} of {len(present)} texts are numbers, but row {odd[0]} is {present[odd[0]]!r}"
         return replace(field, reason=f"{field.name}: {why}; empty such cells, or {keeps}")
-    if distinct > max(20, min(1000, rows // 5)):
+    if distinct > max(cells.FEW_TEXTS, min(1000, rows // 5)):
+        code = next((text for text in map(str, present) if cells.is_code(text)), None)
+        if code is not None:
+            why = f"{distinct} different texts in {rows} rows, codes such as {code!r}"
+            return replace(field, reason=f"{field.name}: {why}; {keeps}")
+        if shape := cells.form(present):
+            why = f"{distinct} different texts such as {shape!r}, neither numbers nor dates as they are read"
+            return replace(field, reason=f"{field.name}: {why}; write them as 1234.5 or 2024-12-31 if they are, or {keeps}")
         why = f"{distinct} different texts in {rows} rows, looks like an identifier"
         return replace(field, reason=f"{field.name}: {why}; {keeps}")
     return _categorical(field, present)
@@ -761,7 +784,7 @@ def _datetime(field: Field, present: pd.Series) -> Field:
     step, offset = cells.steps(distinct, counts)
     if (int(distinct[-1]) - int(distinct[0])) // step > cells.EXACT:
         return replace(field, reason=f"{field.name}: more than 2^53 {seen.unit} between its dates; round them to a coarser unit")
-    dtype = f"datetime64[{seen.unit}]"
+    dtype = f"datetime64[{seen.unit}, UTC]" if seen.aware else f"datetime64[{seen.unit}]"
     if field.dtype == "date" or field.dtype.endswith("[pyarrow]"):
         dtype = field.dtype
     elif seen.pattern or types.is_datetime64_any_dtype(present.dtype):
@@ -797,11 +820,24 @@ def _ranged(field: Field, values: np.ndarray, on_steps: np.ndarray, stored: np.d
     values = np.where(apart & ~moved, values, on_steps)
     distinct, counts = np.unique(values, return_counts=True)
     standing_out = 10 * float(np.median(counts)) if field.step else 3
-    atom = (counts > 0.02 * (len(values) + field.absent)) & (counts >= standing_out)
+    atom = (counts > 0.02 * (len(values) + field.absent)) & ((counts >= standing_out) | _piled(field, distinct, counts))
     most = sorted(np.flatnonzero(atom), key=lambda i: -counts[i])[:8]
     walls = [] if field.step else [wall for wall in (field.floor, field.ceiling) if wall in (distinct[0], distinct[-1])]
     atoms = sorted({*(float(distinct[i]) for i in most), *map(float, kept), *(float(wall) for wall in walls if wall is not None)})
     return replace(field, low=float(distinct[0]), high=float(distinct[-1]), atoms=tuple(atoms), moved=int(moved.sum()))
+
+
+def _piled(field: Field, distinct: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which values of a column in steps, as at a cap, hold far more rows than the usual value and than each of the two steps on
+    either side: three times as many, and three standard errors more."""
+    if not field.step:
+        return np.zeros(len(distinct), dtype=bool)
+    k = np.rint((distinct - distinct[0]) / field.resolution)
+    beside = np.full(len(distinct), float(np.median(counts)))
+    for shift in (-2, -1, 1, 2):
+        at = np.searchsorted(k, k + shift).clip(max=len(k) - 1)
+        beside = np.maximum(beside, np.where(k[at] == k + shift, counts[at], 0))
+    return counts >= 3 * beside + 3 * np.sqrt(3 * beside + 1)
 
 
 def _boolean(field: Field, present: pd.Series) -> Field:

@@ -16,6 +16,7 @@ from torch import Tensor
 from mixtura.contracts import InputError, Note
 from mixtura.data import images, read, schema
 from mixtura.data import write as tables
+from mixtura.data.cells import MISSING
 from mixtura.data.images import ImageSchema, Pictures
 from mixtura.data.read import Table
 from mixtura.data.schema import Kind, Schema
@@ -82,7 +83,7 @@ def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Sc
 
 def load(
     source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None,
-    levels: Mapping[str, Collection[str]] | None = None,
+    levels: read.Levels | None = None,
 ) -> Data:  # fmt: skip
     """A path, the name of an example, a frame, an array or a tensor → a table, or images. ``levels`` as
     :func:`mixtura.data.read.read` has them. Raises InputError."""
@@ -110,10 +111,13 @@ def said(data: Data) -> Data:
 
 def contents(source: Any, like: AnySchema, beside: Schema | None = None, *, skip_broken: bool = False) -> Content:
     """Rows to be encoded by ``like``, and by ``beside``: a frame or an array as it is, anything else as :func:`load` reads it,
-    but that a word for missing is a label where one was learnt."""
+    but that a word for missing is a label where one was learnt, and what it was in a column that was not learnt."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and isinstance(like, ImageSchema)):
         return source
-    levels = {name: words for schema in (like, beside) if isinstance(schema, Schema) for name, words in schema.words.items()}
+    schemas = [schema for schema in (like, beside) if isinstance(schema, Schema)]
+    words = {field.name: frozenset[str]() for schema in schemas for field in schema.fields if field.kind != "dropped"}
+    words |= {name: labels for schema in schemas for name, labels in schema.words.items()}
+    levels = lambda name: words.get(name, MISSING - {""})  # noqa: E731
     data = said(load(source, skip_broken=skip_broken and isinstance(like, ImageSchema), levels=levels))
     if isinstance(data, Pictures) != isinstance(like, ImageSchema):
         given, learnt = ("images", "a table") if isinstance(data, Pictures) else ("a table", "images")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import warnings
 from pathlib import Path
 
-from mixtura.contracts import InputError
+from mixtura.contracts import InputError, Note
 
 _AT_ONCE = 2**20
 #: the first bytes of a file that name its encoding; those of UTF-32 begin like those of UTF-16
@@ -38,12 +39,26 @@ def encoding_of(path: Path, formats: str = "") -> str:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError as error:
             if name.startswith("utf-8"):
-                return _other_than_utf8(path, name)
+                return _not_utf8(path, _other_than_utf8(path, name))
             raise InputError(
                 f"{path.name} begins as {name.upper()}, but cannot be read as that ({error.reason}); it may be cut short, "
                 "so write it again, as UTF-8 at best"
             ) from error
     return name
+
+
+def _not_utf8(path: Path, name: str) -> str:
+    said = "Windows-1252" if name == "cp1252" else "Latin-1"
+    warnings.warn(
+        f"{path.name} is no UTF-8 and is read as {said}; where its letters come out wrong, write it again as UTF-8",
+        Note, stacklevel=2,
+    )  # fmt: skip
+    return name
+
+
+def printable(name: str) -> str:
+    """The name of a file as text: its bytes need not be any."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def text_of(path: Path) -> str:

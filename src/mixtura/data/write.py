@@ -232,12 +232,12 @@ def _dense(column: pd.Series) -> pd.Series:
     return column.sparse.to_dense() if isinstance(column.dtype, pd.SparseDtype) else column
 
 
-def _arrow(column: pd.Series, stored: str | None) -> Any:
+def _arrow(column: pd.Series, stored: Any) -> Any:
     """A column as an Arrow array, of the type it had in its own file if that is known."""
     pa = dtypes.pyarrow()
     column = _dense(column)
     try:
-        wanted = None if stored is None else dtypes.arrow_type(stored)
+        wanted = dtypes.arrow_type(stored) if isinstance(stored, str) else stored
         if isinstance(column.dtype, pd.CategoricalDtype) and wanted is not None and pa.types.is_dictionary(wanted):
             codes = pa.array(column.cat.codes, type=wanted.index_type, mask=column.isna().to_numpy())
             values = dtypes.as_arrow(column.cat.categories.tolist(), wanted.value_type)

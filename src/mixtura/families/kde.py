@@ -3,8 +3,9 @@
     p(x) = (1/m) Σ_i Π_s l(code_s, code_is) Π_c K((x_c − x_ic)/h_c)/h_c
 
 K is the logistic kernel, whose distribution function gives the mass of a rounded value's cell in closed form
-and whose tails forgive outliers; l is the kernel of Aitchison & Aitken (1976), 1 − λ on a match and
-λ/(k − 1) elsewhere. Every bandwidth h_c and λ_s is learnt by leave-one-out likelihood (Duin 1976; Hall et al.
+and whose tails forgive outliers; l(a, b) = (1 − λ) 1{a = b} + λ q(a), with q the shares of the codes among the rows:
+the kernel of Aitchison & Aitken (1976) but for q, uniform there, which gives rare codes more than their share.
+Every bandwidth h_c and λ_s is learnt by leave-one-out likelihood (Duin 1976; Hall et al.
 2004 for mixed columns): a training phase like any other.
 """
 
@@ -45,6 +46,7 @@ class KernelDensity(Density, Conditional):
     codes: Tensor
     values: Tensor
     present: Tensor
+    log_share: Tensor
 
     def __init__(self, space: Space, config: Config) -> None:
         super().__init__(space)
@@ -54,6 +56,7 @@ class KernelDensity(Density, Conditional):
         self.register_buffer("codes", torch.zeros(1, s, dtype=torch.int64))
         self.register_buffer("values", torch.zeros(1, c, dtype=torch.float64))
         self.register_buffer("present", torch.ones(1, c, dtype=torch.bool))
+        self.register_buffer("log_share", torch.zeros(sum(self.columns.cardinalities), dtype=torch.float64))
         self.log_bandwidth = nn.Parameter(torch.full((c,), -1.5))
         self.logit_change = nn.Parameter(torch.full((s,), -2.0))
 
@@ -63,6 +66,9 @@ class KernelDensity(Density, Conditional):
         self.columns.prepare(x)
         parts = self.columns.split(x[torch.randperm(len(x), generator=rng)[: self.config.centres].to(x.device)])
         self.codes, self.values, self.present = parts.codes, parts.values, parts.present
+        counts = self._groups(self.columns.indicators(self.codes).sum(0).double() + 0.5)
+        shares = [group.log() - group.sum().log() for group in counts]
+        self.log_share = torch.cat([self.log_share[:0], *shares])
         # Scott's rule as the start of the search
         self.log_bandwidth.data.fill_(math.log(0.6) - math.log(len(parts.codes)) / (self.columns.continuous + 4))
 
@@ -116,15 +122,16 @@ class KernelDensity(Density, Conditional):
         """(n, m) log kernels of the used values and codes, without base."""
         dtype = parts.values.dtype
         match, differ = (t.to(dtype) for t in self._log_code_kernel())
+        first = self.columns.first
         columns = self.columns
         total = torch.zeros(len(parts.codes), len(centres), dtype=dtype, device=parts.values.device)
         if columns.coded:
             sizes = torch.tensor(columns.cardinalities, dtype=torch.int64, device=total.device)
             hot = columns.indicators(parts.codes).to(dtype)
             used = torch.ones_like(parts.codes, dtype=dtype) if use_code is None else use_code.to(dtype)
-            bonus = (match - differ).repeat_interleave(sizes)
+            hot = hot * used.repeat_interleave(sizes, 1)
             centre_hot = columns.indicators(self.codes[centres]).to(dtype)
-            total = (hot * used.repeat_interleave(sizes, 1) * bonus) @ centre_hot.T + (used @ differ).unsqueeze(1)
+            total = (hot * (match - differ)) @ centre_hot.T + (hot @ differ).unsqueeze(1)
         use = parts.present if use is None else use
         overlap = {v: s for s, v in columns.overlaps}
         for v in range(columns.continuous):
@@ -132,8 +139,9 @@ class KernelDensity(Density, Conditional):
             total = total + torch.where(use[:, [v]], nats, 0.0)
             if v in overlap and bool(parts.overlap[:, v].any()):
                 s = overlap[v]
-                value_code = torch.where(self.codes[centres, s] == 0, match[s], differ[s])
-                own = torch.where(self.codes[centres, s].unsqueeze(0) == parts.codes[:, [s]], match[s], differ[s])
+                value_code = torch.where(self.codes[centres, s] == 0, match[first[s]], differ[first[s]])
+                at = parts.codes[:, [s]] + first[s]
+                own = torch.where(self.codes[centres, s].unsqueeze(0) == parts.codes[:, [s]], match[at], differ[at])
                 asked = parts.overlap[:, [v]] if use_code is None else parts.overlap[:, [v]] & use_code[:, [s]]
                 total = total + torch.where(asked, nn.functional.softplus(value_code + nats - own), 0.0)
         return total
@@ -163,12 +171,15 @@ class KernelDensity(Density, Conditional):
         return torch.where(known, nats, log_logistic_mass(one, middle, middle + math.log(0.55)))
 
     def _log_code_kernel(self) -> tuple[Tensor, Tensor]:
-        """(S,) log(1 − λ) and log(λ/(k − 1)), with λ between 0 and its value for "no information", (k − 1)/k."""
-        k = torch.tensor(self.columns.cardinalities, dtype=torch.float64, device=self.device)
-        change = (k - 1) / k * torch.sigmoid(self.logit_change.double()).clamp(1e-6, 1 - 1e-6)
-        # a code of one level always matches
-        differ = torch.where(k > 1, change.clamp(min=1e-300).log() - (k - 1).clamp(min=1).log(), 0.0)
-        return torch.log1p(-change), differ
+        """(Σ k,) of every code a, log l(a, a) and log l(a, b) for another b."""
+        k = torch.tensor(self.columns.cardinalities, dtype=torch.int64, device=self.device)
+        change = torch.sigmoid(self.logit_change.double()).clamp(1e-6, 1 - 1e-6).repeat_interleave(k)
+        differ = change.log() + self.log_share
+        return torch.logaddexp(torch.log1p(-change), differ), differ
+
+    def _groups(self, of_codes: Tensor) -> tuple[Tensor, ...]:
+        """(Σ k,) → (k,) of every coded column."""
+        return of_codes.split(list(self.columns.cardinalities)) if self.columns.coded else ()
 
     # ---------------------------------------------------------------------------------------- sampling
 
@@ -199,10 +210,9 @@ class KernelDensity(Density, Conditional):
 
     def _tables(self, observed: bool) -> list[Tensor]:
         """For each code, (k, k) log probabilities of a draw given the centre's code."""
-        match, differ = self._log_code_kernel()
         tables = []
-        for s, k in enumerate(self.columns.cardinalities):
-            table = torch.where(torch.eye(k, dtype=torch.bool, device=self.device), match[s], differ[s])
+        for s, (match, differ) in enumerate(zip(*map(self._groups, self._log_code_kernel()), strict=True)):
+            table = torch.where(torch.eye(len(match), dtype=torch.bool, device=self.device), match, differ)
             if observed and self.space.columns[self.columns.coded[s]].missing:
                 table[:, -1] = -math.inf
             tables.append(table)

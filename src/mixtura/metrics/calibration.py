@@ -90,9 +90,11 @@ def sharpness(draws: ArrayLike | Tensor, level: float) -> Estimate:
     draws = _finite(draws, "draws", 2)
     tail = _tail(level, len(draws))
     m = math.ceil(1 / tail - 1e-9) - 1
-    groups = draws[: len(draws) // m * m].reshape(-1, m, draws.shape[1])
+    unit = _unit(draws)
+    groups = draws[: len(draws) // m * m].reshape(-1, m, draws.shape[1]) / unit
     low, high = np.quantile(groups, [tail, 1 - tail], axis=1, method="weibull")
-    return average((high - low).mean(0))
+    width = average((high - low).mean(0))
+    return Estimate(width.value * unit, width.error * unit, width.n)
 
 
 # --------------------------------------------------------------------------------------------------- proper scores
@@ -107,10 +109,10 @@ def crps(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
     2 Σ_i (2i − s − 1) x_(i) over sorted draws, so a row costs O(s log s). Compare models row by row; :func:`average` for one.
     """
     y, draws = _pair(y, draws, least=2)
-    s = len(draws)
-    away = np.sort(draws - y, axis=0)
+    s, unit = len(draws), _unit(draws, y)
+    away = np.sort(draws / unit - y / unit, axis=0)
     rank = 2.0 * np.arange(1, s + 1) - s - 1
-    return np.abs(away).mean(0) - rank @ away / (s * (s - 1))
+    return (np.abs(away).mean(0) - rank @ away / (s * (s - 1))) * unit
 
 
 def energy_score(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
@@ -159,12 +161,18 @@ def average(scores: ArrayLike | Tensor) -> Estimate:
     n = len(scores)
     if n == 0:
         raise InputError("scores: expected one row or more, got none; give the scores of some rows")
-    # in a unit in which no square overflows or vanishes; a power of two, which costs no digit
-    unit = math.ldexp(1.0, math.frexp(float(np.abs(scores).max()))[1] - 1)
-    return Estimate(float(scores.mean()), float((scores / unit).std(ddof=1)) * unit / math.sqrt(n) if n > 1 else math.nan, n)
+    unit = _unit(scores)
+    error = float((scores / unit).std(ddof=1)) * unit / math.sqrt(n) if n > 1 else math.nan
+    return Estimate(float((scores / unit).mean()) * unit, error, n)
 
 
 # ---------------------------------------------------------------------------------------------------------- inside
+
+
+def _unit(*arrays: Array) -> float:
+    """About the largest size of numbers, as a power of two, which costs no digit: divided by it, no sum or square of them
+    overflows, and none of the largest vanishes."""
+    return math.ldexp(1.0, math.frexp(max(float(np.abs(a).max()) for a in arrays))[1] - 1)
 
 
 def _ranks(y: Array, draws: Array) -> tuple[Array, Array]:

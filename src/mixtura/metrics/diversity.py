@@ -94,9 +94,9 @@ def vendi(
     ``rng``, since the score grows with the number of rows.
 
     Without a ``kernel`` it is a Gaussian whose bandwidth is the median distance between real rows. Raises InputError on
-    arrays that are not finite (rows, d) with one d and 2 rows or more, and as :func:`vendi_score`.
+    arrays that are not finite (rows, d) with one d and 3 rows or more, and as :func:`vendi_score`.
     """
-    x, y = pair(real, generated, least=2)
+    x, y = pair(real, generated, least=3)
     kernel = kernel or Gaussian(median_bandwidth(x, rng))
     n = min(len(x), len(y), VENDI_ROWS)
     theirs, ours = (vendi_score(_some(part, n, rng), kernel, order=order) for part in (x, y))
