@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mixtura import folder as store
 from mixtura import judge, machine, mixture, plan, train, verdict
-from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
+from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import made, source
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema, Content, Data, Given
@@ -229,7 +229,7 @@ class Job(ABC):
         owed = sum(u["scoring"] for u in self.units.values() if "scoring" in u) + SCORING * budget * 2 * len(coming)
         left = (1 - self.ending) * budget - self.elapsed - owed
         folds = self.splits.folds
-        todo = folds + 1 - sum("stop_at" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
+        todo = folds + 1 - sum("plan" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
         return max(0.2, left / (len(coming) - 1 + todo / (folds + 1)) / (folds + 1))
 
     def planned(self, *, estimate: bool = False) -> Planned:
@@ -264,7 +264,7 @@ class Job(ABC):
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
                     recipe = train.Recipe(**{**candidate.recipe, **model.recipe, "steps": 20})
-                    steps = train.fit(model, rows, recipe, context=context, rng=generator(0), device=self.device)
+                    steps = train.fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=self.device)
                     spent = [step.seconds for step in steps]
                     total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(self.options.steps, recipe.most_steps)
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
@@ -359,39 +359,39 @@ class Job(ABC):
         if isinstance(model, ClosedForm):
             yield Progress(name, done_before, None, None, "fitting")
             model.fit_closed(x, context, rng)
-            self.units[unit] = {"steps": None, "stop_at": None, "seconds": time.monotonic() - began, "converged": True}
+            self.units[unit] = {"plan": None, "seconds": time.monotonic() - began, "converged": True}
             return model.eval()
-        if not model.phases():
-            raise InputError(f"{name}: it offers neither phases to train nor fit_closed; a model of your own needs one of them")
+        if not model.stages():
+            raise InputError(f"{name}: it offers neither stages to train nor fit_closed; a model of your own needs one of them")
         entry = self.units.setdefault(unit, {"share": self._share(name)})
         self._save_state()
         recipe = self._recipe({**candidate.recipe, **model.recipe}, unit, entry)
         work, stem = self.out / "work", unit.replace("/", ".")
         work.mkdir(parents=True, exist_ok=True)
-        shown, in_nats = 0.0, model.phases()[0].unit == "nats"
+        shown, unit_of = 0.0, {stage.name: stage.unit for stage in model.stages()}
         checkpoint = work / f"{stem}.checkpoint"
-        for step in train.fit(model, x, recipe, context=context, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
+        rows = Batch(x=x, context=context)
+        for step in train.fit(model, rows, recipe, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
             now = time.monotonic()
             if now - self.saved > 2:
                 self._save_state()
             if step.validation is not None:
                 self.history.append({"model": name, "fit": unit, **asdict(step)})
             if step.finished:
-                entry |= {"steps": step.steps, "stop_at": step.step, "seconds": step.seconds}
+                entry |= {"plan": [list(stage) for stage in step.plan], "seconds": step.seconds}
                 entry |= {"converged": step.converged, "wanted": step.wanted, "best": step.best}
                 store.write_lines(work / f"{stem}.history.jsonl", [h for h in self.history if h["fit"] == unit])
             if now - shown > 0.2 or step.finished:
                 shown = now
-                share = step.step / step.steps
-                left = step.seconds / step.step * (step.steps - step.step)
-                reached = -step.best if in_nats and math.isfinite(step.best) else None
-                yield Progress(name, done_before + share / (folds + 1), reached, left)
+                left = step.seconds * (1 / step.share - 1)
+                reached = -step.best if unit_of[step.stage] == "nats" and math.isfinite(step.best) else None
+                yield Progress(name, done_before + step.share / (folds + 1), reached, left)
         return model
 
     def _recipe(self, settings: Mapping[str, Any], unit: str, entry: Mapping[str, Any]) -> train.Recipe:
         if self.options.stops is not None:
-            kept = self.options.stops[unit]
-            return train.Recipe(**{**settings, "steps": kept["steps"], "stop_at": kept["stop_at"]})
+            plan = tuple((steps, end) for steps, end in self.options.stops[unit]["plan"])
+            return train.Recipe(**{**settings, "plan": plan})
         if self.options.steps is not None:
             most = settings.get("most_steps", self.options.steps)
             return train.Recipe(**{**settings, "steps": min(self.options.steps, most)})
@@ -438,7 +438,7 @@ class Job(ABC):
         return replace(
             score, status="fitted", kind=density_kind(model), mc_error=fitted.mc_error.get(name),
             nats=mean.value if mean else None, nats_error=mean.error if mean else None, sample_ms=cost, seconds=unit["seconds"],
-            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=unit["stop_at"],
+            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=sum(end for _, end in unit["plan"]) if unit["plan"] else None,
             converged=unit["converged"], wanted=unit.get("wanted"), how=how, diagnosis=diagnosis,
             bits=bits.value if bits else None, bits_error=bits.error if bits else None,
         )  # fmt: skip

@@ -35,7 +35,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import InputError, LowerBound, Phase, Space, Stepwise
+from mixtura.contracts import InputError, LowerBound, Space, Stage, Stepwise, Turn, single_stage
 from mixtura.nets.denoisers import MlpDenoiser, UNet
 from mixtura.nets.masked import CodeLayout
 from mixtura.rng import seeded
@@ -211,7 +211,7 @@ class Diffusion(LowerBound, Stepwise):
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
         width = self.columns.split(x[:LOOKED_AT]).width
         # of each rounded column a typical cell, if it is not wider than the column
@@ -224,17 +224,17 @@ class Diffusion(LowerBound, Stepwise):
         parts = self.columns.split(x)
         return torch.cat([self._coded(parts.codes), parts.values.float(), parts.present.float()], 1)
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("denoising", tuple(self.net.parameters()), self._loss, unit="squared error"),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("denoising", self.net.parameters(), self._loss, unit="squared error")
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, turn: Turn) -> Tensor:
         """Squared error of F, whose target has about unit variance, and the likelihood of V; a mean over entries."""
-        c = self.columns.continuous
+        rows, rng, c = turn.x, turn.rng, self.columns.continuous
         codes, values, present = rows.split([self.layout.width, c, c], 1)
         x = torch.cat([codes, torch.where(present > 0, values, random.normal((len(rows), c), rng, rows))], 1)
         s = self._training_levels(len(x), rng, x)[:, None]
         y = x + s * random.normal(tuple(x.shape), rng, x)
-        logits, D, V = self._behind(y, s, context)
+        logits, D, V = self._behind(y, s, turn.context)
         # the variance of Gaussian rows: errors count as those of v, whatever is predicted
         plain, x = s**2 / (1 + s**2), x[:, self.layout.width :]
         likelihood = (x - D.detach()).square() / V + (V / plain).log()

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import Density, InputError, LowerBound, Model, Phase, Space
+from mixtura.contracts import Density, InputError, LowerBound, Model, Space, Stage, Turn, single_stage
 from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts
@@ -79,17 +79,17 @@ class _FlowBase(Model):
                 position = self.layout.positions(torch.arange(len(self.columns.coded)))
                 self.codes = MaskedNet(position, position, config.hidden, outer)
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
 
     def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("likelihood", tuple(self.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("likelihood", self.parameters(), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return -self._estimate(self.columns.unpack(rows), context, rng).mean()
+    def _loss(self, turn: Turn) -> Tensor:
+        return -self._estimate(self.columns.unpack(turn.x), turn.context, turn.rng).mean()
 
     def _estimate(self, parts: Parts, context: Tensor | None, rng: torch.Generator | None) -> Tensor:
         """(n,) log p, or one draw whose exponential is unbiased for p where there are cells or absent values."""
@@ -139,8 +139,8 @@ class _FlowBase(Model):
 class Flow(_FlowBase, Density):
     """Exact density of plain numbers and levels."""
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return -self._estimate(self.columns.unpack(rows), context, None).mean()
+    def _loss(self, turn: Turn) -> Tensor:
+        return -self._estimate(self.columns.unpack(turn.x), turn.context, None).mean()
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._estimate(self.columns.split(x), context, None)

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
+from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
 
@@ -62,7 +62,7 @@ class KernelDensity(Density, Conditional):
 
     # ---------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
         parts = self.columns.split(x[torch.randperm(len(x), generator=rng)[: self.config.centres].to(x.device)])
         self.codes, self.values, self.present = parts.codes, parts.values, parts.present
@@ -75,12 +75,12 @@ class KernelDensity(Density, Conditional):
     def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("bandwidth", (self.log_bandwidth, self.logit_change), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("bandwidth", (self.log_bandwidth, self.logit_change), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        parts = self.columns.unpack(rows)
-        chosen = torch.randperm(len(self.codes), generator=rng)[: self.config.opponents].to(rows.device)
+    def _loss(self, turn: Turn) -> Tensor:
+        parts = self.columns.unpack(turn.x)
+        chosen = torch.randperm(len(self.codes), generator=turn.rng)[: self.config.opponents].to(turn.x.device)
         log_kernel = self._log_kernel(parts, chosen)
         if self.training:
             # leave one out: a row does not vouch for itself (equal rows are taken for the same row once)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixtura import rng as random
-from mixtura.contracts import Density, InputError, Phase, Space
+from mixtura.contracts import Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.distributions import MixtureDensity, Noise, NoiseKind
 from mixtura.nets.ensemble import Bins, Ensemble
 from mixtura.rng import seeded
@@ -109,7 +109,7 @@ class MixtureDensityNetwork(Density):
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Centres and scales of both sides, bins, and components spread over the values."""
         self.columns.prepare(x, warp=self.config.warp and self.config.noise not in IN_DATA_UNITS)
         if self.config.noise in ("isotropic", "shared"):
@@ -135,14 +135,15 @@ class MixtureDensityNetwork(Density):
     def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("likelihood", tuple(self.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("likelihood", self.parameters(), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, turn: Turn) -> Tensor:
         """In training the mean over members, each on the rows of other folds, beside the loss of the weights on what members
         say of their own fold; in evaluation what the blend of those says."""
-        parts, config = self.columns.unpack(rows), self.config
-        given = None if context is None else context.flatten(1)
+        rows, rng, config = turn.x, turn.rng, self.config
+        parts = self.columns.unpack(rows)
+        given = None if turn.context is None else turn.context.flatten(1)
         if self.training and config.y_noise:
             shift = config.y_noise * random.normal(tuple(parts.values.shape), rng, parts.values)
             parts = replace(parts, values=parts.values + shift, low=parts.low + shift)

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixtura import rng as random
-from mixtura.contracts import InputError, Latent, LowerBound, Phase, Space
+from mixtura.contracts import InputError, Latent, LowerBound, Space, Stage, Turn, single_stage
 from mixtura.nets.coders import ImageDecoder, ImageEncoder, perceptron
 from mixtura.nets.masked import CodeLayout
 from mixtura.rng import seeded
@@ -90,7 +90,7 @@ class Vae(LowerBound, Latent):
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """The outputs start as the marginals: smoothed frequencies of the codes, components spread over the values."""
         self.columns.prepare(x)
         counts = self.columns.indicators(self.columns.split(x).codes).sum(0) + 0.5
@@ -110,10 +110,11 @@ class Vae(LowerBound, Latent):
         # of pixels the values alone: their cells are all alike
         return torch.cat([self.columns.split(tile).values.float() for tile in x.split(TILE)])
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("evidence", tuple(self.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("evidence", self.parameters(), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, turn: Turn) -> Tensor:
+        rows, context, rng = turn.x, turn.context, turn.rng
         parts = self._pixels(rows) if self.space.is_image else self.columns.unpack(rows)
         if self.config.samples > 1:
             return -self._bound(parts, context, self.config.samples, rng).mean()
