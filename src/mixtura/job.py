@@ -370,8 +370,8 @@ class Job(ABC):
         work.mkdir(parents=True, exist_ok=True)
         shown, unit_of = 0.0, {stage.name: stage.unit for stage in model.stages()}
         checkpoint = work / f"{stem}.checkpoint"
-        rows = Batch(x=x, context=context)
-        for step in train.fit(model, rows, recipe, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
+        learnt = Batch(x=x, context=context)
+        for step in train.fit(model, learnt, recipe, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
             now = time.monotonic()
             if now - self.saved > 2:
                 self._save_state()
@@ -438,7 +438,7 @@ class Job(ABC):
         return replace(
             score, status="fitted", kind=density_kind(model), mc_error=fitted.mc_error.get(name),
             nats=mean.value if mean else None, nats_error=mean.error if mean else None, sample_ms=cost, seconds=unit["seconds"],
-            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=sum(end for _, end in unit["plan"]) if unit["plan"] else None,
+            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=_steps(unit),
             converged=unit["converged"], wanted=unit.get("wanted"), how=how, diagnosis=diagnosis,
             bits=bits.value if bits else None, bits_error=bits.error if bits else None,
         )  # fmt: skip
@@ -734,6 +734,11 @@ def read_state(out: Path) -> tuple[dict[str, Any], dict[str, Any], float]:
 def to_be_tried_again(out: Path) -> list[str]:
     """Families of a run whose faults may have passed: the same command gives them another chance."""
     return [name for name, failure in read_state(out)[1].items() if failure.get("again")]
+
+
+def _steps(unit: Mapping[str, Any]) -> int | None:
+    """Steps of a trained fit, over all stages."""
+    return sum(ended for _, ended in unit["plan"]) if unit["plan"] else None
 
 
 def _failure(status: str, reason: str, error: Exception) -> dict[str, Any]:

@@ -215,8 +215,8 @@ def fit(
     length of its own; yields a :class:`Step` after every step.
 
     The learner ends, on the CPU and in evaluation mode, with the state that each stage keeps (see the module). ``checkpoint`` is
-    a file: written every so many seconds, taken up if it is there, removed at the end. InputError on data it cannot be trained on;
-    FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
+    a file: written every so many seconds, taken up if it is there, removed at the end. InputError on data it cannot be trained
+    on; FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
     """
     name = name or type(learner).__name__
     data = Batch(x=data) if isinstance(data, Tensor) else data
@@ -279,9 +279,9 @@ class _Training:
         self.parameters = list({id(p): p for phase in stage.phases for p in phase.parameters}.values())
         self.optimisers = []
         for phase in stage.phases:
-            moves, rate, decay = phase.optimiser, self.recipe.rate, self.recipe.decay
-            settings = {"lr": moves.rate or rate, "weight_decay": decay if moves.decay is None else moves.decay}
-            self.optimisers.append(torch.optim.AdamW(list(phase.parameters), betas=moves.betas, fused=True, **settings))
+            decay = self.recipe.decay if phase.optimiser.decay is None else phase.optimiser.decay
+            parameters, betas = list(phase.parameters), phase.optimiser.betas
+            self.optimisers.append(torch.optim.AdamW(parameters, betas=betas, weight_decay=decay, fused=True))
         #: what this stage changes: its parameters, and buffers from the first step that writes to them
         self.live: dict[str, Tensor] = {f"{i}": p for i, p in enumerate(self.parameters)}
         # torch counts the writes to a tensor, which is cheaper than to compare it
