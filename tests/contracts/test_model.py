@@ -5,13 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pytest
 import torch
 
-from mixtura.contracts import ClosedForm, Column, Conditional, Density, InputError, LowerBound, Space, density_kind
+from mixtura.contracts import (
+    ONLY,
+    Batch,
+    Batches,
+    ClosedForm,
+    Column,
+    Conditional,
+    Density,
+    InputError,
+    LowerBound,
+    Space,
+    Turn,
+    density_kind,
+)
 from mixtura.families import TABLE
 from mixtura.folder import load_model, save_model
 from mixtura.mixture import condition
@@ -138,7 +151,7 @@ class At(Density):
         super().__init__(model.space)
         self.model, self.config = model, model.config
 
-    def phases(self):
+    def stages(self):
         return ()
 
     def _sample(self, n, context, rng):
@@ -163,7 +176,7 @@ def train(name, space, x, context=None, steps=STEPS):
         model.fit_closed(x, given, rng)
         model.eval()
     else:
-        for _ in fit(model, x, Recipe(steps=steps, **dict(family.recipe)), context=given, rng=rng):
+        for _ in fit(model, Batch(x=x, context=given), Recipe(steps=steps, **dict(family.recipe)), rng=rng):
             pass
     return model if given is context else At(model)
 
@@ -249,11 +262,13 @@ def test_mean_100_and_deviation_3_come_back(family):
 def test_every_parameter_gets_a_finite_gradient(family, table):
     space, x = TABLES[table][0], rows(table)
     model, context = built(family, space, len(x)), noise(family, len(x))
-    model.prepare(x, context, generator(13))
+    data: Batches = {ONLY: Batch(x=x, context=context)}
+    model.prepare(data, generator(13))
+    turn = Turn(model.encode_for_training(data), partial(generator, 14))
     touched = set()
-    for phase in model.phases():
+    for phase in [phase for stage in model.stages() for phase in stage.phases]:
         parameters = list(phase.parameters)
-        loss = phase.loss(model.feed(x), context, generator(14))
+        loss = phase.loss(turn.played_by(phase.name, 0))
         assert loss.shape == () and torch.isfinite(loss)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         for parameter, gradient in zip(parameters, gradients, strict=True):
