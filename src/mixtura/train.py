@@ -432,8 +432,7 @@ class _Training:
 
     def _leave(self) -> None:
         """Leave in the learner what this stage keeps."""
-        if self.stage.stopping_loss is None:
-            assert self.average is not None
+        if self.stage.stopping_loss is None and self.average is not None:
             return self._return(self.average.mean)
         if not math.isfinite(self.state.best):
             raise FloatingPointError(
