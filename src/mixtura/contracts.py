@@ -139,6 +139,11 @@ class Space:
         return len(self.shape) == 3 and c.kind == "continuous" and not c.missing and not c.atoms and set(self.columns) == {c}
 
     @property
+    def plain(self) -> bool:
+        """Whether every entry is a real number: no levels, steps, atoms or missing values (walls may be)."""
+        return not any(c.kind == "levels" or c.resolution > 0 or c.atoms or c.missing for c in self.columns)
+
+    @property
     def dims(self) -> int:
         """Number of entries of one observation."""
         return len(self.columns)
@@ -573,6 +578,29 @@ class LowerBound(Model):
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor: ...
 
 
+class Reparameterised(Model):
+    """A model of plain numbers whose samples are a differentiable function of its parameters: the gradient of a mean over
+    draws is, in expectation, that of the mean over the law, weights of mixtures included."""
+
+    @final
+    def draw(self, n: int, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
+        """(n, dims) samples in the encoding, standardised values that carry a gradient. InputError on a context that does not
+        fit."""
+        return self._draw(n, self.check_context(context, n), rng)
+
+    @abstractmethod
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor: ...
+
+
+class Scored(Model):
+    """A model that knows the slope of its density under noise."""
+
+    @abstractmethod
+    def score(self, y: Tensor, level: float, *, context: Tensor | None = None) -> Tensor:
+        """∇_y log p(y) (n, width) of rows y of the encoding, codes as the corners −1 and 1 of ``CodeLayout``, to which normal noise
+        of deviation ``level`` was added."""
+
+
 class Latent(Model):
     """A model with a hidden code z for every row: p(x) = ∫ p(x | z) p(z) dz, z standard normal of ``latent`` numbers."""
 
@@ -589,7 +617,7 @@ class Latent(Model):
 
 class Stepwise(Model):
     """A sampler whose path y_T → … → y_0 → x is a Markov chain with known Gaussian steps (Sohl-Dickstein et al. 2015).
-    States y are (n, …) in the model's own standardised units."""
+    States y are (n, width) in the encoding, with noise."""
 
     steps: int
 
@@ -604,6 +632,12 @@ class Stepwise(Model):
     @abstractmethod
     def finish(self, y: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
         """y_0 → (n, *shape) in data units, a draw of p(x | y_0)."""
+
+    @abstractmethod
+    def respaced(self, steps: int, schedule: str | None = None, *, unit_variance: bool = False) -> Stepwise:
+        """The same model, whose parameters it shares, as a chain of other steps: so many, at the noise levels of another
+        schedule where one is named. ``transition`` has the densities of that chain. ``unit_variance``: its states are divided by
+        the deviation that a row of unit variance has at their level."""
 
 
 @dataclass(frozen=True)

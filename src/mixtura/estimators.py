@@ -265,7 +265,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         X = self._rows(X)
         self.model_.eval()
         y = self._targets(X, y)
-        with train.one_thread():
+        with train.one_thread(), torch.no_grad():
             return self.model_.log_prob(torch.as_tensor(y), context=torch.as_tensor(X)).numpy()
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

@@ -35,7 +35,7 @@ from mixtura.machine import CannotWrite
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.plan import Options
 from mixtura.rng import child_seed, generator, seeded
-from mixtura.transforms import Inputs
+from mixtura.transforms import Columns, Inputs
 from mixtura.verdict import Pool
 
 #: rows and images of the verdict's choice that are written to the folder, and of everything that the report shows
@@ -143,6 +143,9 @@ class Job(ABC):
         rows = source.encode(schema, source.content(data), name=data.name)
         self.splits = plan.make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
         self.x = self._understand(rows)
+        # one for all models and folds: of the rows that any of them learns from, never of the report rows
+        self.encoding = Columns(self.schema.space)
+        self.encoding.prepare(self.schema.space.clamp(self.x[self.splits.training]))
         self.candidates = self._candidates()
         self.timed = {c.name for c in self.candidates if self._is_timed(c)}
         self.units: dict[str, dict[str, Any]] = {}
@@ -195,7 +198,8 @@ class Job(ABC):
         clash = sorted((set(own) | set(outside)) & ({*TABLE, "blend"}) | set(own) & set(outside))
         if clash:
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
-        families = [_Candidate(row.name, partial(_build_family, row, shape, seconds), row.name, row.recipe) for row in rows]
+        build = lambda row: partial(_build_family, row, self.encoding, shape, seconds)  # noqa: E731
+        families = [_Candidate(row.name, build(row), row.name, row.recipe) for row in rows]
         return families + [_Candidate(name, partial(_build_own, own, shape), None, {}) for name, own in own.items()]
 
     def _is_timed(self, candidate: _Candidate) -> bool:
@@ -448,6 +452,7 @@ class Job(ABC):
         out, splits = self.out, self.splits
         nats = {"select": fitted.select, "report": fitted.report}
         store.write_tensors(out / "nats.safetensors", {f"{n}.{part}": v for part in nats for n, v in nats[part].items()})
+        store.write_tensors(out / "encoding.safetensors", self.encoding.state_dict())
         store.write_tensors(out / "splits.safetensors", {p: getattr(splits, p) for p in ("fit", "select", "report")})
         kept = sorted((out / "work").glob("*.history.jsonl"))
         store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
@@ -750,8 +755,10 @@ def _failure(status: str, reason: str, error: Exception) -> dict[str, Any]:
 Shape = tuple[int, ...] | None
 
 
-def _build_family(row: Family, context: Shape, seconds: float | None, space: Space, n: int, rng: torch.Generator) -> Model:
-    return row.build(space, context_shape=context, config=row.suggest(space, n, seconds), rng=rng)
+def _build_family(
+    row: Family, encoding: Columns, context: Shape, seconds: float | None, space: Space, n: int, rng: torch.Generator
+) -> Model:
+    return row.build(space, encoding=encoding, context_shape=context, config=row.suggest(space, n, seconds), rng=rng)
 
 
 def _build_own(own: Callable[..., Model], context: Shape, space: Space, _n: int, rng: torch.Generator) -> Model:

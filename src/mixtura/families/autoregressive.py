@@ -413,17 +413,22 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> Autoregressive | Pixels:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> Autoregressive | Pixels:  # fmt: skip
     """An untrained model; InputError where the configuration cannot serve the space."""
     if space.dims > 4096:
         raise InputError(
             f"autoregressive: {space.dims} columns are more than the 4,096 this family walks through; choose fewer with --columns"
         )
     if config.kind == "masked":
-        return Autoregressive(space, context_shape, config, rng)
+        masked = Autoregressive(space, context_shape, config, rng)
+        masked.columns.adopt(encoding)
+        return masked
     if not space.is_image:
         raise InputError("autoregressive: kind 'pixels' is for images, and these rows are a table; use kind 'masked'")
     if config.head == "levels" and not space.columns[0].steps:
         raise InputError("autoregressive: head 'levels' needs pixels in steps between two ends; use head 'logistics'")
-    return Pixels(space, context_shape, config, rng)
+    pixels = Pixels(space, context_shape, config, rng)
+    pixels.columns.adopt(encoding)
+    return pixels

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import Density, InputError, LowerBound, Model, Space, Stage, Turn, single_stage
+from mixtura.contracts import Density, InputError, LowerBound, Model, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts
@@ -146,6 +146,13 @@ class Flow(_FlowBase, Density):
         return self._estimate(self.columns.split(x), context, None)
 
 
+class PlainFlow(Flow, Reparameterised):
+    """Of plain numbers alone."""
+
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return self.flow(self._given(torch.zeros(n, 0), context)).transform.inv(self._base(n, rng))
+
+
 class BoundedFlow(_FlowBase, LowerBound):
     """Lower bound, by noise inside cells and in place of absent values."""
 
@@ -168,8 +175,9 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> Flow | BoundedFlow:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> Flow | BoundedFlow:  # fmt: skip
     """An untrained model; InputError without a continuous column."""
     plain = [c for c in space.columns if c.kind == "continuous"]
     if not plain:
@@ -180,4 +188,6 @@ def build(
             f"flow: {len(plain):,} continuous columns are more than the {most:,} this family is made for; use autoregressive"
         )
     exact = not any(c.resolution > 0 or c.missing or c.atoms for c in plain)
-    return (Flow if exact else BoundedFlow)(space, context_shape, config, rng)
+    model = (PlainFlow if space.plain else Flow if exact else BoundedFlow)(space, context_shape, config, rng)
+    model.columns.adopt(encoding)
+    return model

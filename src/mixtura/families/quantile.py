@@ -320,8 +320,9 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> QuantileForest:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> QuantileForest:  # fmt: skip
     """An unfitted model; InputError without a context, and on targets that are not all numbers with a density or cells."""
     if context_shape is None or math.prod(context_shape) == 0:
         raise InputError("quantile: a regression needs inputs, and no context was given; use marginals or kde")
@@ -339,4 +340,4 @@ def build(
         if reason:
             which = "the target" if space.dims == 1 else f"target {j + 1} of {space.dims}"
             raise InputError(f"quantile: {which} {reason}, and so has no quantiles; use linear_gaussian")
-    return QuantileForest(space, context_shape, config)
+    return QuantileForest(space, context_shape, config)  # whose encoding has no atoms
