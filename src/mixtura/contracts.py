@@ -597,8 +597,8 @@ class Scored(Model):
 
     @abstractmethod
     def score(self, y: Tensor, level: float, *, context: Tensor | None = None) -> Tensor:
-        """∇_y log p(y) (n, width) of rows y of the encoding, codes as the corners −1 and 1 of ``CodeLayout``, to which normal noise
-        of deviation ``level`` was added."""
+        """∇_y log p(y) (n, width) of rows y of the encoding, codes as the corners −1 and 1 of ``CodeLayout``, to which normal
+        noise of deviation ``level`` was added."""
 
 
 class Latent(Model):

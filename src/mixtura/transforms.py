@@ -167,7 +167,7 @@ class Columns(nn.Module):
         return self.join(torch.stack(codes, 1) if codes else indicators.long(), values)
 
     def log_jacobian(self, x: Tensor) -> Tensor:
-        """(n,) log |d values / dx| of the numbers that are there: log p(x) is so much more than the log-density of the values."""
+        """(n,) log |d values / dx| of the numbers that are there: log p(x) less the log-density of the values."""
         parts = self.split(x)
         raw = torch.where(parts.present, self.space.flat(x)[:, self.numeric], self._anywhere())
         return torch.where(parts.present, self._forward(raw)[1], 0.0).sum(1)
