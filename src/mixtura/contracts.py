@@ -592,6 +592,15 @@ class Reparameterised(Model):
     def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor: ...
 
 
+class Energy(Model):
+    """A model that knows its density but for a constant."""
+
+    @abstractmethod
+    def energy(self, e: Tensor, *, context: Tensor | None = None) -> Tensor:
+        """(n,) −log p of encoded rows e (n, width) up to one constant for all of them, differentiable in e. The density is that
+        of the encoding: of rows in data units it is higher by their log-Jacobian."""
+
+
 class Scored(Model):
     """A model that knows the slope of its density under noise."""
 

@@ -22,6 +22,7 @@ from mixtura.contracts import (
 )
 from mixtura.distributions import MixtureDensity
 from mixtura.families import TABLE
+from mixtura.ground.mcmc import Mala, run
 from mixtura.rng import generator
 from mixtura.train import Recipe, fit
 from mixtura.transforms import Columns
@@ -109,6 +110,26 @@ def test_a_density_is_differentiable_in_its_rows(name):
         # float32 networks leave a difference of 1e-3 with an error of their rounding
         near = (gradient[:, j] - slope).abs() <= 0.02 * slope.abs() + (2e-3 / h * 1e-3 + 0.02 * slope.abs().mean())
         assert near.float().mean() >= 0.9, (gradient[:, j], slope)
+
+
+@pytest.mark.parametrize("name", [name for name in of_capability(Density) if name != "quantile"])
+def test_langevin_steps_on_a_density_leave_its_samples_as_they_are(name):
+    """A model's samples, moved by Metropolis-adjusted steps on its energy in the encoding, are still its samples."""
+    model, context, _ = fitted(name)
+    columns, n = model.columns, 1000
+    beside = None if context is None else context.expand(n, 1)
+
+    def energy(e: torch.Tensor) -> torch.Tensor:
+        x = columns.decode(e)
+        return columns.log_jacobian(x) - model.log_prob(x, context=beside)
+
+    start = columns.encode(model.sample(n, context=beside, rng=generator(17)))
+    chains = run(Mala(0.5), start, energy, 12, generator(18))
+    accepted = float(chains.info.acceptance.mean())
+    assert 0.2 < accepted < 0.999
+    before, after = curve(start), curve(chains.draws[-1])
+    error = math.sqrt(float(before.var() + after.var()) / n)
+    assert abs(float(before.mean() - after.mean())) < 4 * error and float((start - chains.draws[-1]).abs().mean()) > 0.1
 
 
 # ------------------------------------------------------------------------------------------------------------ draws
