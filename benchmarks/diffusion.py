@@ -20,7 +20,7 @@ from real import HOME, TABLES
 from torch import nn
 
 from mixtura import judge
-from mixtura.contracts import Space
+from mixtura.contracts import ONLY, Batch, Space
 from mixtura.data.examples import path
 from mixtura.data.schema import guess
 from mixtura.families import diffusion
@@ -117,7 +117,7 @@ def speed(rounds: int = 3, steps: int = 150) -> None:
             pass
         ours = steps / (time.process_time() - began)
         model = diffusion.build(space, config=config, rng=generator(5)).train()
-        model.prepare(x, None, generator(6))
+        model.prepare({ONLY: Batch(x=x)}, generator(6))
         found.append((ours, bare(model, model.columns.split(x).values.float(), steps)))
     ours, plain = (statistics.median(speeds) for speeds in zip(*found, strict=True))
     ratio = statistics.median(a / b for a, b in found)

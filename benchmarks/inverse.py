@@ -38,7 +38,7 @@ from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from mixtura import MixtureDensityRegressor, train
-from mixtura.contracts import Space
+from mixtura.contracts import Batch, Space
 from mixtura.distributions import MixtureDensity, NoiseKind
 from mixtura.families import mixture_density
 from mixtura.rng import generator, seeded
@@ -302,7 +302,7 @@ def recovered(kind: NoiseKind, x: Array, y: Array, seed: int) -> Parameters:
     scale, rng = math.sqrt(COVARIANCES["fixed"][0, 0, 0]), generator(seed)
     config = mixture_density.Config(noise=kind, scale=scale, **LINEAR)  # type: ignore[arg-type]
     model = mixture_density.build(Space.continuous(2), context_shape=(1,), config=config, rng=rng)
-    for _ in train.fit(model, torch.as_tensor(y), TO_THE_END, context=torch.as_tensor(x), rng=rng):
+    for _ in train.fit(model, Batch(x=torch.as_tensor(y), context=torch.as_tensor(x)), TO_THE_END, rng=rng):
         pass
     with torch.no_grad():
         return averaged(model.law((torch.arange(2_000, dtype=torch.float64)[:, None] + 0.5) / 1_000 - 1))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from mixtura import judge
-from mixtura.contracts import Space
+from mixtura.contracts import ONLY, Batch, Space
 from mixtura.data.examples import path
 from mixtura.data.schema import guess
 from mixtura.families import vae
@@ -139,7 +139,7 @@ def speed(name: str, space: Space, x: Tensor, rounds: int = 20, steps: int = 50)
     next(training)
     first = time.process_time() - began
     peer = vae.build(space, config=config, rng=generator(6)).train()
-    peer.prepare(x, None, generator(7))
+    peer.prepare({ONLY: Batch(x=x)}, generator(7))
     half = (peer.columns.resolution / peer.columns.scale / 2).float()
     loop, found = bare(peer, peer.columns.split(x).values.float(), half), []
     for _ in range(rounds):

@@ -11,6 +11,14 @@ import pytest
 
 from mixtura.cli import main
 
+#: files that take longest: begun first, they do not end last and alone
+LONGEST = ("test_readme", "test_session", "test_kill", "test_model", "test_doors", "test_truth", "test_estimators")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONGEST)))
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Callable[[str], Path]:

@@ -342,7 +342,7 @@ def test_rows_whose_targets_are_nearly_always_missing_are_not_waited_for():
             x = torch.randn(n, 1, generator=rng, dtype=torch.float64)
             return torch.where(torch.rand(n, 1, generator=rng) < 0.98, torch.nan, x)
 
-        def phases(self):
+        def stages(self):
             return ()
 
     model = Mostly(Space.table([Column("continuous", missing=True)]), (1,))

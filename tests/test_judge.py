@@ -31,7 +31,7 @@ class Samples(Model):
         super().__init__(Space.continuous(1), context_shape)
         self.sizes = []
 
-    def phases(self):
+    def stages(self):
         return ()
 
     def _sample(self, n, context, rng):

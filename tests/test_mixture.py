@@ -38,7 +38,7 @@ class Gauss(Density):
         self.mean = torch.nn.Parameter(torch.tensor(mean, dtype=torch.float64))
         self.cov = torch.tensor(cov, dtype=torch.float64)
 
-    def phases(self):
+    def stages(self):
         return ()
 
     def _centre(self, context):
@@ -86,7 +86,7 @@ class NoisyBound(LowerBound):
         super().__init__(exact.space, exact.context_shape)
         self.exact, self.spread = exact, spread
 
-    def phases(self):
+    def stages(self):
         return ()
 
     def _sample(self, n, context, rng):
@@ -100,7 +100,7 @@ class NoisyBound(LowerBound):
 class Sampler(Model):
     """A model that can only be sampled."""
 
-    def phases(self):
+    def stages(self):
         return ()
 
     def _sample(self, n, context, rng):
@@ -115,7 +115,7 @@ class Levels(Density):
         self.logits = torch.nn.Parameter(torch.tensor(probs, dtype=torch.float64).log())
         self.open_support = open_support
 
-    def phases(self):
+    def stages(self):
         return ()
 
     def _sample(self, n, context, rng):
@@ -202,7 +202,7 @@ def test_the_kind_is_the_weakest_that_carries_weight(kinds, weights, expected):
     models = [make[kind]() for kind in kinds.split()]
     model = blend(models, weights)
     assert type(model) is expected
-    assert model.phases() == ()
+    assert model.stages() == ()
     assert isinstance(model, Density) == (expected in (ExactBlend, Gauss))
     assert isinstance(model, LowerBound) == (expected is BoundBlend)
 
@@ -582,7 +582,7 @@ class Opaque(Density):
         super().__init__(model.space)
         self.model = model
 
-    def phases(self):
+    def stages(self):
         return ()
 
     def _sample(self, n, context, rng):

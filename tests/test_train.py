@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
-from mixtura.contracts import Column, InputError, Model, Phase, Space
+from mixtura.contracts import Batch, Column, InputError, Model, Phase, Space, Stage, single_stage
 from mixtura.families import TABLE
 from mixtura.rng import generator
 from mixtura.train import Average, Recipe, Step, choose_device, fit
@@ -30,14 +30,14 @@ class Toy(Model):
     def _sample(self, n, context, rng):
         return self.number.detach().double().expand(n, 1).clone()
 
-    def phases(self):
-        return (Phase("likelihood", (self.number,), self._play),)
+    def stages(self):
+        return single_stage("likelihood", (self.number,), self._play)
 
-    def _play(self, x, context, rng):
+    def _play(self, turn):
         self.calls += self.training
         if self.training:
-            self.seen |= set(x.flatten().tolist())
-        return self.loss(self, x)
+            self.seen |= set(turn.x.flatten().tolist())
+        return self.loss(self, turn.x)
 
 
 def squared(model, x):
@@ -105,9 +105,9 @@ def test_a_time_budget_plans_its_steps_and_is_kept():
 
 
 def test_a_replay_stops_mid_plan():
-    whole, part = (play(Toy(squared), Recipe(steps=100, stop_at=stop)) for stop in (None, 37))
-    assert len(part) == 37 and part[-1].finished
-    assert [(r.loss, r.rate) for r in part] == [(r.loss, r.rate) for r in whole[:37]]
+    whole, part = (play(Toy(squared), recipe) for recipe in (Recipe(steps=100), Recipe(plan=((100, 37),))))
+    assert len(part) == 37 and part[-1].finished and part[-1].plan == ((100, 37),) and whole[-1].plan == ((100, 100),)
+    assert [(r.losses, r.rate) for r in part] == [(r.losses, r.rate) for r in whole[:37]]
 
 
 # ---------------------------------------------------------------------------------------------- averages
@@ -115,13 +115,13 @@ def test_a_replay_stops_mid_plan():
 
 def test_the_average_is_the_one_of_the_formula():
     p = nn.Parameter(torch.tensor([0.0, 10.0], dtype=torch.float64))
-    average, want = Average([p], decay=0.5), p.detach().clone()
+    average, want = Average({"p": p}, decay=0.5), p.detach().clone()
     for t, value in enumerate([(1.0, 2.0), (3.0, -4.0), (5.0, 6.0), (7.0, 0.0)] * 4, 1):
         p.data = torch.tensor(value, dtype=torch.float64)
         average.update()
         d = min(0.5, (1 + t) / (10 + t))
         want = d * want + (1 - d) * p.detach()
-    torch.testing.assert_close(average.mean[0], want, rtol=1e-12, atol=0)
+    torch.testing.assert_close(average.mean["p"], want, rtol=1e-12, atol=0)
     live = p.detach().clone()
     average.swap()
     torch.testing.assert_close(p.detach(), want, rtol=1e-12, atol=0)
@@ -160,20 +160,14 @@ class Duel(Model):
     def _sample(self, n, context, rng):
         return self.follower.detach().double().expand(n, 1).clone()
 
-    def phases(self):
+    def stages(self):
         chase = lambda: (self.follower - self.leader).square()  # noqa: E731
-        return (
-            Phase("follow", (self.follower,), lambda x, context, rng: self._move("follow", chase())),
-            # the leader's loss also depends on the follower, whom only the first phase may move
-            Phase(
-                "lead",
-                (self.leader,),
-                lambda x, context, rng: self._move("lead", (self.leader - 3).square() + 0 * chase()),
-                every=2,
-            ),
-        )
+        follow = Phase("follow", (self.follower,), lambda turn: self._move("follow", chase(), turn))
+        # the leader's loss also depends on the follower, whom only the first phase may move
+        lead = lambda turn: self._move("lead", (self.leader - 3).square() + 0 * chase(), turn)  # noqa: E731
+        return (Stage("duel", (follow, Phase("lead", (self.leader,), lead, every=2)), lambda turn: chase()),)
 
-    def _move(self, name, loss):
+    def _move(self, name, loss, turn):
         self.moves[name] += self.training
         return loss
 
@@ -213,7 +207,7 @@ def test_a_score_that_is_never_finite_is_named():
 
 
 class Idle(Toy):
-    def phases(self):
+    def stages(self):
         return ()
 
 
@@ -222,11 +216,12 @@ class Idle(Toy):
     [
         (lambda: Recipe(), "either steps or seconds"),
         (lambda: Recipe(steps=1, seconds=1.0), "either steps or seconds"),
+        (lambda: Recipe(steps=1, plan=((1, 1),)), "either steps or seconds"),
         (lambda: Recipe(steps=0), "steps: expected a whole number, 1 or more, got 0"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS[:7]), "Toy: expected at least 8 rows to train on, got 7"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS[:, :0]), r"training rows: expected shape \(n, 1\)"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS * math.nan), "training rows: row 0, column 0 is nan"),
-        (lambda: play(Toy(squared), Recipe(steps=1), context=torch.zeros(120, 1)), "built without a context"),
+        (lambda: play(Toy(squared), Recipe(steps=1), Batch(x=ROWS, context=torch.zeros(120, 1))), "built without a context"),
         (lambda: play(Idle(squared), Recipe(steps=1)), "nothing to train"),
         (lambda: choose_device("abacus"), "'abacus' is no torch device"),
     ],
@@ -257,15 +252,11 @@ def mixed_rows():
 
 
 class Rivals(Duel):
-    """A duel whose losses draw noise, so that the generator's state matters."""
+    """A duel whose follower's loss draws noise."""
 
-    def _move(self, name, loss):
-        return super()._move(name, loss) + 0 * self.leader
-
-    def phases(self):
-        noisy = lambda loss: lambda x, context, rng: loss(x, context, rng) + self.follower * torch.randn((), generator=rng)  # noqa: E731
-        follow, lead = super().phases()
-        return Phase("follow", follow.parameters, noisy(follow.loss)), lead
+    def _move(self, name, loss, turn):
+        noise = self.follower * torch.randn((), generator=turn.rng) if name == "follow" else 0
+        return super()._move(name, loss, turn) + noise
 
 
 def start(name):
@@ -280,7 +271,7 @@ def start(name):
 
 
 def outcome(model, records, rng):
-    plain = [(r.step, r.loss, r.rate, r.best, r.validation, r.finished, r.converged) for r in records]
+    plain = [(r.step, r.losses, r.rate, r.best, r.validation, r.finished, r.converged) for r in records]
     return plain, {k: v.clone() for k, v in model.state_dict().items()}, rng.get_state()
 
 
@@ -332,7 +323,7 @@ DAMAGE = {
     "a byte short": lambda good: good[:-1],
     "header overwritten": lambda good: good[:8] + b"#" * 40 + good[48:],
     "absurd length": lambda good: b"\xff" * 8 + good[8:],
-    "no state": lambda good: save({"model.follower": torch.zeros(())}),
+    "no state": lambda good: save({"learner.follower": torch.zeros(())}),
     "no tensors": lambda good: save({"x": torch.zeros(1)}, {"state": '{"step": 3, "curve": []}'}),
     "state of another version": lambda good: save({"x": torch.zeros(1)}, {"state": '{"steppe": 3, "curve": []}'}),
 }
@@ -357,5 +348,5 @@ def test_the_checkpoint_of_another_model_is_named(tmp_path):
 def test_a_step_is_a_record():
     step = play(Toy(squared), Recipe(steps=1))[0]
     with pytest.raises(AttributeError):
-        step.loss = 0.0
+        step.rate = 0.0
     assert isinstance(step, Step) and step.finished and step.validation == step.best

@@ -1,6 +1,7 @@
-"""The vocabulary of the house: Space, Model and its capabilities, Phase.
+"""The vocabulary of the house: Space, Learner and its training game, Model and its capabilities.
 
-A :class:`Space` says what one observation is. A :class:`Model` samples it. What else a model can do is
+A :class:`Space` says what one observation is. A :class:`Learner` is anything that can be trained: a game of players
+(:class:`Phase`) in one or more :class:`Stage`. A :class:`Model` is a learner that samples a space. What else a model can do is
 told by its type (:class:`Density`, :class:`LowerBound`, :class:`Conditional`), so callers ask
 ``isinstance(model, Density)`` and nothing is discovered by failing.
 
@@ -18,7 +19,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, final
+from typing import Any, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -138,6 +139,11 @@ class Space:
         return len(self.shape) == 3 and c.kind == "continuous" and not c.missing and not c.atoms and set(self.columns) == {c}
 
     @property
+    def plain(self) -> bool:
+        """Whether every entry is a real number: no levels, steps, atoms or missing values (walls may be)."""
+        return not any(c.kind == "levels" or c.resolution > 0 or c.atoms or c.missing for c in self.columns)
+
+    @property
     def dims(self) -> int:
         """Number of entries of one observation."""
         return len(self.columns)
@@ -211,29 +217,193 @@ def _refuse_first(bad: Tensor, x: Tensor, name: str, expected: str, remedy: str)
 # ---------------------------------------------------------------------------------------------- models
 
 
+#: the name of the batch where there is only one
+ONLY = "rows"
+
+
+class Batch:
+    """Rows by name, all of one length n: ``x`` (n, *shape) in data units, ``context`` (n, *context_shape), or whatever a learner
+    reads. ``weights`` (n,), where there are some, are for drawing: minibatches hold rows in proportion to them.
+
+    >>> rows = Batch(x=torch.zeros(5, 2), context=None)
+    >>> len(rows), rows.get("context"), rows.at(torch.tensor([0, 1]))["x"].shape
+    (5, None, torch.Size([2, 2]))
+    """
+
+    def __init__(self, **rows: Tensor | None) -> None:
+        self.rows = {name: values for name, values in rows.items() if values is not None}
+        lengths = {name: len(values) if isinstance(values, Tensor) and values.dim() else -1 for name, values in self.rows.items()}
+        if len(set(lengths.values())) != 1 or -1 in lengths.values():
+            told = ", ".join(f"{name} {length if length >= 0 else 'none'}" for name, length in lengths.items()) or "nothing"
+            raise InputError(f"a batch: expected tensors with one row for each row of the others, got rows: {told}")
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.rows[name]
+
+    def get(self, name: str) -> Tensor | None:
+        """The rows of that name, or None."""
+        return self.rows.get(name)
+
+    def at(self, index: Tensor | slice) -> Batch:
+        """The rows with these numbers."""
+        pick = (lambda t: t[index]) if isinstance(index, slice) else (lambda t: t.index_select(0, index.to(t.device)))
+        return Batch(**{name: pick(values) for name, values in self.rows.items()})
+
+    def but(self, **rows: Tensor | None) -> Batch:
+        """This batch with some rows replaced; None leaves them out."""
+        return Batch(**{**self.rows, **rows})
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same on a device."""
+        return Batch(**{name: values.to(device) for name, values in self.rows.items()})
+
+
+#: what a learner learns from: batches by name, each of a length of its own; one alone is called ``ONLY``
+Batches = Mapping[str, Batch]
+#: a generator for a path of names, independent of every other path
+Stream = Callable[..., torch.Generator]
+T = TypeVar("T")
+
+
+class Turn:
+    """One step of a training game, as its players see it: a minibatch of every batch, and the player's own randomness.
+
+    Players of one step see the same minibatch and share what :meth:`once` makes. What one of them draws changes nothing for
+    another: ``rng`` is a stream of (seed, stage, step, phase name, repeat), a shared value has a stream of its own name.
+    """
+
+    def __init__(
+        self, data: Batches, stream: Stream, player: tuple[str, int] = ("", 0), made: dict[str, Any] | None = None
+    ) -> None:
+        self.data, self._stream, self._player = data, stream, player
+        self._made: dict[str, Any] = {} if made is None else made
+        self._rng: torch.Generator | None = None
+
+    @property
+    def rng(self) -> torch.Generator:
+        """The stream of the player whose loss is being computed."""
+        if self._rng is None:
+            self._rng = self._stream("phase", *self._player)
+        return self._rng
+
+    def of(self, name: str) -> Batch:
+        """The minibatch of the batch of that name."""
+        if name not in self.data:
+            raise InputError(f"no batch is called {name!r}; fit was given {', '.join(self.data)}")
+        return self.data[name]
+
+    @property
+    def x(self) -> Tensor:
+        """The rows x of the only batch, as ``encode_for_training`` made them."""
+        return self.of(ONLY)["x"]
+
+    @property
+    def context(self) -> Tensor | None:
+        """The contexts of the only batch."""
+        return self.of(ONLY).get("context")
+
+    def once(self, name: str, make: Callable[[torch.Generator], T]) -> T:
+        """What ``make(rng)`` gives, made when first asked for in this step and shared by all players (a rollout). It must not
+        carry a gradient that two players walk back through: a graph is gone after the first."""
+        if name not in self._made:
+            self._made[name] = make(self._stream("once", name))
+        return self._made[name]
+
+    def played_by(self, name: str, repeat: int) -> Turn:
+        """The same step as another player sees it."""
+        return Turn(self.data, self._stream, (name, repeat), self._made)
+
+
+@dataclass(frozen=True)
+class Optimiser:
+    """How a player moves: AdamW. rate, clip (of the norm of the gradient) and decay of the weights are the recipe's where they
+    are None; the recipe's warm-up and fall scale every rate."""
+
+    rate: float | None = None
+    betas: tuple[float, float] = (0.9, 0.999)
+    clip: float | None = None
+    decay: float | None = None
+
+
 @dataclass(frozen=True)
 class Phase:
-    """One player of the training game: it lowers ``loss(x, context, rng)`` by moving ``parameters``.
+    """One player of a training game: it lowers ``loss(turn)``, a scalar, by moving ``parameters`` and no others.
 
-    Maximum likelihood has one phase, a GAN two. ``every=m`` plays it at every m-th step. ``unit``: of the loss, a row.
+    Maximum likelihood has one phase, a GAN two, maximum-entropy inverse reinforcement learning three. It plays at every
+    ``every``-th step, ``repeats`` times.
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
-    loss: Callable[[Tensor, Tensor | None, torch.Generator], Tensor]
+    loss: Callable[[Turn], Tensor]
     every: int = 1
+    repeats: int = 1
+    optimiser: Optimiser = Optimiser()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A game that is played to its end before the next stage begins (an autoencoder, then an energy).
+
+    phases:        the players, in playing order.
+    stopping_loss: loss(turn) of rows held out, a scalar, in evaluation mode: the state with the lowest is kept, and training
+                   ends where it falls no more. It is called with gradients enabled. Of a single batch it is a mean over at
+                   most 1,000 rows at a time, of several it sees all held-out rows. None: all steps are played, and the moving
+                   average of parameters and buffers is kept.
+    share:         of the learner's steps or seconds, relative to its other stages.
+    unit:          of the stopping loss, a row.
+    """
+
+    name: str
+    phases: Sequence[Phase]
+    stopping_loss: Callable[[Turn], Tensor] | None = None
+    share: float = 1.0
     unit: str = "nats"
 
 
-class Model(nn.Module, ABC):
+def single_stage(
+    name: str, parameters: Iterable[nn.Parameter], loss: Callable[[Turn], Tensor], unit: str = "nats"
+) -> tuple[Stage]:
+    """One player who lowers a loss of rows, and stops by the same loss of rows held out: maximum likelihood and its kind."""
+    return (Stage(name, (Phase(name, tuple(parameters), loss),), torch.no_grad()(loss), unit=unit),)
+
+
+class Learner(nn.Module, ABC):
+    """Anything that ``train.fit`` trains: a model, a density ratio, a critic, a joint game of models."""
+
+    #: what this learner's training wants otherwise than its family's row of the TABLE has it (see train.Recipe)
+    recipe: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]:
+        """The games of training, in order; asked before ``prepare`` too."""
+
+    def check(self, data: Batches) -> Batches:
+        """The data as this learner takes them, or an InputError that names what is wrong. Default: as they are."""
+        return data
+
+    def prepare(self, data: Batches, rng: torch.Generator) -> None:
+        """Look at the fit rows once before training (centres, scales). Default: nothing."""
+
+    def encode_for_training(self, data: Batches) -> Batches:
+        """Rows → what the phases see, row by row, done once before training. Default: as they are."""
+        return data
+
+    @property
+    def device(self) -> torch.device:
+        """Where the numbers live."""
+        return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
+
+
+class Model(Learner):
     """Something that samples a :class:`Space`, optionally given a context (one context row per sample row).
 
     A family writes ``_sample``; the public ``sample`` checks. A model that learns by gradient offers
-    ``phases``; one with a closed-form or library fit is a :class:`ClosedForm`.
+    ``stages``; one with a closed-form or library fit is a :class:`ClosedForm`.
     """
-
-    #: what this model's training wants otherwise than its family's row of the TABLE has it (see train.Recipe)
-    recipe: Mapping[str, Any] = {}
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None = None) -> None:
         super().__init__()
@@ -263,15 +433,26 @@ class Model(nn.Module, ABC):
     @abstractmethod
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor: ...
 
-    @abstractmethod
-    def phases(self) -> tuple[Phase, ...]:
-        """The players of the training game, in playing order."""
+    def check(self, data: Batches) -> Batches:
+        """One batch with rows ``x`` of the space, and their contexts where the model has any."""
+        if set(data) != {ONLY} or data[ONLY].get("x") is None:
+            raise InputError(f"{type(self).__name__}: expected one batch with rows x to train on, got {', '.join(data)}")
+        rows = data[ONLY]
+        x = self.space.check(rows["x"], name="training rows")
+        return {ONLY: rows.but(x=x, context=self.check_context(rows.get("context"), len(x)))}
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
-        """Look at the fit rows once before training (centres, scales). Default: nothing."""
+    @final
+    def prepare(self, data: Batches, rng: torch.Generator) -> None:
+        self._prepare(data[ONLY]["x"], data[ONLY].get("context"), rng)
+
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+        """:meth:`prepare` of rows x (n, *shape) in data units. Default: nothing."""
+
+    def encode_for_training(self, data: Batches) -> Batches:
+        return {name: rows.but(x=self.feed(rows["x"])) for name, rows in data.items()}
 
     def feed(self, x: Tensor) -> Tensor:
-        """Data units → what this model's phases are fed, row by row, done once before training. Default: ``x``."""
+        """Data units → what this model's phases see as ``turn.x``, row by row. Default: ``x``."""
         return x
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
@@ -295,16 +476,11 @@ class Model(nn.Module, ABC):
         _refuse_first(~torch.isfinite(flat), flat, "context", "a finite number", "drop or repair the row")
         return context
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model's numbers live."""
-        return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
-
 
 class ClosedForm(Model):
     """A model fitted in closed form or by a library, not by ``train.fit``."""
 
-    def phases(self) -> tuple[Phase, ...]:
+    def stages(self) -> tuple[Stage, ...]:
         return ()
 
     @abstractmethod
@@ -402,6 +578,38 @@ class LowerBound(Model):
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor: ...
 
 
+class Reparameterised(Model):
+    """A model of plain numbers whose samples are a differentiable function of its parameters: the gradient of a mean over
+    draws is, in expectation, that of the mean over the law, weights of mixtures included."""
+
+    @final
+    def draw(self, n: int, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
+        """(n, dims) samples in the encoding, standardised values that carry a gradient. InputError on a context that does not
+        fit."""
+        return self._draw(n, self.check_context(context, n), rng)
+
+    @abstractmethod
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor: ...
+
+
+class Energy(Model):
+    """A model that knows its density but for a constant."""
+
+    @abstractmethod
+    def energy(self, e: Tensor, *, context: Tensor | None = None) -> Tensor:
+        """(n,) −log p of encoded rows e (n, width) up to one constant for all of them, differentiable in e. The density is that
+        of the encoding: of rows in data units it is higher by their log-Jacobian."""
+
+
+class Scored(Model):
+    """A model that knows the slope of its density under noise."""
+
+    @abstractmethod
+    def score(self, y: Tensor, level: float, *, context: Tensor | None = None) -> Tensor:
+        """∇_y log p(y) (n, width) of rows y of the encoding, codes as the corners −1 and 1 of ``CodeLayout``, to which normal
+        noise of deviation ``level`` was added."""
+
+
 class Latent(Model):
     """A model with a hidden code z for every row: p(x) = ∫ p(x | z) p(z) dz, z standard normal of ``latent`` numbers."""
 
@@ -418,7 +626,7 @@ class Latent(Model):
 
 class Stepwise(Model):
     """A sampler whose path y_T → … → y_0 → x is a Markov chain with known Gaussian steps (Sohl-Dickstein et al. 2015).
-    States y are (n, …) in the model's own standardised units."""
+    States y are (n, width) in the encoding, with noise."""
 
     steps: int
 
@@ -433,6 +641,12 @@ class Stepwise(Model):
     @abstractmethod
     def finish(self, y: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
         """y_0 → (n, *shape) in data units, a draw of p(x | y_0)."""
+
+    @abstractmethod
+    def respaced(self, steps: int, schedule: str | None = None, *, unit_variance: bool = False) -> Stepwise:
+        """The same model, whose parameters it shares, as a chain of other steps: so many, at the noise levels of another
+        schedule where one is named. ``transition`` has the densities of that chain. ``unit_variance``: its states are divided by
+        the deviation that a row of unit variance has at their level."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from mixtura import train
-from mixtura.contracts import Column, InputError, Space
+from mixtura.contracts import Batch, Column, InputError, Space
 from mixtura.data.cells import lattice
 from mixtura.data.read import to_numpy
 from mixtura.distributions import MixtureDensity
@@ -195,9 +195,9 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             asked["held_out"] = 2 / len(X) if len(X) >= 4 else 0.0
         recipe = train.Recipe(**{**mixture_density.RECIPE, **model.recipe, **asked})
         uneven = None if (weights == weights[0]).all() else torch.as_tensor(weights)
-        told = {"context": X, "weights": uneven, "device": train.choose_device(self.device), "name": type(self).__name__}
+        told = {"device": train.choose_device(self.device), "name": type(self).__name__}
         with train.one_thread(), torch.enable_grad():
-            records = list(train.fit(model, y, recipe, **told, rng=rng))
+            records = list(train.fit(model, Batch(x=y, context=X, weights=uneven), recipe, **told, rng=rng))
             look = torch.randperm(len(X), generator=rng)[:2_000]
             return records, model.diagnose(y[look], X[look], rng)
 
@@ -265,7 +265,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         X = self._rows(X)
         self.model_.eval()
         y = self._targets(X, y)
-        with train.one_thread():
+        with train.one_thread(), torch.no_grad():
             return self.model_.log_prob(torch.as_tensor(y), context=torch.as_tensor(X)).numpy()
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

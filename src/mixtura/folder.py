@@ -5,6 +5,7 @@
     state.json            how far the run has come: seconds, and the steps of every fit (what a replay needs)
     models/NAME/          config.json (family and configuration) and model.safetensors
     samples/              rows of outside generators
+    encoding.safetensors  the encoding that all models share: warps, centres, scales
     nats.safetensors      log-densities of select and report rows, per model
     inputs.safetensors, calibration.safetensors, portraits.json    in a run with targets: what models see of the inputs, ranks
                           of truths among draws, densities of the verdict's choice; its gallery has inputs beside targets
@@ -46,7 +47,7 @@ from mixtura.machine import out_of_memory, write
 from mixtura.rng import generator
 
 T = TypeVar("T")
-FORMAT = 4
+FORMAT = 5
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mixtura import folder as store
 from mixtura import judge, machine, mixture, plan, train, verdict
-from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
+from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import made, source
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema, Content, Data, Given
@@ -35,7 +35,7 @@ from mixtura.machine import CannotWrite
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.plan import Options
 from mixtura.rng import child_seed, generator, seeded
-from mixtura.transforms import Inputs
+from mixtura.transforms import Columns, Inputs
 from mixtura.verdict import Pool
 
 #: rows and images of the verdict's choice that are written to the folder, and of everything that the report shows
@@ -143,6 +143,9 @@ class Job(ABC):
         rows = source.encode(schema, source.content(data), name=data.name)
         self.splits = plan.make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
         self.x = self._understand(rows)
+        # one for all models and folds: of the rows that any of them learns from, never of the report rows
+        self.encoding = Columns(self.schema.space)
+        self.encoding.prepare(self.schema.space.clamp(self.x[self.splits.training]))
         self.candidates = self._candidates()
         self.timed = {c.name for c in self.candidates if self._is_timed(c)}
         self.units: dict[str, dict[str, Any]] = {}
@@ -195,7 +198,8 @@ class Job(ABC):
         clash = sorted((set(own) | set(outside)) & ({*TABLE, "blend"}) | set(own) & set(outside))
         if clash:
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
-        families = [_Candidate(row.name, partial(_build_family, row, shape, seconds), row.name, row.recipe) for row in rows]
+        build = lambda row: partial(_build_family, row, self.encoding, shape, seconds)  # noqa: E731
+        families = [_Candidate(row.name, build(row), row.name, row.recipe) for row in rows]
         return families + [_Candidate(name, partial(_build_own, own, shape), None, {}) for name, own in own.items()]
 
     def _is_timed(self, candidate: _Candidate) -> bool:
@@ -229,7 +233,7 @@ class Job(ABC):
         owed = sum(u["scoring"] for u in self.units.values() if "scoring" in u) + SCORING * budget * 2 * len(coming)
         left = (1 - self.ending) * budget - self.elapsed - owed
         folds = self.splits.folds
-        todo = folds + 1 - sum("stop_at" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
+        todo = folds + 1 - sum("plan" in self.units.get(f"{name}/{k}", {}) for k in range(folds))
         return max(0.2, left / (len(coming) - 1 + todo / (folds + 1)) / (folds + 1))
 
     def planned(self, *, estimate: bool = False) -> Planned:
@@ -264,7 +268,7 @@ class Job(ABC):
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
                     recipe = train.Recipe(**{**candidate.recipe, **model.recipe, "steps": 20})
-                    steps = train.fit(model, rows, recipe, context=context, rng=generator(0), device=self.device)
+                    steps = train.fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=self.device)
                     spent = [step.seconds for step in steps]
                     total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(self.options.steps, recipe.most_steps)
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
@@ -359,39 +363,39 @@ class Job(ABC):
         if isinstance(model, ClosedForm):
             yield Progress(name, done_before, None, None, "fitting")
             model.fit_closed(x, context, rng)
-            self.units[unit] = {"steps": None, "stop_at": None, "seconds": time.monotonic() - began, "converged": True}
+            self.units[unit] = {"plan": None, "seconds": time.monotonic() - began, "converged": True}
             return model.eval()
-        if not model.phases():
-            raise InputError(f"{name}: it offers neither phases to train nor fit_closed; a model of your own needs one of them")
+        if not model.stages():
+            raise InputError(f"{name}: it offers neither stages to train nor fit_closed; a model of your own needs one of them")
         entry = self.units.setdefault(unit, {"share": self._share(name)})
         self._save_state()
         recipe = self._recipe({**candidate.recipe, **model.recipe}, unit, entry)
         work, stem = self.out / "work", unit.replace("/", ".")
         work.mkdir(parents=True, exist_ok=True)
-        shown, in_nats = 0.0, model.phases()[0].unit == "nats"
+        shown, unit_of = 0.0, {stage.name: stage.unit for stage in model.stages()}
         checkpoint = work / f"{stem}.checkpoint"
-        for step in train.fit(model, x, recipe, context=context, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
+        learnt = Batch(x=x, context=context)
+        for step in train.fit(model, learnt, recipe, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
             now = time.monotonic()
             if now - self.saved > 2:
                 self._save_state()
             if step.validation is not None:
                 self.history.append({"model": name, "fit": unit, **asdict(step)})
             if step.finished:
-                entry |= {"steps": step.steps, "stop_at": step.step, "seconds": step.seconds}
+                entry |= {"plan": [list(stage) for stage in step.plan], "seconds": step.seconds}
                 entry |= {"converged": step.converged, "wanted": step.wanted, "best": step.best}
                 store.write_lines(work / f"{stem}.history.jsonl", [h for h in self.history if h["fit"] == unit])
             if now - shown > 0.2 or step.finished:
                 shown = now
-                share = step.step / step.steps
-                left = step.seconds / step.step * (step.steps - step.step)
-                reached = -step.best if in_nats and math.isfinite(step.best) else None
-                yield Progress(name, done_before + share / (folds + 1), reached, left)
+                left = step.seconds * (1 / step.share - 1)
+                reached = -step.best if unit_of[step.stage] == "nats" and math.isfinite(step.best) else None
+                yield Progress(name, done_before + step.share / (folds + 1), reached, left)
         return model
 
     def _recipe(self, settings: Mapping[str, Any], unit: str, entry: Mapping[str, Any]) -> train.Recipe:
         if self.options.stops is not None:
-            kept = self.options.stops[unit]
-            return train.Recipe(**{**settings, "steps": kept["steps"], "stop_at": kept["stop_at"]})
+            plan = tuple((steps, end) for steps, end in self.options.stops[unit]["plan"])
+            return train.Recipe(**{**settings, "plan": plan})
         if self.options.steps is not None:
             most = settings.get("most_steps", self.options.steps)
             return train.Recipe(**{**settings, "steps": min(self.options.steps, most)})
@@ -438,7 +442,7 @@ class Job(ABC):
         return replace(
             score, status="fitted", kind=density_kind(model), mc_error=fitted.mc_error.get(name),
             nats=mean.value if mean else None, nats_error=mean.error if mean else None, sample_ms=cost, seconds=unit["seconds"],
-            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=unit["stop_at"],
+            seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None, steps=_steps(unit),
             converged=unit["converged"], wanted=unit.get("wanted"), how=how, diagnosis=diagnosis,
             bits=bits.value if bits else None, bits_error=bits.error if bits else None,
         )  # fmt: skip
@@ -448,6 +452,7 @@ class Job(ABC):
         out, splits = self.out, self.splits
         nats = {"select": fitted.select, "report": fitted.report}
         store.write_tensors(out / "nats.safetensors", {f"{n}.{part}": v for part in nats for n, v in nats[part].items()})
+        store.write_tensors(out / "encoding.safetensors", self.encoding.state_dict())
         store.write_tensors(out / "splits.safetensors", {p: getattr(splits, p) for p in ("fit", "select", "report")})
         kept = sorted((out / "work").glob("*.history.jsonl"))
         store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
@@ -736,6 +741,11 @@ def to_be_tried_again(out: Path) -> list[str]:
     return [name for name, failure in read_state(out)[1].items() if failure.get("again")]
 
 
+def _steps(unit: Mapping[str, Any]) -> int | None:
+    """Steps of a trained fit, over all stages."""
+    return sum(ended for _, ended in unit["plan"]) if unit["plan"] else None
+
+
 def _failure(status: str, reason: str, error: Exception) -> dict[str, Any]:
     if not machine.passes(error):
         return {"status": status, "reason": reason}
@@ -745,8 +755,10 @@ def _failure(status: str, reason: str, error: Exception) -> dict[str, Any]:
 Shape = tuple[int, ...] | None
 
 
-def _build_family(row: Family, context: Shape, seconds: float | None, space: Space, n: int, rng: torch.Generator) -> Model:
-    return row.build(space, context_shape=context, config=row.suggest(space, n, seconds), rng=rng)
+def _build_family(
+    row: Family, encoding: Columns, context: Shape, seconds: float | None, space: Space, n: int, rng: torch.Generator
+) -> Model:
+    return row.build(space, encoding=encoding, context_shape=context, config=row.suggest(space, n, seconds), rng=rng)
 
 
 def _build_own(own: Callable[..., Model], context: Shape, space: Space, _n: int, rng: torch.Generator) -> Model:

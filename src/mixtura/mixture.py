@@ -26,8 +26,8 @@ from mixtura.contracts import (
     InputError,
     LowerBound,
     Model,
-    Phase,
     Space,
+    Stage,
     Watch,
     density_kind,
     unwatched,
@@ -165,7 +165,7 @@ class Given(Model):
         super().__init__(space)
         self.register_buffer("rows", space.check(rows, name="samples"))
 
-    def phases(self) -> tuple[Phase, ...]:
+    def stages(self) -> tuple[Stage, ...]:
         """None: there is nothing to train."""
         return ()
 
@@ -181,7 +181,7 @@ class SampleBlend(Model):
         self.models = nn.ModuleList(models)
         self.gate = gate.to(models[0].device)
 
-    def phases(self) -> tuple[Phase, ...]:
+    def stages(self) -> tuple[Stage, ...]:
         """None: the models learn before they are blended."""
         return ()
 

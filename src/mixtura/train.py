@@ -1,24 +1,27 @@
-"""Training: one ``fit`` that plays the phases of any model and yields a record a step.
+"""Training: one ``fit`` that plays the game of any learner and yields a record a step.
 
 The caller's loop body is the callback system:
 
 >>> import torch
->>> from mixtura import Space
+>>> from mixtura import Batch, Space
 >>> from mixtura.rng import generator
 >>> from mixtura.families.vae import Config, build
 >>> from mixtura.train import Recipe, fit
->>> x = torch.randn(100, 2, generator=generator(0)).double()
+>>> rows = Batch(x=torch.randn(100, 2, generator=generator(0)).double())
 >>> model = build(Space.continuous(2), config=Config(), rng=generator(1))
->>> for step in fit(model, x, Recipe(steps=3), rng=generator(2)):
-...     print(step.step, step.loss > 0)
+>>> for step in fit(model, rows, Recipe(steps=3), rng=generator(2)):
+...     print(step.step, step.losses["evidence"] > 0)
 1 True
 2 True
 3 True
 
-The learning rate warms up, stays, and falls to zero over the last third of ``steps``. A slice of the rows is
-never trained on: every ``every`` steps it is scored, the best state is kept, a plateau lowers the rate and
-goes back to the best, and a third plateau ends the run (``converged``). Everything that decides the bits,
-the generator included, is in the checkpoint, so a killed run goes on as if nothing had happened.
+A learner is trained in stages, each a game of one or more players (``contracts.Stage``). In each the learning rate warms up,
+stays, and falls to zero over the last third of its steps. A slice of the rows is never trained on: every ``every`` steps the
+stage's stopping loss of it is taken, the best state is kept, a plateau lowers the rate and goes back to the best, and a third
+plateau ends the stage (``converged``). A stage without a stopping loss plays all its steps and keeps the moving average.
+
+Every draw follows from one seed, the stage, the step and the player's name, so a player that is added changes no other's draws.
+Everything else that decides the bits is in the checkpoint, and a killed run goes on as if nothing had happened.
 """
 
 from __future__ import annotations
@@ -26,9 +29,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -40,7 +44,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mixtura.contracts import InputError, Model
+from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Phase, Stream, Turn
 from mixtura.machine import write
 from mixtura.rng import generator
 
@@ -49,36 +53,41 @@ from mixtura.rng import generator
 class Step:
     """What a training step left behind.
 
-    loss: nats a row of the fit rows in this step (the mean over phases played). validation: nats a row of the
-    held-out slice, where it was scored at this step. best: the lowest so far. rate: the learning rate.
-    seconds: training time so far, over all resumptions. finished: this is the last record.
-    converged: ended because nothing improved any more. wanted: seconds that convergence would take in all, a
-    guess from the curve, where the run ended without it.
+    stage: its name. step: of how many ``steps`` in this stage. losses: of every player that played, the mean over its repeats, by
+    phase name, on the rows of this step. validation: the stopping loss of the held-out slice, where it was taken at this step.
+    best: the lowest so far in this stage; infinite where none was taken. rate: the learning rate of the recipe. seconds: training
+    time so far, over all stages and resumptions. share: of the training that is done, from 0 to 1. finished: this is the last
+    record. converged: ended because nothing improved any more. wanted: seconds that convergence would take in all, a guess from
+    the curve, where the run ended without it. plan: of every stage that has ended, the steps planned and the step it ended at.
     """
 
+    stage: str
     step: int
     steps: int
-    loss: float
+    losses: Mapping[str, float]
     rate: float
     seconds: float
     best: float
+    share: float
     validation: float | None = None
     finished: bool = False
     converged: bool = False
     wanted: float | None = None
+    plan: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. steps: the plan, which shapes the learning rate. stop_at: end there, mid-plan (a replay). seconds: instead
-    of ``steps``, plan as many as fit, measured over the first ``WARM_UP`` steps; the run also ends when they are over.
-    patience: validations without progress before the rate falls. average: decay of the exponential moving average of the
-    parameters (scored and kept in place of the last ones), or None. held_out: the share of the rows that is scored and not
-    trained on; 0 for a model whose loss in evaluation leaves rows out itself."""
+    """How to train. One of: steps, which shape the learning rate and which stages share; seconds, to plan as many steps as fit,
+    measured over the first ``WARM_UP`` of a stage (the run also ends when they are over); plan, that of a run to repeat (see
+    Step.plan). patience: validations without progress before the rate falls. average: decay of the exponential moving average of
+    the parameters (scored and kept in place of the last ones), or None; of a stage without a stopping loss None is ``AVERAGE``.
+    held_out: the share of the rows that is scored and not trained on; 0 for a learner whose stopping loss leaves rows out
+    itself."""
 
     steps: int | None = None
     seconds: float | None = None
-    stop_at: int | None = None
+    plan: tuple[tuple[int, int], ...] | None = None
     batch: int = 256
     rate: float = 2e-3
     decay: float = 1e-5
@@ -91,8 +100,8 @@ class Recipe:
     most_steps: int = 200_000
 
     def __post_init__(self) -> None:
-        if (self.steps is None) == (self.seconds is None):
-            raise InputError("fit: give either steps or seconds, not both and not neither")
+        if (self.steps is not None) + (self.seconds is not None) + (self.plan is not None) != 1:
+            raise InputError("fit: give either steps or seconds, or the plan of a run to repeat, and no two of them")
         for name, value in (("steps", 1 if self.steps is None else self.steps), ("batch", self.batch)):
             if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
@@ -100,8 +109,12 @@ class Recipe:
             raise InputError(f"rate: expected a number above 0, got {self.rate!r}")
 
 
+#: decay of the moving average that a stage without a stopping loss keeps
+AVERAGE = 0.999
 #: rows that a score during training looks at, at most
 MOST_CHECKED = 5_000
+#: rows of the held-out slice that a stopping loss sees at once
+AT_ONCE = 1_000
 #: steps at the full warm-up; also those over which the speed is measured
 WARM_UP = 20
 #: a score must fall by this many nats to count as progress
@@ -109,32 +122,47 @@ PROGRESS = 1e-3
 
 
 class Average:
-    """Exponential moving average of parameters, θ̄ ← d θ̄ + (1 − d) θ with d = min(decay, (1 + t)/(10 + t))."""
+    """Exponential moving average of tensors by name, θ̄ ← d θ̄ + (1 − d) θ with d = min(decay, (1 + t)/(10 + t)); of whole
+    numbers, the last ones. What joins ``live`` later begins as it is then."""
 
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.parameters, self.decay, self.t = parameters, decay, 0
-        self.mean = [p.detach().clone() for p in parameters]
+    def __init__(self, live: Mapping[str, Tensor], decay: float) -> None:
+        self.live, self.decay, self.t = live, decay, 0
+        self.mean = {name: now.detach().clone() for name, now in live.items()}
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take one step's parameters in."""
+        """Take one step's values in."""
         self.t += 1
         d = min(self.decay, (1 + self.t) / (10 + self.t))
-        get_ema_multi_avg_fn(d)(self.mean, [p.detach() for p in self.parameters], self.t)
+        means, values = [], []
+        for name, now in self.live.items():
+            if name not in self.mean:
+                self.mean[name] = now.detach().clone()
+            elif now.is_floating_point():
+                means.append(self.mean[name])
+                values.append(now.detach())
+            else:
+                self.mean[name].copy_(now)
+        get_ema_multi_avg_fn(d)(means, values, self.t)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the average with the live parameters; twice is nothing."""
-        for p, mean in zip(self.parameters, self.mean, strict=True):
-            held = p.detach().clone()
-            p.copy_(mean)
+        """Exchange the average with the live values; twice is nothing."""
+        for name, mean in self.mean.items():
+            held = self.live[name].detach().clone()
+            self.live[name].copy_(mean)
             mean.copy_(held)
 
 
 @dataclass
 class _Progress:
-    """Everything scalar that a checkpoint holds."""
+    """Everything scalar that a checkpoint holds. stage: its number. before: seconds of the stages that have ended, plan: their
+    steps (Step.plan), settled: whether all of them converged. The rest is of this stage."""
 
+    stage: int = 0
+    before: float = 0.0
+    plan: list[tuple[int, int]] = field(default_factory=list)
+    settled: bool = True
     step: int = 0
     steps: int = 0
     seconds: float = 0.0
@@ -173,212 +201,258 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def fit(
-    model: Model,
-    x: Tensor,
+    learner: Learner,
+    data: Tensor | Batch | Batches,
     recipe: Recipe,
     *,
-    context: Tensor | None = None,
-    weights: Tensor | None = None,
     rng: torch.Generator,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     checkpoint_every: float = 5.0,
     name: str | None = None,
 ) -> Iterator[Step]:
-    """Train ``model`` on rows x (n, *shape) in data units, in place; yields a :class:`Step` after every step. ``weights`` (n,)
-    draw rows in proportion.
+    """Train ``learner`` in place on rows x in data units, on a batch that holds more than x, or on several by name, each of a
+    length of its own; yields a :class:`Step` after every step.
 
-    The model ends, on the CPU and in evaluation mode, with the parameters that scored best on the held-out
-    slice. ``checkpoint`` is a file: written every so many seconds, taken up if it is there, removed at the end.
-    FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
+    The learner ends, on the CPU and in evaluation mode, with the state that each stage keeps (see the module). ``checkpoint`` is
+    a file: written every so many seconds, taken up if it is there, removed at the end. InputError on data it cannot be trained
+    on; FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
     """
-    name = name or type(model).__name__
-    x = model.space.check(x, name="training rows")
-    context = model.check_context(context, len(x))
-    # two rows or more to score, or what the usual share of them asks for
-    least = min(8, math.ceil(2 / recipe.held_out)) if recipe.held_out else 2
-    if len(x) < least:
-        raise InputError(f"{name}: expected at least {least} rows to train on, got {len(x)}")
-    order = torch.randperm(len(x), generator=rng)
-    held = max(2, min(MOST_CHECKED, round(recipe.held_out * len(x)))) if recipe.held_out else 0
-    model.prepare(x[order[held:]], None if context is None else context[order[held:]], rng)
-    model.to(device)
-    checked, learnt = order[:held] if held else order[:MOST_CHECKED], order[held:]
-    if weights is not None:
-        checked = checked[torch.multinomial(weights[checked], MOST_CHECKED, True, generator=rng)]
-    check, check_context = _fed(model, x, context, checked, device)
-    rows, rows_context = _fed(model, x, context, learnt, device)
-    game = _Game(model, recipe, rng, name, None if weights is None else weights[learnt])
+    name = name or type(learner).__name__
+    data = Batch(x=data) if isinstance(data, Tensor) else data
+    data = learner.check({ONLY: data} if isinstance(data, Batch) else data)
+    stages = learner.stages()
+    if not any(stage.phases for stage in stages):
+        raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
+    share = recipe.held_out if any(stage.stopping_loss for stage in stages) else 0.0
+    learnt, held = {}, {}
+    for part, rows in data.items():
+        # two rows or more to score, or what the usual share of them asks for
+        least = min(8, math.ceil(2 / share)) if share else 2
+        if len(rows) < least:
+            which = "" if part == ONLY else f" in {part!r}"
+            raise InputError(f"{name}: expected at least {least} rows to train on{which}, got {len(rows)}")
+        order = torch.randperm(len(rows), generator=rng)
+        cut = max(2, min(MOST_CHECKED, round(share * len(rows)))) if share else 0
+        learnt[part], checked = rows.at(order[cut:]), order[:cut] if cut else order[:MOST_CHECKED]
+        held[part] = rows.at(checked)
+    learner.prepare(learnt, rng)
+    for part, rows in held.items():
+        if (weights := rows.get("weights")) is not None:
+            held[part] = rows.at(torch.multinomial(weights, MOST_CHECKED, True, generator=rng))
+    learnt, held = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, held))
+    learner.to(device).train()
+    training = _Training(learner, recipe, int(torch.randint(2**62, (), generator=rng)), name, learnt, held)
     if checkpoint is not None and checkpoint.exists():
-        game.restore(checkpoint)
-    state, last_saved = game.state, time.monotonic()
+        training.restore(checkpoint)
+    last_saved = time.monotonic()
     while True:
-        began = time.monotonic()
-        loss, rate = game.play(rows, rows_context)
-        validation = None
-        if state.step % recipe.every == 0 or state.step == state.steps:
-            validation = game.validate(check, check_context)
-        state.seconds += time.monotonic() - began
-        if state.step == WARM_UP and recipe.seconds is not None and not state.steps:
-            # the score of the slice costs about as much as its share of rows
-            room = 0.9 * recipe.seconds - state.seconds
-            state.steps = min(recipe.most_steps, max(2 * WARM_UP, int(WARM_UP * room / state.seconds)))
-        converged = state.plateau >= recipe.plateaus
-        late = recipe.seconds is not None and state.seconds >= recipe.seconds
-        over = state.steps and state.step >= state.steps or state.step == recipe.stop_at
-        finished = bool(converged or late or over)
-        if finished and validation is None:
-            validation = game.validate(check, check_context)
-        record = Step(state.step, state.steps or WARM_UP, loss, rate, state.seconds, state.best, validation, finished, converged)
-        if finished:
-            game.finish()
-            model.to("cpu").eval()
-            yield replace(record, best=state.best, wanted=None if converged else _wanted(state))
+        record = training.play()
+        if record.finished:
+            learner.to("cpu").eval()
+            yield record
             if checkpoint is not None:
                 checkpoint.unlink(missing_ok=True)
             return
         yield record
         if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_every:
-            game.save(checkpoint)
+            training.save(checkpoint)
             last_saved = time.monotonic()
 
 
-def _fed(
-    model: Model, x: Tensor, context: Tensor | None, rows: Tensor, device: torch.device | str
-) -> tuple[Tensor, Tensor | None]:
-    fed = model.cpu().feed(x[rows]).to(device)
-    model.to(device)
-    return fed, None if context is None else context[rows].to(device)
+def _on(learner: Learner, data: Batches, device: torch.device | str) -> Batches:
+    return {part: rows.to(device) for part, rows in data.items()}
 
 
-class _Game:
+class _Training:
     """The state of a training run, and the moves."""
 
-    def __init__(self, model: Model, recipe: Recipe, rng: torch.Generator, name: str, weights: Tensor | None) -> None:
-        self.model, self.recipe, self.rng, self.name, self.weights = model, recipe, rng, name, weights
-        self.phases = model.phases()
-        if not self.phases:
-            raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
-        self.parameters = list({id(p): p for phase in self.phases for p in phase.parameters}.values())
-        self.optimisers = [
-            torch.optim.AdamW(list(phase.parameters), lr=recipe.rate, weight_decay=recipe.decay, fused=True)
-            for phase in self.phases
-        ]
-        self.average = Average(self.parameters, recipe.average) if recipe.average is not None else None
-        self.state = _Progress(steps=recipe.steps or 0)
-        self.best = [p.detach().clone() for p in self.parameters]
-        # validation draws its own noise, the same every time, so that scores differ by the model alone
-        self.validation_seed = int(torch.randint(2**62, (), generator=rng))
-        model.train()
+    def __init__(self, learner: Learner, recipe: Recipe, seed: int, name: str, data: Batches, held: Batches) -> None:
+        self.learner, self.recipe, self.seed, self.name, self.data, self.held = learner, recipe, seed, name, data, held
+        self.stages = learner.stages()
+        self.state = _Progress()
+        self._enter()
 
-    def play(self, rows: Tensor, context: Tensor | None) -> tuple[float, float]:
-        """One step: every phase that is due. Returns the mean loss and the learning rate."""
-        state, recipe = self.state, self.recipe
+    def _enter(self) -> None:
+        """Begin the stage that ``state`` names."""
+        self.stage = stage = self.stages[self.state.stage]
+        self.parameters = list({id(p): p for phase in stage.phases for p in phase.parameters}.values())
+        self.optimisers = []
+        for phase in stage.phases:
+            decay = self.recipe.decay if phase.optimiser.decay is None else phase.optimiser.decay
+            parameters, betas = list(phase.parameters), phase.optimiser.betas
+            self.optimisers.append(torch.optim.AdamW(parameters, betas=betas, weight_decay=decay, fused=True))
+        #: what this stage changes: its parameters, and buffers from the first step that writes to them
+        self.live: dict[str, Tensor] = {f"{i}": p for i, p in enumerate(self.parameters)}
+        # torch counts the writes to a tensor, which is cheaper than to compare it
+        self.written = {name: b._version for name, b in self.learner.named_buffers()}
+        self.buffers = dict(self.learner.named_buffers())
+        decay = AVERAGE if stage.stopping_loss is None and self.recipe.average is None else self.recipe.average
+        self.average = None if decay is None else Average(self.live, decay)
+        self.best = self._snapshot()
+        if self.recipe.plan is not None:
+            self.state.steps = self.recipe.plan[self.state.stage][0]
+        elif self.recipe.steps is not None:
+            self.state.steps = max(1, round(self.recipe.steps * stage.share / sum(s.share for s in self.stages)))
+
+    @property
+    def _seconds(self) -> float:
+        """This stage's part of what the stages before it left."""
+        if self.recipe.seconds is None:
+            return math.inf
+        left = self.recipe.seconds - self.state.before
+        return left * self.stage.share / sum(s.share for s in self.stages[self.state.stage :])
+
+    def play(self) -> Step:
+        """One step: every player that is due; then the end of the stage, if it has come."""
+        state, began = self.state, time.monotonic()
         state.step += 1
-        rate = recipe.rate * state.factor * self._schedule()
-        losses = []
-        for phase, optimiser in zip(self.phases, self.optimisers, strict=True):
-            if state.step % phase.every:
-                continue
-            size = min(recipe.batch, len(rows))
-            if self.weights is None:
-                pick = torch.randint(len(rows), (size,), generator=self.rng).to(rows.device)
-            else:
-                pick = torch.multinomial(self.weights, size, True, generator=self.rng).to(rows.device)
-            beside = None if context is None else context.index_select(0, pick)
-            loss = phase.loss(rows.index_select(0, pick), beside, self.rng)
-            optimiser.zero_grad(set_to_none=True)
-            # of several phases each keeps to its own parameters; asking for them costs a twentieth of a step
-            loss.backward(inputs=list(phase.parameters) if len(self.phases) > 1 else None)
-            gradients = [p.grad for p in phase.parameters if p.grad is not None]
-            norm = float(nn.utils.get_total_norm(gradients))
-            losses.append(float(loss.detach()))
-            self._check(phase.name, losses[-1], norm)
-            if norm > recipe.clip:
-                nn.utils.clip_grads_with_norm_(phase.parameters, recipe.clip, torch.tensor(norm))
-            optimiser.param_groups[0]["lr"] = rate
-            optimiser.step()
-        if self.average is not None:
-            self.average.update()
-        return sum(losses) / max(len(losses), 1), rate
-
-    def _schedule(self) -> float:
-        state = self.state
         warm = min(1.0, state.step / WARM_UP)
         left = (state.steps - state.step + 1) / (state.steps / 3) if state.steps else 1.0
-        return warm * min(1.0, left)
+        scale = state.factor * warm * min(1.0, left)
+        losses = self._players(scale)
+        for key, buffer in self.buffers.items():
+            if key not in self.live and buffer._version != self.written[key]:
+                self.live[key], self.best[key] = buffer, buffer.clone()
+        if self.average is not None:
+            self.average.update()
+        validation = None
+        due = state.step % self.recipe.every == 0 or state.step == state.steps
+        if due and self.stage.stopping_loss is not None:
+            validation = self.validate(self.stage.stopping_loss)
+        state.seconds += time.monotonic() - began
+        if state.step == WARM_UP and self.recipe.seconds is not None and not state.steps:
+            # the score of the slice costs about as much as its share of rows
+            room = 0.9 * self._seconds - state.seconds
+            state.steps = min(self.recipe.most_steps, max(2 * WARM_UP, int(WARM_UP * room / max(state.seconds, 1e-9))))
+        converged = state.plateau >= self.recipe.plateaus
+        over = bool(state.steps) and state.step >= state.steps
+        stop_at = self.recipe.plan is not None and state.step == self.recipe.plan[state.stage][1]
+        ended = converged or state.seconds >= self._seconds or over or stop_at
+        if ended and validation is None and self.stage.stopping_loss is not None:
+            validation = self.validate(self.stage.stopping_loss)
+        steps, whole = state.steps or WARM_UP, sum(s.share for s in self.stages)
+        done = sum(s.share for s in self.stages[: state.stage]) + self.stage.share * (1.0 if ended else state.step / steps)
+        seconds = state.before + state.seconds
+        record = Step(
+            self.stage.name, state.step, steps, losses, self.recipe.rate * scale, seconds, state.best, done / whole, validation
+        )  # fmt: skip
+        if not ended:
+            return record
+        self._leave()
+        plan, settled = [*state.plan, (steps, state.step)], state.settled and converged
+        if state.stage + 1 < len(self.stages):
+            self.state = _Progress(state.stage + 1, seconds, plan, settled)
+            self._enter()
+            return record
+        wanted = None if settled or len(self.stages) > 1 else _wanted(state)
+        return replace(record, best=state.best, finished=True, converged=settled, wanted=wanted, plan=tuple(plan))
 
-    def _check(self, phase: str, loss: float, norm: float) -> None:
+    def _players(self, scale: float) -> dict[str, float]:
+        state, stage = self.state, self.stage
+        stream = partial(generator, self.seed, stage.name, state.step)
+        turn = Turn({part: self._minibatch(part, rows, stream) for part, rows in self.data.items()}, stream)
+        losses = {}
+        alone = len(stage.phases) == len(self.stages) == 1
+        for phase, optimiser in zip(stage.phases, self.optimisers, strict=True):
+            if state.step % phase.every:
+                continue
+            total = 0.0
+            for repeat in range(phase.repeats):
+                loss = phase.loss(turn.played_by(phase.name, repeat))
+                optimiser.zero_grad(set_to_none=True)
+                # of several players each keeps to its own parameters; asking for them costs a twentieth of a step
+                loss.backward(inputs=None if alone else list(phase.parameters))
+                gradients = [p.grad for p in phase.parameters if p.grad is not None]
+                norm, value = float(nn.utils.get_total_norm(gradients)), float(loss.detach())
+                self._check(phase, value, norm)
+                clip = self.recipe.clip if phase.optimiser.clip is None else phase.optimiser.clip
+                if norm > clip:
+                    nn.utils.clip_grads_with_norm_(phase.parameters, clip, torch.tensor(norm))
+                optimiser.param_groups[0]["lr"] = (phase.optimiser.rate or self.recipe.rate) * scale
+                optimiser.step()
+                total += value
+            losses[phase.name] = total / phase.repeats
+        return losses
+
+    def _minibatch(self, part: str, rows: Batch, stream: Stream) -> Batch:
+        rng, size, weights = stream("minibatch", part), min(self.recipe.batch, len(rows)), rows.get("weights")
+        if weights is None:
+            return rows.at(torch.randint(len(rows), (size,), generator=rng))
+        return rows.at(torch.multinomial(weights.cpu(), size, True, generator=rng))
+
+    def _check(self, phase: Phase, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         what = "gradient" if math.isfinite(loss) else "loss"
         raise FloatingPointError(
-            f"{self.name}: the {what} of phase {phase!r} is not finite at step {self.state.step}; most likely a few rows lie "
-            f"extremely far from the rest or the learning rate ({self.recipe.rate:g}) is too high: "
+            f"{self.name}: the {what} of phase {phase.name!r} is not finite at step {self.state.step}; most likely a few rows "
+            f"lie extremely far from the rest or the learning rate ({phase.optimiser.rate or self.recipe.rate:g}) is too high: "
             "look at the extremes of each column, or lower the rate"
         )
 
-    @torch.no_grad()
-    def validate(self, rows: Tensor, context: Tensor | None) -> float:
+    def validate(self, stopping_loss: Callable[[Turn], Tensor]) -> float:
         """Score the held-out slice; keep the best state; count plateaus."""
         state = self.state
         if self.average is not None:
             self.average.swap()
-        self.model.eval()
-        rng = generator(self.validation_seed)
-        pieces = [
-            (
-                float(self.phases[0].loss(rows[i : i + 1000], None if context is None else context[i : i + 1000], rng)),
-                len(rows[i : i + 1000]),
-            )
-            for i in range(0, len(rows), 1000)
-        ]
-        score = sum(loss * n for loss, n in pieces) / len(rows)
+        self.learner.eval()
+        several, rows = len(self.held) > 1, next(iter(self.held.values()))
+        pieces = [self.held] if several else [{ONLY: rows.at(slice(i, i + AT_ONCE))} for i in range(0, len(rows), AT_ONCE)]
+        score, n = 0.0, 0
+        for i, piece in enumerate(pieces):
+            # its own noise, the same every time, so that scores differ by the learner alone
+            turn = Turn(piece, partial(generator, self.seed, self.stage.name, "held out", i))
+            with torch.enable_grad():
+                loss = float(stopping_loss(turn).detach())
+            size = 1 if several else len(piece[ONLY])
+            score, n = score + loss * size, n + size
+        score /= n
         state.curve.append((state.step, score))
-        if score < state.best - PROGRESS:
-            state.stale = 0
-        else:
-            state.stale += 1
+        state.stale = 0 if score < state.best - PROGRESS else state.stale + 1
         if score < state.best:
             state.best = score
-            self.best = [p.detach().clone() for p in self.parameters]
+            self.best = self._snapshot()
         if self.average is not None:
             self.average.swap()
-        self.model.train()
+        self.learner.train()
         if state.stale >= self.recipe.patience:
             state.stale, state.plateau, state.factor = 0, state.plateau + 1, state.factor * 0.3
-            self._restore_best()
+            self._return(self.best)
         return score
 
-    def _restore_best(self) -> None:
-        for p, kept in zip(self.parameters, self.best, strict=True):
-            p.data.copy_(kept)
-        if self.average is not None:
-            for mean, kept in zip(self.average.mean, self.best, strict=True):
-                mean.copy_(kept)
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {key: now.detach().clone() for key, now in self.live.items()}
 
-    def finish(self) -> None:
-        """Leave the best state in the model."""
+    @torch.no_grad()
+    def _return(self, kept: Mapping[str, Tensor]) -> None:
+        for tensors in (self.live, {} if self.average is None else self.average.mean):
+            for key, tensor in tensors.items():
+                tensor.copy_(kept[key])
+
+    def _leave(self) -> None:
+        """Leave in the learner what this stage keeps."""
+        if self.stage.stopping_loss is None and self.average is not None:
+            return self._return(self.average.mean)
         if not math.isfinite(self.state.best):
             raise FloatingPointError(
                 f"{self.name}: no finite score on the held-out slice after {self.state.step} steps; "
                 "look at the extremes of each column"
             )
-        self._restore_best()
+        self._return(self.best)
 
     # ------------------------------------------------------------------------------------- checkpoints
 
     def save(self, path: Path) -> None:
         """Everything, whole or not at all."""
-        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"best.{i}": v for i, v in enumerate(self.best)}
+        tensors = {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in self.best.items()}
         if self.average is not None:
-            tensors |= {f"average.{i}": v for i, v in enumerate(self.average.mean)}
+            tensors |= {f"average.{k}": v for k, v in self.average.mean.items()}
             self.state.averaged = self.average.t
         for o, optimiser in enumerate(self.optimisers):
             for i, p in enumerate(optimiser.param_groups[0]["params"]):
                 tensors |= {f"optimiser.{o}.{i}.{k}": v for k, v in optimiser.state.get(p, {}).items()}
-        tensors["rng"] = self.rng.get_state()
         whole = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(asdict(self.state))})
         write(path, whole)
 
@@ -389,26 +463,31 @@ class _Game:
             tensors = load(content)
             size = int.from_bytes(content[:8], "little")
             state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
-            self._take(tensors, _Progress(**(state | {"curve": [tuple(p) for p in state["curve"]]})))
-        except (KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, SafetensorError) as error:
+            pairs = {key: [tuple(pair) for pair in state[key]] for key in ("curve", "plan")}
+            self._take(tensors, _Progress(**(state | pairs)))
+        except (KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, SafetensorError) as error:
             raise InputError(
                 f"{path}: not a checkpoint of this {self.name} ({type(error).__name__}); remove it or start over with --fresh"
             ) from error
 
     def _take(self, tensors: dict[str, Tensor], state: _Progress) -> None:
-        self.state = state
-        self.model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-        self.best = [tensors[f"best.{i}"].to(p.device) for i, p in enumerate(self.parameters)]
+        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
+        self.learner.load_state_dict(part("learner."))
+        self.state, steps = state, state.steps
+        self._enter()
+        state.steps = steps
+        best = part("best.")
+        self.live |= {key: self.buffers[key] for key in best if key not in self.live}
+        self.best = {key: best[key].to(now.device) for key, now in self.live.items()}
         if self.average is not None:
-            self.average.mean = [tensors[f"average.{i}"].to(p.device) for i, p in enumerate(self.parameters)]
+            mean = part("average.")
+            self.average.mean = {key: mean[key].to(now.device) for key, now in self.live.items()}
             self.average.t = state.averaged
         for o, optimiser in enumerate(self.optimisers):
             for i, p in enumerate(optimiser.param_groups[0]["params"]):
-                prefix = f"optimiser.{o}.{i}."
-                held: dict[str, Any] = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+                held: dict[str, Any] = part(f"optimiser.{o}.{i}.")
                 if held:
                     optimiser.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in held.items()}
-        self.rng.set_state(tensors["rng"])
 
 
 def _wanted(state: _Progress) -> float | None:

@@ -84,7 +84,8 @@ class Parts:
 
 
 class Columns(nn.Module):
-    """The transform between rows of a :class:`Space` and :class:`Parts`. ``prepare`` sets it from the fit rows."""
+    """The encoding: the map between rows of a :class:`Space` and :class:`Parts`, or vectors. ``prepare`` sets it from the fit
+    rows; models that ``adopt`` one have all the same, so that one reads what another draws."""
 
     resolution: Tensor
     origin: Tensor
@@ -102,7 +103,7 @@ class Columns(nn.Module):
 
     def __init__(self, space: Space) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.adopted = space, False
         columns = space.columns
         self.numeric = [j for j, c in enumerate(columns) if c.kind == "continuous"]
         self.coded = [j for j, c in enumerate(columns) if c.kind == "levels" or c.atoms or c.missing]
@@ -141,6 +142,37 @@ class Columns(nn.Module):
         self.register_buffer("unit", torch.ones(len(numeric), dtype=torch.float64))
 
     @property
+    def width(self) -> int:
+        """Numbers of an encoded row."""
+        return sum(self.cardinalities) + self.continuous
+
+    def adopt(self, encoding: Columns | None) -> None:
+        """Take over what another has learnt, if there is one: ``prepare`` then does nothing."""
+        if encoding is not None:
+            self.load_state_dict(encoding.state_dict())
+            self.adopted = True
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Rows (n, *shape) in data units → (n, ``width``) float64: an indicator of every level of every code, then the
+        standardised values, 0 where absent. Differentiable in numbers. As a point between the indicators of two levels, a code is
+        relaxed: such a point has no nats."""
+        parts = self.split(x)
+        return torch.cat([self.indicators(parts.codes).to(parts.values), parts.values], 1)
+
+    def decode(self, encoded: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`, (n, *shape); of relaxed codes the largest level, of values the nearest step."""
+        indicators, values = encoded.split([self.width - self.continuous, self.continuous], 1)
+        groups = indicators.split(list(self.cardinalities), 1) if self.coded else ()
+        codes = [group.argmax(1) for group in groups]
+        return self.join(torch.stack(codes, 1) if codes else indicators.long(), values)
+
+    def log_jacobian(self, x: Tensor) -> Tensor:
+        """(n,) log |d values / dx| of the numbers that are there: log p(x) less the log-density of the values."""
+        parts = self.split(x)
+        raw = torch.where(parts.present, self.space.flat(x)[:, self.numeric], self._anywhere())
+        return torch.where(parts.present, self._forward(raw)[1], 0.0).sum(1)
+
+    @property
     def continuous(self) -> int:
         """C, the number of continuous columns."""
         return len(self.numeric)
@@ -156,7 +188,9 @@ class Columns(nn.Module):
         return bool((self.resolution > 0).any())
 
     def prepare(self, x: Tensor, *, warp: bool = True) -> None:
-        """Choose warp, centre and scale of each numeric column from fit rows (n, *shape) in data units."""
+        """Choose warp, centre and scale of each numeric column from fit rows (n, *shape) in data units, if none was adopted."""
+        if self.adopted:
+            return
         flat = self.space.flat(x)
         if self.space.is_image:
             self._prepare_image(x)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import logistic
 
-from mixtura.contracts import Column, InputError, Space
+from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import kde
 from mixtura.rng import generator
 from mixtura.train import Recipe, fit
@@ -19,7 +20,7 @@ torch.set_num_threads(1)
 
 def built(space, x, config=None):
     model = kde.build(space, config=config or kde.Config(), rng=generator(0))
-    model.prepare(x, None, generator(1))
+    model._prepare(x, None, generator(1))
     return model.eval()
 
 
@@ -87,7 +88,7 @@ def test_a_row_does_not_vouch_for_itself():
     """The training loss leaves each row out: it is the leave-one-out likelihood, computed here row by row."""
     x = 100 + 3 * torch.randn(25, 1, generator=generator(7), dtype=torch.float64)
     model = built(Space.continuous(1), x).train()
-    got = model._loss(model.feed(x), None, generator(8)).item()
+    got = model._loss(Turn({ONLY: Batch(x=model.feed(x), context=None)}, partial(generator, 8))).item()
     left_out = [built_without(x, i, model) for i in range(len(x))]
     assert got == pytest.approx(-sum(left_out) / len(x), rel=1e-4)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from mixtura.contracts import Column, InputError, Space
+from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import RECIPE, Config, build
 from mixtura.nets.ensemble import Bins, Ensemble
@@ -27,7 +28,7 @@ def train(x, context, steps=300, space=None, **options):
     shape = None if context is None else (context.shape[1],)
     model = build(space, context_shape=shape, config=Config(**SMALL | options), rng=generator(1))
     recipe = Recipe(**{**RECIPE, **model.recipe, "steps": steps})
-    for _ in fit(model, x, recipe, context=context, rng=generator(2)):
+    for _ in fit(model, Batch(x=x, context=context), recipe, rng=generator(2)):
         pass
     return model
 
@@ -109,13 +110,13 @@ def test_a_row_never_teaches_the_member_that_judges_it():
     """The gradient of a member's weights at the rows of its own fold is zero."""
     y, x = numbers(400, 1), numbers(400, 2, seed=1)
     model = build(Space.continuous(1), context_shape=(2,), config=Config(**SMALL), rng=generator(1))
-    model.prepare(y, x, generator(2))
+    model._prepare(y, x, generator(2))
     rows, kinds, folds = model.feed(y), model.kinds, model.folds
     fold = mixture_density._fold(rows[:, :-1], x, folds)  # without the base
     assert (kinds, folds) == (2, 2) and 150 < int((fold == 0).sum()) < 250
     model.train()
     own = (fold == 1).nonzero().squeeze(1)
-    loss = model._loss(rows[own], x[own], generator(3))
+    loss = model._loss(Turn({ONLY: Batch(x=rows[own], context=x[own])}, partial(generator, 3)))
     weight = model.network.layers[0].weight
     gradient = torch.autograd.grad(loss, weight)[0].flatten(1).abs().sum(1)
     assert [bool(g > 0) for g in gradient] == [True, False, True, False]
@@ -173,14 +174,14 @@ def test_members_are_apart():
 def test_loss_and_gradients_are_finite(noise, y, x, dtype):
     config = Config(**SMALL, components=5, noise=noise, warp=False)
     model = build(Space.continuous(y.shape[1]), context_shape=(3,), config=config, rng=generator(1))
-    model.prepare(y, x, generator(2))
+    model._prepare(y, x, generator(2))
     model.train()
     rows = model.feed(y)
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=5e-3)
     for _ in range(3):
         with torch.autocast("cpu", dtype, enabled=dtype == torch.bfloat16):
-            loss = model._loss(rows, x, generator(3))
+            loss = model._loss(Turn({ONLY: Batch(x=rows, context=x)}, partial(generator, 3)))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         assert torch.isfinite(loss) and all(torch.isfinite(g).all() for g in gradients if g is not None)
         for p, g in zip(parameters, gradients, strict=True):
@@ -209,7 +210,7 @@ def test_weights_draw_rows_in_proportion():
     y = torch.cat([numbers(100, 1) - 10, numbers(100, 1) + 10])
     model = build(Space.continuous(1), config=Config(**SMALL, components=2), rng=generator(1))
     weights = torch.cat([torch.ones(100), torch.full((100,), 3.0)]).double()
-    for _ in fit(model, y, Recipe(**{**RECIPE, "steps": 400}), weights=weights, rng=generator(2)):
+    for _ in fit(model, Batch(x=y, weights=weights), Recipe(**{**RECIPE, "steps": 400}), rng=generator(2)):
         pass
     assert float((model.sample(4_000, rng=generator(3)) > 0).double().mean()) == pytest.approx(0.75, abs=0.05)
 

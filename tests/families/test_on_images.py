@@ -10,7 +10,7 @@ import pytest
 import torch
 from rounding import assert_same_rows
 
-from mixtura.contracts import ClosedForm, Conditional, Density, InputError, LowerBound, Space
+from mixtura.contracts import Batch, ClosedForm, Conditional, Density, InputError, LowerBound, Space
 from mixtura.families import TABLE, autoregressive, flow, gaussian_mixture, kde, marginals
 from mixtura.folder import load_model, save_model
 from mixtura.rng import generator
@@ -191,7 +191,7 @@ def test_real_valued_images_have_a_density_too():
     model = autoregressive.build(
         space, config=autoregressive.Config(kind="pixels", width=4, dilations=(1,), components=2), rng=generator(10)
     )
-    model.prepare(100 + 3 * torch.randn(50, 1, 1, 2, generator=generator(10)).double(), None, generator(10))
+    model._prepare(100 + 3 * torch.randn(50, 1, 1, 2, generator=generator(10)).double(), None, generator(10))
     with torch.no_grad():
         for p in model.parameters():
             p.add_(0.1 * torch.randn(p.shape, generator=generator(11)))
@@ -208,7 +208,7 @@ def test_a_context_moves_the_image():
     for head in ("levels", "logistics"):
         config = autoregressive.Config(kind="pixels", head=head, width=8, dilations=(1,), components=2)
         model = autoregressive.build(space, context_shape=(1,), config=config, rng=generator(13))
-        for _ in fit(model, x, Recipe(steps=150, batch=64, rate=5e-3), context=side, rng=generator(13)):
+        for _ in fit(model, Batch(x=x, context=side), Recipe(steps=150, batch=64, rate=5e-3), rng=generator(13)):
             pass
         turns = torch.tensor([0.0, 1.0]).repeat(50)[:, None].double()
         made = model.sample(100, context=turns, rng=generator(14)).flatten(1).mean(1)

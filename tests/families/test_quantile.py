@@ -44,29 +44,27 @@ def fan_model():
 # ------------------------------------------------------------------------------------------------- the forest
 
 
-def test_the_nodes_lead_where_the_library_goes():
-    rng = np.random.default_rng(0)
-    X, new, y = rng.standard_normal((500, 3)), rng.standard_normal((200, 3)), rng.standard_normal(500)
-    grown = RandomForestRegressor(7, min_samples_leaf=9, random_state=0).fit(X.astype(np.float32), y)
-    trees = [
-        quantile._Forest.of(t.tree_, t.apply(X.astype(np.float32)), y, (i + 0.5) / 7, 4) for i, t in enumerate(grown.estimators_)
-    ]
-    found = quantile._Forest.join(trees, 1).points_of(torch.as_tensor(new), 0).numpy()
-    there, here = grown.apply(X.astype(np.float32)), grown.apply(new.astype(np.float32))
-    for i in range(200):
-        for t in range(7):
-            members = np.sort(y[there[:, t] == here[i, t]])
+def test_a_leaf_keeps_the_order_statistics_of_the_targets_that_the_library_sends_to_it():
+    rng, config = generator(0), quantile.Config(trees=7, points=4)
+    X, new = (torch.randn(n, 3, generator=rng, dtype=torch.float64) for n in (500, 200))
+    y, seed = torch.randn(500, generator=rng, dtype=torch.float64), int(torch.randint(2**31, (), generator=generator(1)))
+    forest, leaves, unseen = quantile._grow(X, y, 9, config, generator(1))
+    found = forest.values(new).numpy()
+    grown = RandomForestRegressor(7, min_samples_leaf=9, random_state=seed).fit(X.float(), y)
+    there, here = grown.apply(X.float()), grown.apply(new.float())
+    assert torch.equal(leaves, forest.leaves(X))
+    for t, bag in enumerate(grown.estimators_samples_):
+        assert sorted(set(bag.tolist())) == (~unseen[:, t]).nonzero().squeeze(1).tolist()
+        for i in range(200):
+            members = np.sort(y.numpy()[bag][there[bag, t] == here[i, t]])
             at = ((np.arange(4) + (t + 0.5) / 7) / 4 * len(members)).astype(int)
             np.testing.assert_array_equal(found[i, t], members[at])
 
 
 def test_trees_of_a_single_leaf_keep_every_quantile_between_them():
     y = np.random.default_rng(0).permutation(240).astype(float)
-    stump = RandomForestRegressor(1, max_leaf_nodes=None, min_samples_leaf=240, bootstrap=False).fit(np.zeros((240, 1)), y)
-    tree = stump.estimators_[0].tree_
-    trees = [quantile._Forest.of(tree, np.zeros(240, dtype=np.int64), y, (t + 0.5) / 30, 8) for t in range(30)]
-    points = quantile._Forest.join(trees, 1).points_of(torch.zeros(1, 1), 0)
-    assert sorted(points.flatten().tolist()) == list(range(240))
+    kept = [quantile._points(y, np.zeros(240, dtype=np.int64), (t + 0.5) / 30, 8)[1] for t in range(30)]
+    assert sorted(np.concatenate(kept, 1)[0].tolist()) == list(range(240))
 
 
 # ---------------------------------------------------------------------------------------- from quantiles to a law

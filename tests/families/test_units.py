@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixtura import judge, train
-from mixtura.contracts import ClosedForm, Column, Space, density_kind
+from mixtura.contracts import Batch, ClosedForm, Column, Space, density_kind
 from mixtura.families import TABLE
 from mixtura.rng import generator
 
@@ -22,8 +22,8 @@ def fitted(name, space, x, context):
     if isinstance(model, ClosedForm):
         model.fit_closed(x, context, rng)
     else:
-        for _ in train.fit(model, x, train.Recipe(**{**row.recipe, **model.recipe, "steps": 10}), context=context, rng=rng):
-            pass
+        recipe = train.Recipe(**{**row.recipe, **model.recipe, "steps": 10})
+        assert [*train.fit(model, Batch(x=x, context=context), recipe, rng=rng)]
     return model.eval()
 
 

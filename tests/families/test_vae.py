@@ -11,7 +11,7 @@ import torch
 from rounding import assert_same_rows
 from torch import Tensor, nn
 
-from mixtura.contracts import Column, InputError, Space
+from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import vae
 from mixtura.families.vae import Config, Vae
 from mixtura.rng import generator
@@ -273,7 +273,8 @@ def test_the_loss_is_the_bound_or_distortion_and_so_much_of_the_rate(case):
 
     def loss(**more) -> float:
         model = shaken(space, **settings, **more)
-        return float(model.phases()[0].loss(model.feed(x), None, generator(18)))
+        turn = Turn({ONLY: Batch(x=model.feed(x))}, lambda *_: generator(18))
+        return float(model.stages()[0].phases[0].loss(turn))
 
     model = shaken(space, **settings)
     assert loss(samples=5) == pytest.approx(-float(model.log_prob_bound(x, draws=5, rng=generator(18)).mean()), rel=1e-4)

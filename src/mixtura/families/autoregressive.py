@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixtura import rng as random
-from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
+from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.nets.pixels import PixelNet, PixelWalk
 from mixtura.rng import generator, seeded
@@ -96,7 +96,7 @@ class Autoregressive(Density, Conditional):
 
     # -------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
         counts = self.columns.indicators(self.columns.split(x).codes).sum(0) + 0.5
         logits = counts.log().split(list(self.columns.cardinalities)) if self.columns.coded else ()
@@ -108,13 +108,13 @@ class Autoregressive(Density, Conditional):
     def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("likelihood", tuple(self.nets.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("likelihood", self.nets.parameters(), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, turn: Turn) -> Tensor:
         # the mean over orderings bounds the mixture's own loss from above, and trains every network fully
-        parts = self.columns.unpack(rows)
-        x = self._inputs(parts, context)
+        parts = self.columns.unpack(turn.x)
+        x = self._inputs(parts, turn.context)
         terms = [self._terms(net(x), parts) for net in self.nets]
         nats = torch.stack([t.sum() for pair in terms for t in pair if t.shape[1]])
         return -nats.sum() / (len(x) * len(terms))
@@ -283,7 +283,7 @@ class Pixels(Density):
 
     # -------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """The outputs start as the marginals: smoothed frequencies of every pixel's levels, or logistics spread evenly."""
         self.columns.prepare(x)
         level = self.net.level.data.view(-1, self.net.outputs)
@@ -298,11 +298,11 @@ class Pixels(Density):
             location.copy_(torch.linspace(-1.5, 1.5, m))
             log_scale.fill_(math.log(1.0 / m))
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("likelihood", tuple(self.net.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("likelihood", self.net.parameters(), self._loss)
 
-    def _loss(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return -self._log_prob(x, context).mean()
+    def _loss(self, turn: Turn) -> Tensor:
+        return -self._log_prob(turn.x, turn.context).mean()
 
     def _codes(self, x: Tensor) -> Tensor:
         """(n, C, H, W) in data units → (n, dims) level numbers 0, 1, …"""
@@ -413,17 +413,22 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> Autoregressive | Pixels:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> Autoregressive | Pixels:  # fmt: skip
     """An untrained model; InputError where the configuration cannot serve the space."""
     if space.dims > 4096:
         raise InputError(
             f"autoregressive: {space.dims} columns are more than the 4,096 this family walks through; choose fewer with --columns"
         )
     if config.kind == "masked":
-        return Autoregressive(space, context_shape, config, rng)
+        masked = Autoregressive(space, context_shape, config, rng)
+        masked.columns.adopt(encoding)
+        return masked
     if not space.is_image:
         raise InputError("autoregressive: kind 'pixels' is for images, and these rows are a table; use kind 'masked'")
     if config.head == "levels" and not space.columns[0].steps:
         raise InputError("autoregressive: head 'levels' needs pixels in steps between two ends; use head 'logistics'")
-    return Pixels(space, context_shape, config, rng)
+    pixels = Pixels(space, context_shape, config, rng)
+    pixels.columns.adopt(encoding)
+    return pixels

@@ -28,14 +28,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from copy import copy
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import InputError, LowerBound, Phase, Space, Stepwise
+from mixtura.contracts import InputError, LowerBound, Reparameterised, Scored, Space, Stage, Stepwise, Turn, single_stage
 from mixtura.nets.denoisers import MlpDenoiser, UNet
 from mixtura.nets.masked import CodeLayout
 from mixtura.rng import seeded
@@ -188,8 +189,11 @@ class Config(BaseModel):
     sampler_steps: int = Field(default=20, ge=1, le=10_000)
 
 
-class Diffusion(LowerBound, Stepwise):
+class Diffusion(LowerBound, Stepwise, Scored):
     """A chain of Gaussian steps, and the bound on its density."""
+
+    #: whether states have unit variance (:meth:`respaced`)
+    unit_variance = False
 
     how = "variational"
     draws = 1
@@ -211,7 +215,7 @@ class Diffusion(LowerBound, Stepwise):
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
         width = self.columns.split(x[:LOOKED_AT]).width
         # of each rounded column a typical cell, if it is not wider than the column
@@ -224,17 +228,17 @@ class Diffusion(LowerBound, Stepwise):
         parts = self.columns.split(x)
         return torch.cat([self._coded(parts.codes), parts.values.float(), parts.present.float()], 1)
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("denoising", tuple(self.net.parameters()), self._loss, unit="squared error"),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("denoising", self.net.parameters(), self._loss, unit="squared error")
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, turn: Turn) -> Tensor:
         """Squared error of F, whose target has about unit variance, and the likelihood of V; a mean over entries."""
-        c = self.columns.continuous
+        rows, rng, c = turn.x, turn.rng, self.columns.continuous
         codes, values, present = rows.split([self.layout.width, c, c], 1)
         x = torch.cat([codes, torch.where(present > 0, values, random.normal((len(rows), c), rng, rows))], 1)
         s = self._training_levels(len(x), rng, x)[:, None]
         y = x + s * random.normal(tuple(x.shape), rng, x)
-        logits, D, V = self._behind(y, s, context)
+        logits, D, V = self._behind(y, s, turn.context)
         # the variance of Gaussian rows: errors count as those of v, whatever is predicted
         plain, x = s**2 / (1 + s**2), x[:, self.layout.width :]
         likelihood = (x - D.detach()).square() / V + (V / plain).log()
@@ -291,16 +295,40 @@ class Diffusion(LowerBound, Stepwise):
         """(D, V) of rows y (n, entries) at one level, which the network then looks at once for all of them."""
         return lambda y, s: self._denoise(y, torch.full((1, 1), s, dtype=y.dtype, device=y.device), context)
 
+    def respaced(self, steps: int, schedule: str | None = None, *, unit_variance: bool = False) -> Diffusion:
+        settings = self.config.model_dump() | {"steps": steps, "sampler": "ancestral"}
+        try:
+            config = Config.model_validate(settings | ({} if schedule is None else {"schedule": schedule}))
+        except ValidationError as error:
+            known = ", ".join(SCHEDULES)
+            raise InputError(f"respaced: expected 1 to 10,000 steps and one of {known}, got {steps} and {schedule}") from error
+        other = copy(self)
+        other.config, other.steps, other.unit_variance = config, steps, unit_variance
+        return other
+
+    def _deviation(self, level: float) -> float:
+        """What states at a level are divided by."""
+        return math.sqrt(1 + level**2) if self.unit_variance else 1.0
+
     def first(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return math.sqrt(1 + HIGHEST**2) * random.normal((n, self.entries), rng, torch.empty(0, device=self.device))
+        y = random.normal((n, self.entries), rng, torch.empty(0, device=self.device))
+        return y * math.sqrt(1 + HIGHEST**2) / self._deviation(HIGHEST)
 
     def transition(self, y: Tensor, k: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
         levels = self.levels(self.steps)
-        mean, variance = reverse_step(self.denoiser(context), y, levels[k], levels[k - 1])
-        return mean, variance.sqrt()
+        here, there = self._deviation(levels[k]), self._deviation(levels[k - 1])
+        mean, variance = reverse_step(self.denoiser(context), here * y, levels[k], levels[k - 1])
+        return mean / there, variance.sqrt() / there
 
     def finish(self, y: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return self._read(y, context, random.normal(tuple(y.shape), rng, y))
+        return self._read(self._deviation(float(self.lowest)) * y, context, random.normal(tuple(y.shape), rng, y))
+
+    def score(self, y: Tensor, level: float, *, context: Tensor | None = None) -> Tensor:
+        """(D(y, s) − y) / s² (Tweedie; Efron 2011, equation 1.4). InputError on a level that is not above 0."""
+        if not 0 < level < math.inf:
+            raise InputError(f"level: expected the deviation of the noise, above 0, got {level}")
+        D, _ = self.denoiser(self.check_context(context, len(y)))(y, level)
+        return (D - y) / level**2
 
     def _read(self, y: Tensor, context: Tensor | None, noise: Tensor) -> Tensor:
         """y₀ and normal noise, both (n, entries) → rows in data units."""
@@ -368,6 +396,16 @@ class Diffusion(LowerBound, Stepwise):
         return {name: float(nats.mean()) for name, nats in terms.items()}
 
 
+class PlainDiffusion(Diffusion, Reparameterised):
+    """Of plain numbers alone."""
+
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        y, levels = self.first(n, context, rng) * self._deviation(HIGHEST), self.levels(self.steps)
+        y = ancestral(self.denoiser(context), y, levels, lambda: random.normal((n, self.entries), rng, y))
+        D, V = self.denoiser(context)(y, float(self.lowest))
+        return D + V.sqrt() * random.normal((n, self.entries), rng, y)
+
+
 def _inverted(logits: Tensor, u: Tensor) -> Tensor:
     """(n, k) unnormalised log-probabilities and (n,) uniform numbers → (n,) codes, by inverting the distribution function."""
     cdf = torch.softmax(logits.double(), -1).cumsum(-1)
@@ -388,10 +426,15 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     return Config(width=64 if rows < 1_000 else 192, depth=3, steps=32)
 
 
-def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Diffusion:
+def build(
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> Diffusion:  # fmt: skip
     """An untrained model; InputError where its network cannot serve."""
     if config.network == "unet" and not space.is_image:
         raise InputError("diffusion: a U-Net is for images, and this is a table; use network='mlp'")
     if space.dims > 50_000:
         raise InputError(f"diffusion: {space.dims:,} entries are more than the 50,000 it is made for; resize with --size")
-    return Diffusion(space, context_shape, config, rng)
+    model = (PlainDiffusion if space.plain else Diffusion)(space, context_shape, config, rng)
+    model.columns.adopt(encoding)
+    return model

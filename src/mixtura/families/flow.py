@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import Density, InputError, LowerBound, Model, Phase, Space
+from mixtura.contracts import Density, InputError, LowerBound, Model, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.rng import seeded
 from mixtura.transforms import Columns, Parts
@@ -79,17 +79,17 @@ class _FlowBase(Model):
                 position = self.layout.positions(torch.arange(len(self.columns.coded)))
                 self.codes = MaskedNet(position, position, config.hidden, outer)
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
 
     def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("likelihood", tuple(self.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("likelihood", self.parameters(), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return -self._estimate(self.columns.unpack(rows), context, rng).mean()
+    def _loss(self, turn: Turn) -> Tensor:
+        return -self._estimate(self.columns.unpack(turn.x), turn.context, turn.rng).mean()
 
     def _estimate(self, parts: Parts, context: Tensor | None, rng: torch.Generator | None) -> Tensor:
         """(n,) log p, or one draw whose exponential is unbiased for p where there are cells or absent values."""
@@ -139,11 +139,18 @@ class _FlowBase(Model):
 class Flow(_FlowBase, Density):
     """Exact density of plain numbers and levels."""
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        return -self._estimate(self.columns.unpack(rows), context, None).mean()
+    def _loss(self, turn: Turn) -> Tensor:
+        return -self._estimate(self.columns.unpack(turn.x), turn.context, None).mean()
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         return self._estimate(self.columns.split(x), context, None)
+
+
+class PlainFlow(Flow, Reparameterised):
+    """Of plain numbers alone."""
+
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        return self.flow(self._given(torch.zeros(n, 0), context)).transform.inv(self._base(n, rng))
 
 
 class BoundedFlow(_FlowBase, LowerBound):
@@ -168,8 +175,9 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> Flow | BoundedFlow:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> Flow | BoundedFlow:  # fmt: skip
     """An untrained model; InputError without a continuous column."""
     plain = [c for c in space.columns if c.kind == "continuous"]
     if not plain:
@@ -180,4 +188,6 @@ def build(
             f"flow: {len(plain):,} continuous columns are more than the {most:,} this family is made for; use autoregressive"
         )
     exact = not any(c.resolution > 0 or c.missing or c.atoms for c in plain)
-    return (Flow if exact else BoundedFlow)(space, context_shape, config, rng)
+    model = (PlainFlow if space.plain else Flow if exact else BoundedFlow)(space, context_shape, config, rng)
+    model.columns.adopt(encoding)
+    return model

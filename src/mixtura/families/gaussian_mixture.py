@@ -577,8 +577,14 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     return Config(components=16 if wide else 64, rows=most, iterations=30 if wide else 100)
 
 
-def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> GaussianMixture:
+def build(
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> GaussianMixture:  # fmt: skip
     """An unfitted model; InputError with a context."""
     if context_shape is not None:
         raise InputError("gaussian_mixture: this family takes no context; use autoregressive or flow")
-    return GaussianMixture(space, config)
+    model = GaussianMixture(space, config)
+    if not isinstance(model.columns, PixelScores):  # which are an encoding of this family's own
+        model.columns.adopt(encoding)
+    return model

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from mixtura import rng as random
-from mixtura.contracts import Conditional, Conditioned, Density, InputError, Phase, Space
+from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.transforms import Columns, Parts, log_logistic_mass
 
 
@@ -34,6 +34,8 @@ class Config(BaseModel):
 MOST_COLUMNS = 64
 #: bandwidths stay above this many standard deviations, so a repeated row cannot make a spike
 LEAST_LOG_BANDWIDTH = -7.0
+#: beyond it log(1 + e^t) is t, in float64
+FAR = 40.0
 
 
 #: a handful of bandwidths want few, large steps
@@ -62,7 +64,7 @@ class KernelDensity(Density, Conditional):
 
     # ---------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
         parts = self.columns.split(x[torch.randperm(len(x), generator=rng)[: self.config.centres].to(x.device)])
         self.codes, self.values, self.present = parts.codes, parts.values, parts.present
@@ -75,12 +77,12 @@ class KernelDensity(Density, Conditional):
     def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("bandwidth", (self.log_bandwidth, self.logit_change), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("bandwidth", (self.log_bandwidth, self.logit_change), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        parts = self.columns.unpack(rows)
-        chosen = torch.randperm(len(self.codes), generator=rng)[: self.config.opponents].to(rows.device)
+    def _loss(self, turn: Turn) -> Tensor:
+        parts = self.columns.unpack(turn.x)
+        chosen = torch.randperm(len(self.codes), generator=turn.rng)[: self.config.opponents].to(turn.x.device)
         log_kernel = self._log_kernel(parts, chosen)
         if self.training:
             # leave one out: a row does not vouch for itself (equal rows are taken for the same row once)
@@ -112,7 +114,8 @@ class KernelDensity(Density, Conditional):
     def _tiles(self, parts: Parts, use: Tensor, use_code: Tensor) -> list[Tensor]:
         tile = max(1, 200_000 // len(self.codes))  # a tile of one column stays in the cache
         everyone = torch.arange(len(self.codes), device=use.device)
-        with torch.no_grad():
+        # gradients in the rows are wanted by whoever asks for them, in the bandwidths by training alone
+        with torch.set_grad_enabled(torch.is_grad_enabled() and parts.values.requires_grad):
             return [
                 self._log_kernel(parts[i : i + tile], everyone, use[i : i + tile], use_code[i : i + tile])
                 for i in range(0, len(use), tile)
@@ -147,17 +150,17 @@ class KernelDensity(Density, Conditional):
         return total
 
     def _log_value_kernel(self, parts: Parts, v: int, centres: Tensor) -> Tensor:
-        """(n, m) log logistic kernels of value slot v. With e(t) = log(1 + exp(−|t|)), log σ(t) = min(t, 0) − e(t)."""
+        """(n, m) log logistic kernels of value slot v, by log σ(t) = −softplus(−t)."""
         dtype = parts.values.dtype
         one = Parts(*(getattr(parts, f)[:, [v]] if f != "codes" else parts.codes for f in parts.__dataclass_fields__))
         log_scale = self.log_bandwidth[v].to(dtype).clamp(min=LEAST_LOG_BANDWIDTH)
         inverse = torch.exp(-log_scale)
         a = (one.low - self.values[centres, v].to(dtype)) * inverse
-        left = a.clamp(min=0) + torch.log1p(torch.exp(-a.abs()))
+        left = nn.functional.softplus(a, threshold=FAR)
         if self.columns.resolution[v] > 0:
             width = one.width * inverse
             b = a + width
-            right = torch.log1p(torch.exp(-b.abs())) - b.clamp(max=0)
+            right = nn.functional.softplus(-b, threshold=FAR)
             half_open = one.open_low | one.open_high
             inner = torch.where(half_open, 0.0, torch.log(-torch.expm1(-torch.where(one.width > 0, width, 1.0))))
             nats = inner - torch.where(one.open_low, 0.0, left) - torch.where(one.open_high, 0.0, right)
@@ -245,7 +248,10 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     return Config()
 
 
-def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> KernelDensity:
+def build(
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> KernelDensity:  # fmt: skip
     """An untrained model; InputError where a kernel estimate cannot serve."""
     if context_shape is not None:
         raise InputError("kde: this family takes no context; use autoregressive or flow")
@@ -253,4 +259,6 @@ def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config:
         raise InputError(
             f"kde: {space.dims} columns are more than the {MOST_COLUMNS} a kernel estimate can fill with rows; use autoregressive"
         )
-    return KernelDensity(space, config)
+    model = KernelDensity(space, config)
+    model.columns.adopt(encoding)
+    return model

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mixtura import rng as random
-from mixtura.contracts import ClosedForm, Density, InputError, Space
+from mixtura.contracts import ClosedForm, Density, InputError, Reparameterised, Space
 from mixtura.transforms import Columns, log_normal_mass
 
 
@@ -160,6 +160,18 @@ class LinearGaussian(Density, ClosedForm):
         return self.columns.join(codes, values)
 
 
+class PlainLinearGaussian(LinearGaussian, Reparameterised):
+    """Of plain numbers alone."""
+
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        given, values = self._given(n, context), []
+        for v, slopes in enumerate(self.slopes):
+            inputs = torch.cat([given, *values], 1)
+            noise = random.normal((n, 1), rng, given)
+            values.append(inputs @ slopes[: inputs.shape[1], None] + self.deviation[v] * noise)
+        return torch.cat(values, 1)
+
+
 def _regress(inputs: Tensor, target: Tensor, ridges: tuple[float, ...]) -> tuple[Tensor, Tensor]:
     """Coefficients (p,) of a ridge regression of ``target`` (n,) on ``inputs`` (n, p), the first of them 1 and not shrunk, and
     the mean square of its leave-one-out residuals e_i / (1 − h_i) (Allen 1974), the least of all ``ridges`` and of no slopes:
@@ -210,11 +222,14 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> LinearGaussian:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> LinearGaussian:  # fmt: skip
     """An unfitted model; InputError on rows of more than ``MOST_COLUMNS`` entries."""
     if space.dims > MOST_COLUMNS:
         raise InputError(
             f"linear_gaussian: {space.dims:,} columns are more than the {MOST_COLUMNS} this family is made for; use flow"
         )
-    return LinearGaussian(space, context_shape, config)
+    model = (PlainLinearGaussian if space.plain else LinearGaussian)(space, context_shape, config)
+    model.columns.adopt(encoding)
+    return model

@@ -241,9 +241,12 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> Marginals | PixelMarginals:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> Marginals | PixelMarginals:  # fmt: skip
     """An unfitted model, which ignores its context."""
     if space.is_image and 0 < space.columns[0].steps <= MOST_LEVELS:
         return PixelMarginals(space, context_shape, config)
-    return Marginals(space, context_shape, config)
+    model = Marginals(space, context_shape, config)
+    model.columns.adopt(encoding)
+    return model

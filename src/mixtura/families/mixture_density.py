@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixtura import rng as random
-from mixtura.contracts import Density, InputError, Phase, Space
+from mixtura.contracts import Density, InputError, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.distributions import MixtureDensity, Noise, NoiseKind
 from mixtura.nets.ensemble import Bins, Ensemble
 from mixtura.rng import seeded
@@ -62,6 +62,7 @@ class Config(BaseModel):
 RECIPE = {"batch": 128, "rate": 5e-3, "decay": 1e-4, "held_out": 0.0, "every": 25, "patience": 12}
 #: kinds of noise whose deviations are alike, or given, in data units
 IN_DATA_UNITS = ("isotropic", "shared", "fixed")
+ALIKE = ("isotropic", "shared")
 #: encoded inputs in all; wide contexts get fewer bins
 MOST_ENCODED = 2_048
 #: what ``_normal`` reads of the columns of Parts
@@ -109,10 +110,10 @@ class MixtureDensityNetwork(Density):
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Centres and scales of both sides, bins, and components spread over the values."""
         self.columns.prepare(x, warp=self.config.warp and self.config.noise not in IN_DATA_UNITS)
-        if self.config.noise in ("isotropic", "shared"):
+        if self.config.noise in ALIKE:
             # alike in data units, so no column has a scale of its own
             deviations = self.columns.scale * self.columns.unit
             largest = deviations.max()
@@ -135,14 +136,15 @@ class MixtureDensityNetwork(Density):
     def feed(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("likelihood", tuple(self.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("likelihood", self.parameters(), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, turn: Turn) -> Tensor:
         """In training the mean over members, each on the rows of other folds, beside the loss of the weights on what members
         say of their own fold; in evaluation what the blend of those says."""
-        parts, config = self.columns.unpack(rows), self.config
-        given = None if context is None else context.flatten(1)
+        rows, rng, config = turn.x, turn.rng, self.config
+        parts = self.columns.unpack(rows)
+        given = None if turn.context is None else turn.context.flatten(1)
         if self.training and config.y_noise:
             shift = config.y_noise * random.normal(tuple(parts.values.shape), rng, parts.values)
             parts = replace(parts, values=parts.values + shift, low=parts.low + shift)
@@ -229,7 +231,6 @@ class MixtureDensityNetwork(Density):
     def _blend(self, each: Tensor) -> Tensor:
         return torch.logsumexp(each + self._shares().unsqueeze(1).to(each), 0)
 
-    @torch.no_grad()
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         given = None if context is None else context.flatten(1)
         tiles = [slice(i, i + TILE) for i in range(0, len(x), TILE)]
@@ -260,10 +261,10 @@ class MixtureDensityNetwork(Density):
         for i in range(0, n, TILE):
             rows = min(TILE, n - i)
             law, tables = self._tell(None if given is None else given[i : i + rows], rows)
-            made.append(self._draw(law.double(), tables, rng))
+            made.append(self._drawn(law.double(), tables, rng))
         return torch.cat(made)
 
-    def _draw(self, law: MixtureDensity, tables: Tensor, rng: torch.Generator) -> Tensor:
+    def _drawn(self, law: MixtureDensity, tables: Tensor, rng: torch.Generator) -> Tensor:
         n, c = law.batch_shape[1], self.columns.continuous
         logits = (law.log_weights + self._shares()[:, None, None]).movedim(0, 1).reshape(n, -1)
         which = random.categorical(logits, rng)
@@ -302,6 +303,14 @@ class MixtureDensityNetwork(Density):
         low = (own < 1.1 * self.config.floor).any(-1)
         plain = float(self.preference.softmax(0)[0]) if self.kinds == 2 else float(not self.bins.outputs)
         return {"components": float(used.mean()), "at floor": float((law.weights * low).sum(-1).mean()), "plain": plain}
+
+
+class PlainMixtureDensityNetwork(MixtureDensityNetwork, Reparameterised):
+    """Of plain numbers alone."""
+
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        law, _ = self._tell(None if context is None else context.flatten(1), n)
+        return law.double().pooled(0, self._shares()).rsample(rng=rng)
 
 
 def _normal(parts: Parts, means: Tensor, scale: Tensor, rounded: bool) -> Tensor:
@@ -358,8 +367,9 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> MixtureDensityNetwork:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> MixtureDensityNetwork:  # fmt: skip
     """An untrained model; InputError where full covariances cannot serve."""
     columns = Columns(space)
     if space.is_image:
@@ -368,4 +378,8 @@ def build(
         raise InputError(
             f"mixture_density: {config.noise} covariances cannot serve rounded columns with atoms; use noise='diagonal'"
         )
-    return MixtureDensityNetwork(space, context_shape, config, rng)
+    kind = PlainMixtureDensityNetwork if space.plain else MixtureDensityNetwork
+    model = kind(space, context_shape, config, rng)
+    if config.warp and config.noise not in IN_DATA_UNITS:  # else its scales are its own
+        model.columns.adopt(encoding)
+    return model

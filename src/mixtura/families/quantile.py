@@ -18,9 +18,8 @@ that are shifted from tree to tree so that all trees together have them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import numpy as np
 import torch
@@ -31,6 +30,7 @@ from torch import Tensor, nn
 
 from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Density, InputError, Space
+from mixtura.ground.trees import Forest
 from mixtura.transforms import Columns, Parts
 
 Array = NDArray[np.float64]
@@ -74,7 +74,10 @@ class QuantileForest(Density, ClosedForm):
         self.config = config
         # an atom of a rounded column is one more value with a cell
         self.columns = Columns(Space(space.shape, tuple(replace(column, atoms=()) for column in space.columns)))
-        self.forest = _Forest.blank(self.columns.continuous, config)
+        known = math.prod(context_shape)
+        self.forests = nn.ModuleList(
+            Forest.blank(known + c, config.trees, (config.points,)) for c in range(self.columns.continuous)
+        )
         # κ of each target, in standardised units
         self.register_buffer("spread", torch.ones(self.columns.continuous, dtype=torch.float64))
         self.register_buffer("levels", torch.tensor(config.levels, dtype=torch.float64), persistent=False)
@@ -93,16 +96,15 @@ class QuantileForest(Density, ClosedForm):
             tried = [self._try(inputs[:, : f + c], targets[:, c], leaf, rng) for leaf in self.config.leaf]
             _, self.spread[c], forest = max(tried, key=lambda found: found[0])
             grown.append(forest)
-        self.forest = _Forest.join(grown, 0)
+        self.forests = nn.ModuleList(grown)
 
-    def _try(self, inputs: Tensor, target: Tensor, leaf: int, rng: torch.Generator) -> tuple[float, float, _Forest]:
+    def _try(self, inputs: Tensor, target: Tensor, leaf: int, rng: torch.Generator) -> tuple[float, float, Forest]:
         """A forest of one target (n,) on ``inputs`` (n, p), the κ of the most nats, and these: of each row under the trees that
         have not seen it."""
-        forest, unseen = _grow(inputs, target, leaf, self.config, rng)
-        tile = self._tile
+        forest, leaves, unseen = _grow(inputs, target, leaf, self.config, rng)
         quantiles = torch.cat([
-            self._quantiles(forest.points_of(inputs[i : i + tile], 0).masked_fill(~unseen[i : i + tile].unsqueeze(2), math.nan))
-            for i in range(0, len(inputs), tile)
+            self._quantiles(forest.value[number].masked_fill(~fresh.unsqueeze(2), math.nan))
+            for number, fresh in zip(leaves.split(self._tile), unseen.split(self._tile), strict=True)
         ])  # fmt: skip
         # a row that every tree has seen is no witness; without any the widest is taken
         known = ~torch.isnan(quantiles[:, 0])
@@ -119,7 +121,8 @@ class QuantileForest(Density, ClosedForm):
 
     def _knots(self, inputs: Tensor, c: int) -> Tensor:
         """(n, p) inputs → (n, levels) ascending quantiles of standardised target c."""
-        quantiles = [self._quantiles(self.forest.points_of(part, c)) for part in inputs.split(self._tile)]
+        forest = cast(Forest, self.forests[c])
+        quantiles = [self._quantiles(forest.values(part)) for part in inputs.split(self._tile)]
         return self._spread(torch.cat(quantiles), self.spread[c])
 
     def _quantiles(self, points: Tensor) -> Tensor:
@@ -153,87 +156,29 @@ class QuantileForest(Density, ClosedForm):
 # ------------------------------------------------------------------------------------------------- forests
 
 
-class _Forest(nn.Module):
-    """The N nodes of all trees in a row. A node sends an input ``feature`` to the left or, above its ``threshold``, to the right
-    of ``below`` (N, 2); a leaf sends all to itself, and is row ``leaf`` of ``points`` (L, P). ``roots`` (targets, T)."""
-
-    feature: Tensor
-    threshold: Tensor
-    below: Tensor
-    leaf: Tensor
-    points: Tensor
-    roots: Tensor
-
-    def __init__(self, **tensors: Tensor) -> None:
-        super().__init__()
-        for name, tensor in tensors.items():
-            self.register_buffer(name, tensor)
-
-    @classmethod
-    def blank(cls, targets: int, config: Config) -> _Forest:
-        """A single leaf, at the origin."""
-        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.int64)  # noqa: E731
-        return cls(
-            feature=zeros(1), threshold=zeros(1).double(), below=zeros(1, 2), leaf=zeros(1),
-            points=zeros(1, config.points).double(), roots=zeros(targets, config.trees),
-        )  # fmt: skip
-
-    @classmethod
-    def of(cls, tree: Any, node: NDArray[np.int64], y: Array, shift: float, points: int) -> _Forest:
-        """One tree of the library, whose training targets y (n,) stand in the leaves ``node`` (n,); of each leaf the order
-        statistics at levels (k + shift) / points."""
-        order = np.lexsort((y, node))
-        leaves, first, size = np.unique(node[order], return_index=True, return_counts=True)
-        at = first[:, None] + ((np.arange(points) + shift) / points * size[:, None]).astype(np.int64)
-        end, own = tree.children_left < 0, np.arange(tree.node_count)
-        leaf = np.zeros_like(own)
-        leaf[leaves] = np.arange(len(leaves))
-        below = np.where(end[:, None], own[:, None], np.stack([tree.children_left, tree.children_right], 1))
-        return cls(
-            feature=torch.as_tensor(np.where(end, 0, tree.feature)),
-            threshold=torch.as_tensor(np.where(end, 0.0, tree.threshold)),
-            below=torch.as_tensor(below),
-            leaf=torch.as_tensor(leaf),
-            points=torch.as_tensor(y[order][at]),
-            roots=torch.zeros(1, 1, dtype=torch.int64),
-        )
-
-    @classmethod
-    def join(cls, forests: Sequence[_Forest], dim: int) -> _Forest:
-        """One after the other, as further targets (dim 0) or trees (dim 1); what points to a place is moved along."""
-        nodes = np.cumsum([0, *(len(f.feature) for f in forests)]).tolist()
-        leaves = np.cumsum([0, *(len(f.points) for f in forests)]).tolist()
-        moved = lambda name, by, dim=0: torch.cat([getattr(f, name) + n for f, n in zip(forests, by, strict=False)], dim)  # noqa: E731
-        still = lambda name: torch.cat([getattr(f, name) for f in forests])  # noqa: E731
-        return cls(
-            feature=still("feature"), threshold=still("threshold"), points=still("points"),
-            below=moved("below", nodes), leaf=moved("leaf", leaves), roots=moved("roots", nodes, dim),
-        )  # fmt: skip
-
-    def points_of(self, inputs: Tensor, c: int) -> Tensor:
-        """(n, p) inputs → (n, T, P) the points of the leaves they come to in the trees of target c."""
-        # the library splits, and is to be followed, in single precision
-        seen, node = inputs.float().double(), self.roots[c].expand(len(inputs), -1)
-        # a file may hold nodes in a circle: no tree is deeper than its nodes are many
-        for _ in range(len(self.below)):
-            right = seen.gather(1, self.feature[node]) > self.threshold[node]
-            under = self.below[node, right.long()]
-            if torch.equal(under, node):
-                break
-            node = under
-        return self.points[self.leaf[node]]
-
-
-def _grow(inputs: Tensor, target: Tensor, leaf: int, config: Config, rng: torch.Generator) -> tuple[_Forest, Tensor]:
-    """The forest of one target (n,) on ``inputs`` (n, p), and which of its trees have not seen a row (n, T)."""
+def _grow(inputs: Tensor, target: Tensor, leaf: int, config: Config, rng: torch.Generator) -> tuple[Forest, Tensor, Tensor]:
+    """The forest of one target (n,) on ``inputs`` (n, p), whose leaves hold points (P,); the leaves (n, T) that its rows come
+    to, and which of its trees have not seen a row (n, T)."""
     X, y = inputs.cpu().numpy().astype(np.float32), target.cpu().numpy()
     seed = int(torch.randint(2**31, (), generator=rng))
     grown = RandomForestRegressor(config.trees, min_samples_leaf=leaf, random_state=seed).fit(X, y)
-    trees, unseen = [], torch.ones(len(y), config.trees, dtype=torch.bool)
-    for t, (tree, bag) in enumerate(zip(grown.estimators_, grown.estimators_samples_, strict=True)):
-        trees.append(_Forest.of(tree.tree_, tree.apply(X[bag]), y[bag], (t + 0.5) / config.trees, config.points))
+    forest = Forest.of(grown).to(inputs.device)
+    leaves = forest.leaves(inputs)
+    points, unseen = np.zeros((len(forest.value), config.points)), torch.ones(len(y), config.trees, dtype=torch.bool)
+    for t, bag in enumerate(grown.estimators_samples_):
+        own, kept = _points(y[bag], leaves[:, t].cpu().numpy()[bag], (t + 0.5) / config.trees, config.points)
+        points[own] = kept
         unseen[bag, t] = False
-    return _Forest.join(trees, 1).to(inputs.device), unseen.to(inputs.device)
+    return forest.holding(torch.as_tensor(points).to(inputs.device)), leaves, unseen.to(inputs.device)
+
+
+def _points(y: Array, leaf: NDArray[np.int64], shift: float, points: int) -> tuple[NDArray[np.int64], Array]:
+    """Targets y (n,) in the leaves ``leaf`` (n,) → the leaves (l,) in which there are some, and of each the order statistics
+    (l, points) at levels (k + shift) / points."""
+    order = np.lexsort((y, leaf))
+    leaves, first, size = np.unique(leaf[order], return_index=True, return_counts=True)
+    at = first[:, None] + ((np.arange(points) + shift) / points * size[:, None]).astype(np.int64)
+    return leaves, y[order][at]
 
 
 # ---------------------------------------------------------------------------------------- from quantiles to a law
@@ -320,8 +265,9 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 
 
 def build(
-    space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator
-) -> QuantileForest:
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> QuantileForest:  # fmt: skip
     """An unfitted model; InputError without a context, and on targets that are not all numbers with a density or cells."""
     if context_shape is None or math.prod(context_shape) == 0:
         raise InputError("quantile: a regression needs inputs, and no context was given; use marginals or kde")
@@ -339,4 +285,4 @@ def build(
         if reason:
             which = "the target" if space.dims == 1 else f"target {j + 1} of {space.dims}"
             raise InputError(f"quantile: {which} {reason}, and so has no quantiles; use linear_gaussian")
-    return QuantileForest(space, context_shape, config)
+    return QuantileForest(space, context_shape, config)  # whose encoding has no atoms

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mixtura import rng as random
-from mixtura.contracts import InputError, Latent, LowerBound, Phase, Space
+from mixtura.contracts import InputError, Latent, LowerBound, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.nets.coders import ImageDecoder, ImageEncoder, perceptron
 from mixtura.nets.masked import CodeLayout
 from mixtura.rng import seeded
@@ -90,7 +90,7 @@ class Vae(LowerBound, Latent):
 
     # ---------------------------------------------------------------------------------------------------- training
 
-    def prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
+    def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """The outputs start as the marginals: smoothed frequencies of the codes, components spread over the values."""
         self.columns.prepare(x)
         counts = self.columns.indicators(self.columns.split(x).codes).sum(0) + 0.5
@@ -110,10 +110,11 @@ class Vae(LowerBound, Latent):
         # of pixels the values alone: their cells are all alike
         return torch.cat([self.columns.split(tile).values.float() for tile in x.split(TILE)])
 
-    def phases(self) -> tuple[Phase, ...]:
-        return (Phase("evidence", tuple(self.parameters()), self._loss),)
+    def stages(self) -> tuple[Stage, ...]:
+        return single_stage("evidence", self.parameters(), self._loss)
 
-    def _loss(self, rows: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
+    def _loss(self, turn: Turn) -> Tensor:
+        rows, context, rng = turn.x, turn.context, turn.rng
         parts = self._pixels(rows) if self.space.is_image else self.columns.unpack(rows)
         if self.config.samples > 1:
             return -self._bound(parts, context, self.config.samples, rng).mean()
@@ -263,6 +264,26 @@ class Vae(LowerBound, Latent):
         return torch.cat(made)
 
 
+class PlainVae(Vae, Reparameterised):
+    """Of plain numbers alone."""
+
+    def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
+        """Given z, by implicit reparameterisation (Figurnov et al. 2018, section 3): u = F(y) stays, so dy = −dF / f(y)."""
+        z = random.normal((n, self.latent), rng, self.level)
+        _, log_weights, location, log_scale = self._parameters_of(z, context)
+        logistic = self.config.observation == "logistic"
+        with torch.no_grad():
+            which = random.categorical(log_weights.transpose(1, 2), rng).unsqueeze(1)
+            μ, log_s = (t.expand_as(log_weights).gather(1, which) for t in (location, log_scale))
+            u = random.uniform(tuple(μ.shape), rng, μ.double()).clamp(1e-12, 1 - 1e-12)
+            y = μ + log_s.exp() * (torch.logit(u) if logistic else torch.special.ndtri(u)).float()
+        t, w = (y - location) / log_scale.exp(), log_weights.exp()
+        below = torch.sigmoid(t) if logistic else torch.special.ndtr(t)
+        slope = below * (1 - below) if logistic else (-0.5 * t.square()).exp() / math.sqrt(2 * math.pi)
+        F, f = (w * below).sum(1), (w * slope / log_scale.exp()).sum(1).detach().clamp(min=1e-30)
+        return y.squeeze(1) - (F - F.detach()) / f
+
+
 def _beside(x: Tensor, context: Tensor | None) -> Tensor:
     return x if context is None else torch.cat([x, context.float().flatten(1)], 1)
 
@@ -287,7 +308,10 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     return Config(latent=32 if space.dims > 100 else min(16, max(2, space.dims)), hidden=hidden, components=3)
 
 
-def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config: Config, rng: torch.Generator) -> Vae:
+def build(
+    space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
+    rng: torch.Generator,
+) -> Vae:  # fmt: skip
     """An untrained model; InputError where its networks cannot serve."""
     if config.network == "conv":
         halvings = len(config.hidden)
@@ -303,4 +327,6 @@ def build(space: Space, *, context_shape: tuple[int, ...] | None = None, config:
         )
     if space.dims > 50_000:
         raise InputError(f"vae: {space.dims:,} entries are more than the 50,000 it is made for; resize with --size")
-    return Vae(space, context_shape, config, rng)
+    model = (PlainVae if space.plain else Vae)(space, context_shape, config, rng)
+    model.columns.adopt(encoding)
+    return model

@@ -187,9 +187,12 @@ def _metrics(scores: Sequence[Score]) -> list[dict[str, str | None]]:
 def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, list[list[float]]]:
     """What the final fit of each model raised on the held-out slice: nats, or an objective of the family's own; no folds."""
     curves: dict[str, list[list[float]]] = {}
+    stages = {record["model"]: record["stage"] for record in history}
     for record in history:
-        if record["model"] in names and record["fit"].endswith("/all") and record["validation"] is not None:
-            curves.setdefault(record["model"], []).append([record["step"], record["seconds"], -record["validation"]])
+        name, validation = record["model"], record["validation"]
+        # a stage's loss is no other's: of several the last is drawn
+        if name in names and record["fit"].endswith("/all") and validation is not None and record["stage"] == stages[name]:
+            curves.setdefault(name, []).append([record["step"], record["seconds"], -validation])
     thin = lambda curve: sorted({round(k) for k in np.linspace(0, len(curve) - 1, MOST_POINTS)})  # noqa: E731
     return {name: [curve[k] for k in thin(curve)] for name, curve in curves.items()}
 

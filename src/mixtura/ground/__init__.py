@@ -1,0 +1,1 @@
+"""What families, judges and policies stand on: numerics that know no model."""
