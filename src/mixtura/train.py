@@ -29,7 +29,8 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -44,7 +45,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Phase, Stream, Turn
+from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Phase, Stage, Stream, Turn
 from mixtura.machine import write
 from mixtura.rng import generator
 
@@ -222,8 +223,7 @@ def fit(
     data = Batch(x=data) if isinstance(data, Tensor) else data
     data = learner.check({ONLY: data} if isinstance(data, Batch) else data)
     stages = learner.stages()
-    if not any(stage.phases for stage in stages):
-        raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
+    _check_stages(stages, name)
     share = recipe.held_out if any(stage.stopping_loss for stage in stages) else 0.0
     learnt, held = {}, {}
     for part, rows in data.items():
@@ -258,6 +258,23 @@ def fit(
         if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_every:
             training.save(checkpoint)
             last_saved = time.monotonic()
+
+
+def _check_stages(stages: Sequence[Stage], name: str) -> None:
+    """InputError on a game that cannot be played: streams are told apart by the names of stages and players."""
+    if not stages:
+        raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
+    twice = [name for name, often in Counter(stage.name for stage in stages).items() if often > 1]
+    for stage in stages:
+        twice += [phase for phase, often in Counter(phase.name for phase in stage.phases).items() if often > 1]
+        if not stage.phases or not all(len(phase.parameters) for phase in stage.phases):
+            raise InputError(f"{name}: stage {stage.name!r} has no player, or one without parameters; leave it out")
+        odd = next((phase for phase in stage.phases if phase.every < 1 or phase.repeats < 1), None)
+        if odd is not None:
+            told = f"every={odd.every}, repeats={odd.repeats}"
+            raise InputError(f"{name}: phase {odd.name!r} plays with {told}, expected 1 or more of each")
+    if twice:
+        raise InputError(f"{name}: two stages, or two players of one, are called {twice[0]!r}; name each otherwise")
 
 
 def _on(learner: Learner, data: Batches, device: torch.device | str) -> Batches:

@@ -118,6 +118,10 @@ def towards(goal, name="a", **options):
 X = Batch(x=torch.randn(100, 1, generator=generator(0)))
 
 
+def play(*stages):
+    return list(fit(Numbers(*stages), X, RECIPE, rng=generator(1)))
+
+
 def test_players_share_a_minibatch_and_a_rollout_and_no_stream():
     seen = []
 
@@ -239,6 +243,12 @@ def test_seconds_are_shared_too():
         (lambda: list(fit(WeightedRatio(0), {"one": X, "two": Batch(x=torch.zeros(5, 1))}, RECIPE, rng=generator(1))),
          "WeightedRatio: expected at least 8 rows to train on in 'two', got 5"),
         (lambda: list(fit(Numbers(), X, RECIPE, rng=generator(1))), "Numbers: nothing to train"),
+        (lambda: play(lambda m: Stage("s", ())), "stage 's' has no player, or one without parameters"),
+        (lambda: play(lambda m: Stage("s", (Phase("a", (), lambda turn: m.a),))), "stage 's' has no player, or one without"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0)(m), towards(2.0)(m)))), "two players of one, are called 'a'"),
+        (lambda: play(*[lambda m: Stage("s", (towards(1.0)(m),))] * 2), "two stages, or two players of one, are called 's'"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0, every=0)(m),))), "phase 'a' plays with every=0, repeats=1, expected 1"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0, repeats=0)(m),))), "phase 'a' plays with every=1, repeats=0"),
     ],
 )  # fmt: skip
 def test_wrong_games_are_named(attempt, said):
