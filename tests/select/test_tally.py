@@ -284,6 +284,25 @@ def test_deviation_is_that_of_the_gradient_within_an_arm():
     assert min(tally.deviation(a)) > 0
 
 
+def test_deviation_of_few_samples_by_hand():
+    """κ = 0: of −1 and 1, and of four times 2, with five samples' worth of the variance of all six, 11 / 9."""
+    tally = told(Mean(), [torch.tensor([[-1.0], [1.0]]), torch.full((4, 1), 2.0)], [(0, 0), (0, 1)] + [(1, k) for k in range(4)])
+    drawn = 5 * 11 / 9
+    assert tally.deviation(np.array([0.5, 0.5])) == pytest.approx([math.sqrt((2 + drawn) / 7), math.sqrt(drawn / 9)])
+
+
+def test_features_about_a_far_place_keep_their_digits_without_a_shift():
+    """A polynomial kernel cannot be moved to the middle: about 100 its K is that of float64."""
+    arms = [100 + normals(i, 8, 3) for i in range(2)]
+    tally = told(KID(normals(9, 30, 3)), arms, [(i, k) for k in range(8) for i in range(2)])
+    by_hand = (arms[0] @ arms[1].T / 3 + 1).pow(3).mean()
+    assert tally.form()[0][0, 1] == pytest.approx(float(by_hand), rel=1e-12)
+
+
+def test_an_estimate_counts_every_sample_and_not_those_kept():
+    assert told(RKE(7.0), ARMS, order(0), exact=30).loss(np.full(3, 1 / 3)).n == sum(SIZES)
+
+
 def test_an_arm_of_equal_samples_still_has_a_deviation():
     """From its first samples an arm cannot be told to be constant: it borrows from the others."""
     arms = [torch.zeros(3, 1), normals(0, 40, 1)]
