@@ -186,6 +186,10 @@ def test_a_gain_is_over_the_arm_that_is_beaten_the_least_surely(which, monkeypat
     gain, p = judged("rke", gaussians(0, 40, (0, 6)), np.eye(2), 0)
     assert p == pytest.approx(student.sf(1.5, 11))
     assert (gain.value, gain.error, gain.n) == (pytest.approx(0.75), pytest.approx(0.5), 9)
+    # without an error nothing is known of the luck there was, and nothing is claimed
+    less[0] = Estimate(0.1, 0.0, 9)
+    gain, p = judged("rke", gaussians(0, 40, (0, 6)), np.eye(2), 0)
+    assert (gain.value, gain.error, p) == (pytest.approx(1 / 0.5 - 1 / 0.6), 0, 1)
 
 
 @pytest.mark.parametrize("arms, real, freedom", [((40, 60), 100, 19), ((60, 60), 24, 11)], ids=["an arm", "the reference"])
@@ -235,23 +239,30 @@ class Squared:
         return float(self.samples[0].mean()) ** 2
 
 
-def test_equal_counts_by_hand(monkeypatch):
+@pytest.mark.parametrize("beside", [False, True], ids=["convex", "and quadratic"])
+def test_equal_counts_by_hand(beside, monkeypatch):
     """The mixture is the first arm: pseudo-values 10 θ − 9 θ without a block, of 24 rows of either, and their difference."""
-    monkeypatch.setattr(blending, "_Loss", Squared)
+    loss = blending._Loss
+    monkeypatch.setattr(
+        blending, "_Loss", lambda objective, *rest: (loss if objective.quadratic else Squared)(objective, *rest)
+    )  # fmt: skip
     monkeypatch.setattr(blending, "EQUAL_ROWS", 24)
-    rng = np.random.default_rng(0)
+    rng, rke = np.random.default_rng(0), RKE(1.0)
     samples = [torch.as_tensor(rng.normal(by, 1, size=(n, 1))) for n, by in ((30, 0.1), (44, 0.4))]
-    mixing = blending._Mixing(["a", "b"], samples, blending.Objective(Frechet(torch.eye(2)).parts), None, None, 0)
-    objective = blending.Objective(Frechet(torch.as_tensor(rng.normal(size=(40, 1)))).parts)
+    frechet = Frechet(torch.as_tensor(rng.normal(size=(40, 1))))
+    objective = blending.Objective((rke + frechet if beside else frechet).parts)
+    mixing = blending._Mixing(["a", "b"], samples, objective, None, None, 0)
     mixed, less, freedom = mixing._at_equal_counts(objective, samples, np.array([1.0, 0.0]), generator(0))
-    x = np.column_stack([s[:24, 0] for s in samples])
-    left = [x[np.arange(24) // 2 % 10 != k].mean(0) ** 2 for k in range(10)]
-    pseudo = 10 * x.mean(0) ** 2 - 9 * np.array(left)
+    of = lambda x: float(x.mean()) ** 2 + (rke.on([x]).loss([1]).value if beside else 0)  # noqa: E731
+    whole = np.array([of(x[:24]) for x in samples])
+    left = [[of(x[:24][torch.arange(24) // 2 % 10 != k]) for x in samples] for k in range(10)]
+    pseudo = 10 * whole - 9 * np.array(left)
     difference = pseudo[:, 1] - pseudo[:, 0]
-    assert mixed == pytest.approx(x[:, 0].mean() ** 2)
-    assert (less[0].value, less[0].error, less[1].n, freedom) == (0, 0, 24, 9)
-    assert less[1].value == pytest.approx(difference.mean())
-    assert less[1].error == pytest.approx(difference.std(ddof=1) / math.sqrt(10))
+    assert mixed == pytest.approx(whole[0])
+    assert (less[0].value, less[0].error) == pytest.approx((0, 0), abs=1e-12)
+    assert (less[1].n, freedom) == (24, 9)
+    assert less[1].value == pytest.approx(difference.mean(), rel=1e-5)
+    assert less[1].error == pytest.approx(difference.std(ddof=1) / math.sqrt(10), rel=1e-5)
 
 
 def test_the_jackknife_of_a_mean_is_the_error_of_its_blocks():
@@ -281,6 +292,26 @@ def test_subsamples_are_halves(monkeypatch):
     kept = [place[float(v)] for v in objective.terms[0][1].reference[:, 0]]
     assert len(set(kept)) == 22
     assert all(i % 2 == 0 and j == i + 1 for i, j in zip(kept[::2], kept[1::2], strict=True))
+
+
+def test_intervals_of_halves_are_as_wide_as_halves_lie_apart(monkeypatch):
+    """Of half of all samples weights move about those of half as those of all about the truth; of two the quantiles are 0.95 of
+    the way to either."""
+    monkeypatch.setattr(blending, "CONVEX_SUBSAMPLES", 2)
+    ways = iter([0.1, -0.1])
+    monkeypatch.setattr(blending._Mixing, "_of_half", lambda *_: np.array([0.5, 0.5]) + next(ways) * np.array([1, -1]))
+    mixing = blending._Mixing(["a", "b"], [torch.eye(30)] * 2, blending.Objective(Frechet(torch.eye(40)).parts), None, None, 0)
+    found = mixing._intervals(SimpleNamespace(convex=[1], quadratic=None), np.array([0.5, 0.5]))
+    assert np.array([*found.values()]) == pytest.approx(np.array([[0.405, 0.595]] * 2))
+
+
+def test_a_value_has_every_term_with_its_scale(few_subsamples):
+    """Of a quadratic and a convex part: 1 / modes + 0.02 times the distance, and so for the best arm."""
+    real = gaussians(9, 90, (0,))["g0"]
+    found = mix(gaussians(8, 50, (0, 1)), "rke+0.02*frechet", reference=real, bandwidth=BANDWIDTH)
+    assert found.value == pytest.approx(1 / found.terms["rke"][0] + 0.02 * found.terms["frechet"][0])
+    alone = mix({"g0": gaussians(8, 50, (0, 1))[found.best]}, "rke+0.02*frechet", reference=real, bandwidth=BANDWIDTH)
+    assert found.best_value == pytest.approx(alone.value, rel=1e-5)
 
 
 def test_what_is_flat_by_hand():

@@ -367,7 +367,8 @@ def test_intervals_are_those_of_a_batch():
     """Of a kernel and a linear part, around the weights that are given."""
     rng = np.random.default_rng(0)
     real = torch.as_tensor(MEANS[2] + rng.normal(size=(60, 2)))
-    objective, arms = RKE(2.0) + 0.5 * Precision(real), {"a": sample(rng, 2, 60), "b": sample(rng, 4, 40), "c": sample(rng, 0, 50)}
+    objective = RKE(2.0) + 0.5 * Precision(real)
+    arms = {"a": sample(rng, 2, 60), "b": sample(rng, 4, 40), "c": sample(rng, 0, 50)}
     selector = Selector([*arms], objective)
     for name, x in arms.items():
         selector.tell(name, x)
