@@ -191,6 +191,22 @@ def test_beyond_exact_a_pair_counts_if_it_met(ordered):
     assert np.linalg.eigvalsh(centred).min() > -1e-12, "what is minimised is convex"
 
 
+def test_contributions_are_means_over_those_that_were_met():
+    """Of every sample that is kept; and the deviation is that of as many as are kept."""
+    objective, pulls, a = RKE(7.0), order(0), np.array([0.2, 0.5, 0.3])
+    tally = told(objective, ARMS, pulls, exact=30)
+    similar, counts = meetings(objective.kernel, ARMS, pulls, 30)
+    near, arms = tally.contributions()
+    for i in range(3):
+        mine = [pull for pull in pulls if pull[0] == i][-int((arms == i).sum()) :]
+        assert near[arms == i][:, :3] == pytest.approx(np.array([similar[pull] / counts[pull] for pull in mine]), rel=1e-5)
+    h = near @ np.append(2 * a, 1)
+    groups = [h[arms == i] for i in range(3)]
+    assert max(map(len, groups)) < min(SIZES)
+    by_hand = [math.sqrt((len(x) * x.var() + tallies.PRIOR * h.var()) / (len(x) + tallies.PRIOR)) for x in groups]
+    assert tally.deviation(a) == pytest.approx(by_hand)
+
+
 def test_samples_that_made_way_still_count_in_errors():
     """Influences by hand: (s_j − c_j K̂_ij) / (pairs that met) of every sample, those that are no longer kept among them."""
     rng, a = np.random.default_rng(0), np.array([0.7, 0.3])
