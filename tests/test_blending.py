@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,11 @@ from scipy.stats import t as student
 
 from mixtura import InputError, blending, mix, pareto
 from mixtura.contracts import Note
+from mixtura.kernels import Estimate
 from mixtura.metrics.neighbours import manifold
 from mixtura.rng import generator
 from mixtura.select import intervals
-from mixtura.select.objective import KID, MMD, RKE, Frechet, Precision, parse
+from mixtura.select.objective import KID, MMD, RKE, Cost, Frechet, Precision, parse
 
 #: eight Gaussians of deviation 0.4, the bandwidth whose κ is exp(−|x − y|² / 2 · 1.25²), and the weights of most modes
 MEANS = np.array([[-3, -2], [-2, 1.5], [-0.8, -1.2], [0, 2.4], [1.2, 0.2], [2.2, -1.8], [3, 1.4], [0.9, 3.2]])
@@ -173,6 +175,176 @@ def test_two_modes_are_a_gain(objective):
     assert p < 0.01
     freedom = 79 if objective in ("rke", "mmd") else 9
     assert p == pytest.approx(max(1e-6, student.sf(gain.value / gain.error, freedom)), rel=1e-6)
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_gain_is_over_the_arm_that_is_beaten_the_least_surely(which, monkeypatch):
+    """Not over the one that is beaten by the least: 0.1 ± 0.01 is sure and 0.3 ± 0.2 is not. In modes 1 / 0.5 − 1 / 0.8, with an
+    error as much larger as the gain is."""
+    less = [Estimate(0.1, 0.01, 9), Estimate(0.3, 0.2, 9)]
+    monkeypatch.setattr(blending._Mixing, "_by_influence", lambda *_: (0.5, less[:: 1 - 2 * which], 11))
+    gain, p = judged("rke", gaussians(0, 40, (0, 6)), np.eye(2), 0)
+    assert p == pytest.approx(student.sf(1.5, 11))
+    assert (gain.value, gain.error, gain.n) == (pytest.approx(0.75), pytest.approx(0.5), 9)
+    # without an error nothing is known of the luck there was, and nothing is claimed
+    less[0] = Estimate(0.1, 0.0, 9)
+    gain, p = judged("rke", gaussians(0, 40, (0, 6)), np.eye(2), 0)
+    assert (gain.value, gain.error, p) == (pytest.approx(1 / 0.5 - 1 / 0.6), 0, 1)
+
+
+@pytest.mark.parametrize("arms, real, freedom", [((40, 60), 100, 19), ((60, 60), 24, 11)], ids=["an arm", "the reference"])
+def test_a_gain_is_as_sure_as_the_smallest_half_allows(arms, real, freedom):
+    """By Student's law with one degree less than there are samples, or reference rows."""
+    rng = np.random.default_rng(0)
+    samples = {name: rng.normal(size=(n, 2)) + by for name, n, by in zip("ab", arms, (-1, 1), strict=True)}
+    gain, p = judged("mmd", samples, rng.normal(size=(real, 2)) + np.resize([-1, 1], (real, 1)), 0)
+    assert 1e-5 < p < 0.9
+    assert p == pytest.approx(student.sf(gain.value / gain.error, freedom), rel=1e-6)
+
+
+def test_of_arms_that_are_surely_better_or_worse_the_best_is_compared():
+    """What is paid for a sample has no luck in it: halves of both arms cost 1.5, half more than the cheaper one."""
+    arms = gaussians(0, 40, (0, 1))
+    for costs in ([1, 2], [2, 1]):
+        found = mix(arms, "cost", costs=costs, cap=0.5)
+        assert (found.gain, found.gain_error, found.p_value) == (pytest.approx(-0.5), 0, 1)
+
+
+def test_a_gain_is_of_weights_of_the_size_that_was_asked():
+    """One arm has no gain over itself, though both together would."""
+    found = mix(gaussians(0, 40, (0, 6)), "rke", bandwidth=BANDWIDTH, size=1)
+    assert (found.gain, found.gain_error, found.p_value) == (0, 0, 1)
+
+
+def test_who_can_be_judged_by_halves():
+    """Arms of twenty samples or more, and two of them; with costs, which go by the order of arms, all of them."""
+    of = lambda *sizes: {name: normal(n) for name, n in zip("abc", sizes, strict=False)}  # noqa: E731
+    normal = lambda n: np.random.default_rng(n).normal(size=(n, 2))  # noqa: E731
+    costs = blending.Objective((RKE(1.0) + 0.1 * Cost((1.0, 2.0, 3.0))).parts)
+    tensors = lambda samples: {name: torch.as_tensor(x) for name, x in samples.items()}  # noqa: E731
+    assert judged("rke", of(20, 20), np.eye(2), 0) is not None
+    assert judged("rke", of(20, 21, 19), np.eye(2), 0) == judged("rke", of(20, 21), np.eye(2), 0)
+    assert judged("rke", of(20, 19), np.eye(2), 0) is None
+    assert blending.gain_of_halves(tensors(of(40, 30, 19)), costs) is None
+    assert blending.gain_of_halves(tensors(of(40, 30, 20)), costs) is not None
+
+
+class Squared:
+    """The squared mean of all numbers, a loss that is too large by what depends on how many there are."""
+
+    def __init__(self, objective, samples, seed):
+        self.samples = samples
+
+    def value(self, a):
+        return float(self.samples[0].mean()) ** 2
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["convex", "and quadratic"])
+def test_equal_counts_by_hand(beside, monkeypatch):
+    """The mixture is the first arm: pseudo-values 10 θ − 9 θ without a block, of 24 rows of either, and their difference."""
+    loss = blending._Loss
+    monkeypatch.setattr(
+        blending, "_Loss", lambda objective, *rest: (loss if objective.quadratic else Squared)(objective, *rest)
+    )  # fmt: skip
+    monkeypatch.setattr(blending, "EQUAL_ROWS", 24)
+    rng, rke = np.random.default_rng(0), RKE(1.0)
+    samples = [torch.as_tensor(rng.normal(by, 1, size=(n, 1))) for n, by in ((30, 0.1), (44, 0.4))]
+    frechet = Frechet(torch.as_tensor(rng.normal(size=(40, 1))))
+    objective = blending.Objective((rke + frechet if beside else frechet).parts)
+    mixing = blending._Mixing(["a", "b"], samples, objective, None, None, 0)
+    mixed, less, freedom = mixing._at_equal_counts(objective, samples, np.array([1.0, 0.0]), generator(0))
+    of = lambda x: float(x.mean()) ** 2 + (rke.on([x]).loss([1]).value if beside else 0)  # noqa: E731
+    whole = np.array([of(x[:24]) for x in samples])
+    left = [[of(x[:24][torch.arange(24) // 2 % 10 != k]) for x in samples] for k in range(10)]
+    pseudo = 10 * whole - 9 * np.array(left)
+    difference = pseudo[:, 1] - pseudo[:, 0]
+    assert mixed == pytest.approx(whole[0])
+    assert (less[0].value, less[0].error) == pytest.approx((0, 0), abs=1e-12)
+    assert (less[1].n, freedom) == (24, 9)
+    assert less[1].value == pytest.approx(difference.mean(), rel=1e-5)
+    assert less[1].error == pytest.approx(difference.std(ddof=1) / math.sqrt(10), rel=1e-5)
+
+
+def test_the_jackknife_of_a_mean_is_the_error_of_its_blocks():
+    rows = torch.as_tensor(np.random.default_rng(0).normal(size=(20, 1)))
+    mixing = blending._Mixing(["a"], [rows], blending.Objective(RKE(1.0).parts), None, None, 0)
+    means = rows.reshape(10, 2).mean(1)
+    assert mixing._jackknife(lambda _, samples: float(samples[0].mean())) == pytest.approx(float(means.std()) / math.sqrt(10))
+    assert math.isnan(blending._Mixing(["a"], [rows[:19]], mixing.objective, None, None, 0)._jackknife(lambda *_: 1.0))
+
+
+def test_subsamples_are_halves(monkeypatch):
+    """Of every arm, and of the reference by twos: even rows and the odd ones that follow them."""
+    seen = []
+
+    class Seen(blending._Loss):
+        def __init__(self, objective, samples, seed):
+            seen.append((objective, samples))
+            super().__init__(objective, samples, seed)
+
+    rng = np.random.default_rng(0)
+    real, arms = torch.as_tensor(rng.normal(size=(44, 1))), [torch.as_tensor(rng.normal(size=(n, 1))) for n in (30, 41)]
+    mixing = blending._Mixing(["a", "b"], arms, blending.Objective(Frechet(real).parts), None, None, 0)
+    monkeypatch.setattr(blending, "_Loss", Seen)
+    mixing._of_half(generator(0))
+    (objective, halves), place = seen[0], {float(v): i for i, v in enumerate(real[:, 0])}
+    assert [len(x) for x in halves] == [15, 20]
+    kept = [place[float(v)] for v in objective.terms[0][1].reference[:, 0]]
+    assert len(set(kept)) == 22
+    assert all(i % 2 == 0 and j == i + 1 for i, j in zip(kept[::2], kept[1::2], strict=True))
+
+
+def test_intervals_of_halves_are_as_wide_as_halves_lie_apart(monkeypatch):
+    """Of half of all samples weights move about those of half as those of all about the truth; of two the quantiles are 0.95 of
+    the way to either."""
+    monkeypatch.setattr(blending, "CONVEX_SUBSAMPLES", 2)
+    ways = iter([0.1, -0.1])
+    monkeypatch.setattr(blending._Mixing, "_of_half", lambda *_: np.array([0.5, 0.5]) + next(ways) * np.array([1, -1]))
+    mixing = blending._Mixing(["a", "b"], [torch.eye(30)] * 2, blending.Objective(Frechet(torch.eye(40)).parts), None, None, 0)
+    found = mixing._intervals(SimpleNamespace(convex=[1], quadratic=None), np.array([0.5, 0.5]))
+    assert np.array([*found.values()]) == pytest.approx(np.array([[0.405, 0.595]] * 2))
+
+
+def test_a_value_has_every_term_with_its_scale(few_subsamples):
+    """Of a quadratic and a convex part: 1 / modes + 0.02 times the distance, and so for the best arm."""
+    real = gaussians(9, 90, (0,))["g0"]
+    found = mix(gaussians(8, 50, (0, 1)), "rke+0.02*frechet", reference=real, bandwidth=BANDWIDTH)
+    assert found.value == pytest.approx(1 / found.terms["rke"][0] + 0.02 * found.terms["frechet"][0])
+    alone = mix({"g0": gaussians(8, 50, (0, 1))[found.best]}, "rke+0.02*frechet", reference=real, bandwidth=BANDWIDTH)
+    assert found.best_value == pytest.approx(alone.value, rel=1e-5)
+
+
+def test_what_is_flat_by_hand():
+    """All weight of one arm moved to another costs less than two errors. Of a weight below a tenth nothing is said."""
+    costs = {(0, 1): 1.9, (0, 2): 2.1, (1, 0): -1.0, (1, 2): 0.0}
+
+    class Known:
+        def excess(self, b, a):
+            assert b.sum() == pytest.approx(1)
+            i, j = int(np.flatnonzero(b < a)[0]), int(np.flatnonzero(b > a)[0])
+            return Estimate(costs[i, j] * 0.3, 0.3, 9)
+
+    mixing = blending._Mixing(["a", "b", "c"], [], blending.Objective(RKE(1.0).parts), None, None, 0)
+    loss = SimpleNamespace(convex=[], quadratic=Known())
+    assert mixing._flat(loss, np.array([0.65, 0.3, 0.05])) == [("a", "b"), ("b", "a"), ("b", "c")]
+
+
+def test_the_best_single_arm_is_chosen_without_what_a_sample_has_with_itself():
+    """Of points that see only themselves, 20 and 20 of one arm and 3 and 2 of the other: 0.487 and 0.4 of all pairs are alike."""
+    points = np.eye(4)
+    found = mix({"many": points[[0, 1] * 20], "few": points[[2, 2, 2, 3, 3]]}, "rke", bandwidth=0.15)
+    assert (found.best, found.best_value) == ("few", pytest.approx(1 / 0.4, rel=1e-4))
+
+
+def test_a_block_is_left_out_by_twos():
+    """Of even and odd rows, which a term can deal to two sides, the rows kept are on the side where they were."""
+    rows = torch.arange(47)
+    blocks = []
+    for k in range(blending.BLOCKS):
+        kept = blending._without(k)(rows)
+        assert (kept[::2] % 2 == 0).all() and (kept[1::2] % 2 == 1).all()
+        blocks += sorted(set(rows.tolist()) - set(kept.tolist()))
+    assert sorted(blocks) == rows.tolist()
 
 
 @pytest.mark.parametrize("objective, n, repetitions", [("rke", 60, 60), ("frechet", 60, 30)])

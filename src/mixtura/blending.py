@@ -393,7 +393,7 @@ class _Mixing:
             mixed, less, freedom = self._by_influence(real[1], second, a)
         else:
             mixed, less, freedom = self._at_equal_counts(real[1], second, a, rng)
-        arm = min(range(self.m), key=lambda i: less[i].value / less[i].error if less[i].error > 0 else -math.inf)
+        arm = min(range(self.m), key=lambda i: (less[i].value / less[i].error if less[i].error > 0 else -math.inf, less[i].value))
         p = intervals.p_value(less[arm].value, less[arm].error, freedom)
         own = [self.objective.own(Estimate(loss, 0.0, 0)).value for loss in (mixed, mixed + less[arm].value)]
         change = own[0] - own[1] if self.objective.higher else own[1] - own[0]

@@ -76,7 +76,7 @@ def test_the_table_and_its_sparse_row():
 def test_bonuses_by_hand():
     """Δ_L √(β log t / 2n) + Δκ / n with Δ_L = 2Δκ + Δ_f; of the code 0.6 √(log t / n), and 0.4 / n with a linear part; of the
     default z sd √(2 log t / n)."""
-    seen = view([5, 20, 75], f=[0.1, 0, 0], kernel_bound=1.0, linear_range=0.5)
+    seen = view([5, 20, 75], f=[0.1, 0, 0], kernel_bound=1.0, linear_range=0.5, asked=np.array([50.0, 60, 80]))
     n, log_t = np.array([5.0, 20, 75]), math.log(100)
     assert published_bonus(seen, "theory") == pytest.approx(2.5 * np.sqrt(4 * log_t / (2 * n)) + 1 / n)
     assert published_bonus(seen, "code") == pytest.approx(0.6 * np.sqrt(log_t / n) + 0.4 / n)
@@ -117,8 +117,9 @@ def test_the_step_of_ogd():
     assert Ogd().choose(many, generator(0)) == int(np.argmin(2 * K @ n / n.sum() + f))
     for seed, constants in ((seed, constants) for seed in range(20) for constants in ("theory", "code")):
         (K, f), n = problem(seed, 4), np.random.default_rng(seed).integers(1, 30, 4)
-        some = view(n, K, f, linear_range=0.3)
-        by_hand = 2 * K @ (n / n.sum()) + f - published_bonus(some, constants)
+        asked = n[::-1] + 3.0
+        some = view(n, K, f, linear_range=0.3, asked=asked)
+        by_hand = 2 * K @ (asked / asked.sum()) + f - published_bonus(some, constants)
         assert Ogd(constants).choose(some, generator(0)) == int(np.argmin(by_hand))
 
 
@@ -147,6 +148,13 @@ def test_tracking_counts_what_is_awaited():
     assert Greedy().choose(seen, generator(0)) == 0
 
 
+@pytest.mark.parametrize("policy", [Greedy(), of_name("mixture_oracle")], ids=["greedy", "oracle"])
+def test_tracking_looks_one_pull_ahead(policy):
+    """Shares of 0.9 and 0.1, asked twice and never: of three pulls they have 2.7 and 0.3, so the first is further behind."""
+    K = np.diag([1.0, 9.0])
+    assert policy.choose(view([40, 40], K, asked=np.array([2.0, 0.0]), truth=(K, np.zeros(2))), generator(0)) == 0
+
+
 def test_cab_draws_from_its_mixture():
     K = np.diag([1.0, 2.0, 4.0])
     seen = view([100, 100, 100], K, kernel_bound=1e-6)
@@ -159,12 +167,18 @@ def test_cab_draws_from_its_mixture():
     assert abs(shares[1] - 2 / 3) < 4 * 0.5 / math.sqrt(600)
 
 
-def test_epsilon_greedy_explores_with_its_probability():
-    """At t = 1,000 one pull in ten, of any of the open arms; the others are greedy's."""
+@pytest.mark.parametrize("n, share", [(250, 0.1), (2, 0.25)])
+def test_epsilon_greedy_explores_with_its_probability(n, share):
+    """At t = 1,000 one pull in ten, at t = 8 one in four as there are four arms, of any of the open arms; the others are
+    greedy's."""
     K = np.eye(4)
-    seen = view([250] * 4, K, asked=np.array([240.0, 250, 250, 250]))
+    seen = view([n] * 4, K, asked=np.array([240.0, 250, 250, 250]))
     other = np.mean([of_name("epsilon_greedy").choose(seen, generator(1, i)) != 0 for i in range(2_000)])
-    assert abs(other - 0.1 * 3 / 4) < 4 * math.sqrt(0.075 / 2_000)
+    assert abs(other - share * 3 / 4) < 4 * math.sqrt(share * 3 / 4 / 2_000)
+
+
+def test_of_arms_that_look_the_same_the_one_asked_least_is_next():
+    assert VanillaUcb().choose(view([5, 5, 5], asked=np.array([9.0, 7.0, 7.0])), generator(0)) == 1
 
 
 def test_uniform_goes_round():
@@ -184,6 +198,37 @@ def test_successive_halving_halves():
     assert policy.weights(view([5] * 8, K)).weights[0] == 1
     with pytest.raises(InputError, match="successive_halving: shares a known number of pulls; give --pulls"):
         SuccessiveHalving().choose(view([5, 5], horizon=None), generator(0))
+
+
+def test_halving_asks_an_open_arm_when_those_left_are_closed():
+    policy, K = SuccessiveHalving(left=[0], rounds=1), np.diag([1.0, 2.0])
+    seen = view([5, 5], K, asked=np.array([3.0, 9.0]), open=np.array([False, True]), horizon=100)
+    assert policy.choose(seen, generator(0)) == 1
+
+
+@pytest.mark.parametrize("m, every", [(3, 20), (5, 13), (2, 40), (1, 40)])
+def test_an_odd_field_keeps_the_larger_half(m, every):
+    """⌈log₂ m⌉ rounds share 40 pulls; at the end of a round ⌈m / 2⌉ arms are left."""
+    policy, K = SuccessiveHalving(), np.diag(np.arange(1.0, m + 1))
+    before = view([5] * m, K, asked=np.array([every - 1.0] + [0.0] * (m - 1)), horizon=40)
+    policy.choose(before, generator(0))
+    assert policy.left == list(range(m))
+    policy.choose(replace(before, asked=before.asked + np.eye(m)[-1]), generator(0))
+    assert policy.left == list(range(math.ceil(m / 2)))
+
+
+def test_a_single_arm_is_chosen_by_its_whole_loss():
+    """κ and ℓ together, of 1 + 2, 2 + 0.5 and 3 + 0; and by halves only of those that are left."""
+    K, f = np.diag([1.0, 2.0, 3.0]), np.array([2.0, 0.5, 0.0])
+    seen = view([1e9] * 3, K, f, truth=(K, f))
+    for name in ("vanilla_ucb", "one_arm_oracle", "successive_halving"):
+        assert of_name(name).weights(seen).weights == (0, 1, 0), name
+    assert VanillaUcb().choose(seen, generator(0)) == 1
+    assert of_name("one_arm_oracle").choose(seen, generator(0)) == 1
+    assert SuccessiveHalving(left=[0, 2], rounds=1).weights(seen).weights in ((1, 0, 0), (0, 0, 1))
+    policy = SuccessiveHalving()
+    policy.choose(replace(seen, asked=np.array([900.0, 0, 0])), generator(0))
+    assert policy.left[0] == 1
 
 
 def test_oracles_need_the_truth():

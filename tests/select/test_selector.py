@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from mixtura import mix
 from mixtura.contracts import InputError
 from mixtura.kernels import Gaussian
 from mixtura.select import TABLE, tally
@@ -273,6 +274,31 @@ def test_a_pull_that_was_told_cannot_be_forgotten():
     assert selector.asked.tolist() == selector.told.tolist() == [3, 0]
 
 
+def test_of_two_pulls_that_are_awaited_one_is_forgotten():
+    selector = Selector(2, RKE(2.0))
+    selector.ask(4)
+    selector.forget("0")
+    assert selector.asked.tolist() == [1, 2]
+    assert selector.ask() == "0"
+
+
+def test_a_selection_that_is_taken_up_keeps_the_half_that_was_kept():
+    """After 20 pulls of 40 the two best of four arms are left, though they give little from then on; a pull that was forgotten
+    where the halves part changes nothing."""
+    selector, taken_up = (Selector(4, Reward(), policy="successive_halving", horizon=40) for _ in range(2))
+    for worth in [4.0, 3.0, 2.0, 1.0] * 5 + [-10.0] * 10:
+        arm = selector.ask()
+        selector.forget(arm)
+        assert selector.ask() == arm
+        selector.tell(arm, [worth])
+        taken_up.notice()
+        taken_up.tell(arm, [worth])
+    assert selector.told.tolist() == [10, 10, 5, 5]
+    assert taken_up.asked.tolist() == taken_up.told.tolist()
+    assert max(selector.weights.weights[:2]) == 1 and taken_up.weights == selector.weights
+    assert taken_up.ask(6) == selector.ask(6)
+
+
 def test_while_first_samples_are_awaited_no_closed_arm_is_asked():
     selector = Selector(3, RKE(2.0))
     selector.close("0")
@@ -289,6 +315,66 @@ def test_of_few_samples_of_an_arm_no_interval_and_of_one_no_value():
         assert value or selector.single()[0] == "0", "with one sample there is no pair to tell how alike they are"
     selector.tell("1", sample(rng, 1))
     assert selector.intervals() is not None
+
+
+def test_after_its_first_samples_a_policy_is_asked_though_a_closed_arm_gave_none():
+    selector = Selector(3, Reward(), policy="greedy", first=3)
+    selector.close("0")
+    for worth in (1.0, 2.0) * 3:
+        selector.tell(selector.ask(), [worth])
+    assert selector.ask(6) == ["2"] * 6
+
+
+def test_a_draw_is_another_one_though_nothing_was_told_between():
+    """Two arms alike, and a hundred asks that run ahead: as heads and tails, by four deviations."""
+    selector, points = Selector(2, RKE(0.15), policy="cab"), np.eye(2)
+    for arm in "01" * 10:
+        selector.tell(arm, points[int(arm)])
+    assert abs(selector.ask(100).count("0") - 50) < 4 * 5
+
+
+def test_one_sample_of_all_is_too_few_when_every_arm_is_closed():
+    selector = Selector(2, RKE())
+    selector.close("0")
+    selector.close("1")
+    selector.tell("0", [0.0, 1.0])
+    with pytest.raises(InputError, match="1 samples are too few for weights; tell 5 of each arm or more"):
+        _ = selector.weights
+    selector.tell("0", [1.0, 1.0])
+    assert selector.weights.weights == (1, 0)
+
+
+def test_the_best_single_arm_is_not_the_one_asked_most():
+    """Points that see only themselves, 20 and 20 of them, and 3 and 2: pairs that are alike are 0.487 and 0.4 of all. With every
+    sample beside itself they would be 0.5 and 0.52."""
+    selector, points = Selector(["many", "few"], RKE(0.15)), np.eye(4)
+    selector.tell("many", points[[0, 1] * 20])
+    selector.tell("few", points[[2, 2, 2, 3, 3]])
+    name, value = selector.single()
+    assert (name, value.value) == ("few", pytest.approx(1 / 0.4))
+    assert selector.alone("many").value == pytest.approx(1 / (380 / 780))
+
+
+def test_intervals_without_luck_are_the_weights():
+    """Points that see only themselves, 5 samples of one and 5 and 5 of two others: alike are 1 and 1 / 2 of their pairs."""
+    selector, points = Selector(2, RKE(0.15)), np.eye(3)
+    selector.tell("0", points[[0] * 5])
+    selector.tell("1", points[[1, 2] * 5])
+    assert np.array([*selector.intervals().values()]) == pytest.approx(np.array([[1 / 3] * 2, [2 / 3] * 2]), abs=1e-4)
+
+
+def test_intervals_are_those_of_a_batch():
+    """Of a kernel and a linear part, around the weights that are given."""
+    rng = np.random.default_rng(0)
+    real = torch.as_tensor(MEANS[2] + rng.normal(size=(60, 2)))
+    objective = RKE(2.0) + 0.5 * Precision(real)
+    arms = {"a": sample(rng, 2, 60), "b": sample(rng, 4, 40), "c": sample(rng, 0, 50)}
+    selector = Selector([*arms], objective)
+    for name, x in arms.items():
+        selector.tell(name, x)
+    batch = mix(arms, objective)
+    assert np.array([*selector.intervals().values()]) == pytest.approx(np.array([*batch.intervals.values()]), abs=2e-3)
+    assert any(0.02 < high - low for low, high in batch.intervals.values())
 
 
 @pytest.mark.parametrize(
@@ -415,6 +501,19 @@ def test_open_bandwidths_are_chosen_from_first_samples():
     assert chosen[0][0] > 0.5
 
 
+def test_what_a_closed_arm_gave_counts_for_the_bandwidth():
+    rng, chosen = np.random.default_rng(0), []
+    x = [sample(rng, 0, 5), 20 + sample(rng, 1, 5)]
+    for closed in (False, True):
+        selector = Selector(2, RKE())
+        selector.tell("0", x[0])
+        if closed:
+            selector.close("0")
+        selector.tell("1", x[1])
+        chosen.append(selector.objective.terms[0][1].bandwidth)
+    assert chosen[0] == chosen[1]
+
+
 def test_watching_changes_nothing():
     watched, alone, rng = Selector(3, RKE(2.0)), Selector(3, RKE(2.0)), np.random.default_rng(0)
     for _ in range(60):
@@ -427,6 +526,8 @@ def test_watching_changes_nothing():
             weights, _, (single, _) = watched.current()
             assert sum(weights.values()) == pytest.approx(1)
             assert single in weights
+    weights, value, single = watched.current()
+    assert (tuple(weights.values()), value, single) == (alone.weights.weights, alone.value, alone.single())
 
 
 def test_precision_keeps_out_of_the_trap():
@@ -583,6 +684,35 @@ def test_the_certified_certificate_by_hand():
     least = ((b @ K * b).sum(1) + b @ (f - 4 * r - s)).min()
     by_hand = a @ K @ a + f @ a + 4 * (r @ a) + (r @ a) ** 2 + s @ a - least
     assert selector.certificate("certified", risk=risk).excess == pytest.approx(by_hand, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_the_certified_certificate_of_a_kernel_alone_by_hand(scale):
+    """Without a reference an embedding is √Δκ long at most, not twice that: L(b) ≥ L̂(b) − 2 √Δκ r'b."""
+    rng, selector, risk = np.random.default_rng(0), Selector(2, scale * RKE(2.0)), 0.1
+    selector.tell("0", sample(rng, 0, 30))
+    selector.tell("1", sample(rng, 4, 60))
+    n, a = np.array([30, 60]), np.array(selector.weights.weights)
+    r = np.sqrt(scale / n) * (1 + math.sqrt(2 * math.log(4 * 2 * 90**2 / risk)))
+    K, _ = selector.settled().form()
+    grid = np.linspace(0, 1, 100_001)
+    b = np.column_stack([grid, 1 - grid])
+    longest = math.sqrt(scale)
+    least = ((b @ K * b).sum(1) - 2 * longest * b @ r).min()
+    by_hand = a @ K @ a + 2 * longest * (r @ a) + (r @ a) ** 2 - least
+    assert selector.certificate("certified", risk=risk).excess == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_an_arm_that_gave_nothing_is_no_part_of_a_certificate():
+    """Both are those of the others alone, whose risk is two thirds of all."""
+    two, three, rng = Selector(2, RKE(2.0)), Selector(3, RKE(2.0)), np.random.default_rng(0)
+    three.close("2")
+    for arm in "01" * 30:
+        x = sample(rng, 3 * int(arm))
+        two.tell(arm, x)
+        three.tell(arm, x)
+    for mode in ("asymptotic", "certified"):
+        assert three.certificate(mode, risk=0.06).excess == pytest.approx(two.certificate(mode, risk=0.04).excess, rel=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["asymptotic", "certified"])

@@ -191,6 +191,22 @@ def test_beyond_exact_a_pair_counts_if_it_met(ordered):
     assert np.linalg.eigvalsh(centred).min() > -1e-12, "what is minimised is convex"
 
 
+def test_contributions_are_means_over_those_that_were_met():
+    """Of every sample that is kept; and the deviation is that of as many as are kept."""
+    objective, pulls, a = RKE(7.0), order(0), np.array([0.2, 0.5, 0.3])
+    tally = told(objective, ARMS, pulls, exact=30)
+    similar, counts = meetings(objective.kernel, ARMS, pulls, 30)
+    near, arms = tally.contributions()
+    for i in range(3):
+        mine = [pull for pull in pulls if pull[0] == i][-int((arms == i).sum()) :]
+        assert near[arms == i][:, :3] == pytest.approx(np.array([similar[pull] / counts[pull] for pull in mine]), rel=1e-5)
+    h = near @ np.append(2 * a, 1)
+    groups = [h[arms == i] for i in range(3)]
+    assert max(map(len, groups)) < min(SIZES)
+    by_hand = [math.sqrt((len(x) * x.var() + tallies.PRIOR * h.var()) / (len(x) + tallies.PRIOR)) for x in groups]
+    assert tally.deviation(a) == pytest.approx(by_hand)
+
+
 def test_samples_that_made_way_still_count_in_errors():
     """Influences by hand: (s_j − c_j K̂_ij) / (pairs that met) of every sample, those that are no longer kept among them."""
     rng, a = np.random.default_rng(0), np.array([0.7, 0.3])
@@ -282,6 +298,25 @@ def test_deviation_is_that_of_the_gradient_within_an_arm():
     by_hand = [math.sqrt((len(x) * x.var() + tallies.PRIOR * everyone) / (len(x) + tallies.PRIOR)) for x in h]
     assert tally.deviation(a) == pytest.approx(by_hand, rel=0.05)
     assert min(tally.deviation(a)) > 0
+
+
+def test_deviation_of_few_samples_by_hand():
+    """κ = 0: of −1 and 1, and of four times 2, with five samples' worth of the variance of all six, 11 / 9."""
+    tally = told(Mean(), [torch.tensor([[-1.0], [1.0]]), torch.full((4, 1), 2.0)], [(0, 0), (0, 1)] + [(1, k) for k in range(4)])
+    drawn = 5 * 11 / 9
+    assert tally.deviation(np.array([0.5, 0.5])) == pytest.approx([math.sqrt((2 + drawn) / 7), math.sqrt(drawn / 9)])
+
+
+def test_features_about_a_far_place_keep_their_digits_without_a_shift():
+    """A polynomial kernel cannot be moved to the middle: about 100 its K is that of float64."""
+    arms = [100 + normals(i, 8, 3) for i in range(2)]
+    tally = told(KID(normals(9, 30, 3)), arms, [(i, k) for k in range(8) for i in range(2)])
+    by_hand = (arms[0] @ arms[1].T / 3 + 1).pow(3).mean()
+    assert tally.form()[0][0, 1] == pytest.approx(float(by_hand), rel=1e-12)
+
+
+def test_an_estimate_counts_every_sample_and_not_those_kept():
+    assert told(RKE(7.0), ARMS, order(0), exact=30).loss(np.full(3, 1 / 3)).n == sum(SIZES)
 
 
 def test_an_arm_of_equal_samples_still_has_a_deviation():
