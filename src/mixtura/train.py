@@ -377,6 +377,9 @@ class _Training:
             total = 0.0
             for repeat in range(phase.repeats):
                 loss = phase.loss(turn.played_by(phase.name, repeat))
+                if not loss.requires_grad or loss.dim():
+                    told = f"of shape {tuple(loss.shape)}" if loss.dim() else "that depends on no parameter"
+                    raise InputError(f"{self.name}: the loss of phase {phase.name!r} is one {told}, expected a scalar to lower")
                 optimiser.zero_grad(set_to_none=True)
                 # of several players each keeps to its own parameters; asking for them costs a twentieth of a step
                 loss.backward(inputs=None if alone else list(phase.parameters))

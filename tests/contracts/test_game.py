@@ -40,7 +40,7 @@ def told(record):
 
 
 @pytest.mark.parametrize("name", GAMES)
-@pytest.mark.parametrize("stop", [3, 18, 29, 44])
+@pytest.mark.parametrize("stop", [3, 20, 31, 44])
 def test_a_game_killed_and_resumed_has_the_same_bits(name, stop, tmp_path):
     make, data = GAMES[name]
     calm, file = make(), tmp_path / "checkpoint"
@@ -243,6 +243,8 @@ def test_seconds_are_shared_too():
         (lambda: list(fit(WeightedRatio(0), {"one": X, "two": Batch(x=torch.zeros(5, 1))}, RECIPE, rng=generator(1))),
          "WeightedRatio: expected at least 8 rows to train on in 'two', got 5"),
         (lambda: list(fit(Numbers(), X, RECIPE, rng=generator(1))), "Numbers: nothing to train"),
+        (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: torch.ones(())),))), "depends on no parameter"),
+        (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: m.a * turn.x),))), r"'a' is one of shape \(64, 1\)"),
         (lambda: play(lambda m: Stage("s", ())), "stage 's' has no player, or one without parameters"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (), lambda turn: m.a),))), "stage 's' has no player, or one without"),
         (lambda: play(lambda m: Stage("s", (towards(1.0)(m), towards(2.0)(m)))), "two players of one, are called 'a'"),
