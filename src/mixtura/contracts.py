@@ -236,6 +236,10 @@ class Batch:
         if len(set(lengths.values())) != 1 or -1 in lengths.values():
             told = ", ".join(f"{name} {length if length >= 0 else 'none'}" for name, length in lengths.items()) or "nothing"
             raise InputError(f"a batch: expected tensors with one row for each row of the others, got rows: {told}")
+        weights = self.rows.get("weights")
+        odd = weights is not None and (weights.dim() != 1 or not bool((weights >= 0).all() and weights.double().sum() > 0))
+        if odd or (weights is not None and not bool(torch.isfinite(weights).all())):
+            raise InputError("weights: expected one finite number of 0 or more for each row, some above 0; repair them")
 
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))
@@ -327,6 +331,11 @@ class Optimiser:
     clip: float | None = None
     decay: float | None = None
 
+    def __post_init__(self) -> None:
+        good = self.rate is None or 0 < self.rate < math.inf
+        if not good or not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"optimiser: expected a rate above 0 and betas from 0 to below 1, got {self.rate} and {self.betas}")
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -343,6 +352,9 @@ class Phase:
     repeats: int = 1
     optimiser: Optimiser = Optimiser()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", tuple(self.parameters))  # which may come from a generator
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -352,7 +364,7 @@ class Stage:
     stopping_loss: loss(turn) of rows held out, a scalar, in evaluation mode: the state with the lowest is kept, and training
                    ends where it falls no more. It is called with gradients enabled. Of a single batch it is a mean over at
                    most 1,000 rows at a time, of several it sees all held-out rows. None: all steps are played, and the moving
-                   average of parameters and buffers is kept.
+                   average of parameters and of buffers that are written in place is kept.
     share:         of the learner's steps or seconds, relative to its other stages.
     unit:          of the stopping loss, a row.
     """
@@ -472,7 +484,7 @@ class Model(Learner):
         if context is None or tuple(context.shape) != (n, *self.context_shape):
             got = "none" if context is None else f"({_commas(context.shape)})"
             raise InputError(f"context: expected ({_commas((n, *self.context_shape))}), one row for each sample row, got {got}")
-        flat = context.reshape(n, -1)
+        flat = context.reshape(n, math.prod(self.context_shape))
         _refuse_first(~torch.isfinite(flat), flat, "context", "a finite number", "drop or repair the row")
         return context
 

@@ -164,7 +164,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def as_safetensors(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes that :func:`write_tensors` writes."""
-    return save({k: v.detach().cpu().contiguous() for k, v in tensors.items()})
+    return save({k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()})  # two names may share numbers
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

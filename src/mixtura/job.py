@@ -292,7 +292,7 @@ class Job(ABC):
                 self._fail(name, "skipped", str(error), error)
             except Exception as error:  # noqa: BLE001  one family must not take the others down; its reason is in the table
                 store.write(self.out / "work" / f"{name}.error.txt", traceback.format_exc())
-                message = str(error).splitlines()[0] if str(error) else "no message"
+                message = next((line for line in str(error).splitlines() if line.strip()), "no message")
                 self._fail(name, "failed", f"{type(error).__name__}: {message}", error)
             self.again.pop(name, None)
             if name in self.failures:

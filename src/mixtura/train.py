@@ -106,6 +106,11 @@ class Recipe:
         for name, value in (("steps", 1 if self.steps is None else self.steps), ("batch", self.batch)):
             if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
                 raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
+        if self.seconds is not None and not 0 < self.seconds < math.inf:
+            raise InputError(f"seconds: expected a finite number above 0, got {self.seconds!r}")
+        if self.every < 1 or not 0 <= self.held_out < 1 or not (self.average is None or 0 < self.average < 1):
+            told = f"{self.every!r}, {self.held_out!r} and {self.average!r}"
+            raise InputError(f"every, held_out, average: expected 1 or more, and shares below 1, got {told}")
         if not (isinstance(self.rate, Real) and 0 < self.rate < math.inf):
             raise InputError(f"rate: expected a number above 0, got {self.rate!r}")
 
@@ -221,9 +226,14 @@ def fit(
     """
     name = name or type(learner).__name__
     data = Batch(x=data) if isinstance(data, Tensor) else data
+    several = isinstance(data, Mapping) and len(data) > 0 and all(isinstance(rows, Batch) for rows in data.values())
+    if not isinstance(data, Batch) and not several:
+        raise InputError(f"{name}: expected rows as a tensor, a Batch or batches by name to train on, got {type(data).__name__}")
     data = learner.check({ONLY: data} if isinstance(data, Batch) else data)
     stages = learner.stages()
     _check_stages(stages, name)
+    if recipe.plan is not None and (len(recipe.plan) != len(stages) or min(end for _, end in recipe.plan) < 1):
+        raise InputError(f"plan: expected the steps and the end, 1 or more, of each of {len(stages)} stages, got {recipe.plan}")
     share = recipe.held_out if any(stage.stopping_loss for stage in stages) else 0.0
     learnt, held = {}, {}
     for part, rows in data.items():
@@ -357,7 +367,8 @@ class _Training:
         if not ended:
             return record
         self._leave()
-        plan, settled = [*state.plan, (steps, state.step)], state.settled and converged
+        # 0 steps: none were planned yet
+        plan, settled = [*state.plan, (state.steps, state.step)], state.settled and converged
         if state.stage + 1 < len(self.stages):
             self.state = _Progress(state.stage + 1, seconds, plan, settled)
             self._enter()
@@ -389,7 +400,8 @@ class _Training:
                 clip = self.recipe.clip if phase.optimiser.clip is None else phase.optimiser.clip
                 if norm > clip:
                     nn.utils.clip_grads_with_norm_(phase.parameters, clip, torch.tensor(norm))
-                optimiser.param_groups[0]["lr"] = (phase.optimiser.rate or self.recipe.rate) * scale
+                rate = self.recipe.rate if phase.optimiser.rate is None else phase.optimiser.rate
+                optimiser.param_groups[0]["lr"] = rate * scale
                 optimiser.step()
                 total += value
             losses[phase.name] = total / phase.repeats
@@ -417,15 +429,15 @@ class _Training:
         if self.average is not None:
             self.average.swap()
         self.learner.eval()
-        several, rows = len(self.held) > 1, next(iter(self.held.values()))
-        pieces = [self.held] if several else [{ONLY: rows.at(slice(i, i + AT_ONCE))} for i in range(0, len(rows), AT_ONCE)]
+        several, (part, rows) = len(self.held) > 1, next(iter(self.held.items()))
+        pieces = [self.held] if several else [{part: rows.at(slice(i, i + AT_ONCE))} for i in range(0, len(rows), AT_ONCE)]
         score, n = 0.0, 0
         for i, piece in enumerate(pieces):
             # its own noise, the same every time, so that scores differ by the learner alone
             turn = Turn(piece, partial(generator, self.seed, self.stage.name, "held out", i))
             with torch.enable_grad():
                 loss = float(stopping_loss(turn).detach())
-            size = 1 if several else len(piece[ONLY])
+            size = 1 if several else len(piece[part])
             score, n = score + loss * size, n + size
         score /= n
         state.curve.append((state.step, score))
@@ -467,13 +479,17 @@ class _Training:
         """Everything, whole or not at all."""
         tensors = {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
+        # a buffer that moves need not be one that a model keeps
+        tensors |= {f"buffer.{k}": v for k, v in self.live.items() if k in self.buffers}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.mean.items()}
             self.state.averaged = self.average.t
         for o, optimiser in enumerate(self.optimisers):
             for i, p in enumerate(optimiser.param_groups[0]["params"]):
                 tensors |= {f"optimiser.{o}.{i}.{k}": v for k, v in optimiser.state.get(p, {}).items()}
-        whole = save({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, {"state": json.dumps(asdict(self.state))})
+        # copies: two names may share their numbers, as tied weights do
+        copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+        whole = save(copies, {"state": json.dumps(asdict(self.state))})
         write(path, whole)
 
     def restore(self, path: Path) -> None:
@@ -499,6 +515,10 @@ class _Training:
         best = part("best.")
         self.live |= {key: self.buffers[key] for key in best if key not in self.live}
         self.best = {key: best[key].to(now.device) for key, now in self.live.items()}
+        with torch.no_grad():
+            for key, kept in part("buffer.").items():
+                self.buffers[key].copy_(kept)
+        self.written = {key: b._version for key, b in self.buffers.items()}
         if self.average is not None:
             mean = part("average.")
             self.average.mean = {key: mean[key].to(now.device) for key, now in self.live.items()}

@@ -221,6 +221,7 @@ def test_a_score_is_the_slope_of_the_noised_density(level, normal_diffusion):
     with torch.no_grad():
         found = normal_diffusion.score(y, level)
     torch.testing.assert_close(found, -y / (1 + level**2), atol=0.25 / math.sqrt(1 + level**2), rtol=0.1)
+    assert normal_diffusion.score(y.double(), level).shape == y.shape  # as the encoding gives them
     with pytest.raises(InputError, match="level: expected the deviation of the noise, above 0, got 0"):
         normal_diffusion.score(y, 0)
 

@@ -138,3 +138,8 @@ def test_what_is_known_of_a_filled_row_is_copied():
     known = torch.tensor([[True, False, True]])
     filled = Even(TYPED).condition(x, known, draws=2, rng=generator(0))
     assert filled.values.tolist() == [[[1.5, 0.0, 3.0]]] * 2
+
+
+def test_no_rows_with_a_context_have_no_nats():
+    for kind in (Even, Below):
+        assert nats(kind(PLAIN, (1,)), torch.zeros(0, 2), context=torch.zeros(0, 1)).shape == (0,)

@@ -245,6 +245,13 @@ def test_seconds_are_shared_too():
         (lambda: list(fit(Numbers(), X, RECIPE, rng=generator(1))), "Numbers: nothing to train"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: torch.ones(())),))), "depends on no parameter"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: m.a * turn.x),))), r"'a' is one of shape \(64, 1\)"),
+        (lambda: list(fit(Numbers(), [1.0], RECIPE, rng=generator(1))), "expected rows as a tensor, a Batch or batches by name"),
+        (lambda: Batch(x=torch.zeros(2, 1), weights=torch.zeros(2)), "weights: expected one finite number of 0 or more"),
+        (lambda: Optimiser(rate=0.0), "optimiser: expected a rate above 0 and betas from 0 to below 1"),
+        (lambda: Recipe(seconds=float("nan")), "seconds: expected a finite number above 0"),
+        (lambda: Recipe(steps=1, every=0), "every, held_out, average: expected 1 or more"),
+        (lambda: list(fit(Numbers(lambda m: Stage("s", (towards(1.0)(m),))), X, Recipe(plan=()), rng=generator(1))),
+         "plan: expected the steps and the end, 1 or more, of each of 1 stages"),
         (lambda: play(lambda m: Stage("s", ())), "stage 's' has no player, or one without parameters"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (), lambda turn: m.a),))), "stage 's' has no player, or one without"),
         (lambda: play(lambda m: Stage("s", (towards(1.0)(m), towards(2.0)(m)))), "two players of one, are called 'a'"),
@@ -271,3 +278,41 @@ def test_a_single_player_stops_by_its_own_loss():
     with torch.enable_grad():
         assert not stage.stopping_loss(Turn({ONLY: X}, generator)).requires_grad
     assert isinstance(WassersteinGan(PLANE, 0), Model) and not isinstance(WeightedRatio(0), Model)
+
+
+class Tied(Learner):
+    """One number under two names, and a buffer that no file keeps; both move."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(2))
+        self.again = self.w
+        self.register_buffer("m", torch.zeros(2), persistent=False)
+
+    def stages(self):
+        def loss(turn):
+            self.m.mul_(0.9).add_(turn.of("agent")["x"].mean())
+            return (self.w - self.m).square().sum() + 0.1 * self.again.sum()
+
+        stopping = lambda turn: (self.w - turn.of("agent")["x"].mean()).square().sum()  # noqa: E731
+        return (Stage("s", (Phase("w", self.parameters(), loss),), stopping),)
+
+
+def test_tied_numbers_and_buffers_that_no_file_keeps_are_resumed_too(tmp_path):
+    data, recipe = {"agent": X}, Recipe(steps=40, every=5, rate=0.05)
+    calm, resumed, file = Tied(), Tied(), tmp_path / "checkpoint"
+    whole = list(fit(calm, data, recipe, rng=generator(1)))
+    run = fit(Tied(), data, recipe, rng=generator(1), checkpoint=file, checkpoint_every=0)
+    before = list(itertools.islice(run, 17))
+    run.close()
+    after = list(fit(resumed, data, recipe, rng=generator(1), checkpoint=file, checkpoint_every=0))
+    assert [*map(told, before[:-1] + after)] == [*map(told, whole)]
+    assert torch.equal(calm.w, resumed.w) and torch.equal(calm.m, resumed.m)
+
+
+def test_a_run_that_ends_before_its_steps_are_planned_is_repeated():
+    stage = lambda m: Stage("s", (towards(1.0)(m),))  # noqa: E731
+    once, again = Numbers(stage), Numbers(stage)
+    list(fit(once, X, Recipe(plan=((0, 17),), average=0.5), rng=generator(1)))
+    *_, last = fit(again, X, Recipe(plan=((0, 17),), average=0.5), rng=generator(1))
+    assert last.step == 17 and last.rate == pytest.approx(2e-3 * 17 / 20) and torch.equal(once.a, again.a)

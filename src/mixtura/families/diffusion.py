@@ -293,7 +293,8 @@ class Diffusion(LowerBound, Stepwise, Scored):
 
     def denoiser(self, context: Tensor | None = None) -> Denoise:
         """(D, V) of rows y (n, entries) at one level, which the network then looks at once for all of them."""
-        return lambda y, s: self._denoise(y, torch.full((1, 1), s, dtype=y.dtype, device=y.device), context)
+        level = lambda y, s: torch.full((1, 1), s, dtype=torch.float32, device=y.device)  # noqa: E731
+        return lambda y, s: self._denoise(y.float(), level(y, s), context)
 
     def respaced(self, steps: int, schedule: str | None = None, *, unit_variance: bool = False) -> Diffusion:
         settings = self.config.model_dump() | {"steps": steps, "sampler": "ancestral"}
@@ -303,7 +304,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
             known = ", ".join(SCHEDULES)
             raise InputError(f"respaced: expected 1 to 10,000 steps and one of {known}, got {steps} and {schedule}") from error
         other = copy(self)
-        other.config, other.steps, other.unit_variance = config, steps, unit_variance
+        other.config, other.steps, other.unit_variance = config, config.steps, unit_variance
         return other
 
     def _deviation(self, level: float) -> float:
