@@ -184,3 +184,9 @@ def test_names_page_names_what_there_is():
             fields = getattr(found, "__dataclass_fields__", {})
             assert hasattr(found, name) or name in fields, dotted
             found = getattr(found, name, None)
+
+
+def test_the_sketches_of_the_contracts_are_those_that_are_tested():
+    shown = blocks("docs/decisions/005-training-is-a-game-in-stages.md")
+    lines = set((ROOT / "tests/contracts/players.py").read_text().splitlines())
+    assert len(shown) == 5 and [line for block in shown for line in block.splitlines() if line not in lines] == []

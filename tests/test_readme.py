@@ -30,7 +30,7 @@ def same_line(printed: str, shown: str) -> bool:
         return False
     words = [NUMBER.sub("#", re.sub(r"\s+", " ", text)).strip() for text in (printed, shown)]
     numbers = [[float(n.replace(",", "")) for n in NUMBER.findall(text)] for text in (printed, shown)]
-    return words[0] == words[1] and all(abs(a - b) <= 0.15 for a, b in zip(*numbers, strict=True))
+    return words[0] == words[1] and all(abs(a - b) <= 0.1 + 1e-9 for a, b in zip(*numbers, strict=True))
 
 
 def test_the_first_block_prints_what_it_shows(

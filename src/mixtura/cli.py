@@ -958,6 +958,10 @@ def _deliver(
         print(f"… {len(frame) - at_most:,} more rows; -o FILE.csv writes them all")
 
 
+def _note(message: Any) -> None:
+    print(_visible(f"note: {message}"), file=sys.stderr)
+
+
 @contextmanager
 def _noted() -> Iterator[list[str]]:
     """What is to be known of a result, on standard error; in the list for --json."""
@@ -970,7 +974,7 @@ def _noted() -> Iterator[list[str]]:
     for warning in caught:
         if issubclass(warning.category, Note):
             notes.append(str(warning.message))
-            print(_visible(f"note: {warning.message}"), file=sys.stderr)
+            _note(warning.message)
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
@@ -1118,8 +1122,10 @@ def main(argv: list[str] | None = None) -> None:
     shown = warnings.showwarning
 
     def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
-        if category.__name__ == "Note":  # of ours, which is not imported before it is needed
-            print(_visible(f"note: {message}"), file=sys.stderr)
+        from mixtura.contracts import Note
+
+        if issubclass(category, Note):
+            _note(message)
         else:
             shown(message, category, *where, **more)
 

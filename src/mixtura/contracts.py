@@ -237,8 +237,8 @@ class Batch:
             told = ", ".join(f"{name} {length if length >= 0 else 'none'}" for name, length in lengths.items()) or "nothing"
             raise InputError(f"a batch: expected tensors with one row for each row of the others, got rows: {told}")
         weights = self.rows.get("weights")
-        odd = weights is not None and (weights.dim() != 1 or not bool((weights >= 0).all() and weights.double().sum() > 0))
-        if odd or (weights is not None and not bool(torch.isfinite(weights).all())):
+        sound = weights is None or (weights.dim() == 1 and bool((weights >= 0).all()) and 0 < float(weights.sum()) < math.inf)
+        if not sound:
             raise InputError("weights: expected one finite number of 0 or more for each row, some above 0; repair them")
 
     def __len__(self) -> int:
@@ -254,7 +254,7 @@ class Batch:
     def at(self, index: Tensor | slice) -> Batch:
         """The rows with these numbers."""
         pick = (lambda t: t[index]) if isinstance(index, slice) else (lambda t: t.index_select(0, index.to(t.device)))
-        return Batch(**{name: pick(values) for name, values in self.rows.items()})
+        return self._each(pick)
 
     def but(self, **rows: Tensor | None) -> Batch:
         """This batch with some rows replaced; None leaves them out."""
@@ -262,7 +262,13 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on a device."""
-        return Batch(**{name: values.to(device) for name, values in self.rows.items()})
+        return self._each(lambda t: t.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Made of sound rows, it is not looked at again: of a few rows all may weigh nothing."""
+        batch = object.__new__(Batch)
+        batch.rows = {name: change(values) for name, values in self.rows.items()}
+        return batch
 
 
 #: what a learner learns from: batches by name, each of a length of its own; one alone is called ``ONLY``
@@ -301,12 +307,12 @@ class Turn:
 
     @property
     def x(self) -> Tensor:
-        """The rows x of the only batch, as ``encode_for_training`` made them."""
+        """(b, …) the rows x of the only batch, as ``encode_for_training`` made them."""
         return self.of(ONLY)["x"]
 
     @property
     def context(self) -> Tensor | None:
-        """The contexts of the only batch."""
+        """(b, *context_shape) the contexts of the only batch, if it has any."""
         return self.of(ONLY).get("context")
 
     def once(self, name: str, make: Callable[[torch.Generator], T]) -> T:

@@ -36,7 +36,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -45,7 +45,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Phase, Stage, Stream, Turn
+from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Optimiser, Stage, Stream, Turn
 from mixtura.machine import write
 from mixtura.rng import generator
 
@@ -123,6 +123,8 @@ MOST_CHECKED = 5_000
 AT_ONCE = 1_000
 #: steps at the full warm-up; also those over which the speed is measured
 WARM_UP = 20
+#: doublings of the steps that a guess looks ahead
+MOST_DOUBLINGS = 12
 #: a score must fall by this many nats to count as progress
 PROGRESS = 1e-3
 
@@ -249,6 +251,8 @@ def fit(
     learner.prepare(learnt, rng)
     for part, rows in held.items():
         if (weights := rows.get("weights")) is not None:
+            if not (weights.any() and cast(Tensor, learnt[part].get("weights")).any()):
+                raise InputError(f"{name}: too few rows weigh more than 0 to learn from some and stop by others; give more")
             held[part] = rows.at(torch.multinomial(weights, MOST_CHECKED, True, generator=rng))
     learnt, held = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, held))
     learner.to(device).train()
@@ -268,6 +272,23 @@ def fit(
         if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_every:
             training.save(checkpoint)
             last_saved = time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Moves:
+    """An :class:`Optimiser` with nothing left to the recipe."""
+
+    rate: float
+    betas: tuple[float, float]
+    clip: float
+    decay: float
+
+
+def _settled(asked: Optimiser, recipe: Recipe) -> _Moves:
+    either = lambda own, common: common if own is None else own  # noqa: E731
+    return _Moves(
+        either(asked.rate, recipe.rate), asked.betas, either(asked.clip, recipe.clip), either(asked.decay, recipe.decay)
+    )  # fmt: skip
 
 
 def _check_stages(stages: Sequence[Stage], name: str) -> None:
@@ -297,30 +318,39 @@ class _Training:
     def __init__(self, learner: Learner, recipe: Recipe, seed: int, name: str, data: Batches, held: Batches) -> None:
         self.learner, self.recipe, self.seed, self.name, self.data, self.held = learner, recipe, seed, name, data, held
         self.stages = learner.stages()
-        self.state = _Progress()
+        self._begin(_Progress())
+
+    def _begin(self, state: _Progress) -> None:
+        """Begin the stage that ``state`` names, with the steps planned for it; 0 where its speed has to be seen first."""
+        self.state, recipe = state, self.recipe
         self._enter()
+        if recipe.plan is not None:
+            state.steps = recipe.plan[state.stage][0]
+        elif recipe.steps is not None:
+            state.steps = max(1, round(recipe.steps * self.stage.share / sum(s.share for s in self.stages)))
 
     def _enter(self) -> None:
-        """Begin the stage that ``state`` names."""
+        """The players of the stage that ``state`` names, as they are before its first step."""
         self.stage = stage = self.stages[self.state.stage]
-        self.parameters = list({id(p): p for phase in stage.phases for p in phase.parameters}.values())
-        self.optimisers = []
-        for phase in stage.phases:
-            decay = self.recipe.decay if phase.optimiser.decay is None else phase.optimiser.decay
-            parameters, betas = list(phase.parameters), phase.optimiser.betas
-            self.optimisers.append(torch.optim.AdamW(parameters, betas=betas, weight_decay=decay, fused=True))
+        self.moves = [_settled(phase.optimiser, self.recipe) for phase in stage.phases]
+        self.optimisers = [
+            torch.optim.AdamW(list(phase.parameters), betas=moves.betas, weight_decay=moves.decay, fused=True)
+            for phase, moves in zip(stage.phases, self.moves, strict=True)
+        ]
         #: what this stage changes: its parameters, and buffers from the first step that writes to them
-        self.live: dict[str, Tensor] = {f"{i}": p for i, p in enumerate(self.parameters)}
-        # torch counts the writes to a tensor, which is cheaper than to compare it
-        self.written = {name: b._version for name, b in self.learner.named_buffers()}
+        parameters = {id(p): p for phase in stage.phases for p in phase.parameters}
+        self.live: dict[str, Tensor] = {f"{i}": p for i, p in enumerate(parameters.values())}
         self.buffers = dict(self.learner.named_buffers())
+        # torch counts the writes to a tensor, which is cheaper than to compare it
+        self.written = {name: b._version for name, b in self.buffers.items()}
         decay = AVERAGE if stage.stopping_loss is None and self.recipe.average is None else self.recipe.average
         self.average = None if decay is None else Average(self.live, decay)
         self.best = self._snapshot()
-        if self.recipe.plan is not None:
-            self.state.steps = self.recipe.plan[self.state.stage][0]
-        elif self.recipe.steps is not None:
-            self.state.steps = max(1, round(self.recipe.steps * stage.share / sum(s.share for s in self.stages)))
+
+    @property
+    def _where(self) -> str:
+        """Which stage it is, where there are several."""
+        return f" of stage {self.stage.name!r}" if len(self.stages) > 1 else ""
 
     @property
     def _seconds(self) -> float:
@@ -370,8 +400,7 @@ class _Training:
         # 0 steps: none were planned yet
         plan, settled = [*state.plan, (state.steps, state.step)], state.settled and converged
         if state.stage + 1 < len(self.stages):
-            self.state = _Progress(state.stage + 1, seconds, plan, settled)
-            self._enter()
+            self._begin(_Progress(state.stage + 1, seconds, plan, settled))
             return record
         wanted = None if settled or len(self.stages) > 1 else _wanted(state)
         return replace(record, best=state.best, finished=True, converged=settled, wanted=wanted, plan=tuple(plan))
@@ -382,7 +411,7 @@ class _Training:
         turn = Turn({part: self._minibatch(part, rows, stream) for part, rows in self.data.items()}, stream)
         losses = {}
         alone = len(stage.phases) == len(self.stages) == 1
-        for phase, optimiser in zip(stage.phases, self.optimisers, strict=True):
+        for phase, moves, optimiser in zip(stage.phases, self.moves, self.optimisers, strict=True):
             if state.step % phase.every:
                 continue
             total = 0.0
@@ -396,12 +425,10 @@ class _Training:
                 loss.backward(inputs=None if alone else list(phase.parameters))
                 gradients = [p.grad for p in phase.parameters if p.grad is not None]
                 norm, value = float(nn.utils.get_total_norm(gradients)), float(loss.detach())
-                self._check(phase, value, norm)
-                clip = self.recipe.clip if phase.optimiser.clip is None else phase.optimiser.clip
-                if norm > clip:
-                    nn.utils.clip_grads_with_norm_(phase.parameters, clip, torch.tensor(norm))
-                rate = self.recipe.rate if phase.optimiser.rate is None else phase.optimiser.rate
-                optimiser.param_groups[0]["lr"] = rate * scale
+                self._check(phase.name, moves.rate, value, norm)
+                if norm > moves.clip:
+                    nn.utils.clip_grads_with_norm_(phase.parameters, moves.clip, torch.tensor(norm))
+                optimiser.param_groups[0]["lr"] = moves.rate * scale
                 optimiser.step()
                 total += value
             losses[phase.name] = total / phase.repeats
@@ -413,13 +440,13 @@ class _Training:
             return rows.at(torch.randint(len(rows), (size,), generator=rng))
         return rows.at(torch.multinomial(weights.cpu(), size, True, generator=rng))
 
-    def _check(self, phase: Phase, loss: float, norm: float) -> None:
+    def _check(self, phase: str, rate: float, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
         what = "gradient" if math.isfinite(loss) else "loss"
         raise FloatingPointError(
-            f"{self.name}: the {what} of phase {phase.name!r} is not finite at step {self.state.step}; most likely a few rows "
-            f"lie extremely far from the rest or the learning rate ({phase.optimiser.rate or self.recipe.rate:g}) is too high: "
+            f"{self.name}: the {what} of phase {phase!r}{self._where} is not finite at step {self.state.step}; most likely a few "
+            f"rows lie extremely far from the rest or the learning rate ({rate:g}) is too high: "
             "look at the extremes of each column, or lower the rate"
         )
 
@@ -509,9 +536,8 @@ class _Training:
     def _take(self, tensors: dict[str, Tensor], state: _Progress) -> None:
         part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
         self.learner.load_state_dict(part("learner."))
-        self.state, steps = state, state.steps
+        self.state = state
         self._enter()
-        state.steps = steps
         best = part("best.")
         self.live |= {key: self.buffers[key] for key in best if key not in self.live}
         self.best = {key: best[key].to(now.device) for key, now in self.live.items()}
@@ -532,7 +558,7 @@ class _Training:
 
 def _wanted(state: _Progress) -> float | None:
     """Seconds a converged run would take: the gain of each doubling of the steps shrinks by a constant ratio,
-    followed until a doubling brings less than 0.01 nats. None where the curve is too short to tell."""
+    followed until a doubling brings less than 0.01 nats. None where the curve is too short, or the end too far, to tell."""
     scores = dict(state.curve)
     steps = sorted(scores)
     if len(steps) < 4:
@@ -544,4 +570,4 @@ def _wanted(state: _Progress) -> float | None:
         return state.seconds
     ratio = min(0.7, max(0.2, gain / before)) if before > 0 else 0.7
     doublings = math.ceil(math.log(0.01 / gain) / math.log(ratio))
-    return state.seconds * 2 ** min(doublings, 12)
+    return state.seconds * 2**doublings if doublings <= MOST_DOUBLINGS else None

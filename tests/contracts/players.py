@@ -6,13 +6,11 @@ Their laws are two-dimensional and their networks small; ``test_game.py`` trains
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from mixtura.contracts import Learner, Model, Optimiser, Phase, Space, Stage, Turn
+from mixtura.contracts import Batches, Learner, Model, Optimiser, Phase, Space, Stage, Turn
 from mixtura.rng import normal, seeded, uniform
 
 ADAM = Optimiser(rate=1e-3, betas=(0.0, 0.9), clip=100.0, decay=0.0)
@@ -73,29 +71,36 @@ class WassersteinGan(Model):
 
 
 class WeightedRatio(Learner):
-    """The network form of variationally weighted kernel density ratios (Park et al., seed 3): log w(x) = u(x) solves, for two
-    samples with scores s₁, s₂ of their kernel estimates, min E |∇u|² + 2 ∇u·(s₁ − s₂), over batches of unlike lengths, and may
-    need gradients where it is held out."""
+    """The network form of variationally weighted kernel density ratios (Park et al., seed 3): log-weights β of the rows lower
+
+        E B²,  B = ∇β·(s₁ − s₂) + ½ (Δp₁/p₁ − Δp₂/p₂),  s = ∇ log p,  Δp/p = Δ log p + |s|²,
+
+    the leading bias of the log-ratio, over the rows of two batches of unlike lengths, each with a Gaussian fitted to it. The
+    stopping loss is the loss, and needs ∇β."""
+
+    mean: Tensor
+    precision: Tensor
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self.u = net(2, 1, seed)
+        self.beta = net(2, 1, seed)
+        self.register_buffer("mean", torch.zeros(2, 2))
+        self.register_buffer("precision", torch.eye(2).repeat(2, 1, 1))
+
+    def prepare(self, data: Batches, rng: torch.Generator) -> None:
+        both = [data[name]["x"].float() for name in ("one", "two")]
+        self.mean.copy_(torch.stack([x.mean(0) for x in both]))
+        self.precision.copy_(torch.stack([torch.linalg.inv(x.T.cov()) for x in both]))
 
     def stages(self) -> tuple[Stage, ...]:
-        return (Stage("weights", (Phase("weight", tuple(self.u.parameters()), self._loss),), self._loss, unit="score²"),)
+        return (Stage("weights", (Phase("weight", tuple(self.beta.parameters()), self._loss),), self._loss, unit="bias²"),)
 
     def _loss(self, turn: Turn) -> Tensor:
-        one, two = turn.of("one")["x"].float(), turn.of("two")["x"].float()
-        at = torch.cat([one, two])
-        away = _kernel_score(at, one) - _kernel_score(at, two)
-        _, g = slope(self.u, at)
-        return (g.square().sum(1) + 2 * (g * away).sum(1)).mean()
-
-
-def _kernel_score(at: Tensor, rows: Tensor, h: float = 0.5) -> Tensor:
-    """∇ log of a Gaussian kernel estimate."""
-    weights = torch.softmax(-torch.cdist(at, rows).square() / (2 * h * h), 1)
-    return (weights @ rows - at) / (h * h)
+        x = torch.cat([turn.of(name)["x"].float() for name in ("one", "two")])
+        s = torch.einsum("knd,kde->kne", self.mean[:, None] - x, self.precision)
+        curved = s.square().sum(2) - self.precision.diagonal(dim1=1, dim2=2).sum(1, keepdim=True)
+        _, g = slope(self.beta, x)
+        return ((g * (s[0] - s[1])).sum(1) + 0.5 * (curved[0] - curved[1])).square().mean()
 
 
 class ManifoldProjection(Learner):
@@ -234,8 +239,3 @@ class Hierarchy(Learner):
 def _gaussian(parameters: Tensor, x: Tensor) -> Tensor:
     mean, log_sd = parameters
     return (-0.5 * ((x - mean) / log_sd.exp()).square() - log_sd - 0.9189385).sum(1)
-
-
-def parameters(learners: Iterable[nn.Module]) -> list[Tensor]:
-    """Of all of them, in order."""
-    return [p.detach().clone() for learner in learners for p in learner.parameters()]

@@ -366,15 +366,15 @@ def test_text_that_is_no_utf8_says_so(tmp_path):
 
 
 def test_text_kept_as_views_is_read(tmp_path):
-    pa = pytest.importorskip("pyarrow")
+    pa, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
     words = [f"k{k}" for k in range(40)]
-    pa.parquet.write_table(pa.table({"a": pa.array(words).cast(pa.string_view()), "n": range(40)}), tmp_path / "t.parquet")
+    parquet.write_table(pa.table({"a": pa.array(words).cast(pa.string_view()), "n": range(40)}), tmp_path / "t.parquet")
     assert read(tmp_path / "t.parquet", rows=7).frame["a"].isin(words).all()
 
 
 def test_columns_of_one_name_are_named(tmp_path):
-    pa = pytest.importorskip("pyarrow")
-    pa.parquet.write_table(pa.table([[1, 2], [3, 4]], names=["a", "a"]), tmp_path / "t.parquet")
+    pa, parquet = (pytest.importorskip(name) for name in ("pyarrow", "pyarrow.parquet"))
+    parquet.write_table(pa.table([[1, 2], [3, 4]], names=["a", "a"]), tmp_path / "t.parquet")
     with pytest.raises(InputError, match="has 2 columns called 'a'; give every column a name of its own"):
         read(tmp_path / "t.parquet")
 

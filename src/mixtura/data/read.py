@@ -43,7 +43,7 @@ MOST_COLUMNS = 4_096
 #: a .json file is parsed in one piece; more bytes than these belong in .jsonl
 MOST_JSON = 256 * 2**20
 _BLOCK_CELLS = 500_000
-#: lines whose row names are looked at for equal ones
+#: lines whose row names are looked at for equal ones, and for the words of the first line
 _NAMES_CHECKED = 100_000
 
 
@@ -229,20 +229,16 @@ def _open_csv(path: Path, levels: Levels) -> _Source:
         _refuse_misread(path, dialect)
     lines = _csv_rows(path, dialect)
     header = next(lines, (0, [], []))[1]
-    numbers = [cells.is_number(h) for h in header]
-    no_names = InputError(
-        f"{path.name}: its first line is {dialect.delimiter.join(header[:4])}…, expected column names; add a header line"
-    )
-    if any(number and not h.strip().isdecimal() for h, number in zip(header, numbers, strict=True)) and all(numbers):
-        raise no_names
-    # a first line of numbers above numbers, and of words that come again below
-    as_below = numbers if any(numbers) and not all(numbers) else []
-    again = [number or not h.strip() for h, number in zip(header, as_below, strict=False)]
+    numbers = [j for j, h in enumerate(header) if cells.is_number(h)]
+    no_names = len(numbers) == len(header) and any(not h.strip().isdecimal() for h in header)
+    # words of a first line that is one of data: above numbers stand numbers, and each word comes again below
+    words = {j for j, h in enumerate(header) if j not in numbers and h.strip()}
+    like_data = bool(numbers) and bool(words)
     count, width, ends_empty, row_names = 0, len(header), True, set()
     for line, row, _ in lines:
-        if as_below and len(row) == len(header):
-            as_below = as_below if all(cells.is_number(row[j]) or not row[j] for j, n in enumerate(numbers) if n) else []
-            again = [known or cell == h for known, cell, h in zip(again, row, header, strict=False)]
+        if like_data and count < _NAMES_CHECKED and len(row) == len(header):
+            like_data = all(cells.is_number(row[j]) or not row[j] for j in numbers)
+            words -= {j for j in words if row[j] == header[j]}
         if count == 0 and len(row) == len(header) + 1 > 2:
             width = len(row)
         if len(row) != width:
@@ -253,8 +249,10 @@ def _open_csv(path: Path, levels: Levels) -> _Source:
         count, ends_empty = count + 1, ends_empty and not row[-1]
         if width > len(header) and count <= _NAMES_CHECKED:
             row_names.add(row[0])
-    if count and as_below and all(again):
-        raise no_names
+    if no_names or (like_data and not words):
+        raise InputError(
+            f"{path.name}: its first line is {dialect.delimiter.join(header[:4])}…, expected column names; add a header line"
+        )
     given = slice(None)
     if width > len(header) and ends_empty:  # every line ends with a delimiter
         header, given = [*header, ""], slice(len(header))
