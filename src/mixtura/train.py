@@ -463,9 +463,12 @@ class _Training:
             # its own noise, the same every time, so that scores differ by the learner alone
             turn = Turn(piece, partial(generator, self.seed, self.stage.name, "held out", i))
             with torch.enable_grad():
-                loss = float(stopping_loss(turn).detach())
+                loss = stopping_loss(turn)
+            if not isinstance(loss, Tensor) or loss.dim():
+                told = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+                raise InputError(f"{self.name}: the stopping loss of stage {self.stage.name!r} is {told}, expected a scalar")
             size = 1 if several else len(piece[part])
-            score, n = score + loss * size, n + size
+            score, n = score + float(loss.detach()) * size, n + size
         score /= n
         state.curve.append((state.step, score))
         state.stale = 0 if score < state.best - PROGRESS else state.stale + 1

@@ -122,6 +122,8 @@ def towards(goal, name="a", **options):
 
 
 X = Batch(x=torch.randn(100, 1, generator=generator(0)))
+#: all of the weight on one row
+ONE = Batch(x=torch.zeros(40, 1), weights=torch.eye(40)[0])
 
 
 def play(*stages):
@@ -253,6 +255,10 @@ def test_seconds_are_shared_too():
         (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: m.a * turn.x),))), r"'a' is one of shape \(64, 1\)"),
         (lambda: list(fit(Numbers(), [1.0], RECIPE, rng=generator(1))), "expected rows as a tensor, a Batch or batches by name"),
         (lambda: Batch(x=torch.zeros(2, 1), weights=torch.zeros(2)), "weights: expected one finite number of 0 or more"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: m.a * turn.x)), r"stage 's' is of shape \(12, 1\)"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: 1.0)), "stopping loss of stage 's' is a float"),
+        (lambda: list(fit(Numbers(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: m.a)), ONE, RECIPE, rng=generator(1))),
+         "too few rows weigh more than 0"),
         (lambda: Optimiser(rate=0.0), "optimiser: expected a rate above 0 and betas from 0 to below 1"),
         (lambda: Recipe(seconds=float("nan")), "seconds: expected a finite number above 0"),
         (lambda: Recipe(steps=1, every=0), "every, held_out, average: expected 1 or more"),

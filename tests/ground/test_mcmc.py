@@ -348,6 +348,8 @@ def test_langevin_names_the_row_that_diverges():
 
 BAD_CALLS = [
     (lambda: Mala(0.0), "step_size: expected a finite number above 0, got 0.0"),
+    (lambda: Langevin("a"), "step_size: expected a finite number above 0, got 'a'"),  # type: ignore[arg-type]
+    (lambda: adapt(Langevin(1.0), zeros(2, 1), standard, 3, generator(0)), "expected Mala or Hmc, got Langevin"),  # type: ignore[type-var]
     (lambda: Langevin(-1.0), "got -1.0; give a length"),
     (lambda: Hmc(math.nan, leaps=2), "got nan"),
     (lambda: Hmc(math.inf, leaps=2), "got inf"),

@@ -189,6 +189,8 @@ def test_a_wrong_width_is_named(shape):
     for ask in (small().leaves, small().values, small().predict):
         with pytest.raises(InputError, match=r"x: expected shape \(n, 5\)"):
             ask(torch.zeros(*shape))
+        with pytest.raises(InputError, match=r"x: expected shape \(n, 5\), .* got ndarray"):
+            ask(np.zeros((3, 5)))
 
 
 # ------------------------------------------------------------------------------------------- forests of forests

@@ -22,6 +22,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import TypeVar
 
 import numpy as np
@@ -100,8 +101,8 @@ class Sampler(ABC):
     step_size: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.step_size < math.inf:
-            raise InputError(f"step_size: expected a finite number above 0, got {self.step_size}; give a length in x's units")
+        if not (isinstance(self.step_size, Real) and 0 < self.step_size < math.inf):
+            raise InputError(f"step_size: expected a finite number above 0, got {self.step_size!r}; give a length in x's units")
 
     def init(self, x: Tensor, energy: Energy) -> State:
         """:func:`init`."""
@@ -186,10 +187,12 @@ def adapt(
         h ← h + (target − acceptance − h) / (t + t₀),   log ε = log(10 ε₀) − (√t / γ) h,   mean ← t^−κ log ε + (1 − t^−κ) mean
 
     and exp(mean) is the result. Draws of the warm-up do not sample exp(−E): the step size depended on them. 0.8 suits Hmc, 0.574
-    Mala. Raises InputError on a target outside (0, 1).
+    Mala. Raises InputError on a target outside (0, 1), and for Langevin, which accepts everything.
     """
-    if not 0 < target < 1:
-        raise InputError(f"target: expected an acceptance between 0 and 1, got {target}; 0.8 suits Hmc and 0.574 Mala")
+    if not isinstance(sampler, Mala | Hmc):
+        raise InputError(f"sampler: expected Mala or Hmc, got {type(sampler).__name__}; nothing else rejects a move")
+    if not (isinstance(target, Real) and 0 < target < 1):
+        raise InputError(f"target: expected an acceptance between 0 and 1, got {target!r}; 0.8 suits Hmc and 0.574 Mala")
     state, centre = sampler.init(x, energy), math.log(10 * sampler.step_size)
     log_step, h, mean = math.log(sampler.step_size), 0.0, 0.0
     for t in range(1, _whole("steps", steps) + 1):

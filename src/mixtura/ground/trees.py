@@ -168,8 +168,9 @@ class Forest(nn.Module):
         """
         self._check()
         width, n_nodes = int(self.width), len(self.left)
-        if x.dim() != 2 or x.shape[1] != width:
-            raise InputError(f"x: expected shape (n, {width}), the columns that the forest was grown on, got {tuple(x.shape)}")
+        if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != width:
+            got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            raise InputError(f"x: expected shape (n, {width}), the columns that the forest was grown on, got {got}")
         x, feature = x.double(), self.feature
         if x.isnan().any():
             # a node that sends NaN to the left reads −∞ in its place, in a second copy of the columns; NaN itself, in the first,
@@ -212,9 +213,10 @@ class Forest(nn.Module):
 
         InputError if x has another width.
         """
+        leaves = self.leaves(x)
         total = self.baseline.expand(len(x), *self.baseline.shape)
         # one after the other: scikit-learn adds in this order, and a sum has the same bits only in the same order
-        for number in self.leaves(x).split(len(self.baseline), 1):
+        for number in leaves.split(len(self.baseline), 1):
             total = total + self.value[number]
         return total
 
