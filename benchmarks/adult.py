@@ -15,10 +15,10 @@ from real import TABLES
 
 import mixtura
 from mixtura.families import gaussian_mixture
-from mixtura.judge import log_probs
-from mixtura.plan import make_splits
-from mixtura.rng import generator
-from mixtura.study import Options, understand
+from mixtura.ground.rng import generator
+from mixtura.job.judge import log_probs
+from mixtura.job.plan import make_splits
+from mixtura.job.start import Options, understand
 
 
 def main() -> None:

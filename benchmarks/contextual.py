@@ -29,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mixtura.kernels import Cosine, Gaussian
-from mixtura.rng import generator
-from mixtura.select.contextual import ContextualMixture, KernelRidgeUcb, RandomFeatureUcb, RidgeUcb
+from mixtura.ground.kernels import Cosine, Gaussian
+from mixtura.ground.rng import generator
+from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb, RandomFeatureUcb, RidgeUcb
 
 Array = NDArray[np.float64]
 

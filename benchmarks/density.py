@@ -18,9 +18,9 @@ from real import binary
 
 from mixtura.contracts import ClosedForm, Space
 from mixtura.families import TABLE
-from mixtura.judge import log_probs
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import generator
+from mixtura.job.judge import log_probs
+from mixtura.train.fit import Recipe, fit
 
 
 def measure(name: str, family: str, config: dict, recipe: dict | None = None) -> float:

@@ -19,14 +19,14 @@ import torch
 from real import HOME, TABLES
 from torch import nn
 
-from mixtura import judge
 from mixtura.contracts import ONLY, Batch, Space
 from mixtura.data.examples import path
 from mixtura.data.schema import guess
 from mixtura.families import diffusion
+from mixtura.ground.rng import generator
+from mixtura.job import judge
 from mixtura.metrics.likelihood import mean_nats
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.train.fit import Recipe, fit
 
 
 def digits() -> tuple[Space, torch.Tensor]:

@@ -33,7 +33,7 @@ import torch
 from odd_inputs import KINDS, SOUND, write_sound
 from typer.main import get_command
 
-from mixtura import cli
+from mixtura.cli import main as cli
 
 cli.app = get_command(cli.app)  # type: ignore[assignment]  # built once, not for every input: that is half the time of a small one
 

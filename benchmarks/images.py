@@ -18,11 +18,11 @@ from real import HOME
 from torch import nn
 
 import mixtura
-from mixtura import judge
 from mixtura.contracts import density_kind
+from mixtura.ground.rng import generator, seeded
+from mixtura.job import judge
 from mixtura.metrics.frechet import frechet_distance
 from mixtura.metrics.likelihood import mean_nats
-from mixtura.rng import generator, seeded
 
 
 def mnist() -> dict[str, np.ndarray]:

@@ -37,11 +37,12 @@ import torch
 from sklearn.neural_network import MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
-from mixtura import MixtureDensityRegressor, train
+from mixtura import MixtureDensityRegressor
 from mixtura.contracts import Batch, Space
-from mixtura.distributions import MixtureDensity, NoiseKind
 from mixtura.families import mixture_density
-from mixtura.rng import generator, seeded
+from mixtura.ground.distributions import MixtureDensity, NoiseKind
+from mixtura.ground.rng import generator, seeded
+from mixtura.train import fit as train
 
 Array = np.ndarray
 #: rows that are scored, and the seed of them

@@ -25,10 +25,10 @@ from unittest.mock import MagicMock
 import torch
 from threadpoolctl import threadpool_limits
 
-from mixtura.kernels import TILE, Cosine, Gaussian, sums
+from mixtura.ground.kernels import TILE, Cosine, Gaussian, sums
+from mixtura.ground.rng import generator
 from mixtura.metrics.diversity import vendi_score
 from mixtura.metrics.kernel import kid
-from mixtura.rng import generator
 
 TORCHVISION = ("", ".models", ".transforms", ".transforms.functional", ".datasets", ".ops", ".utils")
 

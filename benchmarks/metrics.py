@@ -24,9 +24,9 @@ from kernels import features_like, medians, package, stub_torchvision
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
+from mixtura.ground.rng import generator
 from mixtura.metrics.frechet import Moments, frechet_distance, plain_distance
 from mixtura.metrics.neighbours import manifold
-from mixtura.rng import generator
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ from sklearn.datasets import load_sample_images
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from mixtura.blending import Optimum, mix
-from mixtura.features import PrincipalComponents
-from mixtura.kernels import median_bandwidth
-from mixtura.rng import generator
-from mixtura.select.objective import RKE, Density, Precision
+from mixtura.features.extractors import PrincipalComponents
+from mixtura.ground.kernels import median_bandwidth
+from mixtura.ground.rng import generator
+from mixtura.mixing import Optimum, mix
+from mixtura.objectives.objective import RKE, Density, Precision
 
 Bytes = NDArray[np.uint8]
 

@@ -24,8 +24,8 @@ import zuko
 
 from mixtura.contracts import Model, Space
 from mixtura.families import autoregressive, flow
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 STEPS, BATCH, ROWS, DRAWN = 2_000, 256, 10_000, 5_000
 

@@ -26,9 +26,9 @@ from real import HOME
 import mixtura
 from mixtura.arms import Arm, Pool, load_arms
 from mixtura.families import vae
-from mixtura.rng import generator
-from mixtura.session import begin
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import generator
+from mixtura.selection import begin
+from mixtura.train.fit import Recipe, fit
 
 GENERATORS = (
     "gan_mlp_csinva", "vae_csinva", "vae_pushpgarg", "gan_mlp_yunhdan", "dcgan_ryhan", "wgan_gp_ryhan", "cwgan_gp_hayato",

@@ -19,7 +19,7 @@ pools.
 cost: process CPU seconds of ask and tell for 10,000 pulls of 20 arms with 768 features. Beside it, on 2,000 pulls, the work a
 pull of the authors' code does: all samples of the arm asked are copied to append one, kernels go arm by arm by broadcast
 differences on fresh copies, every row and column anew, and the quadratic is modelled and solved by cvxpy. Needs cvxpy. Kernel
-sums as such are timed by kernels.py.
+sums as such are timed by ground/kernels.py.
 
 ± is a standard error over seeds. Each part takes about three minutes of CPU or less with 5 seeds.
 """
@@ -44,12 +44,12 @@ from real import HOME
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from mixtura.kernels import Gaussian, median_bandwidth
-from mixtura.rng import generator
-from mixtura.select.bandit import POLICIES
-from mixtura.select.objective import MMD, RKE, Expression, QuadraticTerm
-from mixtura.select.selector import Selector
-from mixtura.select.simplex import minimise_quadratic
+from mixtura.ground.kernels import Gaussian, median_bandwidth
+from mixtura.ground.rng import generator
+from mixtura.objectives.objective import MMD, RKE, Expression, QuadraticTerm
+from mixtura.policies.bandit import POLICIES
+from mixtura.policies.selector import Selector
+from mixtura.simplex.quadratic import minimise_quadratic
 
 Array = NDArray[np.float64]
 #: arm → its next sample (d,), or None when there is none left

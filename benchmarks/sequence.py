@@ -19,9 +19,9 @@ import time
 import torch
 from torch import Tensor, nn
 
-from mixtura.distributions import MixtureDensity
-from mixtura.nets.heads import MixtureDensityHead
-from mixtura.rng import generator, seeded
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.nets.heads import MixtureDensityHead
+from mixtura.ground.rng import generator, seeded
 
 PERIOD, LEFT, SIGMA = 4, 0.7, 0.1
 TURN = -(LEFT * math.log(LEFT) + (1 - LEFT) * math.log(1 - LEFT))

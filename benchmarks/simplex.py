@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from mixtura.select.simplex import minimise_quadratic
+from mixtura.simplex.quadratic import minimise_quadratic
 
 Array = NDArray[np.float64]
 

@@ -3,7 +3,7 @@
     python benchmarks/stopping.py
 
 For m arms asked equally often, r = √(m Δκ / t) (1 + √(2 log(4m t² / risk))) and the excess is at most 4 c r + r², with c = √Δκ,
-or 2 √Δκ for a distance to a reference: what :meth:`mixtura.select.selector.Selector.certificate` adds up then. Δκ = 1 of a
+or 2 √Δκ for a distance to a reference: what :meth:`mixtura.policies.selector.Selector.certificate` adds up then. Δκ = 1 of a
 Gaussian kernel, risk 0.05. Losses of RKE lie between 0 and 1, MMD² between 0 and 2.
 """
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from mixtura.cli import main
+from mixtura.cli.main import main
 
 #: files that take longest: begun first, they do not end last and alone
-LONGEST = ("test_readme", "test_session", "test_kill", "test_model", "test_doors", "test_truth", "test_estimators")
+LONGEST = ("test_readme", "test_selection", "test_kill", "test_model", "test_doors", "test_truth", "test_estimators")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,7 +47,7 @@ def do(
     """``do("sample runs/people -n 3")``: its exit code, out and err, in the folder ``place`` of the test's own file."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr("mixtura.cli.SOON", 600.0)  # how long a command takes here is the machine's affair
+    monkeypatch.setattr("mixtura.cli.main.SOON", 600.0)  # how long a command takes here is the machine's affair
 
     def do(line: str | list[str]) -> SimpleNamespace:
         capsys.readouterr()

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mixtura import judge
 from mixtura.contracts import ClosedForm, Column, Density, Space
 from mixtura.data import source
-from mixtura.lens import portrait
-from mixtura.rng import generator, normal
-from mixtura.transforms import Inputs
+from mixtura.ground.encode import Inputs
+from mixtura.ground.rng import generator, normal
+from mixtura.job import judge
+from mixtura.job.portrait import portrait
 
 ROOT_2PI = math.sqrt(2 * math.pi)
 

@@ -19,7 +19,7 @@ from rounding import assert_same_rows
 from safetensors.torch import load_file, save_file
 
 import mixtura
-from mixtura.cli import main
+from mixtura.cli.main import main
 
 ROWS = 60
 QUICK = "--steps 20 --families marginals,autoregressive"

@@ -19,11 +19,11 @@ import pytest
 from test_architecture import SOURCE_RULES, Source
 
 import mixtura
-from mixtura import families, metrics, select
+from mixtura import families, metrics, policies
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TABLES = {"families": families, "metrics": metrics, "select": select}
+TABLES = {"families": families, "metrics": metrics, "policies": policies}
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
@@ -36,7 +36,7 @@ def contributed() -> dict[str, str]:
 
 
 CONTRIBUTED = contributed()
-RECIPES = [("families", "logistic"), ("metrics", "wins"), ("select", "drawn")]
+RECIPES = [("families", "logistic"), ("metrics", "wins"), ("policies", "drawn")]
 
 
 def build_from(path: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -113,7 +113,7 @@ def test_own_model_page_does_what_it_says(tmp_path, monkeypatch, capsys):
     command = shlex.split(blocks(page, "sh")[0])
     assert command[0] == "mixtura"
     try:
-        import_module("mixtura.cli").main(command[1:])
+        import_module("mixtura.cli.main").main(command[1:])
     except SystemExit as leave:
         assert not leave.code
     assert "gan" in capsys.readouterr().out
@@ -171,7 +171,7 @@ def test_links_and_paths_exist(page):
 
 def test_names_page_names_what_there_is():
     """A dotted name of the table, ``room.Name``, is an attribute of that room."""
-    rooms = "contracts|transforms|train|plan|judge|study|facade|select|metrics"
+    rooms = "contracts|ground|train|job|study|simplex|objectives|policies|blending|metrics|features"
     named = re.findall(rf"`((?:{rooms})\.[\w.]+)`", (ROOT / "docs/names.md").read_text(encoding="utf-8"))
     assert len(named) >= 10
     for dotted in named:

@@ -19,11 +19,13 @@ import torch
 from safetensors.torch import load, save
 
 import mixtura
-from mixtura import cli, judge, mixture
 from mixtura.arms import load_arms
 from mixtura.arms.process import Command
+from mixtura.blending import blend as mixture
+from mixtura.cli import main as cli
 from mixtura.contracts import InputError
 from mixtura.data.read import read
+from mixtura.job import judge
 from mixtura.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]

@@ -10,8 +10,8 @@ import pytest
 
 from mixtura import ledger as files
 from mixtura.contracts import InputError
+from mixtura.ground.machine import CannotWrite
 from mixtura.ledger import Ledger
-from mixtura.machine import CannotWrite
 
 
 @pytest.fixture

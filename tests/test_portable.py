@@ -9,7 +9,7 @@ import pytest
 import torch
 from rounding import AnotherRounding, assert_same_rows
 
-from mixtura.rng import generator
+from mixtura.ground.rng import generator
 
 X = torch.randn(40, 7, generator=generator(0))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixtura.cli import main
+from mixtura.cli.main import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")

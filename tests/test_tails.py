@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 import torch
 
-from mixtura import families, mixture, train
+from mixtura import families
+from mixtura.blending import blend as mixture
 from mixtura.contracts import ClosedForm, Column, Conditional, Density, LowerBound, Space, density_kind
 from mixtura.data.schema import guess
-from mixtura.rng import generator
+from mixtura.ground.rng import generator
+from mixtura.train import fit as train
 
 #: those that model a table without a context
 ROWS = [name for name, row in families.TABLE.items() if row.context != "needs"]

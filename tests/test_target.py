@@ -18,14 +18,15 @@ import pytest
 import torch
 
 import mixtura
-from mixtura import judge, plan, report
+from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.data import source
-from mixtura.folder import read_json, read_tensors
-from mixtura.job import Progress
-from mixtura.plan import Options
-from mixtura.rng import normal
-from mixtura.study import conduct, preview, replay
+from mixtura.folder.store import read_json, read_tensors
+from mixtura.ground.rng import normal
+from mixtura.job import judge, plan
+from mixtura.job.plan import Options
+from mixtura.job.run import Progress
+from mixtura.job.start import conduct, preview, replay
 
 DOCS = Path(__file__).parents[1] / "docs"
 QUICK = ["linear_gaussian"]

@@ -14,16 +14,18 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "run": "study", "evaluate": "lens", "load": "facade", "replay": "study", "Study": "facade", "Facade": "facade",
+    "run": "job.start", "evaluate": "evaluation", "load": "study", "replay": "job.start", "Study": "study", "Facade": "study",
     "InputError": "contracts", "Space": "contracts", "Column": "contracts", "Model": "contracts", "ClosedForm": "contracts",
     "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts",
     "Latent": "contracts", "Stepwise": "contracts", "Reparameterised": "contracts", "Scored": "contracts",
     "Energy": "contracts", "Learner": "contracts", "Stage": "contracts", "Phase": "contracts",
     "Optimiser": "contracts", "Turn": "contracts", "Batch": "contracts", "single_stage": "contracts",
-    "mix": "blending", "pareto": "blending", "Optimum": "blending", "Selector": "select.selector",
-    **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"), "select.objective"),
-    "MixtureDensityRegressor": "estimators", "MixtureDensity": "distributions", "MixtureDensityHead": "nets.heads",
-    "fit": "train", "Recipe": "train", "blend": "mixture", "stack": "select.simplex",
+    "mix": "mixing", "pareto": "mixing", "Optimum": "mixing", "Selector": "policies.selector",
+    **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
+        "objectives.objective"),
+    "MixtureDensityRegressor": "estimators.estimators", "MixtureDensity": "ground.distributions",
+    "MixtureDensityHead": "ground.nets.heads",
+    "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.quadratic",
 }  # fmt: skip
 
 __all__ = list(_HOME)  # noqa: PLE0604

@@ -1,6 +1,6 @@
 """``python -m mixtura``."""
 
-from mixtura.cli import main
+from mixtura.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixtura.contracts import InputError
-from mixtura.machine import CannotWrite, alive, this_process
+from mixtura.ground.machine import CannotWrite, alive, this_process
 
 Status = Literal["asked", "told", "failed", "unknown"]
 

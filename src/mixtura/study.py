@@ -1,202 +1,511 @@
-"""The main job: a table or images in, a verdict out.
-
-:func:`conduct` is the long process, an iterator of records; :func:`run` plays it to the end. Both leave a
-:class:`Study`; :func:`mixtura.load` makes the same from a run folder. The work itself is in ``job.py``.
-"""
+"""What a person holds: frames in and out, a verdict, a leaderboard; from a run or from its folder."""
 
 from __future__ import annotations
 
-import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from importlib import metadata
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
+import pandas as pd
 import torch
+from torch import Tensor
 
-from mixtura import features, machine, train
-from mixtura import folder as store
-from mixtura.contracts import InputError
-from mixtura.data import examples, source
-from mixtura.data.read import Table
-from mixtura.data.schema import listed
-from mixtura.data.source import AnySchema, Data
-from mixtura.data.texts import printable
-from mixtura.facade import Study, load
-from mixtura.job import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
-from mixtura.machine import CannotWrite
-from mixtura.plan import Options
+from mixtura.blending import blend as mixture
+from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
+from mixtura.data import dtypes, made, own, source
+from mixtura.data.images import ImageSchema
+from mixtura.data.schema import Field, Schema, named, refuse_nested
+from mixtura.data.source import AnySchema, Content, Given
+from mixtura.folder import store
+from mixtura.ground.rng import generator
+from mixtura.ground.shown import markdown
+from mixtura.job import judge, plan
+from mixtura.job.judge import Score
+from mixtura.job.verdict import Conditioning, Verdict, digits_of
 
-__all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "replay", "run"]
+#: an unknown cell needs at least this many effective proposals to be drawn from importance weights
+LEAST_ESS = 5.0
+#: a row with a value further beyond what was seen, in ranges of it, is not conditioned on: nothing was learnt out there
+FARTHEST = 1e6
+#: rows left unfilled that are named, and values of one that are
+NAMED = 5
+
+#: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
+BLOCK, BLOCK_IMAGES = 1_000, 64
+#: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
+PREDICTED, AT_ONCE = 999, 2**15
 
 
-def run(data: Any, **options: Any) -> Study:
-    """Which generative model, or which blend, is best on rows of ``data`` never seen? See :class:`Options`.
+class Facade:
+    """A fitted model in the person's own terms: frames (or arrays of images) in and out, ``seed=``. ``given``: of a run with
+    targets, what they are modelled given; ``schema`` then holds the targets alone."""
 
-    ``data`` is a frame, an array, a path or the name of a bundled example. With ``out`` the run is kept in that
-    folder and goes on where it stopped.
+    def __init__(
+        self, name: str, model: Model, schema: AnySchema, proposal: Conditional | None = None, given: Given | None = None
+    ) -> None:
+        self.name, self.model, self.schema, self._proposal, self.given = name, model, schema, proposal, given
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {density_kind(self.model) or 'samples only'}>"
+
+    def sample(self, n: int, seed: int = 0, start: int = 0, given: Any = None, watch: Watch = unwatched) -> Content:
+        """n new rows with the columns, types and rounding of the data; images as (n, H, W) or (n, H, W, 3).
+
+        A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same to
+        float32 rounding.
+        In a run with targets instead ``given``, rows of the inputs (anything :func:`mixtura.run` takes): n draws of the targets
+        for each, beside its inputs and its other columns, one row after the other. A target that it has gives way to the draws.
+        """
+        for name, number, least in (("n", n, 1), ("start", start, 0)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < least:
+                raise InputError(f"{name}: expected a whole number of rows, {least} or more, got {number!r}")
+        if self.given is not None:
+            return self._sample_given(n, given, seed, start)
+        if given is not None:
+            raise InputError("sample: rows were given, but this run has no targets; leave them out, or run again with --target")
+        size = BLOCK_IMAGES if self.schema.space.is_image else BLOCK
+        blocks = range(start // size, (start + n - 1) // size + 1)
+        rows = []
+        for block in blocks:
+            rows.append(self.model.sample(size, rng=generator(seed, "sample", block)))
+            watch(len(rows) / len(blocks))
+        return self.schema.decode(torch.cat(rows)[start % size :][:n])
+
+    def rows(self, data: Any) -> Content:
+        """Rows that a person gave, of anything :func:`mixtura.run` takes, as this run reads them: a frame or images."""
+        return source.contents(data, self.schema, None if self.given is None else self.given.schema)
+
+    def score(self, data: Any, seed: int = 0, watch: Watch = unwatched) -> pd.DataFrame:
+        """Columns ``nats`` (of every row; of its targets given its inputs, where there are targets) and ``kind`` (exact or
+        bound). Higher is likelier."""
+        kind = density_kind(self.model)
+        if kind is None:
+            raise InputError(
+                f"{self.name}: it has samples but no density, so it cannot score rows; use --model with a family that has one"
+            )
+        rows = self.rows(data)
+        x = source.encode(self.schema, rows)
+        context = None if self.given is None else self.given.features(self.given.frame(rows))
+        for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
+            _note(schema, rows)
+        nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"), watch=watch)
+        return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
+
+    def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
+        given = cast(Given, self.given)
+        if asked is None:
+            said = f"{', '.join(row['column'] for row in self.schema.describe())} given {', '.join(given.names)}"
+            raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")
+        if start:
+            raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
+        rows = given.rows(self.rows(asked))
+        _note(given.schema, rows)
+        drawn = judge.answers(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
+        targets = cast(pd.DataFrame, self.schema.decode(drawn.transpose(0, 1).flatten(0, 1)))
+        # the person's own columns, but for targets, which are what is drawn
+        theirs = rows.drop(columns=[name for name in targets if name in rows])
+        return _beside(theirs.loc[theirs.index.repeat(n)].reset_index(drop=True), targets)
+
+    def predict(
+        self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0,
+        watch: Watch = unwatched,
+    ) -> pd.DataFrame:  # fmt: skip
+        """What the targets of rows with these inputs will be, from ``draws`` draws each: of a number its mean and the quantiles
+        at ``levels``, columns ``y_mean``, ``y_0.05``, …; of a category the likeliest and its probability, ``y_mode`` and
+        ``y_probability``; all beside the columns of ``data``, its keys and its targets too. A target that may be missing is
+        predicted as if it were there.
+
+        Quantile p is order statistic p (draws + 1), between two of them interpolated: of a law known by its draws, a fresh
+        value falls below it with probability p. ``watch`` is called with the share of the rows that is done.
+
+        Raises InputError in a run without targets, and on levels that so many draws do not reach.
+        """
+        if self.given is None:
+            raise InputError("predict: this run has no targets, so there is nothing to predict; run again with --target")
+        rows = self.given.rows(self.rows(data))
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
+        if not all(min(p, 1 - p) * (draws + 1) >= 1 - 1e-9 for p in levels):
+            raise InputError(
+                f"levels: expected probabilities from 1/(draws + 1) to draws/(draws + 1), got {list(levels)} with {draws} draws; "
+                "raise draws, or leave out the levels near 0 and 1"
+            )
+        fields = cast(Schema, self.schema).modelled
+        twice = next((name for field in fields for name in _headings(field, levels) if name in rows), None)
+        if twice is not None:
+            raise InputError(f"data: has a column {twice!r}, the name of what is predicted for its rows; rename it")
+        _note(self.given.schema, rows)
+        rng, pieces, done = generator(seed, "predict"), [], 0
+        for context in self.given.features(rows).split(max(1, AT_ONCE // draws)):
+            drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
+            pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
+            done += len(context)
+            watch(done / len(rows))
+        whole = _beside(rows, pd.concat(pieces, ignore_index=True))
+        return whole.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else whole
+
+    def impute(self, data: Any, draws: int = 1, seed: int = 0, watch: Watch = unwatched) -> pd.DataFrame:
+        """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
+        there come back as they were given. A row that cannot be conditioned on, as one of its values lies beyond a wall or is too
+        unlike all that was learnt, stays as it is, and a :class:`Note` names it. With several draws the rows are repeated, a
+        column ``draw`` first. In a run with targets the cells of targets are filled, not those of inputs."""
+        if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
+            raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
+        frame = self.rows(data)
+        if isinstance(self.schema, ImageSchema) or not isinstance(frame, pd.DataFrame):
+            raise InputError("impute: images have no missing cells; impute is for tables")
+        if draws > 1 and "draw" in frame.columns:
+            raise InputError("data: has a column 'draw', the name of that which numbers the completions; rename it")
+        rows = self.schema.matched(frame, "data")
+        fields = self.schema.modelled
+        for field in fields:
+            refuse_nested(_column(rows, field).dropna())
+        holes = np.stack([field.gaps(_column(rows, field)) for field in fields], 1)
+        asked = np.flatnonzero(holes.any(1))
+        ours, given = self._known(rows.iloc[asked])
+        if ours.never_seen:
+            warnings.warn(f"data: what says nothing of the holes beside it: {'; '.join(ours.never_seen)}", Note, stacklevel=2)
+        able, context = ~(ours.barred | self.schema.space.beyond(ours.x)).any(1), None
+        if self.given is not None and given is not None:
+            able &= ~(given.barred | given.lacking).any(1)
+            context = self.given.inputs(given.x[able])
+        values, filled = ours.x.expand(draws, *ours.x.shape).clone(), torch.zeros(len(asked), dtype=torch.bool)
+        if bool(able.any()):
+            values[:, able], filled[able] = self._filled(ours.x[able], context, draws, seed, watch)
+        left = (~filled).nonzero().squeeze(1)
+        if len(left):
+            warnings.warn(self._left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
+        x = values[:, filled].flatten(0, 1)  # what was known is not read from here
+        drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
+        done = (np.arange(draws)[:, None] * len(rows) + asked[filled.numpy()]).reshape(-1)
+        rows, holes = pd.concat([rows] * draws, ignore_index=True), np.tile(holes, (draws, 1))
+        new = {f.name: own.beside(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)}
+        out = rows.assign(**new).set_axis(named(frame).columns, axis=1)
+        if draws == 1:
+            out = out.set_axis(frame.index, axis=0)
+        else:
+            out.insert(0, "draw", np.repeat(np.arange(draws), len(frame)))
+        return dtypes.keep_stored(out, {**drawn.attrs.get(dtypes.STORED, {}), **frame.attrs.get(dtypes.STORED, {})})
+
+    def _known(self, rows: pd.DataFrame) -> tuple[_Known, _Known | None]:
+        """What rows with holes tell: their own entries, and in a run with targets their inputs."""
+        ours = _Known.of(cast(Schema, self.schema).modelled, rows)
+        if self.given is None:
+            return ours, None
+        return ours, _Known.of(self.given.schema.modelled, self.given.schema.matched(rows, "given").set_axis(rows.index, axis=0))
+
+    def _filled(self, x: Tensor, context: Tensor | None, draws: int, seed: int, watch: Watch) -> tuple[Tensor, Tensor]:
+        """(draws, n, D): rows x (n, D) with their missing entries drawn; and (n,) whether they could be."""
+        values, known, rng = x.expand(draws, *x.shape).clone(), ~torch.isnan(x), generator(seed, "impute")
+        # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
+        whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
+        if context is not None and bool(whole.any()):
+            values[:, whole] = judge.answers(self.model, context[whole], draws, gaps="rows", rng=rng)
+        able, rest = torch.ones(len(x), dtype=torch.bool), ~whole
+        if bool(rest.any()):
+            beside = None if context is None else context[rest]
+            filled = mixture.condition(
+                self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng, watch=watch
+            )
+            values[:, rest] = filled.values
+            able[rest] = (filled.ess >= LEAST_ESS) & (filled.log_evidence > -math.inf)
+        return values, able
+
+    def _left(self, rows: pd.DataFrame, left: Tensor, known: Sequence[_Known]) -> str:
+        """One sentence that names the ``left`` of the rows with holes that were not filled, and the oddest value of each."""
+        fields = [field for k in known for field in k.fields]
+        odd = torch.cat([torch.where(k.barred | k.lacking & (i > 0), math.inf, k.distance) for i, k in enumerate(known)], 1)
+        said = []
+        for i in left[:NAMED].tolist():
+            cells = {f.name: rows[f.name].iloc[i] for f in fields}
+            present = [name for name, cell in cells.items() if not pd.isna(cell)]
+            names = [fields[int(odd[i].argmax())].name] if bool(odd[i].max() > 0) else present[:NAMED]
+            told = [f"column {name!r} is {cells[name] if name in present else 'missing'}" for name in names]
+            said.append(f"row {rows.index[i]}, {' and '.join(told)}")
+        more = f"; and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
+        other = "gaussian_mixture, kde or marginals" if self.given is None else "marginals"
+        return (
+            f"{len(left):,} of {len(rows):,} rows with holes are left as they are, because {self.name} cannot be conditioned on "
+            f"what they hold: {'; '.join(said)}{more}; repair them, or try --model {other}"
+        )
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What n rows hold in some columns: x (n, D) as the schema encodes them, NaN where missing; (n, D) bool what no law can be
+    given, as it cannot be read or lies too far from all that was seen, and what is missing where none was; how far entries are
+    from what was seen, in ranges of it; and the levels that were never seen, counted."""
+
+    fields: tuple[Field, ...]
+    x: Tensor
+    barred: Tensor
+    lacking: Tensor
+    distance: Tensor
+    never_seen: tuple[str, ...]
+
+    @staticmethod
+    def of(fields: tuple[Field, ...], rows: pd.DataFrame) -> _Known:
+        """Of rows with these columns."""
+        x, barred, lacking, distance = (torch.zeros(4, len(rows), len(fields), dtype=torch.float64)).unbind(0)
+        never_seen: list[str] = []
+        for j, field in enumerate(fields):
+            series = _column(rows, field)
+            codes, unread = _read(field, series)
+            x[:, j], barred[:, j] = torch.from_numpy(codes), torch.from_numpy(unread).double()
+            if not field.absent:
+                lacking[:, j] = torch.from_numpy(field.gaps(series)).double()
+            if field.discrete:
+                never_seen += [made.counted(*found) for found in made.never_seen(field, series, codes)]
+                distance[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
+            else:
+                width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
+                beyond = torch.maximum(field.low - x[:, j], x[:, j] - field.high).clamp(min=0)
+                distance[:, j] = (beyond / width).nan_to_num(nan=0.0)
+                barred[:, j] += (distance[:, j] > FARTHEST).double()
+        return _Known(fields, x, barred > 0, lacking > 0, distance, tuple(never_seen))
+
+
+def _column(rows: pd.DataFrame, field: Field) -> pd.Series:
+    return cast(pd.Series, rows[field.name])
+
+
+def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) in tensor units, NaN where a cell is missing or says nothing that the column can hold; and (n,) bool where so."""
+    try:
+        return field.encode(series), np.zeros(len(series), dtype=bool)
+    except InputError:  # at least one cell: which they are, each says for itself
+        x, unread = np.full(len(series), np.nan), np.zeros(len(series), dtype=bool)
+        for i in range(len(series)):
+            try:
+                x[i] = field.encode(series.iloc[[i]])[0]
+            except InputError:
+                unread[i] = True
+        return x, unread
+
+
+def _note(schema: AnySchema, rows: Content) -> None:
+    """Say which values no row that was learnt from could have."""
+    if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
+        warnings.warn(said, Note, stacklevel=3)
+    if not isinstance(schema, Schema) or not isinstance(rows, pd.DataFrame):
+        return
+    for field in schema.modelled:
+        if field.kind == "boolean" and field.name in rows and not {"0", "1"} & set(map(str, field.labels)):
+            written = {str(cell) for cell in _column(rows, field).dropna().unique()}
+            if written and written <= {"0", "1", "0.0", "1.0"}:
+                said = f"data: column {field.name!r} holds 0 and 1, read as {field.labels[0]} and {field.labels[-1]}"
+                warnings.warn(said, Note, stacklevel=3)
+
+
+def _beside(theirs: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a person's rows, and what was drawn or predicted for them."""
+    stored = {**answers.attrs.get(dtypes.STORED, {}), **theirs.attrs.get(dtypes.STORED, {})}
+    return dtypes.keep_stored(pd.concat([theirs, answers], axis=1), stored)
+
+
+def _headings(field: Field, levels: Sequence[float]) -> list[str]:
+    """The columns that :func:`_predicted` makes of a target."""
+    made = ("mode", "probability") if field.discrete else ("mean", *(f"{p:g}" for p in levels))
+    return [f"{field.name}_{what}" for what in made]
+
+
+def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
+    """Of one target, from its draws (s, n) in tensor units."""
+    if field.discrete:
+        shares = np.stack([(drawn == code).mean(0) for code in range(len(field.labels))])
+        made = [field.decode(shares.argmax(0).astype(np.float64)), shares.max(0)]
+    else:
+        mean = drawn.mean(0) + (field.offset if field.kind == "integer" else 0)
+        if field.kind == "datetime":  # a mean of dates is a date, a mean of whole numbers need not be one
+            mean = field.decode(mean)
+        made = [mean, *(field.decode(np.quantile(drawn, p, axis=0, method="weibull")) for p in levels)]
+    return pd.DataFrame(dict(zip(_headings(field, levels), made, strict=True)))
+
+
+@dataclass
+class Study:
+    """A finished run. ``verdicts`` by objective ("nats", "mmd"), each with a blend in ``blends``; ``verdict`` is the one of
+    ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density. In a run
+    with targets ``schema`` is theirs, ``given`` what they are modelled given, ``conditioning`` what its verdict says beside."""
+
+    schema: AnySchema
+    scores: list[Score]
+    verdicts: dict[str, Verdict]
+    objective: str
+    why: str
+    models: dict[str, Facade]
+    blends: dict[str, Facade]
+    folder: Path | None = None
+    given: Given | None = None
+    conditioning: Conditioning | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What to use, by how much and how sure."""
+        return self.verdicts[self.objective]
+
+    @property
+    def best(self) -> Facade:
+        """The verdict's choice."""
+        return self._chosen(self.objective)
+
+    @property
+    def density(self) -> Facade:
+        """The choice in nats. InputError where no model has a density."""
+        if "nats" not in self.verdicts:
+            raise InputError("score: no model of this run has a density; run again with a family that has one")
+        return self._chosen("nats")
+
+    def _chosen(self, objective: str) -> Facade:
+        choice = self.verdicts[objective].choice
+        return self.blends[objective] if choice == "blend" else self.models[choice]
+
+    def model(self, name: str) -> Facade:
+        """By name; "blend" is that of the verdict's objective, "blend:nats" and "blend:mmd" the other way. InputError
+        with the names there are."""
+        known = {**self.models, "blend": self.blends[self.objective], **{f"blend:{k}": v for k, v in self.blends.items()}}
+        if name not in known:
+            raise InputError(f"model: no {name!r} in this run; there are {', '.join(known)}")
+        return known[name]
+
+    @property
+    def leaderboard(self) -> pd.DataFrame:
+        """One row a model, exact densities before bounds, best first; a column for each metric of its samples."""
+        rows = []
+        for s in ranked(self.scores):
+            row = asdict(s)
+            found = row.pop("metrics")
+            rows.append(row | {name: value["value"] for name, value in found.items()})
+        return pd.DataFrame(rows)
+
+
+def ranked(scores: Sequence[Score]) -> list[Score]:
+    """Exact densities by nats, then bounds by nats, then the rest: kinds are never ranked among one another."""
+    order = {"exact": 0, "bound": 1, None: 2}
+    worst = lambda nats: math.inf if nats is None or math.isnan(nats) else -nats  # noqa: E731
+    return sorted(scores, key=lambda s: (order[s.kind], worst(s.nats), s.name))
+
+
+def assemble(
+    schema: AnySchema, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
+    models: Mapping[str, Model], folder: Path, given: Given | None = None, conditioning: Conditioning | None = None,
+) -> Study:  # fmt: skip
+    """A :class:`Study` of fitted models and their blends; the first of them that conditions well proposes for the others."""
+    proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
+    facades = {name: Facade(name, model, schema, proposal, given) for name, model in models.items()}
+    blends = {}
+    for name, v in verdicts.items():
+        gate = None if conditioning is None else conditioning.gate
+        weights = list(v.weights.values()) if gate is None else mixture.Gate.of(gate)
+        blends[name] = Facade("blend", mixture.blend([models[n] for n in v.weights], weights), schema, proposal, given)
+    return Study(schema, scores, dict(verdicts), objective, why, facades, blends, folder, given, conditioning)
+
+
+def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None = None) -> Study:
+    """A finished run folder as a :class:`Study`, on the CPU. ``models``: your own models by name, Space → Model, in a run with
+    targets (Space, context shape) → Model.
+
+    Raises InputError if the folder is unfinished, damaged, or needs a model that was not passed.
     """
-    for record in conduct(data, Options(**options)):
-        if isinstance(record, Done):
-            return record.study
-    raise RuntimeError("the run ended without a verdict")
-
-
-def conduct(data: Any, options: Options) -> Iterator[Record]:
-    """The main job as an iterator of records: :class:`Planned`, :class:`Progress` and :class:`Judged` a model, :class:`Done`."""
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, train.one_thread():
-        loaded, schema = understand(data, options)
-        out = Path(options.out) if options.out is not None else Path(scratch)
-        config = _question(options, loaded, str(data) if isinstance(data, str | Path) else None)
-        if _finished(out, options, config):
-            yield Done(load(out, models=options.models))
-            return
-        job = _kind(options)(out, options, loaded, schema, began)
-        try:
-            job.take_up(config)  # nothing is written before all that was asked is known to fit
-            yield job.planned()
-            yield from job.train_all()
-            study = job.verdict()
-        except CannotWrite as error:
-            raise CannotWrite(f"{error}; the same command goes on from here") from error
-        yield Done(study if options.out is not None else replace(study, folder=None))
-
-
-def _kind(options: Options) -> type[Together | Targets]:
-    """A run with targets, or without."""
-    return Targets if options.targets else Together
-
-
-def preview(data: Any, options: Options) -> Planned:
-    """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, train.one_thread():
-        loaded, schema = understand(data, options)
-        planned = _kind(options)(Path(scratch), options, loaded, schema, time.monotonic()).planned(estimate=True)
-        return replace(planned, folder=None if options.out is None else str(options.out))
-
-
-def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
-    """Read the data and guess its columns; the columns that only tell how to split are not modelled, nor, with targets,
-    inputs of a model."""
-    loaded = source.load(data, seed=options.seed, skip_broken=options.skip_broken, size=options.size)
-    splitting = (("--split", options.split), ("--group", options.group), ("--time", options.time))
-    for flag, name in (*splitting, *(("--target", name) for name in options.targets)):
-        if name is None:
-            continue
-        if not isinstance(loaded, Table):
-            raise InputError(f"{flag}: names a column, and images have none; leave it out")
-        if name not in loaded.frame.columns:
-            raise InputError(f"{flag}: no column {name!r} in the data; there are {listed(loaded.frame.columns, 12)}")
-    modelled = loaded
-    aside = [name for flag, name in splitting if name is not None and (flag == "--split" or options.targets)]
-    if isinstance(loaded, Table) and aside:
-        modelled = replace(loaded, frame=loaded.frame.drop(columns=aside))
-    return loaded, source.learn(modelled, kinds=options.kinds, columns=options.columns, bounds=options.bounds)
-
-
-def _question(options: Options, data: Data, path: str | None) -> dict[str, Any]:
-    """What config.json holds: what is asked, of which data, on which machine."""
-    device = str(train.choose_device(options.device))
-    return {
-        "format": store.FORMAT,
-        "mixtura": _version(),
-        "source": None if path is None else printable(path),
-        "data": {
-            "name": data.name, "fingerprint": data.fingerprint, "rows": len(source.content(data)), "rows_total": data.rows_total
-        },  # fmt: skip
-        "asked": options.asked(),
-        "same_bits": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device},
-    }
-
-
-def _finished(out: Path, options: Options, config: Mapping[str, Any]) -> bool:
-    """Whether the folder holds a finished run of the same question; InputError if it holds anything else. Only what
-    is known to be a run is ever started over: other programs write a config.json too."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: a file, expected a folder to write the run to; give another --out")
-    if not _holds_anything(out):
-        return False
-    kept = store.read_json(out / "config.json") if (out / "config.json").exists() else None
-    if not isinstance(kept, dict) or not {"format", "data", "asked"} <= kept.keys():
-        raise InputError(f"{out}: the folder is not empty and holds no run; give another --out")
-    if options.fresh:
-        return False
+    out = Path(folder)
+    if not out.is_dir():
+        raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
+    if not (out / "verdict.json").exists() and (out / "config.json").exists():
+        raise InputError(f"{out}: the run in it is not finished; the same `mixtura run` command goes on with it")
     store.check_format(out)
-    for part, what in (("data", "other data"), ("asked", "other options")):
-        if kept[part] != store.plain(config[part]):
-            raise InputError(f"{out}: holds a run on {what}; give another --out, or --fresh to start over")
-    return (out / "verdict.json").exists() and not to_be_tried_again(out)
+    raw, given, conditioning = store.read_json(out / "verdict.json"), None, None
+    scores = [store.checked(Score, record, out / "scores.jsonl") for record in store.read_lines(out / "scores.jsonl")]
+    with store.content_of(out / "schema.json"):
+        learnt = store.read_json(out / "schema.json")
+        schema = source.from_json(learnt)
+        if "target" in learnt:
+            schema, inputs = source.split_target(schema, learnt["target"])
+        space = schema.space
+    if "target" in learnt:
+        with store.content_of(out / "inputs.safetensors"):
+            given = Given.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
+    with store.content_of(out / "scores.jsonl"):
+        named = [s.name for s in scores if s.status in ("fitted", "samples only")]
+        odd = next((n for n in named if Path(n).name != n or n in (".", "..") or not n.isprintable() or named.count(n) > 1), None)
+        if odd is not None or not named:
+            raise ValueError("no model" if odd is None else f"{odd!r} is no name of one model")
+    loaded = {s.name: _load_one(out, s, space, models or {}) for s in scores if s.name in named}
+    with store.content_of(out / "verdict.json"):
+        if given is not None:
+            conditioning = store.checked(Conditioning, raw["conditioning"], out / "verdict.json")
+        verdicts = {name: store.checked(Verdict, v, out / "verdict.json") for name, v in raw["verdicts"].items()}
+        lifted = {
+            name: replace(v, **{k: math.nan for k in ("gain", "error") if getattr(v, k) is None}) for name, v in verdicts.items()
+        }
+        study = assemble(schema, scores, lifted, raw["objective"], str(raw["why"]), loaded, out, given, conditioning)
+        _ = study.best
+        _ = [study.models[v.best] for v in lifted.values()]
+    return study
 
 
-def _holds_anything(out: Path) -> bool:
-    return out.is_dir() and not all(machine.is_draft(path) for path in out.iterdir())
+def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
+    if score.status == "fitted":
+        return store.load_model(out / "models" / score.name, space, own)
+    path = out / "samples" / f"{score.name}.safetensors"
+    with store.content_of(path):
+        return mixture.Given(space, space.check(store.read_tensors(path)["rows"], name="rows"))
 
 
-def _version() -> str:
-    try:
-        return metadata.version("mixtura")
-    except metadata.PackageNotFoundError:
-        return "unreleased"
+def card(study: Study, name: str, splits: plan.Splits) -> str:
+    """The model card of a run, as Markdown: its sentence, how it was measured, the leaderboard."""
+    v = study.verdict
+    why, rule = markdown(study.why), markdown(splits.rule)
+    about = f"Objective: {v.unit} ({why}), measured on {v.rows:,} that chose nothing (split {rule}). "
+    if v.trimmed is not None:
+        about += f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} {v.unit}. "
+    about += f"Weights are optimal to {v.gap:.1e} on the select rows."
+    others = [o.sentence for key, o in study.verdicts.items() if key != study.objective]
+    measured = _OF_SAMPLES if study.given is None else _OF_ANSWERS
+    lines = [
+        f"# {markdown(name)}: a mixtura run", "", f"**{markdown(v.sentence)}**", "", about, "",
+        *[f"By the other objective: {markdown(sentence)}." for sentence in others], "",
+        f"| model | nats (exact) | nats (bound) | {' | '.join(measured)} | training, s |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for s in ranked(study.scores):
+        if s.status in ("skipped", "failed"):
+            lines.append(f"| {markdown(s.name)} | {s.status}: {markdown(s.reason)} | | | | |")
+            continue
+        nats = _pm(s.nats, s.nats_error)
+        exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
+        found = " | ".join(_pm(*of(s)) for of in measured.values())
+        seconds = "" if s.seconds is None else f"{s.seconds:.1f}"
+        lines.append(f"| {markdown(s.name)} | {exact} | {bound} | {found} | {seconds} |")
+    verbs = ("sample", "score", "impute") if study.given is None else ("predict", "sample --given", "score")
+    lines += [
+        "", f"{splits.duplicates:,} of the {len(splits.report):,} report rows equal a training row in every column.", "",
+        f"Use: {', '.join(f'`mixtura {verb}`' for verb in verbs)} on this folder, or `mixtura.load(folder)` in Python.",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
-def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any) -> tuple[Study, list[str]]:
-    """Do a finished run again from its recorded steps, into ``out``; the study, and the files that differ in any bit
-    (none, on the same machine kind, torch version and thread count). ``data``: what the run was made from; only the name of a
-    bundled example is taken from the folder, which may be anybody's.
-    ``options``: ``fresh`` and ``device``, and what no folder may bring along, a network as ``features``, ``models`` and
-    ``samples``, where the run used them: to be given again."""
-    folder, out = Path(folder), Path(out)
-    store.read_json(folder / "verdict.json")
-    store.check_format(folder)
-    kept, made_from, fingerprint = _recorded(folder, options)
-    units, _, _ = read_state(folder)
-    if data is None and made_from not in examples.names():
-        raise InputError(f"{folder}: give the data that it was made from again: mixtura run FILE --replay {folder}")
-    data = made_from if data is None else data
-    if out.resolve() == folder.resolve():
-        raise InputError(f"{out}: holds the run to be replayed; give another --out")
-    if not options.get("fresh") and _holds_anything(out):
-        raise InputError(f"{out}: the folder is not empty; give another --out, or --fresh to start over")
-    if source.load(data, seed=kept["seed"], skip_broken=kept["skip_broken"], size=kept["size"]).fingerprint != fingerprint:
-        raise InputError(f"{folder}: was made from other data; a replay needs the same bytes")
-    study = run(data, **(kept | options), stops=units, out=out)
-    weights = sorted(p.relative_to(folder) for p in (folder / "models").rglob("*.safetensors"))
-    same = [*weights, Path("nats.safetensors"), Path("gallery.safetensors"), *(Path(p.name) for p in folder.glob("samples.*"))]
-    return study, [str(p) for p in same if (folder / p).read_bytes() != (out / p).read_bytes()]
+Measured = tuple[float | None, float | None]
 
 
-#: what decides the result of a run and can be taken from its folder: numbers, names of families and of columns
-_TAKEN = (
-    "budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds", "bounds", "objective", "features",
-    "skip_broken", "size", "target",
-)  # fmt: skip
+def _metric(s: Score, name: str) -> Measured:
+    found = {**s.metrics, **judge.of_first(s.metrics)}.get(name, {})
+    return found.get("value"), found.get("error")
 
 
-def _recorded(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, str]:
-    """Of a run folder: the options to ask the same again, the file it was made from, the fingerprint of its data. InputError
-    where ``given`` lacks what the run used and a folder may not bring along, or has what it did not use."""
-    config = store.read_json(folder / "config.json")
-    try:
-        asked = config["asked"]
-        kept = {name: asked[name] for name in _TAKEN if name != "target" or name in asked}
-        kept["budget"] = None if asked["steps"] is not None else asked["budget"]
-        network = asked["features"] if asked["features"] is not None and features.is_file(asked["features"]) else None
-        models, samples = sorted(asked["models"]), dict(asked["samples"])
-        Options(**kept)
-        made_from, fingerprint = config["source"], config["data"]["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder}/config.json: damaged ({type(error).__name__}: {error}); replay another run") from error
-    if network is not None and not features.is_file(given.get("features") or ""):
-        raise InputError(f"{folder}: compared samples by a network, and no folder may name one to open; give --features again")
-    if network is None and given.get("features") is not None:
-        raise InputError(f"{folder}: compared samples by no network of a file; leave --features out")
-    if models != sorted(given.get("models") or {}):
-        names = ", ".join(models) or "none"
-        raise InputError(f"{folder}: the models of your own that it used ({names}) are to be given again, in Python with models=")
-    if samples != {name: source.load(where).fingerprint for name, where in (given.get("samples") or {}).items()}:
-        names = " ".join(f"--samples {name}=FILE" for name in samples) or "leave --samples out"
-        raise InputError(f"{folder}: the samples that it judged are to be given again, the same bytes: {names}")
-    return kept, made_from, fingerprint
+#: what the card says of samples, and of answers (of the first target that is a number)
+_OF_SAMPLES: dict[str, Callable[[Score], Measured]] = {
+    "MMD²": lambda s: _metric(s, "mmd2"), "memorisation (½ = none)": lambda s: (s.memorisation, s.memorisation_error)
+}  # fmt: skip
+_OF_ANSWERS: dict[str, Callable[[Score], Measured]] = {
+    "CRPS": lambda s: _metric(s, "crps"), "inside 90 % intervals": lambda s: _metric(s, "coverage_90")
+}  # fmt: skip
+
+
+def _pm(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    digits = digits_of(error)
+    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None and math.isfinite(error) else "")

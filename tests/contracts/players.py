@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from mixtura.contracts import Batches, Learner, Model, Optimiser, Phase, Space, Stage, Turn
-from mixtura.rng import normal, seeded, uniform
+from mixtura.ground.rng import normal, seeded, uniform
 
 ADAM = Optimiser(rate=1e-3, betas=(0.0, 0.9), clip=100.0, decay=0.0)
 

@@ -9,23 +9,13 @@ from functools import cache
 import pytest
 import torch
 
-from mixtura.contracts import (
-    Batch,
-    ClosedForm,
-    Column,
-    Density,
-    InputError,
-    Reparameterised,
-    Scored,
-    Space,
-    Stepwise,
-)
-from mixtura.distributions import MixtureDensity
+from mixtura.contracts import Batch, ClosedForm, Column, Density, InputError, Reparameterised, Scored, Space, Stepwise
 from mixtura.families import TABLE
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.encode import Columns
 from mixtura.ground.mcmc import Mala, run
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
-from mixtura.transforms import Columns
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 #: two real numbers, one of them with a wall; levels and gaps beside a rounded number

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mixtura.contracts import Column, Conditional, Conditioned, Density, InputError, LowerBound, Space
-from mixtura.rng import generator
+from mixtura.ground.rng import generator
 
 PLAIN = Space.continuous(2)
 TYPED = Space.table((Column(missing=True), Column("levels", 3), Column()))

@@ -11,8 +11,8 @@ from players import DiffusionByEnergy, Hierarchy, ManifoldProjection, Wasserstei
 from torch import nn
 
 from mixtura.contracts import ONLY, Batch, InputError, Learner, Model, Optimiser, Phase, Space, Stage, Turn, single_stage
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 PLANE = Space.continuous(2)

@@ -17,6 +17,7 @@ import pytest
 import torch
 from strangers import energy, forest, gan
 
+from mixtura.blending.blend import condition
 from mixtura.contracts import (
     ONLY,
     Batch,
@@ -35,10 +36,9 @@ from mixtura.contracts import (
     density_kind,
 )
 from mixtura.families import TABLE, Family
-from mixtura.folder import load_model, save_model
-from mixtura.mixture import condition
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.folder.store import load_model, save_model
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 ROWS, STEPS = 160, 40

@@ -10,7 +10,7 @@ import pytest
 from strangers import energy, forest, gan
 
 import mixtura
-from mixtura.cli import main
+from mixtura.cli.main import main
 from mixtura.families import TABLE, Family
 
 STRANGERS = {"gan": gan, "energy": energy, "forest": forest}

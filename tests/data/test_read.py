@@ -16,8 +16,8 @@ import torch
 
 from mixtura.contracts import InputError, Note
 from mixtura.data import examples
+from mixtura.data.dtypes import text_dtype
 from mixtura.data.read import MISSING, Table, read
-from mixtura.data.schema import text_dtype
 from mixtura.data.write import write
 
 TEXT = text_dtype()

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, schema
+from mixtura.data import cells, dtypes
 from mixtura.data.read import read
 from mixtura.data.schema import Schema, guess
-from mixtura.transforms import Columns
+from mixtura.ground.encode import Columns
 
 N = 60
 ROW = np.arange(N)
@@ -31,7 +31,7 @@ def dates(start: str, step: str, **kw) -> pd.Series:
     return pd.Series(pd.date_range(start, periods=N, freq=step, **kw)).iloc[RNG.permutation(N)].reset_index(drop=True)
 
 
-TEXT = schema.text_dtype()
+TEXT = dtypes.text_dtype()
 SIZES = ["low", "mid", "high", "top"]
 SEVENTHS = RNG.normal(size=N) / 7
 

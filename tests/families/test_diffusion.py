@@ -11,8 +11,8 @@ from rounding import assert_same_rows
 from mixtura.contracts import Column, InputError, Space
 from mixtura.families import diffusion
 from mixtura.families.diffusion import Config, Diffusion
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 

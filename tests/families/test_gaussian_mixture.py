@@ -10,7 +10,7 @@ from torch.distributions import MultivariateNormal
 
 from mixtura.contracts import Column, InputError, Space
 from mixtura.families import gaussian_mixture
-from mixtura.rng import categorical, generator, normal
+from mixtura.ground.rng import categorical, generator, normal
 
 torch.set_num_threads(1)
 CORRELATED = torch.tensor([[9.0, 6.0], [6.0, 5.0]], dtype=torch.float64)

@@ -12,8 +12,8 @@ from scipy.stats import logistic
 
 from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import kde
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 from mixtura.contracts import Column, InputError, Space
 from mixtura.families import linear_gaussian
-from mixtura.rng import generator
+from mixtura.ground.rng import generator
 
 torch.set_num_threads(1)
 

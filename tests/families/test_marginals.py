@@ -9,7 +9,7 @@ import torch
 
 from mixtura.contracts import Column, Space
 from mixtura.families import marginals
-from mixtura.rng import generator
+from mixtura.ground.rng import generator
 
 torch.set_num_threads(1)
 

@@ -11,9 +11,9 @@ import torch
 from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import RECIPE, Config, build
-from mixtura.nets.ensemble import Bins, Ensemble
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.ground.nets.ensemble import Bins, Ensemble
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 SMALL = {"hidden": (16,), "members": 4, "bins": 8}

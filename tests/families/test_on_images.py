@@ -12,9 +12,9 @@ from rounding import assert_same_rows
 
 from mixtura.contracts import Batch, ClosedForm, Conditional, Density, InputError, LowerBound, Space
 from mixtura.families import TABLE, autoregressive, flow, gaussian_mixture, kde, marginals
-from mixtura.folder import load_model, save_model
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.folder.store import load_model, save_model
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 #: 2×2 pixels of the levels 97, 100 and 103, and colour pixels of the levels 0 and 2

@@ -14,8 +14,8 @@ from torch.distributions import Normal
 
 from mixtura.contracts import Column, InputError, Space
 from mixtura.families import quantile
-from mixtura.rng import generator
-from mixtura.transforms import Parts
+from mixtura.ground.encode import Parts
+from mixtura.ground.rng import generator
 
 torch.set_num_threads(1)
 CONFIG = quantile.Config(trees=30)

@@ -11,8 +11,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from mixtura.contracts import ClosedForm, Column, Density, Space
 from mixtura.families import TABLE
-from mixtura.rng import categorical, generator, normal
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import categorical, generator, normal
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 

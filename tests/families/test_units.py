@@ -7,10 +7,11 @@ import math
 import pytest
 import torch
 
-from mixtura import judge, train
 from mixtura.contracts import Batch, ClosedForm, Column, Space, density_kind
 from mixtura.families import TABLE
-from mixtura.rng import generator
+from mixtura.ground.rng import generator
+from mixtura.job import judge
+from mixtura.train import fit as train
 
 CLOSED = ("marginals", "gaussian_mixture", "linear_gaussian", "mixture_density", "kde")
 

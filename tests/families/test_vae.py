@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import vae
 from mixtura.families.vae import Config, Vae
-from mixtura.rng import generator
-from mixtura.train import Recipe, fit
+from mixtura.ground.rng import generator
+from mixtura.train.fit import Recipe, fit
 
 torch.set_num_threads(1)
 

@@ -11,7 +11,7 @@ from scipy.stats import kstest, norm
 from mixtura.contracts import InputError
 from mixtura.ground import mcmc
 from mixtura.ground.mcmc import Hmc, Langevin, Mala, adapt, effective_sample_size, r_hat, run
-from mixtura.rng import generator, normal
+from mixtura.ground.rng import generator, normal
 
 MEAN, SCALE = 100.0, 3.0
 SAMPLERS = [Langevin(0.5), Mala(0.5), Hmc(0.5, leaps=3)]

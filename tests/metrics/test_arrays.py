@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
 from mixtura.metrics import TABLE
 from mixtura.metrics.arrays import rows
-from mixtura.rng import generator
 
 X, Y = np.random.default_rng(0).normal(size=(2, 40, 3))
 COMPARED = [row for row in TABLE.values() if row.takes != "nats"]

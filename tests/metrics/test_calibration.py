@@ -11,8 +11,8 @@ from scipy.special import ndtri
 from scipy.stats import norm
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
 from mixtura.metrics import calibration
-from mixtura.rng import generator
 
 
 def forecast(s, n, *, spread=1.0, shift=0.0, seed=0, d=None):

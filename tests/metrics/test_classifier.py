@@ -8,8 +8,8 @@ import torch
 from scipy.stats import norm
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
 from mixtura.metrics import c2st
-from mixtura.rng import generator
 
 
 def test_equal_laws_give_one_half_within_the_error():

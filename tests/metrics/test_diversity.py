@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError
-from mixtura.kernels import Cosine, Gaussian, sums
+from mixtura.ground.kernels import Cosine, Gaussian, sums
+from mixtura.ground.rng import generator
 from mixtura.metrics import diversity
 from mixtura.metrics.diversity import mode_count, rke, vendi, vendi_score
-from mixtura.rng import generator
 
 ORDERS = [0.1, 0.5, 1.0, 2.0, 7.0]
 

@@ -8,9 +8,9 @@ import scipy.linalg
 import torch
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
 from mixtura.metrics import TABLE, frechet_distance
 from mixtura.metrics.frechet import Moments, debiased_distance, plain_distance
-from mixtura.rng import generator
 
 
 def moments(mean, cov, n=10**9):

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError
-from mixtura.kernels import Cubic, Gaussian
+from mixtura.ground.kernels import Cubic, Gaussian
+from mixtura.ground.rng import generator
 from mixtura.metrics import Estimate, kernel
 from mixtura.metrics.kernel import kid, mmd2, same_law
-from mixtura.rng import generator
 
 
 def normal(n, d=3, *, mean=100.0, std=3.0, seed=0):

@@ -7,9 +7,9 @@ import pytest
 import scipy.stats
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
 from mixtura.metrics import marginal_distance
 from mixtura.metrics.marginal import columns
-from mixtura.rng import generator
 
 NAN = math.nan
 

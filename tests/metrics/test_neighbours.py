@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
 from mixtura.metrics import TABLE, memorisation
 from mixtura.metrics.neighbours import manifold, shared_rows
-from mixtura.rng import generator
 
 
 def brute_force(samples, train, held_out):

@@ -6,9 +6,9 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
 from mixtura.metrics import sliced_wasserstein
 from mixtura.metrics.wasserstein import coupling
-from mixtura.rng import generator
 
 
 @pytest.mark.parametrize("n, m", [(1, 1), (4, 4), (3, 5), (6, 4), (1, 7), (7, 1)])

@@ -18,10 +18,10 @@ from PIL import Image
 
 from mixtura.contracts import InputError
 from mixtura.data import schema
-from mixtura.facade import ranked
-from mixtura.folder import read_tensors
+from mixtura.folder.store import read_tensors
 from mixtura.report import build, collect, figures, render
 from mixtura.report.page import HERE
+from mixtura.study import ranked
 
 HOSTILE = ["</script><b>bold", '"quoted" \'twice\'', "<!--<script>", "emoji 🐧\u2028", "x" * 500, "]]>&amp;{{ 7 * 7 }}"]
 

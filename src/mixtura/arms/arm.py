@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from mixtura.contracts import InputError
-from mixtura.rng import generator
+from mixtura.ground.rng import generator
 
 #: one sample holds at most so many numbers
 MOST_VALUES = 2**24

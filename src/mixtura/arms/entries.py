@@ -299,7 +299,7 @@ def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _model(name: str, entry: _Entry) -> Arm:
-    from mixtura import facade
+    from mixtura import study as facade
     from mixtura.data import source
 
     study = facade.load(entry.path("path", folder=True))

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from mixtura.contracts import InputError
-from mixtura.rng import generator, normal, seeded, uniform
+from mixtura.ground.rng import generator, normal, seeded, uniform
 
 
 def onnx(

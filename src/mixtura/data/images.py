@@ -28,7 +28,7 @@ from mixtura.contracts import Column, InputError, Space
 from mixtura.data import arrays
 from mixtura.data.read import named_path, to_numpy
 from mixtura.data.texts import printable
-from mixtura.machine import drafted
+from mixtura.ground.machine import drafted
 
 #: what Pillow may take a file for, with the endings; some other formats start programs
 FORMATS = {

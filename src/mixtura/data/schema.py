@@ -27,8 +27,7 @@ from torch import Tensor
 from mixtura.contracts import ON_STEPS, Column, InputError, Space
 from mixtura.data import cells, dtypes
 from mixtura.data.cells import Label
-from mixtura.data.dtypes import text_dtype as text_dtype
-from mixtura.shown import kind_of
+from mixtura.ground.shown import kind_of
 
 Kind = Literal["numeric", "integer", "boolean", "categorical", "ordinal", "datetime", "constant", "dropped"]
 

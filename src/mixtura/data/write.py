@@ -19,7 +19,7 @@ from mixtura.contracts import InputError
 from mixtura.data import dtypes
 from mixtura.data.cells import EXACT, MISSING, Label, precision
 from mixtura.data.schema import named
-from mixtura.machine import drafted
+from mixtura.ground.machine import drafted
 
 #: rows turned into text at a time
 _AT_ONCE = 20_000

@@ -26,12 +26,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
-from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
-from mixtura.nets.pixels import PixelNet, PixelWalk
-from mixtura.rng import generator, seeded
-from mixtura.transforms import Columns, Parts, log_logistic_mass
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, Parts, log_logistic_mass
+from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
+from mixtura.ground.nets.pixels import PixelNet, PixelWalk
+from mixtura.ground.rng import generator, seeded
 
 
 class Config(BaseModel):

@@ -35,12 +35,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 
-from mixtura import rng as random
 from mixtura.contracts import InputError, LowerBound, Reparameterised, Scored, Space, Stage, Stepwise, Turn, single_stage
-from mixtura.nets.denoisers import MlpDenoiser, UNet
-from mixtura.nets.masked import CodeLayout
-from mixtura.rng import seeded
-from mixtura.transforms import Columns, Parts, log_normal_mass
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, Parts, log_normal_mass
+from mixtura.ground.nets.denoisers import MlpDenoiser, UNet
+from mixtura.ground.nets.masked import CodeLayout
+from mixtura.ground.rng import seeded
 
 #: (D, V) of (y, s)
 Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]

@@ -22,11 +22,11 @@ import zuko
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from mixtura import rng as random
 from mixtura.contracts import Density, InputError, LowerBound, Model, Reparameterised, Space, Stage, Turn, single_stage
-from mixtura.nets.masked import CodeLayout, MaskedNet, Walk
-from mixtura.rng import seeded
-from mixtura.transforms import Columns, Parts
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, Parts
+from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
+from mixtura.ground.rng import seeded
 
 
 class Config(BaseModel):

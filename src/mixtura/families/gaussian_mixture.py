@@ -34,9 +34,9 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional
 
-from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
-from mixtura.transforms import Columns, Parts, histograms, log_normal_mass
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, Parts, histograms, log_normal_mass
 
 
 class Config(BaseModel):

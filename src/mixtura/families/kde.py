@@ -17,9 +17,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from mixtura import rng as random
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
-from mixtura.transforms import Columns, Parts, log_logistic_mass
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, Parts, log_logistic_mass
 
 
 class Config(BaseModel):

@@ -22,9 +22,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
-from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Density, InputError, Reparameterised, Space
-from mixtura.transforms import Columns, log_normal_mass
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, log_normal_mass
 
 
 class Config(BaseModel):

@@ -24,9 +24,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, Space
-from mixtura.transforms import Columns, histograms, log_logistic_mass, log_normal_mass
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, histograms, log_logistic_mass, log_normal_mass
 
 
 class Config(BaseModel):

@@ -2,9 +2,10 @@
 
     p(y | x) = Σ_k π_k(x) Π_s θ_ks(code_s | x) · N(values present; μ_k(x), Σ_k(x))
 
-The covariance is one of the kinds of :class:`mixtura.distributions.Noise`. Rounded columns score as the mass of their cells: by
-the product of Φ-differences where components are diagonal, else by the chain of Gaussian conditionals given the (rounded) values
-before. An absent value is integrated out of its component; its code, "missing" or an atom, has a table in every component.
+The covariance is one of the kinds of :class:`mixtura.ground.distributions.Noise`. Rounded columns score as the mass of their
+cells: by the product of Φ-differences where components are diagonal, else by the chain of Gaussian conditionals given the
+(rounded) values before. An absent value is integrated out of its component; its code, "missing" or an atom, has a table in
+every component.
 
 One network is a gamble, so several are trained at once (deep ensembles: Lakshminarayanan et al. 2017) and blended. Two ways of
 reading the context take part, plain and with :class:`Bins`, because each is far ahead on some data. Member f of either way never
@@ -28,12 +29,12 @@ from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixtura import rng as random
 from mixtura.contracts import Density, InputError, Reparameterised, Space, Stage, Turn, single_stage
-from mixtura.distributions import MixtureDensity, Noise, NoiseKind
-from mixtura.nets.ensemble import Bins, Ensemble
-from mixtura.rng import seeded
-from mixtura.transforms import Columns, Parts, log_normal_mass
+from mixtura.ground import rng as random
+from mixtura.ground.distributions import MixtureDensity, Noise, NoiseKind
+from mixtura.ground.encode import Columns, Parts, log_normal_mass
+from mixtura.ground.nets.ensemble import Bins, Ensemble
+from mixtura.ground.rng import seeded
 
 
 class Config(BaseModel):

@@ -28,10 +28,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sklearn.ensemble import RandomForestRegressor
 from torch import Tensor, nn
 
-from mixtura import rng as random
 from mixtura.contracts import ClosedForm, Density, InputError, Space
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, Parts
 from mixtura.ground.trees import Forest
-from mixtura.transforms import Columns, Parts
 
 Array = NDArray[np.float64]
 Level = Annotated[float, Field(gt=0, lt=1)]

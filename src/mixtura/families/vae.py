@@ -23,12 +23,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixtura import rng as random
 from mixtura.contracts import InputError, Latent, LowerBound, Reparameterised, Space, Stage, Turn, single_stage
-from mixtura.nets.coders import ImageDecoder, ImageEncoder, perceptron
-from mixtura.nets.masked import CodeLayout
-from mixtura.rng import seeded
-from mixtura.transforms import Columns, Parts, log_logistic_mass, log_normal_mass
+from mixtura.ground import rng as random
+from mixtura.ground.encode import Columns, Parts, log_logistic_mass, log_normal_mass
+from mixtura.ground.nets.coders import ImageDecoder, ImageEncoder, perceptron
+from mixtura.ground.nets.masked import CodeLayout
+from mixtura.ground.rng import seeded
 
 
 class Config(BaseModel):

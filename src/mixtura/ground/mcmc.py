@@ -30,8 +30,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from mixtura import rng as random
 from mixtura.contracts import InputError
+from mixtura.ground import rng as random
 
 #: (n, *shape) → (n,): −log p up to a constant
 Energy = Callable[[Tensor], Tensor]

@@ -20,9 +20,9 @@ from scipy.stats import kstest
 from torch import Tensor
 
 from mixtura.contracts import InputError
+from mixtura.ground.rng import uniform
 from mixtura.metrics.arrays import numbers
 from mixtura.metrics.likelihood import Estimate
-from mixtura.rng import uniform
 
 Array = NDArray[np.float64]
 

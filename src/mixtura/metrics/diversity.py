@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mixtura.contracts import InputError
-from mixtura.kernels import Cosine, Gaussian, median_bandwidth, sums
+from mixtura.ground.kernels import Cosine, Gaussian, median_bandwidth, sums
 from mixtura.metrics.arrays import pair, rows
 from mixtura.metrics.likelihood import Estimate
 

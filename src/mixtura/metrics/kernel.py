@@ -3,7 +3,7 @@
     MMD²(P, Q) = E k(X, X′) − 2 E k(X, Y) + E k(Y, Y′)                    (Gretton et al. 2012, lemma 6)
 
 Values are U-statistics: about 0 for equal laws, where they can be below. All pairs are used, so nothing depends on how subsets
-were drawn, and errors are delete-one jackknives (:class:`mixtura.kernels.KernelSums`).
+were drawn, and errors are delete-one jackknives (:class:`mixtura.ground.kernels.KernelSums`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mixtura.contracts import InputError
-from mixtura.kernels import Cubic, Gaussian, Kernel, median_bandwidth, sums
+from mixtura.ground.kernels import Cubic, Gaussian, Kernel, median_bandwidth, sums
 from mixtura.metrics.arrays import pair
 from mixtura.metrics.likelihood import Estimate
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mixtura.contracts import InputError
-from mixtura.kernels import Estimate
+from mixtura.ground.kernels import Estimate
 from mixtura.metrics.arrays import numbers
 
 Array = NDArray[np.float64]

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura import rng as random
 from mixtura.contracts import InputError
+from mixtura.ground import rng as random
 from mixtura.metrics.arrays import pair
 from mixtura.metrics.likelihood import Estimate
 

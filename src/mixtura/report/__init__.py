@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixtura import folder as store
+from mixtura.folder import store
 from mixtura.report.collect import collect
 from mixtura.report.page import render
 

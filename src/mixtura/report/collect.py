@@ -10,18 +10,18 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor
 
-from mixtura import folder as store
 from mixtura.data import source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema
-from mixtura.facade import ranked
-from mixtura.job import read_state, what
-from mixtura.judge import OF_ANSWERS, Score
+from mixtura.folder import store
+from mixtura.ground.shown import command
+from mixtura.job.judge import OF_ANSWERS, Score
+from mixtura.job.run import read_state, what
+from mixtura.job.verdict import Conditioning, Verdict
 from mixtura.metrics import TABLE
 from mixtura.report import figures, given
-from mixtura.shown import command
-from mixtura.verdict import Conditioning, Verdict
+from mixtura.study import ranked
 
 #: points of a learning curve that a screen can tell apart
 MOST_POINTS = 200

@@ -31,8 +31,8 @@ def calibrated(ranks: Mapping[str, Tensor]) -> dict[str, Any]:
 def portraits(
     drawn: Sequence[Mapping[str, Any]], ours: Schema, others: Schema, asked: np.ndarray, real: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Of :func:`mixtura.lens.portrait`, as the page draws them. asked, real: inputs and targets (n, …) of the same rows in
-    tensor units."""
+    """Of :func:`mixtura.job.portrait.portrait`, as the page draws them. asked, real: inputs and targets (n, …) of the same rows
+    in tensor units."""
     return [_portrait(p, ours.modelled, others.modelled, asked, real) for p in drawn]
 
 

@@ -20,9 +20,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mixtura import folder as store
-from mixtura.shown import all_visible
-from mixtura.verdict import digits_of
+from mixtura.folder import store
+from mixtura.ground.shown import all_visible
+from mixtura.job.verdict import digits_of
 
 HERE = Path(__file__).parent
 #: colours of models in ``style.css``

@@ -8,11 +8,11 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from mixtura import folder as store
 from mixtura.contracts import InputError
+from mixtura.folder import store
+from mixtura.ground.shown import all_visible
+from mixtura.job.verdict import digits_of
 from mixtura.report.page import COLOURS, filled
-from mixtura.shown import all_visible
-from mixtura.verdict import digits_of
 
 
 def build(folder: str | Path, output: str | Path | None = None) -> Path:
@@ -35,7 +35,7 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
 
 
 def render(data: Mapping[str, Any]) -> str:
-    """The page of what :meth:`mixtura.session.Session.record` returned."""
+    """The page of what :meth:`mixtura.selection.Session.record` returned."""
     data = all_visible(store.plain(data))
     names = [arm["name"] for arm in data["arms"]]
     return filled(

@@ -7,9 +7,9 @@ from pydantic import BaseModel
 from torch import Tensor, nn
 
 from mixtura.contracts import Energy, InputError, Space, Stage, Turn, single_stage
+from mixtura.ground.encode import Columns
 from mixtura.ground.mcmc import Langevin
-from mixtura.rng import normal, seeded
-from mixtura.transforms import Columns
+from mixtura.ground.rng import normal, seeded
 
 
 class Config(BaseModel):

@@ -10,9 +10,9 @@ from sklearn.ensemble import RandomForestRegressor
 from torch import Tensor, nn
 
 from mixtura.contracts import ClosedForm, Density, InputError, Space
+from mixtura.ground.encode import Columns
+from mixtura.ground.rng import normal
 from mixtura.ground.trees import Forest
-from mixtura.rng import normal
-from mixtura.transforms import Columns
 
 
 class Config(BaseModel):

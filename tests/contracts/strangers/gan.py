@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from mixtura.contracts import InputError, Optimiser, Phase, Reparameterised, Space, Stage, Turn
-from mixtura.rng import normal, seeded
-from mixtura.transforms import Columns
+from mixtura.ground.encode import Columns
+from mixtura.ground.rng import normal, seeded
 
 
 class Config(BaseModel):

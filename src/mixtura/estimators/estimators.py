@@ -1,0 +1,551 @@
+"""The scikit-learn face: estimators with fit and predict around models of the house."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
+from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
+from torch import Tensor
+from torch.distributions import Normal
+
+from mixtura.contracts import Batch, Column, InputError, Space
+from mixtura.data.cells import lattice
+from mixtura.data.read import to_numpy
+from mixtura.families import mixture_density
+from mixtura.families.mixture_density import MixtureDensityNetwork
+from mixtura.folder.store import as_json, as_safetensors, read_json, read_tensors
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.encode import log_normal_mass
+from mixtura.ground.machine import write_together
+from mixtura.ground.rng import generator
+from mixtura.train import fit as train
+
+Array = NDArray[Any]
+# scikit-learn has no annotations; what a checker infers from its defaults is too narrow
+_validate, _check = cast(Any, validate_data), cast(Any, check_array)
+
+#: of a fit: a share of weight on the least deviations above which it is called degenerate
+AT_FLOOR = 0.01
+#: times through the rows in training, and the least and most steps
+EPOCHS, STEPS = 60, (3_000, 15_000)
+#: of so many rows and more a network goes on learning where of fewer it would overfit: its rate falls later
+MANY, PATIENT = 5_000, {"patience": 24}
+#: rows told at once, and draws
+TILE, DRAWN = 4_096, 2**16
+#: of a step: what a bound on it may be missed by
+HAIR = 1e-6
+#: rows of which a single network keeps the usual share to stop by
+LEAST_HELD_OUT = 8
+#: of a target: what can be squared
+LARGEST = 1e150
+
+
+class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
+    """Regression whose answer is a distribution: a mixture density network (Bishop 1994) for p(y | x), every branch kept.
+
+    X is (n, features) of numbers, y is (n,) or (n, d). Both are standardised inside; every figure comes back in the units of y,
+    and nats with respect to them. A NaN in y is a missing entry: it is integrated out.
+
+    components: Gaussians of each network.
+    noise: their covariances: "diagonal", "full", "isotropic", "shared" (one isotropic deviation for all components), "fixed" (the
+        deviation ``scale``, in units of y), "low_rank" (``rank`` directions plus a diagonal).
+    members: networks that are trained at once and blended. They read every input through ``bins`` as well: half of them where
+        their number is even and 4 or more, else all. 1 is a single network, which has no others to fall back on.
+    hidden: widths of their layers. steps: the most steps of training, each on ``batch`` rows at learning rate ``rate``, by
+        default 60 times through the rows and 3,000 to 15,000; it ends earlier where rows that a member has not seen stop
+        gaining. n_init: fits begun anew, of which the best on such rows is kept.
+    x_noise, y_noise: deviations of noise added in training, in standardised units (Rothfuss et al. 2019).
+    floor: the least deviation, in standard deviations of y.
+    resolution: the step δ in which y is written: a value then scores as log(mass of its cell / δ), without which a network may
+        raise the density of repeated values without end, and every answer but :meth:`predict_modes` and :meth:`distribution` is
+        of the rounded y. "auto" finds it, 0 takes values for points.
+    calibration: a share of the rows, equal ones as one, that is not trained on and makes :meth:`predict_interval` conformal; 0
+        for none.
+
+    Fitted: ``n_features_in_``, ``model_`` (the network, a ``mixtura.Density``), ``resolution_`` (d,), ``n_iter_``, ``history_``
+    (steps and nats a row on unseen rows), ``diagnosis_``. ``score`` is the mean log-likelihood in nats: higher is better, and a
+    density may well exceed 1, so it may have either sign.
+    """
+
+    n_features_in_: int
+    feature_names_in_: Array
+
+    def __init__(
+        self, components: int = 5, *, noise: str = "diagonal", rank: int = 1, scale: float = 1.0, members: int = 8,
+        hidden: Sequence[int] = (64, 64), bins: int = 16, steps: int | None = None, batch: int = 128, rate: float = 5e-3,
+        n_init: int = 1, x_noise: float = 0.0, y_noise: float = 0.0, floor: float = 1e-3, resolution: str | float = "auto",
+        calibration: float = 0.0, device: str = "cpu", random_state: Any = None,
+    ) -> None:  # fmt: skip
+        self.components = components
+        self.noise = noise
+        self.rank = rank
+        self.scale = scale
+        self.members = members
+        self.hidden = hidden
+        self.bins = bins
+        self.steps = steps
+        self.batch = batch
+        self.rate = rate
+        self.n_init = n_init
+        self.x_noise = x_noise
+        self.y_noise = y_noise
+        self.floor = floor
+        self.resolution = resolution
+        self.calibration = calibration
+        self.device = device
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        tags.regressor_tags.poor_score = True  # the score is in nats, not R²
+        return tags
+
+    # ---------------------------------------------------------------------------------------------------- fit
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train on X (n, features) and y (n,) or (n, d); ``sample_weight`` (n,) counts a row so many times. Rows that are equal
+        are one row with their weights added, in whatever order they come. InputError where the numbers cannot be used; what was
+        fitted before then stays as it was."""
+        before = dict(vars(self))
+        try:
+            return self._fit(X, y, sample_weight)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
+        X = np.asarray(_validate(self, _without_times(X, "X"), dtype=np.float64, ensure_min_samples=2))
+        if y is None:
+            raise InputError("y: requires y to be passed, but the target y is None; give one row for each of X")
+        stored = np.asarray(_without_times(y, "y")).dtype
+        y = _numbers(y)
+        if len(y) != len(X):
+            raise InputError(f"y: {len(y)} rows beside {len(X)} of X; give one for each")
+        self._flat_ = y.ndim == 1
+        y = y.reshape(len(y), -1)
+        weights = np.asarray(_check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True))
+        if not isinstance(self.calibration, Real) or not 0 <= self.calibration < 1:
+            raise InputError(f"calibration: expected a share of the rows, 0 or more and below 1, got {self.calibration!r}")
+        for name in ("n_init", "batch"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
+        state = check_random_state(self.random_state)
+        seed = int(state.randint(2**31))
+        given, far = len(X), partial(_far_row, y, weights)
+        X, y, weights = _merged(X, y, weights)
+        if len(X) < 2:
+            raise InputError(f"X and y: all {given} rows with a weight and a y are equal, expected 2 that differ; give more rows")
+        held = state.permutation(len(X)) < round(self.calibration * len(X))
+        known = [values[~np.isnan(values)] for values in y[~held].T]
+        if min(map(len, known)) < 2:
+            entry = min(range(len(known)), key=lambda j: len(known[j]))
+            raise InputError(
+                f"y: {len(known[entry])} values to learn entry {entry} from, of {len(X)} rows that differ and {held.sum()} "
+                "of them kept for calibration; expected 2 or more, give more rows"
+            )
+        self.resolution_, self._origin_ = np.array([_steps(values, self.resolution, stored) for values in known]).T
+        self._learn(X[~held], y[~held], weights[~held], generator(seed))
+        self._complain(y[~held], weights[~held], far(self.resolution_, self.floor))
+        # how far calibration rows are from the middle (m, d), and what they weigh (m,)
+        self._calibrated_ = (self._ranked(X[held], y[held]), weights[held]) if held.any() else None
+        return self
+
+    def _config(self, rows: int) -> mixture_density.Config:
+        names = ("components", "noise", "rank", "scale", "members", "hidden", "bins", "x_noise", "y_noise", "floor")
+        try:
+            asked = mixture_density.Config(**{name: getattr(self, name) for name in names}, warp=False, gaps="ignored")
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{first['loc'][0]}: {first['msg'].lower()}, got {first['input']!r}; give another") from error
+        return asked.model_copy(update={"bins": min(asked.bins, mixture_density.suggest(Space.continuous(1), rows).bins)})
+
+    def _learn(self, X: Array, y: Array, weights: Array, rng: torch.Generator) -> None:
+        """The best of so many fits begun anew."""
+        best = math.inf
+        for _ in range(self.n_init):
+            model = mixture_density.build(
+                _space(self.resolution_), context_shape=(X.shape[1],), config=self._config(len(X)), rng=rng
+            )
+            records, diagnosis = self._train(model, torch.as_tensor(X), torch.as_tensor(y), weights, rng)
+            if records[-1].best < best or best == math.inf:
+                best, self.model_, self.diagnosis_, self.n_iter_ = records[-1].best, model, diagnosis, records[-1].step
+                self.history_ = [(step.step, -step.validation) for step in records if step.validation is not None]
+
+    def _train(
+        self, model: MixtureDensityNetwork, X: Tensor, y: Tensor, weights: Array, rng: torch.Generator
+    ) -> tuple[list[train.Step], dict[str, float]]:
+        steps = min(max(EPOCHS * len(X) // self.batch, STEPS[0]), STEPS[1]) if self.steps is None else self.steps
+        asked = {"steps": steps, "batch": self.batch, "rate": self.rate} | (PATIENT if len(X) >= MANY else {})
+        if self.members == 1 and len(X) < LEAST_HELD_OUT:  # two rows to stop by, or none to spare
+            asked["held_out"] = 2 / len(X) if len(X) >= 4 else 0.0
+        recipe = train.Recipe(**{**mixture_density.RECIPE, **model.recipe, **asked})
+        uneven = None if (weights == weights[0]).all() else torch.as_tensor(weights)
+        told = {"device": train.choose_device(self.device), "name": type(self).__name__}
+        with train.one_thread(), torch.enable_grad():
+            records = list(train.fit(model, Batch(x=y, context=X, weights=uneven), recipe, **told, rng=rng))
+            look = torch.randperm(len(X), generator=rng)[:2_000]
+            return records, model.diagnose(y[look], X[look], rng)
+
+    def _complain(self, y: Array, weights: Array, far: str) -> None:
+        """Say so where the fit is no good; ``far`` says which row is far off, if one is."""
+        say = partial(warnings.warn, category=UserWarning, stacklevel=4)
+        if far:
+            say(far)
+            return
+        constant = np.nanmin(y, 0) == np.nanmax(y, 0)
+        if constant.any():
+            say(f"y is constant in entry {int(constant.argmax())}: there is nothing to learn")
+            return
+        nats = max(nats for _, nats in self.history_)
+        plain = sum(_gaussian(values, weights, δ) for values, δ in zip(y.T, self.resolution_, strict=True))
+        if nats < plain - 0.05:
+            say(
+                f"the network says {nats:.3f} nats a row on unseen rows, one Gaussian without any X {plain:.3f}: "
+                "X tells nothing of y, or training failed; try fewer components, a lower rate or more rows"
+            )
+        if self.diagnosis_["at floor"] > AT_FLOOR and self.noise != "fixed":
+            say(
+                f"{self.diagnosis_['at floor']:.0%} of the density is on deviations at the floor ({self.floor:g} of that of y): "
+                "y holds repeated values, or is a function of X; give its resolution, or a higher floor"
+            )
+
+    # ---------------------------------------------------------------------------------------------------- the density
+
+    @torch.no_grad()
+    def distribution(self, X: ArrayLike) -> MixtureDensity:
+        """p(y | x) of every row of X as a torch distribution of batch (n,) and event (d,): mixtures of members · components
+        Gaussians, in units of y, float64. Where y is written in steps this is the density before rounding."""
+        return self._law(self._rows(X))
+
+    def _law(self, X: Array) -> MixtureDensity:
+        self.model_.eval()
+        with torch.no_grad():
+            return self.model_.law(torch.as_tensor(X))
+
+    def _rows(self, X: ArrayLike) -> Array:
+        check_is_fitted(self, "model_")
+        return _tidy(_validate(self, _without_times(X, "X"), dtype=np.float64, reset=False))
+
+    def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor], tile: int = TILE) -> Array:
+        """``tell`` of the law of every row, a tile at a time."""
+        with train.one_thread():
+            tiles = [slice(i, i + tile) for i in range(0, len(X), tile)]
+            return np.concatenate([tell(self._law(X[t]), t).numpy() for t in tiles])
+
+    def _targets(self, X: Array, y: ArrayLike, *, infinite: bool = False) -> Array:
+        d = len(self.resolution_)
+        y = _tidy(_numbers(y, infinite=infinite))
+        y = y.reshape(len(y), -1)
+        if y.shape != (len(X), d):
+            raise InputError(f"y: expected shape ({len(X)}, {d}), one row for each of X, got {y.shape}")
+        return y
+
+    def _shaped(self, of_entries: Array) -> Array:
+        """(…, d) → (…) where y was given as (n,)."""
+        return of_entries[..., 0] if self._flat_ else of_entries
+
+    def log_prob(self, X: ArrayLike, y: ArrayLike) -> Array:
+        """(n,) nats of y given X, in the units of y; of an entry written in steps δ, log(mass of its cell / δ), where covariances
+        are full given the rounded entries before it. NaN entries are integrated out."""
+        X = self._rows(X)
+        self.model_.eval()
+        y = self._targets(X, y)
+        with train.one_thread(), torch.no_grad():
+            return self.model_.log_prob(torch.as_tensor(y), context=torch.as_tensor(X)).numpy()
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Mean nats of the rows with any y, higher is better. InputError where none has one and a weight."""
+        nats = self.log_prob(X, y)
+        weights = np.asarray(_check_sample_weight(sample_weight, nats, dtype=np.float64, ensure_non_negative=True))
+        weights = weights * ~np.isnan(_numbers(y).reshape(len(nats), -1)).all(1)
+        if not weights.any():
+            raise InputError("y: no row with a value and a weight above 0; give one row or more to score")
+        return float(np.average(nats, weights=weights))
+
+    def cdf(self, X: ArrayLike, y: ArrayLike) -> Array:
+        """P(Y ≤ y | x) of every entry on its own, of the shape of y; 0 at −inf, 1 at inf."""
+        X = self._rows(X)
+        return self._shaped(self._cdf(X, self._cell_of(self._targets(X, y, infinite=True))[1]))
+
+    def _cdf(self, X: Array, y: Array) -> Array:
+        return self._each(X, lambda law, t: law.cdf(torch.as_tensor(y[t])))
+
+    def _cell_of(self, y: Array) -> tuple[Array, Array]:
+        """The ends of what is written as y, or as the step below it; y itself where it is no step."""
+        δ = np.where(self.resolution_ > 0, self.resolution_, 1.0)
+        low = self._origin_ + (np.floor((y - self._origin_) / δ + HAIR) - 0.5) * δ
+        return np.where(self.resolution_ > 0, low, y), np.where(self.resolution_ > 0, low + δ, y)
+
+    def _written(self, y: Array, hair: float = 0.0) -> Array:
+        """The steps that values are written as, ends of cells as the step below."""
+        δ = np.where(self.resolution_ > 0, self.resolution_, 1.0)
+        return np.where(self.resolution_ > 0, self._origin_ + np.ceil((y - self._origin_) / δ - 0.5 + hair) * δ, y)
+
+    # ---------------------------------------------------------------------------------------------------- answers
+
+    def predict(self, X: ArrayLike) -> Array:
+        """The mean, of the shape of y."""
+        return self._shaped(self._each(self._rows(X), lambda law, _: self._moments(law)[0]))
+
+    def predict_std(self, X: ArrayLike) -> Array:
+        """The standard deviation of the whole mixture, of the shape of y."""
+        return self._shaped(self._each(self._rows(X), lambda law, _: self._moments(law)[1].sqrt()))
+
+    def _moments(self, law: MixtureDensity) -> tuple[Tensor, Tensor]:
+        """Mean and variance (n, d) of y as it is written."""
+        mean, variance = law.mean, law.variance
+        for j, (δ, origin) in enumerate(zip(self.resolution_, self._origin_, strict=True)):
+            if δ > 0:
+                at = origin + δ * torch.round((mean[:, j] - origin) / δ)
+                first, second = _rounded(law.weights, (law.means[..., j] - at[:, None]) / δ, law.deviations[..., j] / δ)
+                mean[:, j], variance[:, j] = at + δ * first, δ**2 * (second - first**2)
+        return mean, variance
+
+    def predict_quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Array:
+        """The q-quantile of every entry on its own, the least y with P(Y ≤ y | x) ≥ q: of the shape of y, with an axis for
+        several q after that of the rows."""
+        levels = torch.as_tensor(_tidy(np.atleast_1d(np.asarray(q, dtype=np.float64))))
+        if levels.dim() != 1 or not len(levels):
+            raise InputError(f"q: expected one probability or a list of some, got shape {tuple(levels.shape)}")
+        found = self._written(self._quantiles(X, levels.unsqueeze(1).expand(-1, len(self.resolution_))), -HAIR)
+        return self._shaped(found if np.ndim(q) else found[:, 0])
+
+    def _quantiles(self, X: ArrayLike, levels: Tensor) -> Array:
+        """(n, levels, d) of the density, at levels (levels, d)."""
+        return self._each(self._rows(X), lambda law, _: torch.stack([law.icdf(level) for level in levels], 1))
+
+    def predict_interval(self, X: ArrayLike, level: float = 0.9) -> Array:
+        """The central interval that holds ``level`` of the probability, or more where y is written in steps: (n, 2), or
+        (n, 2, d) where y is (n, d).
+
+        With ``calibration`` the interval is conformal: (½ − r, ½ + r) in probability, r the ⌈(m + 1) level⌉-th smallest |F(y|x)
+        − ½| of the m rows kept apart (Chernozhukov et al. 2021, section 2), which holds ``level`` of new rows whatever the
+        network learnt, on average over x; with weights, the (1 + 1/m) level quantile of what they weigh.
+        """
+        if not isinstance(level, Real) or not 0 < level < 1:
+            raise InputError(f"level: expected a probability between 0 and 1, got {level!r}")
+        check_is_fitted(self, "model_")
+        half = np.full(len(self.resolution_), level / 2)
+        if self._calibrated_ is not None:
+            ranks, weights = self._calibrated_
+            half = np.array([_conformal(of_entry, weights, level) for of_entry in ranks.T])
+        ends = self._quantiles(X, torch.as_tensor(np.stack([0.5 - half, 0.5 + half]).clip(0, 1)))
+        return self._shaped(np.stack([self._written(ends[:, 0], -HAIR), self._written(ends[:, 1], HAIR)], 1))
+
+    def _ranked(self, X: Array, y: Array) -> Array:
+        """How far from the middle, in probability, an interval must reach to hold y: |F(y | x) − ½|, of a step its nearer end."""
+        low, high = (self._cdf(X, end) for end in self._cell_of(y))
+        return np.maximum(np.maximum(0.5 - high, low - 0.5), 0.0)
+
+    def predict_modes(self, X: ArrayLike, *, least: float = 0.1) -> Array:
+        """The local maxima of p(y | x), highest first: (n, modes), or (n, modes, d), NaN where a row has fewer. A maximum lower
+        than ``least`` times the highest is left out: a stray component of next to no weight makes one of its own."""
+        if not 0 <= least <= 1:
+            raise InputError(f"least: expected a share of the highest maximum, between 0 and 1, got {least!r}")
+        depth = math.log(least) if least else -math.inf
+
+        def high(law: MixtureDensity, _: slice) -> Tensor:
+            modes, height = law.modes()
+            return modes.masked_fill((height < height[:, :1] + depth).unsqueeze(-1), math.nan)
+
+        modes = self._each(self._rows(X), high, tile=256)
+        most = int((~np.isnan(modes[..., 0])).sum(1).max())
+        return self._shaped(modes[:, :most])
+
+    def sample(self, X: ArrayLike, n: int = 100, *, temperature: float = 1.0, random_state: Any = None) -> Array:
+        """(n, rows, d) draws of y for every row of X, rounded where y is written in steps. ``temperature`` τ divides
+        the logits and multiplies the variances: below 1 the draws keep to the likeliest branch."""
+        X = self._rows(X)
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise InputError(f"n: expected a whole number of draws, 1 or more, got {n!r}")
+        if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
+            raise InputError(f"temperature: expected a number above 0, got {temperature!r}; 1 leaves the law as it is")
+        rng = generator(int(check_random_state(random_state).randint(2**31)), "sample")
+        draw = lambda law, _: law.tempered(temperature).sample((int(n),), rng=rng).movedim(0, 1)  # noqa: E731
+        return self._written(self._each(X, draw, tile=max(1, DRAWN // int(n)))).swapaxes(0, 1)
+
+    # ---------------------------------------------------------------------------------------------------- kept
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted estimator to a folder: JSON and safetensors, no pickle. Of ``random_state`` nothing is kept."""
+        check_is_fitted(self, "model_")
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{folder}: is a file, expected a folder; give another")
+        arrays: dict[str, Tensor] = {f"model.{k}": v for k, v in self.model_.state_dict().items()}
+        arrays |= {"resolution": torch.as_tensor(self.resolution_), "origin": torch.as_tensor(self._origin_)}
+        if self._calibrated_ is not None:
+            arrays |= dict(zip(("ranks", "weights"), map(torch.as_tensor, self._calibrated_), strict=True))
+        parameters = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.get_params().items()}
+        parameters |= {"random_state": None, "hidden": [int(width) for width in self.hidden], "device": str(self.device)}
+        record = {
+            "parameters": parameters, "features": self.n_features_in_, "flat": self._flat_, "steps": self.n_iter_,
+            "history": self.history_, "diagnosis": self.diagnosis_, "names": list(getattr(self, "feature_names_in_", ())),
+            "config": self.model_.config.model_dump(mode="json"),
+        }  # fmt: skip
+        tensors = {folder / "estimator.safetensors": as_safetensors(arrays)}
+        write_together({**tensors, folder / "estimator.json": as_json(record)})
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The inverse of :meth:`save`; InputError on a folder that holds something else."""
+        folder = Path(folder)
+        if not (folder / "estimator.json").is_file():
+            raise InputError(f"{folder}: no estimator.json there, so no MixtureDensityRegressor; save one there first")
+        try:
+            kept, arrays = read_json(folder / "estimator.json"), read_tensors(folder / "estimator.safetensors")
+            made = cls(**kept["parameters"] | {"hidden": tuple(kept["parameters"]["hidden"])})
+            made.n_features_in_, made._flat_, made.n_iter_ = int(kept["features"]), bool(kept["flat"]), int(kept["steps"])
+            made.history_ = [(int(step), float(nats)) for step, nats in kept["history"]]
+            made.diagnosis_ = {name: float(value) for name, value in kept["diagnosis"].items()}
+            if kept["names"]:
+                made.feature_names_in_ = np.array(kept["names"], dtype=object)
+            made.resolution_, made._origin_ = arrays["resolution"].numpy(), arrays["origin"].numpy()
+            made._calibrated_ = (arrays["ranks"].numpy(), arrays["weights"].numpy()) if "ranks" in arrays else None
+            config = mixture_density.Config(**kept["config"])
+            made.model_ = mixture_density.build(
+                _space(made.resolution_), context_shape=(made.n_features_in_,), config=config, rng=generator(0)
+            )
+            made.model_.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
+            made.model_.eval()
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            why = "damaged" if isinstance(error, InputError) else type(error).__name__
+            raise InputError(f"{folder}: holds no MixtureDensityRegressor ({why}); save one there again") from error
+        return made
+
+
+def _without_times(values: Any, name: str) -> Any:
+    """The same, a tensor or a masked array as an array; InputError where any of it holds times, which numpy takes for whole
+    numbers in a unit of its own."""
+    if isinstance(values, Tensor):
+        return to_numpy(values)
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    kinds = getattr(values, "dtypes", getattr(values, "dtype", None))
+    if kinds is None:
+        kinds = np.asarray(values).dtype
+    for kind in np.atleast_1d(np.asarray(kinds, dtype=object)):
+        if getattr(kind, "kind", "") in ("m", "M"):
+            raise InputError(
+                f"{name}: expected numbers, got times ({kind}); give a number in a unit you choose, such as days since a start"
+            )
+    return values
+
+
+def _numbers(y: Any, *, infinite: bool = False) -> Array:
+    """Targets as float64, NaN where missing, in arrays or frames, nullable or not; InputError where they are no numbers."""
+    try:
+        found = np.asarray(
+            _check(
+                _without_times(y, "y"), dtype=np.float64, ensure_2d=False, input_name="y",
+                ensure_all_finite=False if infinite else "allow-nan",
+            )
+        )  # fmt: skip
+    except TypeError as error:
+        raise InputError(f"y: expected numbers, got something else ({error}); give a number for each row") from error
+    if infinite:  # of a distribution function, which is 0 or 1 that far out
+        return found.clip(-LARGEST, LARGEST)
+    large = np.abs(found[np.isfinite(found)]).max(initial=0.0)
+    if large > LARGEST:
+        raise InputError(f"y: the largest number is {large:.3g}, expected up to {LARGEST:g}; give y in another unit")
+    return found
+
+
+def _far_row(y: Array, weights: Array, resolution: Array, floor: float) -> str:
+    """Which row of y (n, d) is so far off that the least deviation, a share ``floor`` of that of y, is wider than a tenth of the
+    middle half of the rows, whose steps ``resolution`` are wide; empty if none is."""
+    for j, δ in enumerate(resolution):
+        there = np.flatnonzero((weights > 0) & ~np.isnan(y[:, j]))
+        values = y[there, j]
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        if floor * values.std() > 0.1 * max(high - low, δ) > 0:
+            away = np.abs(values - middle)
+            row = int(there[away.argmax()])
+            return (
+                f"y: row {row} is {y[row, j]:.6g}, far from the other rows, half of which lie between {low:.6g} and {high:.6g}"
+                f"{f' in entry {j}' if len(resolution) > 1 else ''}: the network cannot tell those apart; leave the row out, or "
+                "give y on another scale"
+            )
+    return ""
+
+
+def _tidy(values: Any) -> Array:
+    """The same numbers as torch takes them: in one piece, and free to be written to."""
+    return np.require(values, requirements=["C", "W"])
+
+
+def _space(resolution: Array) -> Space:
+    # every entry may be missing; the model takes gaps for no information
+    return Space((len(resolution),), tuple(Column(resolution=float(δ), missing=True) for δ in resolution))
+
+
+def _steps(values: Array, asked: str | float, stored: np.dtype) -> tuple[float, float]:
+    """(δ, a value on the lattice) of the values of one entry of y, which came as ``stored``; δ is 0 where they are points."""
+    if isinstance(asked, str) and asked == "auto":
+        found = lattice(values, stored if stored.kind == "f" else np.dtype(np.float64))
+        return (found[1] / 10 ** found[0], found[2] / 10 ** found[0]) if found else (0.0, 0.0)
+    if isinstance(asked, str | bool) or not isinstance(asked, int | float | np.number) or not 0 <= asked < math.inf:
+        raise InputError(f"resolution: expected 'auto' or a step of 0 or more, got {asked!r}")
+    return float(asked), float(values[0])
+
+
+def _merged(X: Array, y: Array, weights: Array) -> tuple[Array, Array, Array]:
+    """Rows in one order, equal ones as one with their weights added; none without weight, none without any y."""
+    use = (weights > 0) & ~np.isnan(y).all(1)
+    X, y, weights = X[use], y[use], weights[use]
+    if len(X) < 2:
+        raise InputError(f"{len(X)} rows with a weight and a y, expected 2 or more; give more rows")
+    rows = np.concatenate([X, np.isnan(y), np.nan_to_num(y)], 1)
+    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return X[first], y[first], np.bincount(which.reshape(-1), weights)
+
+
+def _conformal(ranks: Array, weights: Array, level: float) -> float:
+    """The ⌈(m + 1) level⌉-th smallest of m numbers, by what they weigh; ½, the whole line, where there are too few."""
+    there = ~np.isnan(ranks)
+    order = np.argsort(ranks[there])
+    weighed = weights[there][order].cumsum()
+    m = len(order)
+    k = int(np.searchsorted(weighed, (m + 1) / m * level * weighed[-1] * (1 - 1e-12))) if m else 0
+    return float(ranks[there][order][k]) if k < m else 0.5
+
+
+def _gaussian(values: Array, weights: Array, δ: float) -> float:
+    """Nats a row of one entry of y under the Gaussian of its own mean and deviation; of a missing value 0."""
+    there = ~np.isnan(values)
+    y, w = torch.as_tensor(values[there]), torch.as_tensor(weights[there])
+    share = w / weights.sum()
+    mean = (w * y).sum() / w.sum()
+    deviation = ((w * (y - mean).square()).sum() / w.sum()).sqrt()
+    if δ == 0:
+        return float((share * Normal(mean, deviation).log_prob(y)).sum())
+    no = torch.zeros_like(y, dtype=torch.bool)
+    nats = log_normal_mass(y - δ / 2, torch.full_like(y, δ), no, no, mean.expand_as(y), deviation.expand_as(y)) - math.log(δ)
+    return float((share * nats).sum())
+
+
+def _rounded(weights: Tensor, means: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:
+    """E[R] and E[R²] (n,) of whole numbers R that values of mixtures (n, K) are rounded to. Where a deviation is above 2 the sum
+    over whole numbers is the integral to the last digit (Sheppard)."""
+    first, second = means.clone(), means.square() + deviations.square() + 1 / 12
+    rows, k = (deviations <= 2).nonzero(as_tuple=True)
+    mean, deviation = means[rows, k, None], deviations[rows, k, None]
+    whole = mean.round() + torch.arange(-18, 19, dtype=mean.dtype)
+    mass = torch.special.ndtr((whole + 0.5 - mean) / deviation) - torch.special.ndtr((whole - 0.5 - mean) / deviation)
+    first[rows, k], second[rows, k] = (mass * whole).sum(1), (mass * whole.square()).sum(1)
+    return (weights * first).sum(1), (weights * second).sum(1)

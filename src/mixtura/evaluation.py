@@ -1,0 +1,78 @@
+""":func:`evaluate`: every metric that compares two sets of rows or images, with its standard error. No model needed."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mixtura.contracts import InputError, Note
+from mixtura.data import made, source
+from mixtura.features.space import Lens
+from mixtura.ground.rng import generator
+from mixtura.job import judge
+from mixtura.metrics import TABLE, Estimate
+from mixtura.metrics.neighbours import shared_rows
+
+#: rows that can be compared at all
+LEAST_ROWS = 20
+
+
+def evaluate(
+    real: Any, generated: Any, *, train: Any = None, features: str | None = None, seed: int = 0, skip_broken: bool = False
+) -> pd.DataFrame:
+    """Every metric that compares two sets, with its standard error: one row each, columns metric, value, error, n, better
+    ("higher" or "lower"), unit, summary, reason (why there is no value, where it is NaN).
+
+    real, generated: tables or images, anything :func:`mixtura.run` takes; columns are guessed from the real rows. Features and
+    kernel are fitted on a fifth of the real rows, which is then left out: rows that a feature was fitted to look different
+    from fresh ones of the same law. With ``train``, the rows the generator learnt from, they are fitted on those, and
+    memorisation joins; ``real`` must then be rows it has not seen. Generated rows are measured as they are: levels never seen,
+    values off the steps or beyond a wall, and other constants count against them, and a :class:`Note` counts them. Another
+    says where the two share more rows than rows of one law do: a generator that has seen the rows it is judged by looks
+    better than it is. Raises InputError on data of different kinds, columns or sizes.
+    """
+    data = source.said(source.load(real, seed=seed, skip_broken=skip_broken))
+    schema = source.learn(data)
+    rows = source.contents(generated, schema, skip_broken=skip_broken)
+    schema = made.strict(schema, rows, name="generated")
+    as_made = made.as_made(schema, rows, name="generated")
+    sets = {"real": source.encode(schema, source.content(data), name=data.name), "generated": as_made.x}
+    if train is not None:
+        sets["train"] = source.encode(schema, source.contents(train, schema, skip_broken=skip_broken), name="train")
+    for name, x in sets.items():
+        if len(x) < LEAST_ROWS:
+            raise InputError(f"{name}: {len(x)} rows are too few to compare; give {LEAST_ROWS} or more")
+    if said := as_made.told("generated", "real rows"):
+        warnings.warn(said, Note, stacklevel=2)
+    x, y = sets["real"], sets["generated"]
+    shared = shared_rows(sets["real"].flatten(1), sets["generated"].flatten(1))
+    if shared.too_many:
+        by_chance = f"share {shared.count:,} equal rows, of {shared.expected:.0f} expected by chance"
+        what = "are the same rows" if shared.same else by_chance
+        warnings.warn(
+            f"real and generated {what}: metrics are no fair judge of a generator that knows the real rows; give real "
+            "rows that it has not seen",
+            Note,
+            stacklevel=2,
+        )
+    if "train" in sets:
+        fit = sets["train"]
+    else:
+        order = torch.randperm(len(x), generator=generator(seed, "fitted on"))
+        fit, x = x[order[: len(x) // 5]], x[order[len(x) // 5 :]]
+    lens = Lens(schema, fit, features, seed=seed)
+    found = judge.appraise(x, y, lens, kernel=lens.kernel, codes=lens.codes, seed=lambda name: generator(seed, name))
+    if "train" in sets:
+        found["memorisation"] = judge.memorised(lens(y), sets["train"], lens(x), lens, rng=generator(seed, "memorisation"))
+    return pd.DataFrame([_row(name, estimate) for name, estimate in found.items()])
+
+
+def _row(name: str, estimate: Estimate) -> dict[str, Any]:
+    row = TABLE[name]
+    return {
+        "metric": name, "value": estimate.value, "error": estimate.error, "n": estimate.n, "better": row.direction,
+        "unit": row.unit, "summary": row.summary, "reason": estimate.reason,
+    }  # fmt: skip

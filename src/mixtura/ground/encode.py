@@ -1,0 +1,571 @@
+"""Reversible transforms with their log-Jacobian: a table of typed columns as codes and standardised values.
+
+Families do not see data units. :class:`Columns` splits a row x into discrete codes s and real values y,
+
+    p(x) = p(s) · p(y | s) · exp(log_base),
+
+and ``log_base`` carries every Jacobian and every cell width, so that nats agree between families. A numeric
+column with atoms or missing values has a code of its own (0 "a value", then the atoms, then "missing"); its
+value is *absent* from y unless that code is 0. In a rounded column a value can also land in the cell of an atom
+a on the lattice: that cell's mass is P(a) + P(0)·mass, the atom's own and what overlaps it (:attr:`Columns.overlaps`).
+
+A column with a wall is bent so that the wall lies at infinity. Any law of y is then a law of x that ends at the wall with
+all of its mass inside: nothing has to be cut off, no sample to be moved onto the wall. With ℓ(t) = log(e^t − 1), which is t
+far from 0 and log t near it, and a scale c,
+
+    y = c ℓ((x − a)/c)  at a wall a below,   −c ℓ((b − x)/c)  at one above,   the sum of both between two.
+
+A small c leaves all of x but the neighbourhood of the wall as it is; a large one takes its logarithm (its logit, between two
+walls). Of an exponential law with mean c, y is logistic.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+
+from mixtura.contracts import Column, Space
+from mixtura.ground import rng as random
+
+IDENTITY, ASINH, ABOVE, BELOW, BETWEEN = range(5)
+#: scales c of a bend that are tried, in medians of the distance from the wall; the last is a logarithm
+BENDS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 1e9)
+#: a wall further from all fit rows than so many of their standard deviations bends nothing: no law reaches it
+FAR_WALL = 100.0
+#: the cell at a wall, which lies at −∞, is given an end for those who need one: this share of a step from the wall
+CELL_END = 1 / 8
+#: a warp must raise the Gaussian log-likelihood of a column by this many nats a row to be worth its strangeness
+WARP_GAIN = 0.1
+#: numbers from 2^-ORDINARY to 2^ORDINARY are counted in units of 1; and the largest number there is
+ORDINARY, LARGEST = 330, torch.finfo(torch.float64).max
+#: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
+BORROWED = 10
+
+
+@dataclass(frozen=True)
+class Parts:
+    """n rows as S codes and C standardised values; the values' cells are [low, low + width].
+
+    codes:     (n, S) int64.
+    values:    (n, C), 0 where absent.
+    present:   (n, C) bool.
+    overlap:   (n, C) bool: absent, but its atom has a cell (low, width) that a value can land in too.
+    low:       (n, C) lower edge of the cell (the value itself where the column is not rounded).
+    width:     (n, C) width of the cell, 0 where the column is not rounded.
+    open_low:  (n, C) bool: the cell ends at a wall, and holds everything below it; open_high: everything above.
+    base:      (n, C) nats to add to log p(codes, values), where a rounded value enters as the *mass* of its cell.
+    """
+
+    codes: Tensor
+    values: Tensor
+    present: Tensor
+    overlap: Tensor
+    low: Tensor
+    width: Tensor
+    open_low: Tensor
+    open_high: Tensor
+    base: Tensor
+
+    @property
+    def log_base(self) -> Tensor:
+        """(n,) the whole row's base."""
+        return self.base.sum(1)
+
+    def pack(self) -> Tensor:
+        """(n, S + 8C) float32, for training; :meth:`Columns.unpack` undoes it."""
+        return torch.cat([getattr(self, name).float() for name in self.__dataclass_fields__], 1)
+
+    def __getitem__(self, rows: Tensor | slice) -> Parts:
+        return Parts(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+class Columns(nn.Module):
+    """The encoding: the map between rows of a :class:`Space` and :class:`Parts`, or vectors. ``prepare`` sets it from the fit
+    rows; models that ``adopt`` one have all the same, so that one reads what another draws."""
+
+    resolution: Tensor
+    origin: Tensor
+    lowest: Tensor
+    highest: Tensor
+    missing_at: Tensor
+    first: Tensor
+    warp: Tensor
+    shift: Tensor
+    stretch: Tensor
+    inner: Tensor
+    centre: Tensor
+    scale: Tensor
+    unit: Tensor
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space, self.adopted = space, False
+        columns = space.columns
+        self.numeric = [j for j, c in enumerate(columns) if c.kind == "continuous"]
+        self.coded = [j for j, c in enumerate(columns) if c.kind == "levels" or c.atoms or c.missing]
+        self.cardinalities = tuple(_states(columns[j]) for j in self.coded)
+        ends = torch.tensor(self.cardinalities, dtype=torch.int64).cumsum(0)
+        missing = [bool(columns[j].missing) for j in self.coded]
+        # (S,) where the indicators of each code begin, and where those of "missing" stand
+        self.register_buffer("first", ends - torch.tensor(self.cardinalities, dtype=torch.int64), persistent=False)
+        self.register_buffer("missing_at", ends[torch.tensor(missing, dtype=torch.bool)] - 1, persistent=False)
+        self.code_of = {j: s for s, j in enumerate(self.coded)}
+        self.value_of = {j: c for c, j in enumerate(self.numeric)}
+        numeric = [columns[j] for j in self.numeric]
+        #: (code slot, value slot) of every rounded column with atoms
+        self.overlaps = [
+            (self.code_of[j], self.value_of[j]) for j in self.numeric if columns[j].atoms and columns[j].resolution > 0
+        ]
+        #: (code slot, value slot, code) of every atom off the lattice of its column: no value lands there
+        self.apart = [
+            (self.code_of[j], self.value_of[j], 1 + a)
+            for j in self.numeric
+            for a, atom in enumerate(columns[j].atoms)
+            if columns[j].resolution > 0 and not columns[j].on_steps(atom)
+        ]
+        row = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
+        self.register_buffer("resolution", row([c.resolution for c in numeric]), persistent=False)
+        self.register_buffer("origin", row([c.origin for c in numeric]), persistent=False)
+        self.register_buffer("lowest", row([c.low for c in numeric]), persistent=False)
+        self.register_buffer("highest", row([c.high for c in numeric]), persistent=False)
+        self.register_buffer("warp", torch.zeros(len(numeric), dtype=torch.int64))
+        self.register_buffer("shift", torch.zeros(len(numeric), dtype=torch.float64))
+        self.register_buffer("stretch", torch.ones(len(numeric), dtype=torch.float64))
+        self.register_buffer("inner", torch.ones(len(numeric), dtype=torch.float64))
+        self.register_buffer("centre", torch.zeros(len(numeric), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones(len(numeric), dtype=torch.float64))
+        # a power of two that values are divided by before all else, where they are so large or small that squares overflow
+        self.register_buffer("unit", torch.ones(len(numeric), dtype=torch.float64))
+
+    @property
+    def width(self) -> int:
+        """Numbers of an encoded row."""
+        return sum(self.cardinalities) + self.continuous
+
+    def adopt(self, encoding: Columns | None) -> None:
+        """Take over what another has learnt, if there is one: ``prepare`` then does nothing."""
+        if encoding is not None:
+            self.load_state_dict(encoding.state_dict())
+            self.adopted = True
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Rows (n, *shape) in data units → (n, ``width``) float64: an indicator of every level of every code, then the
+        standardised values, 0 where absent. Differentiable in numbers. As a point between the indicators of two levels, a code is
+        relaxed: such a point has no nats."""
+        parts = self.split(x)
+        return torch.cat([self.indicators(parts.codes).to(parts.values), parts.values], 1)
+
+    def decode(self, encoded: Tensor) -> Tensor:
+        """The inverse of :meth:`encode`, (n, *shape); of relaxed codes the largest level, of values the nearest step."""
+        indicators, values = encoded.split([self.width - self.continuous, self.continuous], 1)
+        groups = indicators.split(list(self.cardinalities), 1) if self.coded else ()
+        codes = [group.argmax(1) for group in groups]
+        return self.join(torch.stack(codes, 1) if codes else indicators.long(), values)
+
+    def log_jacobian(self, x: Tensor) -> Tensor:
+        """(n,) log |d values / dx| of the numbers that are there: log p(x) less the log-density of the values."""
+        parts = self.split(x)
+        raw = torch.where(parts.present, self.space.flat(x)[:, self.numeric], self._anywhere())
+        return torch.where(parts.present, self._forward(raw)[1], 0.0).sum(1)
+
+    @property
+    def continuous(self) -> int:
+        """C, the number of continuous columns."""
+        return len(self.numeric)
+
+    def indicators(self, codes: Tensor) -> Tensor:
+        """(n, S) codes → (n, Σ cardinalities) float32, one group of indicators a code."""
+        out = torch.zeros(len(codes), sum(self.cardinalities), device=codes.device)
+        return out.scatter_(1, codes + self.first, 1.0) if self.coded else out
+
+    @property
+    def rounded(self) -> bool:
+        """Whether any column is written in steps."""
+        return bool((self.resolution > 0).any())
+
+    def prepare(self, x: Tensor, *, warp: bool = True) -> None:
+        """Choose warp, centre and scale of each numeric column from fit rows (n, *shape) in data units, if none was adopted."""
+        if self.adopted:
+            return
+        flat = self.space.flat(x)
+        if self.space.is_image:
+            self._prepare_image(x)
+            return
+        for c, j in enumerate(self.numeric):
+            values = flat[:, j]
+            values = values[~torch.isnan(values) & ~_is_atom(values, self.space.columns[j])]
+            if len(values) == 0:
+                continue
+            self._prepare_one(c, values, self.space.columns[j], warp)
+
+    def _prepare_image(self, x: Tensor) -> None:
+        """One centre and scale a channel: a pixel that hardly varies is not blown up, and neighbours stay comparable."""
+        channels = x.transpose(0, 1).flatten(1)
+        scale = channels.std(1, correction=0).clamp(min=max(self.space.columns[0].resolution, 1e-12))
+        each = self.space.dims // self.space.shape[0]
+        self.centre, self.scale = channels.mean(1).repeat_interleave(each), scale.repeat_interleave(each)
+
+    def _prepare_one(self, c: int, values: Tensor, column: Column, warp: bool) -> None:
+        """The bend of the most Gaussian likelihood; one that is stranger than the first has to gain ``WARP_GAIN`` nats by it."""
+        _, exponent = math.frexp(float(values.abs().max()))
+        self.unit[c] = unit = math.ldexp(1.0, exponent - 1) if abs(exponent) > ORDINARY else 1.0
+        if unit != 1:
+            values = values / unit
+            column = replace(column, resolution=column.resolution / unit, low=column.low / unit, high=column.high / unit)
+        options = self._options(values, column) if warp else [(IDENTITY, 0.0, 1.0)]
+        a, b = (wall / unit for wall in self._walls(c))
+        gaps = torch.cat([values - a, b - values])
+        gaps = gaps[(gaps > 0) & torch.isfinite(gaps)]
+        self.inner[c] = float(gaps.min()) / 2 if len(gaps) else 1.0
+        scores = []
+        for self.warp[c], self.shift[c], self.stretch[c] in options:
+            y, log_slope = self._bend(values, c)
+            score = float(log_slope.mean()) - math.log(max(float(y.std(correction=0)), 1e-300))
+            scores.append(score - WARP_GAIN * bool(scores) if math.isfinite(score) else -math.inf)
+        self.warp[c], self.shift[c], self.stretch[c] = options[max(range(len(options)), key=scores.__getitem__)]
+        y, log_slope = self._bend(values, c)
+        # a column that hardly varies is not blown up beyond its own rounding or its digits
+        floor = max(column.resolution * float(log_slope.mean().exp()), float(y.abs().max()) * 1e-12, 1e-300)
+        self.centre[c], self.scale[c] = y.mean(), max(float(y.std(correction=0)), floor)
+
+    @staticmethod
+    def _options(values: Tensor, column: Column) -> list[tuple[int, float, float]]:
+        """The bends (kind, shift, stretch) that a column may have: away from the walls it has, or to tame long tails."""
+        δ = column.resolution
+        from_low, from_high = values - (column.low - δ / 2), (column.high + δ / 2) - values
+        far = FAR_WALL * max(float(values.std(correction=0)), δ)
+        near = float(from_low.min()) <= far, float(from_high.min()) <= far
+        if any(near):
+            kind = BETWEEN if all(near) else ABOVE if near[0] else BELOW
+            distance = torch.minimum(from_low, from_high).clamp(min=1e-300).median()
+            return [(kind, 0.0, float(distance) * bend) for bend in BENDS]
+        options = [(IDENTITY, 0.0, 1.0)]
+        quartiles = torch.quantile(values[:100_000], torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype, device=values.device))
+        spread = float(quartiles[2] - quartiles[0])
+        return options + [(ASINH, float(quartiles[1]), spread)] * (len(values) >= 20 and spread > 0)
+
+    def split(self, x: Tensor) -> Parts:
+        """(n, *shape) float64 in data units → Parts. Rows must be on the support (``Space.clamp``)."""
+        flat = self.space.flat(x)
+        codes = torch.zeros(len(flat), len(self.coded), dtype=torch.int64, device=flat.device)
+        for s, j in enumerate(self.coded):
+            codes[:, s] = _code(flat[:, j], self.space.columns[j])
+        raw = flat[:, self.numeric]
+        missing = torch.isnan(raw)
+        present = ~missing
+        for c, j in enumerate(self.numeric):
+            if j in self.code_of:
+                present[:, c] = codes[:, self.code_of[j]] == 0
+        δ = self.resolution
+        rounded = δ > 0
+        overlap = rounded & ~missing & ~present
+        for s, v, code in self.apart:
+            overlap[:, v] &= codes[:, s] != code
+        cell = present | overlap
+        safe = torch.where(cell, raw, self._anywhere())
+        values, log_slope = self._forward(safe)
+        low, high = (self._forward(edge)[0] for edge in self._cell(safe))
+        base = torch.where(
+            rounded, torch.where(missing, 0.0, -torch.where(rounded, δ, 1.0).log()), torch.where(present, log_slope, 0.0)
+        )
+        return Parts(
+            codes=codes,
+            values=torch.where(present, values, 0.0),
+            present=present,
+            overlap=overlap,
+            low=torch.where(cell, torch.where(rounded, low, values), 0.0),
+            width=torch.where(cell & rounded, high - low, 0.0),
+            open_low=rounded & cell & (raw <= self.lowest + δ / 4),
+            open_high=rounded & cell & (raw >= self.highest - δ / 4),
+            base=base,
+        )
+
+    def _cell(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the cells of rounded values begin and end, in data units; one at a bend's wall just before it."""
+        δ = self.resolution
+        low, high = raw - δ / 2, raw + δ / 2
+        bent_low, bent_high = (self.warp == ABOVE) | (self.warp == BETWEEN), (self.warp == BELOW) | (self.warp == BETWEEN)
+        a, b = self._walls()
+        low = torch.where(bent_low, torch.maximum(low, a + CELL_END * δ), low)
+        return low, torch.where(bent_high, torch.minimum(high, b - CELL_END * δ), high)
+
+    def join(self, codes: Tensor, values: Tensor) -> Tensor:
+        """The inverse of :meth:`split`: (n, S) codes and (n, C) values → (n, *shape) float64 in data units,
+        rounded columns on their lattice and inside their support."""
+        x = torch.zeros(len(codes), self.space.dims, dtype=torch.float64, device=codes.device)
+        raw = self.round(self.raw(values.double()))
+        for c, j in enumerate(self.numeric):
+            x[:, j] = raw[:, c]
+        for s, j in enumerate(self.coded):
+            x[:, j] = _decode(codes[:, s], x[:, j], self.space.columns[j])
+        return x.reshape(len(x), *self.space.shape)
+
+    def round(self, raw: Tensor, at: slice | int = slice(None)) -> Tensor:
+        """Real numbers in data units, (n, C) or one column ``at`` (n,) → on their lattice, inside the walls."""
+        δ, origin = self.resolution[at], self.origin[at]
+        step = torch.where(δ > 0, δ, 1.0)
+        lattice = origin + ((raw - origin) / step).round() * step
+        return torch.minimum(torch.maximum(torch.where(δ > 0, lattice, raw), self.lowest[at]), self.highest[at])
+
+    def settle(self, values: Tensor, at: slice | int = slice(None)) -> Tensor:
+        """Sampled standardised values → those of the lattice points they come back as."""
+        return self._forward(self.round(self.raw(values.double(), at), at), at)[0]
+
+    def recode(self, v: int, values: Tensor) -> Tensor:
+        """(n,) standardised values of value slot v → the codes they come back with: 0, or the atom they landed on."""
+        return _code(self.round(self.raw(values, v), v), self.space.columns[self.numeric[v]])
+
+    def blank(self, x: Tensor, known: Tensor) -> Tensor:
+        """``x`` with a legal placeholder in every entry that is not known, so that it can be split."""
+        placeholder = torch.zeros(self.space.dims, dtype=torch.float64, device=x.device)
+        placeholder[self.numeric] = self.round(self._anywhere())
+        return torch.where(known, x, placeholder.reshape(self.space.shape))
+
+    def unbent(self, apart: Tensor) -> Tensor:
+        """Differences (n, C) in data units → in standardised units, as in the middle of the fit rows: beyond a wall there is
+        no bend that could tell them."""
+        slope = self._forward(self._anywhere())[1].exp()
+        return torch.where(apart == 0, 0.0, apart * slope)
+
+    def unpack(self, packed: Tensor) -> Parts:
+        """The inverse of :meth:`Parts.pack`."""
+        s, c = len(self.coded), self.continuous
+        codes, values, present, overlap, low, width, open_low, open_high, base = packed.split([s, *[c] * 8], 1)
+        return Parts(codes.long(), values, present > 0, overlap > 0, low, width, open_low > 0, open_high > 0, base)
+
+    def dequantise(self, parts: Parts, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Values drawn uniformly inside their cells (n, C), and Σ log width (n,), for which
+        E log p(value) + Σ log width ≤ log mass (Theis et al. 2016, section 3.1; Jensen)."""
+        u = random.uniform(tuple(parts.low.shape), rng, parts.low)
+        cell = parts.present & (parts.width > 0)
+        y = torch.where(cell, parts.low + u * parts.width, parts.values)
+        return y, torch.where(cell, parts.width, 1.0).log().sum(1)
+
+    def _anywhere(self) -> Tensor:
+        """A harmless point of each column's support, put where a value is absent."""
+        return self.raw(torch.zeros_like(self.centre))
+
+    def _walls(self, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
+        """a and b: where the cells of the lowest and the highest value end."""
+        return self.lowest[at] - self.resolution[at] / 2, self.highest[at] + self.resolution[at] / 2
+
+    def _bend(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
+        """y(x) of x in the columns' units, before it is standardised, and log dy/dx."""
+        kind, shift, c = self.warp[at], self.shift[at], self.stretch[at]
+        y, slope = raw, torch.zeros_like(raw)
+        if (kind == ASINH).any():
+            t = (raw - shift) / c
+            y = torch.where(kind == ASINH, t.asinh(), y)
+            slope = torch.where(kind == ASINH, -0.5 * torch.log1p(t * t) - c.log(), slope)
+        if (kind > ASINH).any():
+            a, b = (wall / self.unit[at] for wall in self._walls(at))
+            # a value on the wall itself, which has no density there, counts as one that is nearer than all that were seen
+            u, v = (torch.where(gap > 0, gap, self.inner[at]) / c for gap in (raw - a, b - raw))
+            (above, up), (below, down) = _soft_log(u), _soft_log(v)
+            y = torch.where(kind == ABOVE, c * above, torch.where(kind == BELOW, -c * below, y))
+            slope = torch.where(kind == ABOVE, up, torch.where(kind == BELOW, down, slope))
+            y = torch.where(kind == BETWEEN, c * (above - below), y)
+            slope = torch.where(kind == BETWEEN, torch.logaddexp(up, down), slope)
+        return y, slope
+
+    def _forward(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
+        y, slope = self._bend(raw / self.unit[at], at)
+        return (y - self.centre[at]) / self.scale[at], slope - self.scale[at].log() - self.unit[at].log()
+
+    def raw(self, values: Tensor, at: slice | int = slice(None)) -> Tensor:
+        """Standardised values, (n, C) or one column ``at`` (n,) → real numbers in data units, not rounded."""
+        kind, shift, c = self.warp[at], self.shift[at], self.stretch[at]
+        y = values * self.scale[at] + self.centre[at]
+        x = y
+        if (kind == ASINH).any():
+            # e^700 is about the largest float64
+            x = torch.where(kind == ASINH, shift + c * y.clamp(-700, 700).sinh(), x)
+        if (kind > ASINH).any():
+            a, b = (wall / self.unit[at] for wall in self._walls(at))
+            z = y / c
+            x = torch.where(kind == ABOVE, a + c * _softplus(z), torch.where(kind == BELOW, b - c * _softplus(-z), x))
+            if (kind == BETWEEN).any():
+                t = c * _from_nearer(-z.abs(), torch.where(kind == BETWEEN, (b - a) / c, 1.0))
+                x = torch.where(kind == BETWEEN, torch.where(z < 0, a + t, b - t), x)
+        # beyond float64 there is no number
+        return (x * self.unit[at]).clamp(-LARGEST, LARGEST)
+
+
+class Inputs(nn.Module):
+    """What a conditional model sees of the columns it is given: rows of their :class:`Space` → (n, ``width``) float32.
+
+    A column's value is standardised as :class:`Columns` does it, 0 where absent; beside it stand indicators of its code (a
+    level, an atom, "missing"), none of them 1 for a level never seen. A value further than a standard deviation beyond what
+    the fit rows held counts as no further: nothing was learnt out there.
+    """
+
+    owner: Tensor
+    lowest: Tensor
+    highest: Tensor
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        self.space, self.columns = space, Columns(space)
+        self.width = sum(self.columns.cardinalities) + self.columns.continuous
+        # which entry of the space each indicator tells of
+        owners = [torch.full((count,), j) for j, count in zip(self.columns.coded, self.columns.cardinalities, strict=True)]
+        self.register_buffer("owner", torch.cat([torch.zeros(0, dtype=torch.int64), *owners]), persistent=False)
+        self.register_buffer("lowest", torch.zeros(self.columns.continuous, dtype=torch.float64))
+        self.register_buffer("highest", torch.zeros(self.columns.continuous, dtype=torch.float64))
+
+    def prepare(self, x: Tensor) -> None:
+        """Learn centres, scales and ranges from fit rows (n, D) in data units."""
+        self.columns.prepare(x)
+        values = self.columns.split(x).values
+        self.lowest, self.highest = values.amin(0) - 1, values.amax(0) + 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (n, D) in data units, NaN where missing, a code past the last for a level never seen."""
+        parts = self.columns.split(self.space.clamp(x))
+        levels = torch.tensor([c.kind == "levels" for c in self.space.columns], device=x.device)
+        unseen = self.space.off(x) & levels
+        indicators = self.columns.indicators(parts.codes).masked_fill(unseen[:, self.owner], 0.0)
+        return torch.cat([indicators, parts.values.clamp(self.lowest, self.highest).float()], 1)
+
+
+def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
+    """The probabilities (dims, steps) of every pixel's levels, from the levels (n, dims) of n images:
+
+        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
+
+    α_j, the rows it borrows from them, one of n, n/4, … by leave-one-out likelihood.
+    """
+    n, dims = step.shape
+    counts = torch.zeros(dims, steps, dtype=torch.float64, device=step.device)
+    counts.scatter_add_(1, step.T, torch.ones_like(counts[:, :1]).expand(-1, n))
+    of_channel = counts.reshape(channels, -1, steps)
+    # a row counts once, however many of its pixels are alike
+    others = (of_channel.sum(1, keepdim=True) - of_channel) / max(of_channel.shape[1] - 1, 1)
+    q = ((others + 1) / (others.sum(2, keepdim=True) + steps)).flatten(0, 1)
+    borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=step.device)
+    left_out = (counts - 1).clamp(min=0)
+    scores = [(counts * (left_out + α * q).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]
+    α = borrowed[torch.stack(scores).argmax(0)].unsqueeze(1)
+    return (counts + α * q) / (n + α)
+
+
+def _soft_log(t: Tensor) -> tuple[Tensor, Tensor]:
+    """ℓ(t) = log(e^t − 1) and the logarithm of its slope, t > 0."""
+    log_slope = -torch.log(-torch.expm1(-t))
+    return t - log_slope, log_slope
+
+
+def _softplus(z: Tensor) -> Tensor:
+    """The inverse of ℓ, to the last digit (torch's own is the identity from 20 on)."""
+    return z.clamp(min=0) + torch.log1p(torch.exp(-z.abs()))
+
+
+def _from_nearer(z: Tensor, length: Tensor) -> Tensor:
+    """The u with ℓ(u) − ℓ(L − u) = z ≤ 0. With R = e^z, E = e^L − 1 and w = e^u − 1 it is w² + (1 + R) w = R E, whose positive
+    root 2RE / (1 + R + √((1 + R)² + 4RE)) loses no digits; in logarithms, as e^L overflows."""
+    log_re, log_r = z + _soft_log(length)[0], torch.log1p(torch.exp(z))
+    root = torch.logaddexp(2 * log_r, math.log(4) + log_re) / 2
+    return _softplus(math.log(2) + log_re - torch.logaddexp(log_r, root))
+
+
+def _states(column: Column) -> int:
+    base = column.levels if column.kind == "levels" else 1 + len(column.atoms)
+    return base + column.missing
+
+
+@cache
+def _reaches(column: Column) -> tuple[float, ...]:
+    """How far from each atom a value is taken for it: rounding errors, not the next step, nor the next atom."""
+    reaches = []
+    for atom in column.atoms:
+        others = [abs(atom - other) / 2 for other in column.atoms if other != atom]
+        near = 1 / 4 if column.resolution == 0 or column.on_steps(atom) else column.off_steps(atom) / 2
+        reaches.append(min(column.resolution * near, *others, math.inf))
+    return tuple(reaches)
+
+
+def _is_atom(values: Tensor, column: Column) -> Tensor:
+    hit = torch.zeros_like(values, dtype=torch.bool)
+    for atom, reach in zip(column.atoms, _reaches(column), strict=True):
+        hit |= (values - atom).abs() <= reach
+    return hit
+
+
+def _code(values: Tensor, column: Column) -> Tensor:
+    missing = torch.isnan(values)
+    if column.kind == "levels":
+        code = torch.where(missing, float(column.levels), values).long()
+    else:
+        code = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+        for a, (atom, reach) in enumerate(zip(column.atoms, _reaches(column), strict=True)):
+            code[(values - atom).abs() <= reach] = 1 + a
+        code[missing] = 1 + len(column.atoms)
+    return code
+
+
+def _decode(code: Tensor, values: Tensor, column: Column) -> Tensor:
+    if column.kind == "levels":
+        values = code.double()
+        absent = column.levels
+    else:
+        for a, atom in enumerate(column.atoms):
+            values = torch.where(code == 1 + a, atom, values)
+        absent = 1 + len(column.atoms)
+    return torch.where(code == absent, math.nan, values) if column.missing else values
+
+
+# ------------------------------------------------------------------------------------- cells of rounded values
+
+
+def log_logistic_mass(parts: Parts, location: Tensor, log_scale: Tensor) -> Tensor:
+    """log mass of each cell, or log density where there is no cell, under logistic distributions.
+
+    ``location`` and ``log_scale`` broadcast against (n, C, …); parts are (n, C). With a = (low − μ)/s,
+    b = a + width/s:  log(σ(b) − σ(a)) = log σ(b) + log σ(−a) + log(1 − e^{a−b}), exact in both tails.
+    """
+    expand = lambda t: t.reshape(*t.shape, *(1,) * (location.dim() - t.dim()))  # noqa: E731
+    inverse = torch.exp(-log_scale)
+    a = (expand(parts.low) - location) * inverse
+    left = nn.functional.logsigmoid(-a)
+    cell = expand(parts.width > 0)
+    # what no value needs is not computed: in training it would be half of the cost
+    some, every = bool(cell.any()), bool(cell.all())
+    density = left if every else 2 * left + a - log_scale  # log σ(a) = log σ(−a) + a
+    if not some:
+        return density
+    width = expand(parts.width) * inverse
+    safe = width if every else torch.where(cell, width, 1.0)
+    right = nn.functional.logsigmoid(a + safe)
+    open_low, open_high = expand(parts.open_low), expand(parts.open_high)
+    inner = torch.where(open_low | open_high, 0.0, torch.log(-torch.expm1(-safe.clamp(min=1e-30))))
+    mass = torch.where(open_low, 0.0, left) + torch.where(open_high, 0.0, right) + inner
+    return mass if every else torch.where(cell, mass, density)
+
+
+def log_normal_mass(low: Tensor, width: Tensor, open_low: Tensor, open_high: Tensor, location: Tensor, scale: Tensor) -> Tensor:
+    """As :func:`log_logistic_mass` for Gaussians; all arguments broadcast. float64 is expected."""
+    a = (low - location) / scale
+    w = width / scale
+    cell = width > 0
+    safe = torch.where(cell, w, 1.0)
+    b = a + safe
+    # work in the left tail, where log Φ has relative precision
+    flip = a + b > 0
+    left, right = torch.where(flip, -b, a), torch.where(flip, -a, b)
+    log_left, log_right = torch.special.log_ndtr(left), torch.special.log_ndtr(right)
+    wide = log_right + torch.log(-torch.expm1((log_left - log_right).clamp(max=-1e-300)))
+    middle = (a + b) / 2
+    narrow = -0.5 * middle**2 - _LOG_SQRT_2PI + safe.log() + torch.log1p((middle**2 - 1) * safe**2 / 24)
+    # second-order midpoint rule: relative error below 1e-9 for these widths, where the difference would cancel
+    inner = torch.where((safe < 1e-2) & (safe * middle.abs() < 1e-2), narrow, wide)
+    mass = torch.where(open_low, torch.special.log_ndtr(b), torch.where(open_high, torch.special.log_ndtr(-a), inner))
+    mass = torch.where(open_low & open_high, 0.0, mass)
+    density = -0.5 * a**2 - _LOG_SQRT_2PI - scale.log()
+    return torch.where(cell, mass, density)
+
+
+_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)

@@ -1,0 +1,1 @@
+"""The main job: from a file to a verdict in a run folder."""

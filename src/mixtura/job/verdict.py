@@ -1,0 +1,277 @@
+"""From scores to a verdict: the weights, the gain over the best single model, and one sentence.
+
+Two objectives, each with its own blend. In **nats** the blend is a density, and the models are those that have one. In
+**MMD²** it is a source of samples, and every model takes part. Weights and best single model are chosen on select rows;
+the gain is measured on report rows, which chose nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mixtura.ground.kernels import Gaussian, KernelSums, sums
+from mixtura.metrics.likelihood import Estimate, Gain, gain
+from mixtura.simplex.quadratic import Weights, minimise_quadratic, stack
+
+Objective = Literal["nats", "mmd"]
+UNITS: dict[str, str] = {"nats": "nats a row", "mmd": "MMD²"}
+#: a gain has to exceed so many standard errors to be one
+SURE = 2.0
+#: and this part of the numbers that it is a difference of: networks, and sums over pairs, round to it
+ROUNDING = float(np.finfo(np.float32).eps)
+#: inputs that a sentence names; of more it tells the number
+SPELT_OUT = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to use, by how much and how sure.
+
+    objective: "nats" or "mmd"; unit says the gain's. choice: "blend" or the best single model, ``best``. kind: weakest kind
+    in the comparison ("exact", "bound", or "samples"). weights, with ``gap``, a bound on how far from optimal they are, as
+    constants, on the select rows. gain ± error: of the blend over the best single model on ``rows`` unseen rows; trimmed:
+    without the 1 % of rows that differ most (nats only). value ± value_error: the choice's own score on those rows.
+    """
+
+    objective: str
+    unit: str
+    choice: str
+    best: str
+    kind: str
+    weights: dict[str, float]
+    gap: float
+    gain: float | None
+    error: float | None
+    trimmed: float | None
+    trimmed_error: float | None
+    value: float | None
+    value_error: float | None
+    rows: int
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a run with targets says beside its verdict, measured on the report rows.
+
+    worth ± worth_error: nats a row that the choice has over marginals, which ignore the inputs; None where there are none.
+    gate: where the blend's weights depend on the inputs, how (``mixture.Gate.plain`` of the models in ``names``); its shares
+    are then averages over the report rows. gate_gain ± gate_error: nats a row of such weights over constant ones. calibration:
+    of the choice, by the names of :func:`mixtura.job.judge.calibrate`.
+    """
+
+    target: list[str]
+    given: list[str]
+    worth: float | None
+    worth_error: float | None
+    gate: Mapping[str, Any] | None
+    gate_gain: float | None
+    gate_error: float | None
+    calibration: Mapping[str, Mapping[str, Any]]
+
+
+def _sure(g: Estimate | Gain, scale: float) -> bool:
+    """Whether a gain is one: the difference of numbers of size ``scale``."""
+    return g.value > SURE * g.error and g.value > ROUNDING * scale
+
+
+# ------------------------------------------------------------------------------------------------------------ nats
+
+
+def in_nats(
+    select: Mapping[str, Tensor], report: Mapping[str, Tensor], kinds: Mapping[str, str], noun: str = "rows",
+    gate: Tensor | None = None,
+) -> Verdict:  # fmt: skip
+    """Stack the (n,) nats of the select rows, judge the blend on those of the report rows. ``kinds``: exact or bound.
+    ``gate``: instead, log-weights (n, K) of the report rows that depend on their inputs."""
+    share, gap, best = weigh(select)
+    if gate is not None:
+        share = dict(zip(share, gate.exp().mean(0).tolist(), strict=True))
+    used = [n for n, w in share.items() if w > 0]
+    mixed = blended(report, share, gate)
+    kind = "bound" if "bound" in {kinds[n] for n in (*used, best)} else "exact"
+    g, scale = gain(mixed.numpy(), report[best].numpy()), _size(report[best].numpy())
+    better = g.value == math.inf or (_sure(g, scale) and g.trimmed > ROUNDING * scale)
+    caveat = ", in lower bounds" if kind == "bound" else ""
+    if not better and _sure(g, scale):
+        caveat += ", but none without the 1 % that differ most"
+    sentence = _sentence(better, share, best, Estimate(g.value, g.error, g.n), "nats", noun, caveat)
+    chosen = mixed if better else report[best]
+    return Verdict(
+        "nats", UNITS["nats"], "blend" if better else best, best, kind, share, gap, g.value, g.error, g.trimmed,
+        g.trimmed_error, float(chosen.mean()), float(chosen.std() / math.sqrt(len(chosen))), g.n, sentence,
+    )  # fmt: skip
+
+
+def weigh(select: Mapping[str, Tensor]) -> tuple[dict[str, float], float, str]:
+    """Of the (n,) nats of the select rows: the share of each model, their gap, and the best single model. A row that every model
+    holds impossible says nothing of their shares."""
+    names, nats = list(select), torch.stack([*select.values()], 1).numpy()
+    nats = nats[(nats > -np.inf).any(1)]
+    if len(nats) < 2:
+        return {n: float(n == names[0]) for n in names}, math.inf, names[0]
+    best = names[int(np.argmax(nats.mean(0)))]
+    weights = _weigh(nats, names, best)
+    return dict(zip(names, weights.weights, strict=True)), weights.gap, best
+
+
+def of_inputs(
+    v: Verdict, report: Mapping[str, Tensor], constant: Mapping[str, float], gate: Tensor | None,
+    target: Sequence[str], given: Sequence[str],
+) -> tuple[Verdict, Conditioning]:  # fmt: skip
+    """What a verdict in nats of ``target`` given the columns ``given`` says beside, and the verdict with a sentence that says
+    it too. ``constant``: the shares of :func:`weigh`; ``gate``: as :func:`in_nats` had it. The gate itself and the
+    calibration are for the caller to add."""
+    chosen = blended(report, v.weights, gate) if v.choice == "blend" else report[v.choice]
+    worth = None if "marginals" not in report else gain(chosen.numpy(), report["marginals"].numpy())
+    turned = None if gate is None else gain(blended(report, v.weights, gate).numpy(), blended(report, constant).numpy())
+    inputs = _listed(given) if len(given) <= SPELT_OUT else f"its {len(given)} inputs"
+    said = f"{_pm(v.value, v.value_error)} nats of {_listed(target)} given {inputs}"
+    if worth is not None and v.choice != "marginals":
+        said += f", {_pm(worth.value, worth.error)} more than marginals, which ignore the inputs"
+    if turned is not None:
+        said += f"; weights that depend on the inputs gain {_pm(turned.value, turned.error)} over constant ones"
+    beside = Conditioning(
+        list(target), list(given), worth and worth.value, worth and worth.error, None, turned and turned.value,
+        turned and turned.error, {},
+    )  # fmt: skip
+    return replace(v, sentence=f"{v.sentence}; {said}"), beside
+
+
+def blended(nats: Mapping[str, Tensor], share: Mapping[str, float], gate: Tensor | None = None) -> Tensor:
+    """(n,) nats of the blend of models with (n,) ``nats``, by constant shares, or log-weights (n, K) of each row."""
+    used = [n for n, w in share.items() if w > 0]
+    if gate is None:
+        return torch.logsumexp(torch.stack([nats[n] + math.log(share[n]) for n in used]), 0)
+    return torch.logsumexp(torch.stack([nats[n] for n in share], 1) + gate, 1)
+
+
+def _size(nats: np.ndarray) -> float:
+    """Mean size of (n,) nats that are finite, and the 1 that the logarithms of weights are of."""
+    return 1 + float(np.abs(nats[np.isfinite(nats)]).sum()) / len(nats)
+
+
+def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
+    """Stack the (n, K) select nats. A stacking that does not beat the best single model by 2 standard errors where it
+    was chosen is not worth its noise: then the best model stands alone. One that does keeps at least 1 part in n + 1 for
+    the smoothed floor, so that an unseen category costs nats and not −∞."""
+    weights = stack(select)
+    w, alone = np.array(weights.weights), list(names).index(best)
+    mixed = lambda w: np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)  # noqa: E731
+    g = gain(mixed(w), select[:, alone])
+    if not (g.value == math.inf or _sure(g, _size(select[:, alone]))):
+        w = np.eye(len(names))[alone]
+    elif "marginals" in names:
+        least, floor = 1 / (len(select) + 1), list(names).index("marginals")
+        if w[floor] < least:
+            w *= (1 - least) / (1 - w[floor])
+            w[floor] = least
+    value = float(np.mean(mixed(w)))
+    return Weights(tuple(float(v) for v in w), value, weights.gap + max(0.0, weights.value - value))
+
+
+# ------------------------------------------------------------------------------------------------------------ MMD²
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Features (n, d) of real rows and of every model's samples; the models that made them never saw the real rows."""
+
+    real: Tensor
+    samples: Mapping[str, Tensor]
+
+    def sums(self, kernel: Gaussian) -> KernelSums:
+        """One pass over all pairs; the real rows are the last set."""
+        return sums([*self.samples.values(), self.real], kernel)
+
+
+def in_mmd(choosing: Sequence[Pool], report: Pool, kernel: Gaussian, noun: str = "rows") -> tuple[Verdict, dict[str, Any]]:
+    """Weights that minimise MMD² to the real rows, V-form, averaged over the ``choosing`` pools (one, or one a fold); the
+    gain over the best single model in U-form on the report pool. Also the report pool's quadratic as plain data:
+    MMD²(w) = w'Qw − 2 b'w + c, in U-form."""
+    names, k = list(report.samples), len(report.samples)
+    passes = [pool.sums(kernel) for pool in choosing]
+    forms = [p.quadratic(k) for p in passes]
+    weights = minimise_quadratic(np.mean([f[0] for f in forms], 0), np.mean([f[1] for f in forms], 0))
+    corners = np.eye(k)
+    best = min(range(k), key=lambda a: np.mean([p.mmd2(corners[a], k).value for p in passes]))
+    w, alone = np.array(weights.weights), corners[best]
+    gains = [p.gain(w, alone, k) for p in passes]
+    chosen_gain = float(np.mean([g.value for g in gains]))
+    chosen_error = math.sqrt(float(np.sum([g.error**2 for g in gains]))) / len(gains)
+    worth = _sure(Estimate(chosen_gain, chosen_error, len(gains)), kernel.bound)
+    if not worth:
+        w = alone
+    final = report.sums(kernel)
+    g = final.gain(w, alone, k)
+    better = worth and _sure(g, kernel.bound)
+    share = dict(zip(names, (float(v) for v in w), strict=True))
+    value = final.mmd2(w if better else alone, k)
+    sentence = _sentence(better, share, names[best], g, "MMD²", noun, "")
+    verdict = Verdict(
+        "mmd", UNITS["mmd"], "blend" if better else names[best], names[best], "samples", share, weights.gap, g.value, g.error,
+        None, None, value.value, value.error, len(report.real), sentence,
+    )  # fmt: skip
+    return verdict, _plain(final, k) | {"names": names, "weights": w.tolist(), "gap": weights.gap, "rows": len(report.real)}
+
+
+def _plain(final: KernelSums, k: int) -> dict[str, Any]:
+    block = lambda a, b: final.block(a, b, unbiased=True)  # noqa: E731
+    Q = [[block(a, b) for b in range(k)] for a in range(k)]
+    return {"unit": UNITS["mmd"], "Q": Q, "b": [block(a, k) for a in range(k)], "c": block(k, k)}
+
+
+# ------------------------------------------------------------------------------------------------------- sentences
+
+
+def _sentence(
+    better: bool, share: Mapping[str, float], best: str, g: Estimate, unit: str, noun: str, caveat: str
+) -> str:
+    parts = " + ".join(f"{w:.2f} {n}" for n, w in sorted(share.items(), key=lambda item: -item[1]) if w >= 0.005)
+    if better and g.value == math.inf:
+        return f"gain without bound on {g.n:,} unseen {noun}, some impossible under {best} alone: use the blend {parts}"
+    if math.isnan(g.value):
+        return f"no gain: use {best} (some of the {g.n:,} unseen {noun} are impossible under it, and some under the blend)"
+    digits = digits_of(g.error)
+    unsure = f" ± {g.error:.{digits}f} {unit} on {g.n:,} unseen {noun}{caveat}"
+    if better:
+        return f"gain {g.value:.{digits}f}{unsure} over {best}: use the blend {parts}"
+    if share[best] == 1:
+        return f"no gain: use {best} (where the weights were chosen no blend beat it by 2 standard errors; {g.n:,} unseen {noun})"
+    return f"no gain: use {best} (the blend differs by {g.value:+.{digits}f}{unsure})"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _pm(value: float | None, error: float | None) -> str:
+    digits = digits_of(error)
+    return f"{math.nan if value is None else value:.{digits}f} ± {math.nan if error is None else error:.{digits}f}"
+
+
+def digits_of(error: float | None) -> int:
+    """Decimals that show two digits of an error, between 2 and 7."""
+    if error is None or not math.isfinite(error) or error <= 0:
+        return 3
+    return min(7, max(2, 1 - math.floor(math.log10(error))))
+
+
+def which(verdicts: Mapping[str, Verdict], *, asked: str | None, images: bool, outside: Sequence[str]) -> tuple[str, str]:
+    """The objective the verdict speaks of, and why."""
+    if asked is not None:
+        return asked, "you asked for it"
+    if "nats" not in verdicts:
+        return "mmd", "no model has a density, so samples are compared"
+    if outside and "mmd" in verdicts:
+        return "mmd", f"{' and '.join(outside)} can only be judged by samples, so samples are compared"
+    if images and "mmd" in verdicts:
+        return "mmd", "images are wanted as samples; the nats of pixels mostly measure their noise"
+    return "nats", "a density is wanted: it scores rows, fills gaps, and sees what samples cannot"

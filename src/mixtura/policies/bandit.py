@@ -1,0 +1,305 @@
+"""Policies: which arm to ask next, so that the mixture found is the best one after the fewest samples.
+
+Every policy sees a :class:`View`, sums and counts and no samples. Those that learn a mixture lower an optimistic loss,
+
+    a_t = argmin over the simplex of L̂(a) − ε'a,         L̂(a) = a'K̂a + f̂'a,
+
+and differ in ε and in how an arm is drawn from a_t (Rezaei, Farnia & Li 2025: Mixture-UCB-CAB and -OGD). The default has a
+variance-aware ε and tracks a_t instead of drawing from it; docs/select.md has the measurements behind that.
+
+A new policy is a class with ``choose`` in a file of its own, and one line in the TABLE of the package, which is :data:`POLICIES`.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mixtura.contracts import InputError
+from mixtura.simplex.quadratic import Weights, minimise_quadratic
+
+Array = NDArray[np.float64]
+
+#: constants of the authors' code: DELTA_L, DELTA_G of the linear part, and no ½ under the root
+CODE_RANGE, CODE_LINEAR = 0.6, 0.4
+#: β of the listings
+BETA = 4.0
+
+
+@dataclass(frozen=True)
+class View:
+    """What a policy may know before pull t + 1.
+
+    K, f: estimated L(a) = a'Ka + f'a. n (m,): samples of each arm; asked (m,): those and the ones still awaited. open (m,):
+    whether an arm can be asked. kernel_bound, linear_range: Δκ and Δ_f. deviation: a → (m,) within-arm deviation of a sample's
+    part in the gradient at a. horizon: pulls in all, if that is known.
+    """
+
+    K: Array
+    f: Array
+    n: Array
+    asked: Array
+    open: NDArray[np.bool_]
+    kernel_bound: float
+    linear_range: float
+    deviation: Callable[[Array], Array]
+    horizon: int | None = None
+    truth: tuple[Array, Array] | None = None
+
+    @property
+    def t(self) -> int:
+        """Samples so far."""
+        return int(self.n.sum())
+
+    @property
+    def share(self) -> Array:
+        """(m,) of the samples so far: near the best mixture, once there are many."""
+        return self.n / self.n.sum()
+
+    @property
+    def loss_range(self) -> float:
+        """Δ_L = 2Δκ + Δ_f: what one sample of n can move n L̂ by."""
+        return 2 * self.kernel_bound + self.linear_range
+
+
+class Policy(ABC):
+    """Chooses arms. One object serves one selection. ``remembers``: choices change what it holds, so a selection that is taken up
+    again has to ask it for those it made."""
+
+    remembers = False
+
+    @abstractmethod
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        """The arm to ask, one that is open."""
+
+    def weights(self, view: View) -> Weights:
+        """The mixture to use if it ended here: the best on what was seen."""
+        return _least(view.K, view.f, None)
+
+
+class Mixing(Policy):
+    """A policy that learns a mixture: an ε, and then tracking, argmax_i (t a_i − asked_i), or a draw from a."""
+
+    tracks = True
+
+    @abstractmethod
+    def bonus(self, view: View) -> Array:
+        """(m,) ε."""
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        a = self.optimistic(view)
+        if not self.tracks:
+            return _drawn(np.where(view.open, a, 0), view, rng)
+        behind = (view.asked.sum() + 1) * a - view.asked
+        return first_best(-behind, view)
+
+    def optimistic(self, view: View) -> Array:
+        """(m,) a_t."""
+        return np.array(_least(view.K, view.f - self.bonus(view), view.share).weights)
+
+
+@dataclass
+class VarianceUcb(Mixing):
+    """ε_i = z sd_i √(2 log t / n_i), sd_i the deviation of h(x) = 2 Σ_j a_j κ̄_j(x) + ℓ(x) within arm i: the deviation of the
+    gradient's own part, about a hundredth of the range that a worst case must assume."""
+
+    z: float = 1.5
+
+    def bonus(self, view: View) -> Array:
+        return self.z * view.deviation(view.share) * np.sqrt(2 * math.log(max(view.t, 2)) / view.n)
+
+
+@dataclass
+class Cab(Mixing):
+    """Mixture-UCB-CAB: ε_i = Δ_L √(β log t / 2n_i) + Δκ / n_i, and a draw from a_t. ``constants``: "theory", or those of the
+    "code"."""
+
+    constants: str = "theory"
+    tracks = False
+
+    def bonus(self, view: View) -> Array:
+        return published_bonus(view, self.constants)
+
+
+@dataclass
+class Ogd(Policy):
+    """Mixture-UCB-OGD: ask argmin_i of (2/t) K̂n + f̂ − ε, Frank–Wolfe with step 1/(t+1) on the share of pulls."""
+
+    constants: str = "theory"
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        share = view.asked / view.asked.sum()
+        return first_best(2 * view.K @ share + view.f - published_bonus(view, self.constants), view)
+
+
+class Greedy(Mixing):
+    """ε = 0 and tracking. As good as any where samples are alike, but two arms that differ little can lock it on the wrong
+    one."""
+
+    def bonus(self, view: View) -> Array:
+        return np.zeros(len(view.n))
+
+
+@dataclass
+class EpsilonGreedy(Greedy):
+    """Greedy, but every pull is of an arm at random with probability min(1/m, t^(−1/3))."""
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        chosen = super().choose(view, rng)
+        explore = float(torch.rand((), generator=rng, dtype=torch.float64)) < min(1 / len(view.n), max(view.t, 1) ** (-1 / 3))
+        return _drawn(view.open.astype(np.float64), view, rng) if explore else chosen
+
+
+class Uniform(Policy):
+    """Every arm as often."""
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        return first_best(view.asked.astype(np.float64), view)
+
+
+@dataclass
+class VanillaUcb(Policy):
+    """The best single arm by an optimistic index, K̂_ii + f̂_i − Δ_L √(β log t / 2n_i): it cannot find a mixture."""
+
+    constants: str = "theory"
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        return first_best(view.K.diagonal() + view.f - published_bonus(view, self.constants), view)
+
+    def weights(self, view: View) -> Weights:
+        return _single(view.K.diagonal() + view.f)
+
+
+@dataclass
+class SuccessiveHalving(Policy):
+    """⌈log₂ m⌉ rounds that share the horizon; each asks the arms that are left as often and keeps the better half (Karnin et al.
+    2013). It looks for a single arm."""
+
+    left: list[int] = field(default_factory=list)
+    rounds: int = 0
+    remembers = True
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        m, horizon = len(view.n), view.horizon
+        if horizon is None:
+            raise InputError("successive_halving: shares a known number of pulls; give --pulls")
+        every = max(1, horizon // math.ceil(math.log2(max(m, 2))))
+        self.left = self.left or list(range(m))
+        while view.asked.sum() >= (self.rounds + 1) * every and len(self.left) > 1:
+            single = view.K.diagonal() + view.f
+            self.left = sorted(self.left, key=lambda i: single[i])[: math.ceil(len(self.left) / 2)]
+            self.rounds += 1
+        among = view.open & np.isin(np.arange(m), self.left)
+        return first_best(np.where(among if among.any() else view.open, view.asked, math.inf), view)
+
+    def weights(self, view: View) -> Weights:
+        single = view.K.diagonal() + view.f
+        kept = self.left or list(range(len(single)))
+        return _single(np.where(np.isin(np.arange(len(single)), kept), single, math.inf))
+
+
+class OneArmOracle(Policy):
+    """Asks the arm that is truly the best single one."""
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        K, f = _truth(view)
+        return int(np.argmin(np.where(view.open, K.diagonal() + f, math.inf)))  # one arm, where several are as good
+
+    def weights(self, view: View) -> Weights:
+        K, f = _truth(view)
+        return _single(K.diagonal() + f)
+
+
+class MixtureOracle(Policy):
+    """Tracks the mixture that is truly the best."""
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        a = np.array(self.weights(view).weights)
+        return first_best(view.asked - (view.asked.sum() + 1) * a, view)
+
+    def weights(self, view: View) -> Weights:
+        K, f = _truth(view)
+        return _least(K, f, None)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. learns_mixture: more than one arm can stay in use. needs_truth: only for experiments."""
+
+    name: str
+    make: Callable[[], Policy]
+    learns_mixture: bool
+    needs_truth: bool
+    summary: str
+
+
+POLICIES: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Row("variance_ucb", VarianceUcb, True, False, "optimism by the measured deviation of an arm, and tracking: the default"),
+        Row("cab", Cab, True, False, "Mixture-UCB-CAB with the constants of the theory"),
+        Row("cab_code", lambda: Cab("code"), True, False, "Mixture-UCB-CAB with the constants of its authors' code"),
+        Row("ogd", Ogd, True, False, "Mixture-UCB-OGD with the constants of the theory"),
+        Row("ogd_code", lambda: Ogd("code"), True, False, "Mixture-UCB-OGD with the constants of its authors' code"),
+        Row("greedy", Greedy, True, False, "no optimism: fast, and unsafe where arms differ little"),
+        Row("epsilon_greedy", EpsilonGreedy, True, False, "greedy with random pulls that become rarer"),
+        Row("uniform", Uniform, True, False, "every arm as often; weights of what was seen"),
+        Row("vanilla_ucb", VanillaUcb, False, False, "the best single arm by upper confidence bounds"),
+        Row("successive_halving", SuccessiveHalving, False, False, "the best single arm by halving the field"),
+        Row("one_arm_oracle", OneArmOracle, False, True, "the truly best single arm"),
+        Row("mixture_oracle", MixtureOracle, True, True, "the truly best mixture"),
+    )
+}
+
+
+def of_name(name: str) -> Policy:
+    """A fresh policy by name. InputError with the names there are."""
+    if name not in POLICIES:
+        raise InputError(f"policy: {name!r} is none of {', '.join(POLICIES)}; choose one of these")
+    return POLICIES[name].make()
+
+
+def published_bonus(view: View, constants: str) -> Array:
+    """(m,) ε of the listings ("theory") or of the authors' code ("code"), whose range is 0.6 whatever the objective."""
+    log_t = math.log(max(view.t, 2))
+    if constants == "code":
+        linear = CODE_LINEAR / view.n if view.f.any() else 0.0
+        return CODE_RANGE * np.sqrt(log_t / view.n) + linear
+    if not math.isfinite(view.loss_range):
+        raise InputError("policy: this objective has no bound, which the constants of the theory need; use variance_ucb")
+    return view.loss_range * np.sqrt(BETA * log_t / (2 * view.n)) + view.kernel_bound / view.n
+
+
+def _least(K: Array, f: Array, start: Array | None) -> Weights:
+    """The best of a'Ka + f'a, a V-form."""
+    return minimise_quadratic(K, -f / 2, start=start, psd=True)
+
+
+def _single(losses: Array) -> Weights:
+    best = int(np.argmin(losses))
+    return Weights(tuple(float(i == best) for i in range(len(losses))), float(losses[best]), math.nan)
+
+
+def _truth(view: View) -> tuple[Array, Array]:
+    if view.truth is None:
+        raise InputError("policy: an oracle needs the truth, which only an experiment has; use variance_ucb")
+    return view.truth
+
+
+def first_best(losses: Sequence[float] | Array, view: View) -> int:
+    """The open arm with the least loss; of equal ones the one asked least, then the first."""
+    order = np.lexsort((view.asked, np.where(view.open, losses, math.inf)))
+    return int(order[0])
+
+
+def _drawn(shares: Array, view: View, rng: torch.Generator) -> int:
+    if shares.sum() <= 0:
+        return first_best(view.asked.astype(np.float64), view)
+    u = float(torch.rand((), generator=rng, dtype=torch.float64)) * shares.sum()
+    return int(min(np.searchsorted(shares.cumsum(), u, side="right"), np.flatnonzero(shares)[-1]))

@@ -1,0 +1,408 @@
+"""Selection that depends on a context, such as a prompt: which arm, or which mixture of arms, is the best one here.
+
+Two questions, asked and told one sample at a time.
+
+Which arm has the highest reward at context c? :class:`KernelRidgeUcb` fits, for each arm, a ridge regression of its rewards y on
+its contexts, and asks the arm of the highest upper bound
+
+    k'(K + αI)⁻¹y + η α^(−1/2) (k(c, c) − k'(K + αI)⁻¹k)^(1/2)                 k_s = k(c, c_s), K_st = k(c_s, c_t)
+
+(PAK-UCB: Hu, Leung & Farnia 2025). :class:`RandomFeatureUcb` does the same on random Fourier features of a Gaussian kernel
+(RFF-UCB, ibid.), at a cost that does not grow with the samples.
+
+Which mixture of arms is the most diverse at context c? :class:`ContextualMixture`, after DAK-UCB (Jafari & Farnia 2026).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from mixtura.contracts import InputError
+from mixtura.ground import rng as random
+from mixtura.ground.kernels import Gaussian, Kernel
+from mixtura.simplex.quadratic import Weights, minimise_quadratic
+
+#: rows that a growing array starts with
+ROOM = 64
+#: what a sample counts for at a context far from its own: where an arm has no sample near, all of its samples count alike
+FAR = 1e-6
+#: an arm with fewer samples than this around a context is asked there before any estimate is trusted
+LOCAL = 2.0
+#: a deviation from few samples is drawn towards that of all arms, as if so many samples had been seen
+PRIOR = 2.0
+
+
+# ------------------------------------------------------------------------------------------------ one arm a context
+
+
+class RidgeUcb(ABC):
+    """Optimism for arms whose mean reward is a smooth function of the context, one ridge regression an arm.
+
+    alpha:   α > 0, the ridge, in units of k(c, c).
+    eta:     η ≥ 0, the width of the bonus. None: the paper's (2 log(2 T m / δ))^(1/2) for m arms, T = ``horizon`` rounds and
+             δ = ``delta``, made for a bound that holds in all rounds with probability 1 − δ, which explores far longer than most
+             rewards need (docs/contextual.md has figures). Below α^(1/2) an arm without samples near a context is no longer
+             taken to be as good as the best reward, and can be missed for good.
+    rewards: the range of rewards. Regressions are of (reward − low) / (high − low), so that neither the prior nor η depends on
+             the unit; a reward beyond the range is taken as it is.
+    """
+
+    def __init__(
+        self,
+        arms: int,
+        *,
+        alpha: float = 1.0,
+        eta: float | None = 1.5,
+        horizon: int = 10_000,
+        delta: float = 0.05,
+        rewards: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        _check_arms(arms)
+        if not 0 < alpha < math.inf:
+            raise InputError(f"alpha: expected a finite number above 0, got {alpha}; start with 1")
+        if not (horizon >= 1 and 0 < delta < 1):
+            raise InputError(f"horizon, delta: expected 1 or more and within (0, 1), got {horizon} and {delta}; leave them out")
+        if eta is not None and not 0 <= eta < math.inf:
+            raise InputError(f"eta: expected a finite number of 0 or more, got {eta}; leave it out or start with 1.5")
+        if not -math.inf < rewards[0] < rewards[1] < math.inf:
+            raise InputError(f"rewards: expected the lowest and the highest, got {rewards}; give two finite numbers in order")
+        self.arms, self.alpha, self.rewards = arms, alpha, rewards
+        self.eta = math.sqrt(2 * math.log(2 * horizon * arms / delta)) if eta is None else eta
+        self.n = torch.zeros(arms, dtype=torch.int64)
+
+    def ask(self, context: ArrayLike | Tensor) -> int:
+        """The arm to ask at ``context`` (d,): the first that has no reward yet, then the one of the highest bound."""
+        context = self._context(context)
+        if int(self.n.min()) == 0:
+            return int(self.n.argmin())
+        mean, width = self.predict(context)
+        return int((mean + width).argmax())
+
+    def tell(self, context: ArrayLike | Tensor, arm: int, reward: float) -> None:
+        """What an arm earned at ``context`` (d,). Tells may come late and in any order."""
+        context = self._context(context)
+        _check_told(arm, self.arms, reward)
+        low, high = self.rewards
+        self._learn(arm, context, (float(reward) - low) / (high - low))
+        self.n[arm] += 1
+
+    def predict(self, context: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
+        """(arms,) estimated mean reward at ``context`` (d,), and (arms,) the width of its bonus, both in units of the reward."""
+        mean, deviation = self._predict(self._context(context))
+        low, high = self.rewards
+        return low + (high - low) * mean, (high - low) * self.eta * deviation
+
+    @abstractmethod
+    def _context(self, context: ArrayLike | Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _learn(self, arm: int, context: Tensor, y: float) -> None: ...
+
+    @abstractmethod
+    def _predict(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        """(arms,) k'(K + αI)⁻¹y and (arms,) α^(−1/2) (k(c, c) − k'(K + αI)⁻¹k)^(1/2)."""
+
+
+class KernelRidgeUcb(RidgeUcb):
+    """PAK-UCB with any kernel of contexts (Hu, Leung & Farnia 2025); ``Cubic`` is the authors' polynomial one up to scale.
+
+    With K + αI = LL', v = L⁻¹k and z = L⁻¹y, the mean is v'z and what is left of the variance k(c, c) − v'v. A sample adds a row
+    to L⁻¹, so that a tell costs O(n²) of the n samples of its arm, an ask as much for every arm, and memory is n² numbers an arm;
+    beyond some hundred samples an arm :class:`RandomFeatureUcb` is faster. The other arguments are those of :class:`RidgeUcb`.
+    """
+
+    def __init__(
+        self,
+        arms: int,
+        kernel: Kernel,
+        *,
+        alpha: float = 1.0,
+        eta: float | None = 1.5,
+        horizon: int = 10_000,
+        delta: float = 0.05,
+        rewards: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        super().__init__(arms, alpha=alpha, eta=eta, horizon=horizon, delta=delta, rewards=rewards)
+        self.kernel = kernel
+        self._dims: int | None = None
+        self._contexts = [torch.empty(0, 0, dtype=torch.float64) for _ in range(arms)]
+        self._inverse = [torch.empty(0, 0, dtype=torch.float64) for _ in range(arms)]
+        self._z = [torch.empty(0, dtype=torch.float64) for _ in range(arms)]
+
+    def _context(self, context: ArrayLike | Tensor) -> Tensor:
+        row = _row(context, self._dims, "context")
+        self._dims = len(row)
+        return row
+
+    def _learn(self, arm: int, context: Tensor, y: float) -> None:
+        n = int(self.n[arm])
+        l, own = self._against(arm, context)  # noqa: E741
+        pivot = math.sqrt(self.alpha + max(0.0, own - float(l @ l)))
+        self._contexts[arm] = _with_room(self._contexts[arm], n, (len(context),))
+        self._inverse[arm] = _with_room(self._inverse[arm], n, (len(self._contexts[arm]),))
+        self._z[arm] = _with_room(self._z[arm], n, ())
+        inverse, z = self._inverse[arm], self._z[arm]
+        self._contexts[arm][n] = context
+        inverse[n, :n] = l @ inverse[:n, :n] / -pivot
+        inverse[n, n] = 1 / pivot
+        z[n] = (y - float(l @ z[:n])) / pivot
+
+    def _predict(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        mean, variance = torch.zeros(self.arms, dtype=torch.float64), torch.zeros(self.arms, dtype=torch.float64)
+        for arm in range(self.arms):
+            v, own = self._against(arm, context)
+            mean[arm] = v @ self._z[arm][: len(v)]
+            variance[arm] = max(0.0, own - float(v @ v))
+        return mean, (variance / self.alpha).sqrt()
+
+    def _against(self, arm: int, context: Tensor) -> tuple[Tensor, float]:
+        """(n,) L⁻¹k of ``context`` and the contexts of an arm, and k(c, c)."""
+        n = int(self.n[arm])
+        own = float(self.kernel.diagonal(context.square().sum()[None]))
+        if n == 0:
+            return context.new_empty(0), own
+        return self._inverse[arm][:n, :n] @ self.kernel(self._contexts[arm][:n], context[None])[:, 0], own
+
+
+class RandomFeatureUcb(RidgeUcb):
+    """RFF-UCB (Hu, Leung & Farnia 2025): a ridge on D = ``features`` features φ(c) = (2/D)^(1/2) [cos Wc, sin Wc], with W drawn
+    from ``rng`` so that E φ(c)'φ(c') = ``kernel`` (Rahimi & Recht 2007).
+
+    With A = Φ'Φ + αI, the mean is φ'A⁻¹Φ'y and the deviation (φ'A⁻¹φ)^(1/2), which is that of the kernel form on k = φ'φ. A
+    tell changes A⁻¹ by Sherman & Morrison: O(D²) of time a tell, O(m D²) an ask and m D² numbers, however many samples there are.
+
+    The other arguments are those of :class:`RidgeUcb`. Raises InputError where ``features`` is not even and 2 or more.
+    """
+
+    def __init__(
+        self,
+        arms: int,
+        kernel: Gaussian,
+        *,
+        rng: torch.Generator,
+        features: int = 512,
+        alpha: float = 1.0,
+        eta: float | None = 1.5,
+        horizon: int = 10_000,
+        delta: float = 0.05,
+        rewards: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        super().__init__(arms, alpha=alpha, eta=eta, horizon=horizon, delta=delta, rewards=rewards)
+        if features < 2 or features % 2:
+            raise InputError(f"features: expected an even number of 2 or more, got {features}; start with 512")
+        self.kernel, self.features = kernel, features
+        self._rng = rng
+        self._W: Tensor | None = None
+        self._inverse = torch.eye(features, dtype=torch.float64).repeat(arms, 1, 1) / alpha
+        self._sums = torch.zeros(arms, features, dtype=torch.float64)
+
+    def _context(self, context: ArrayLike | Tensor) -> Tensor:
+        row = _row(context, None if self._W is None else self._W.shape[1], "context")
+        if self._W is None:
+            self._W = random.normal((self.features // 2, len(row)), self._rng, row) / self.kernel.bandwidth
+        return row
+
+    def _learn(self, arm: int, context: Tensor, y: float) -> None:
+        phi = self._phi(context)
+        moved = self._inverse[arm] @ phi
+        self._inverse[arm].addr_(moved, moved, alpha=-1 / (1 + float(phi @ moved)))
+        self._sums[arm] += y * phi
+
+    def _predict(self, context: Tensor) -> tuple[Tensor, Tensor]:
+        phi = self._phi(context)
+        moved = self._inverse @ phi
+        return (moved * self._sums).sum(1), (moved @ phi).clamp(min=0).sqrt()
+
+    def _phi(self, context: Tensor) -> Tensor:
+        angle = torch.as_tensor(self._W) @ context
+        return torch.cat([angle.cos(), angle.sin()]) * math.sqrt(2 / self.features)
+
+
+# -------------------------------------------------------------------------------------------- one mixture a context
+
+
+class _Form(NamedTuple):
+    """A quadratic estimated from weighted samples: ``M`` (m, m) with pairs of a sample with itself, ``unbiased`` (m,) its
+    diagonal without them, ``linear`` (m,), and ``near`` (t, m), the similarity of each sample to every arm, itself left out."""
+
+    M: Tensor
+    unbiased: Tensor
+    linear: Tensor
+    near: Tensor
+
+    def best(self) -> Weights:
+        """Weights that minimise a'Ma − linear'a, with the unbiased value there."""
+        found = _minimise(self.M, self.linear)
+        a = torch.tensor(found.weights, dtype=torch.float64)
+        value = a @ self.M @ a + a.square() @ (self.unbiased - self.M.diagonal()) - self.linear @ a
+        return Weights(found.weights, float(value), found.gap)
+
+
+class ContextualMixture:
+    """The mixture of arms that is the most diverse, and the best rewarded, at a context: weights a on the simplex that minimise
+
+        a'M̂(c)a − r̂(c)'a          M̂_ij(c) = Σ_s∈i Σ_t∈j w_s w_t κ(x_s, x_t) / Σ_s∈i w_s Σ_t∈j w_t,          w_s = k_T(c, c_s),
+
+    over samples x_s that arms gave at contexts c_s, and likewise r̂_i(c) the mean reward of arm i weighted by w (Nadaraya 1964).
+    With κ = k² of a Gaussian k, 1 / a'Ma is the order-2 Rényi kernel entropy of the mixture at c, as a mode count. The aim is
+    that of DAK-UCB; averages over neighbours take the place of its ridge regressions because M̂ then is positive semidefinite
+    for every c, being the Gram matrix of the arms' weighted mean embeddings.
+
+    contexts: k_T, whose bandwidth says how far a neighbourhood reaches, in units of the contexts.
+    samples:  κ. For Rényi entropy with bandwidth σ give ``Gaussian(σ).squared``.
+    z:        optimism, in asymptotic deviations; 0 is greedy and can miss the better arm for good where rewards decide.
+
+    A tell costs t kernel values of κ for t samples, an ask t² m multiplications, and memory is t² numbers.
+    """
+
+    def __init__(self, arms: int, contexts: Gaussian, samples: Kernel, *, z: float = 1.0) -> None:
+        _check_arms(arms)
+        if not 0 <= z < math.inf:
+            raise InputError(f"z: expected a finite number of 0 or more, got {z}; leave it out for 1")
+        self.arms, self.contexts, self.samples, self.z = arms, contexts, samples, z
+        self.t = 0
+        self._c, self._x, self._similar = (torch.empty(0, 0, dtype=torch.float64) for _ in range(3))
+        self._itself, self._reward = (torch.empty(0, dtype=torch.float64) for _ in range(2))
+        self._arm = torch.empty(0, dtype=torch.int64)
+
+    def tell(self, context: ArrayLike | Tensor, arm: int, sample: ArrayLike | Tensor, reward: float = 0.0) -> None:
+        """A sample (p,) that an arm gave at ``context`` (d,), and what it is worth, in units of κ. Tells may come late."""
+        t = self.t
+        c, x = self._context(context), _row(sample, self._x.shape[1] if t else None, "sample")
+        _check_told(arm, self.arms, reward)
+        self._c, self._x = _with_room(self._c, t, (len(c),)), _with_room(self._x, t, (len(x),))
+        self._similar = _with_room(self._similar, t, (len(self._c),))
+        self._itself, self._reward = _with_room(self._itself, t, ()), _with_room(self._reward, t, ())
+        self._arm = _with_room(self._arm, t, ())
+        self._c[t], self._x[t], self._reward[t], self._arm[t] = c, x, float(reward), arm
+        self._itself[t] = self.samples.diagonal(x.square().sum()[None])[0]
+        if t:
+            self._similar[t, :t] = self._similar[:t, t] = self.samples(self._x[:t], x[None])[:, 0]
+        self.t = t + 1
+
+    def ask(self, context: ArrayLike | Tensor) -> int:
+        """The arm to ask at ``context`` (d,).
+
+        Where an arm has fewer than ``LOCAL`` samples around the context, Σ_s w_s = n_i, it is the one with the fewest. Otherwise
+        it is the one furthest behind the weights, argmax_i (Σ_j n_j + 1) a_i − n_i: an arm drawn from the weights would add the
+        luck of the draw to the mixture. The weights are optimistic: z sd_i (2 log(Σ_j n_j) / n_i)^(1/2) is added to the reward of
+        arm i, sd_i the deviation within arm i of 2 Σ_j a_j κ̄_j(x) − reward, which is what one sample says of its gradient.
+        """
+        near = self._near(self._context(context))
+        count = self._by_arm(near)
+        if float(count.min()) < LOCAL:
+            return int(count.argmin())
+        a = torch.tensor(self._optimistic(near, count).weights, dtype=torch.float64)
+        return int(((count.sum() + 1) * a - count).argmax())
+
+    def weights(self, context: ArrayLike | Tensor) -> Weights:
+        """The best weights at ``context`` (d,) on what is known, without optimism.
+
+        They minimise the form above, which counts a sample's pair with itself; ``value`` is of the form without, which has no
+        bias towards many samples. Where an arm has no sample near, all of its samples count alike: its mean over contexts stands
+        in. Raises InputError where an arm has fewer than 2 samples.
+        """
+        c = self._context(context)
+        self._need_samples()
+        return self._form(self._near(c), self._similar[: self.t, : self.t]).best()
+
+    def joint(self) -> Weights:
+        """The one mixture for all contexts whose pairs (context, sample) are the most diverse: it minimises a'Ja − r̂'a with
+        J_ij = E k_T(c, c')² κ(x, x'), x of arm i at c and x' of arm j at c', the inverse mode count of the joint kernel (I-JRKE:
+        Jafari & Farnia 2026). ``value`` is as in :meth:`weights`.
+
+        An arm is asked where it is good, so its contexts are not those of the others. Each sample therefore counts for 1 / (the
+        share that its arm has of the samples around its context), which estimates J and r̂ under the contexts of all samples.
+
+        Raises InputError where an arm has fewer than 2 samples.
+        """
+        self._need_samples()
+        contexts, arm = self._c[: self.t], self._arm[: self.t]
+        near = self.contexts(contexts, contexts)
+        own = (near * (arm[:, None] == arm)).sum(1)
+        return self._form(near.sum(1) / own, near.square_() * self._similar[: self.t, : self.t]).best()
+
+    def _context(self, context: ArrayLike | Tensor) -> Tensor:
+        return _row(context, self._c.shape[1] if self.t else None, "context")
+
+    def _near(self, c: Tensor) -> Tensor:
+        """(t,) w_s."""
+        return self.contexts(self._c[: self.t], c[None])[:, 0].clamp(min=FAR) if self.t else c.new_empty(0)
+
+    def _by_arm(self, values: Tensor) -> Tensor:
+        """(arms,) sums of (t,) numbers."""
+        return torch.zeros(self.arms, dtype=torch.float64).index_add_(0, self._arm[: self.t], values)
+
+    def _form(self, w: Tensor, similar: Tensor) -> _Form:
+        """Of samples that count w (t,) and have similarities (t, t), 0 on the diagonal."""
+        arm = self._arm[: self.t]
+        share = w / self._by_arm(w)[arm]
+        membership = torch.zeros(self.t, self.arms, dtype=torch.float64)
+        membership[torch.arange(self.t), arm] = share
+        near = similar @ membership
+        M = membership.T @ near
+        unbiased = M.diagonal() / self._by_arm(share * (1 - share))
+        M.diagonal().add_(self._by_arm(share.square() * self._itself[: self.t]))
+        return _Form(M, unbiased, self._by_arm(share * self._reward[: self.t]), near)
+
+    def _optimistic(self, w: Tensor, count: Tensor) -> Weights:
+        """Weights that minimise a'M̂a − (r̂ + bonus)'a, the deviations in the bonus taken at the weights without it."""
+        form = self._form(w, self._similar[: self.t, : self.t])
+        greedy = _minimise(form.M, form.linear)
+        h = 2 * form.near @ torch.tensor(greedy.weights, dtype=torch.float64) - self._reward[: self.t]
+        squares = self._by_arm(w * (h - (self._by_arm(w * h) / count)[self._arm[: self.t]]).square())
+        overall = w @ (h - w @ h / w.sum()).square() / w.sum()
+        deviation = ((squares + PRIOR * overall) / (count + PRIOR)).sqrt()
+        return _minimise(form.M, form.linear + self.z * deviation * (2 * count.sum().log() / count).sqrt())
+
+    def _need_samples(self) -> None:
+        n = torch.bincount(self._arm[: self.t], minlength=self.arms)
+        if int(n.min()) < 2:
+            arm = int(n.argmin())
+            raise InputError(f"arm {arm}: expected 2 samples or more, got {int(n[arm])}; ask and tell before taking weights")
+
+
+def _minimise(M: Tensor, linear: Tensor) -> Weights:
+    """Weights that minimise a'Ma − linear'a."""
+    return minimise_quadratic(M.numpy(), linear.numpy() / 2)
+
+
+# ------------------------------------------------------------------------------------------------------------ rows
+
+
+def _row(x: ArrayLike | Tensor, dims: int | None, name: str) -> Tensor:
+    """``x`` as a float64 row of ``dims`` numbers, any number of them if None."""
+    row = torch.as_tensor(x, dtype=torch.float64)
+    if row.dim() != 1 or len(row) == 0 or dims not in (None, len(row)):
+        expected = "(numbers,)" if dims is None else f"({dims},)"
+        raise InputError(f"{name}: expected shape {expected}, got {tuple(row.shape)}; give one row, as long as all others")
+    if not torch.isfinite(row).all():
+        raise InputError(f"{name}: expected finite numbers, got {float(row[~torch.isfinite(row)][0])}; repair it or leave it out")
+    return row
+
+
+def _with_room(array: Tensor, n: int, width: tuple[int, ...]) -> Tensor:
+    """``array``, or a longer one that starts with its first ``n`` rows, with room for another row of the shape ``width``."""
+    if n < len(array) and tuple(array.shape[1:]) == width:
+        return array
+    grown = array.new_zeros((len(array) if n < len(array) else max(ROOM, 2 * n), *width))
+    grown[(slice(0, n), *(slice(0, k) for k in array.shape[1:]))] = array[:n]
+    return grown
+
+
+def _check_arms(arms: int) -> None:
+    if arms < 1:
+        raise InputError(f"arms: expected 1 or more, got {arms}; give the number of arms")
+
+
+def _check_told(arm: int, arms: int, reward: float) -> None:
+    if not 0 <= arm < arms:
+        raise InputError(f"arm: expected 0 … {arms - 1}, got {arm}; give the arm that ask returned")
+    if not math.isfinite(reward):
+        raise InputError(f"reward: expected a finite number, got {reward}; leave that sample out")

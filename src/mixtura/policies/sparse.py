@@ -1,0 +1,29 @@
+"""The default policy for few arms at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mixtura.policies.bandit import Array, VarianceUcb, View, first_best
+from mixtura.simplex.quadratic import Weights, minimise_sparse
+
+
+@dataclass
+class Sparse(VarianceUcb):
+    """The default with at most ``size`` arms in the mixture; one pull in twenty is of the arm that was asked least."""
+
+    size: int = 3
+
+    def choose(self, view: View, rng: torch.Generator) -> int:
+        if float(torch.rand((), generator=rng, dtype=torch.float64)) < 0.05:
+            return first_best(view.asked.astype(np.float64), view)
+        return super().choose(view, rng)
+
+    def optimistic(self, view: View) -> Array:
+        return np.array(minimise_sparse(view.K, (self.bonus(view) - view.f) / 2, self.size, psd=True).weights)
+
+    def weights(self, view: View) -> Weights:
+        return minimise_sparse(view.K, -view.f / 2, self.size, psd=True)

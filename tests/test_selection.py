@@ -1,0 +1,386 @@
+"""Online selection as a whole: arms that behave and arms that do not, stops and resumptions, kills."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mixtura.arms import ArmError, Exhausted, Function, Pool
+from mixtura.contracts import InputError
+from mixtura.ledger import Ledger
+from mixtura.selection import FAILURES, LEDGER, Look, Stop, begin
+
+MEANS = np.array([[-3.0, -2.0], [3.0, 1.4], [0.9, 3.2]])
+WIDTH = 1.25 * 2**0.5
+
+
+def pools(n=200, cost=0.0):
+    rng = np.random.default_rng(0)
+    return [Pool(f"g{i}", m + 0.4 * rng.normal(size=(n, 2)), cost=cost) for i, m in enumerate(MEANS)]
+
+
+def run(arms, out, pulls=60, **options):
+    session = begin(arms, out, options.pop("objective", "rke"), bandwidth=options.pop("bandwidth", WIDTH), pulls=pulls, **options)
+    try:
+        rounds = list(session.conduct())
+        return session.finish(), rounds, session.ledger.pulls(samples=True)
+    finally:
+        session.close()
+
+
+def test_a_selection_finds_the_mixture(tmp_path):
+    """Three modes far apart: a third each, and nearly three in effect."""
+    found, rounds, pulls = run(pools(cost=2.0), tmp_path, pulls=150)
+    assert found.weights == pytest.approx({"g0": 1 / 3, "g1": 1 / 3, "g2": 1 / 3}, abs=0.06)
+    assert len(rounds) == len(pulls) == found.pulls == 150 and found.spent == 300.0 == rounds[-1].spent
+    assert found.why == "all 150 pulls are made" and found.gap < 1e-12 and found.higher
+    assert all(p.status == "told" and p.sample.shape == (2,) for p in pulls)
+    assert all(found.intervals[name][0] <= w <= found.intervals[name][1] for name, w in found.weights.items())
+    assert "g0" in found.sentence and "150 samples" in found.sentence
+
+
+def test_watching_changes_nothing_and_stopping_neither(tmp_path):
+    """Taken up after 23 and 41 pulls, with more pulls asked for later: the same pulls in the same order."""
+    whole = [p.arm for p in run(pools(), tmp_path / "whole")[2]]
+    for stop in (23, 41):
+        session = begin(pools(), tmp_path / "parts", "rke", bandwidth=WIDTH, pulls=60)
+        for r in session.conduct():
+            if r.pulls == stop:
+                break
+        session.close()
+    found, rounds, pulls = run(pools(), tmp_path / "parts")
+    assert [p.arm for p in pulls] == whole and len(rounds) == 60 - 41
+    assert [p.draw for p in pulls] == [whole[:i].count(arm) for i, arm in enumerate(whole)]
+
+
+@pytest.mark.parametrize("policy", ["variance_ucb", "cab_code", "ogd", "epsilon_greedy", "successive_halving", "sparse"])
+def test_every_policy_can_be_taken_up(tmp_path, policy):
+    whole = [p.arm for p in run(pools(), tmp_path / "whole", policy=policy)[2]]
+    session = begin(pools(), tmp_path / "parts", "rke", bandwidth=WIDTH, pulls=60, policy=policy)
+    for r in session.conduct():
+        if r.pulls == 37:
+            break
+    session.close()
+    assert [p.arm for p in run(pools(), tmp_path / "parts", policy=policy)[2]] == whole
+
+
+def broken(seed):
+    raise ArmError("broken: no power")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (lambda seed: 1 / 0, "ZeroDivisionError"),
+        (lambda seed: [np.nan, 0.0], "finite"),
+        (lambda seed: [1.0, 2.0, 3.0], "3 features, the others have 2"),
+        (lambda seed: "text", "text"),
+        (lambda seed: [], "0 numbers"),
+    ],
+)
+def test_a_hostile_arm_is_named_and_the_others_go_on(tmp_path, bad, says):
+    found, rounds, pulls = run([*pools(), Function("bad", bad, cost=5.0)], tmp_path, pulls=60)
+    failed = [r for r in rounds if r.status == "failed"]
+    assert len(failed) == FAILURES and all(r.arm == "bad" and says in r.reason for r in failed)
+    assert says in found.closed["bad"] and found.weights["bad"] == 0 and found.pulls == 60
+    assert found.counts["bad"] == {"asked": 0, "told": 0, "failed": FAILURES, "unknown": 0} and found.spent == 15.0
+
+
+def test_the_curve_waits_for_no_arm_that_never_came(tmp_path):
+    session = begin([*pools(), Function("bad", broken)], tmp_path, "2*rke", bandwidth=WIDTH, pulls=60)
+    shown = [r.pulls for r in session.conduct() if r.value is not None]
+    record = session.record(session.finish(), "toy", 1.0)
+    session.close()
+    assert [p["pulls"] for p in record["curve"]][-len(shown):] == shown
+    w, q = np.array([arm["weight"] for arm in record["arms"]]), record["quadratic"]
+    assert 1 / (w @ np.array(q["K"]) @ w) == pytest.approx(record["value"])  # modes, whatever the scale
+
+
+def test_an_exhausted_pool_is_closed_and_its_samples_count_on(tmp_path):
+    rng = np.random.default_rng(1)
+    small = Pool("small", MEANS[0] + 0.4 * rng.normal(size=(9, 2)))
+    found, rounds, _ = run([small, *pools()[1:]], tmp_path, pulls=80)
+    assert found.counts["small"]["told"] == 9 and found.closed["small"].startswith("exhausted")
+    assert found.weights["small"] > 0.2 and found.pulls == 80
+    assert sum(r.status == "failed" for r in rounds) == 1
+
+
+def test_it_ends_when_no_arm_is_left(tmp_path):
+    found, _, _ = run(pools(n=10), tmp_path, pulls=100)
+    assert found.pulls == 30 and found.why == "no arm is left to be asked"
+
+
+def test_the_stopping_rule(tmp_path):
+    found, _, _ = run(pools(n=2000), tmp_path, pulls=2000, stop=Stop(0.05))
+    assert found.pulls < 1000 and "asymptotic" in found.why and found.certificates[0].excess <= 0.05
+    certified = found.certificates[1]
+    assert certified.mode == "certified" and certified.wanted > 2000
+
+
+def test_costs_join_the_objective(tmp_path):
+    """Two equal arms, one dear: cost decides. Without it they share."""
+    rng = np.random.default_rng(2)
+    equal = [Pool(name, rng.normal(size=(300, 2)), cost=cost) for name, cost in (("dear", 1.0), ("cheap", 0.0))]
+    found, _, _ = run([*equal, *pools()], tmp_path, pulls=200, objective="rke+0.1*cost")
+    assert found.weights["dear"] == 0 < found.weights["cheap"] and found.unit == "sum of losses"
+
+
+def test_images_are_looked_at_through_features_of_the_reference(tmp_path):
+    rng = np.random.default_rng(3)
+    real = torch.as_tensor(rng.integers(0, 17, size=(80, 1, 8, 8)).astype(np.float64))
+    same = Pool("same", rng.integers(0, 17, size=(50, 8, 8)).astype(np.float64))
+    other = Pool("other", np.full((50, 8, 8), 3.0) + rng.integers(0, 2, size=(50, 8, 8)))
+    session = begin([same, other], tmp_path, "mmd", reference=real, name="real", extractor="pca:5", pulls=60)
+    list(session.conduct())
+    assert session.look.name == "pca:5" and session.finish().weights["same"] > 0.9
+    assert session.ledger.pulls(samples=True)[0].sample.shape == (8, 8)
+    session.close()
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8)])
+def test_an_image_comes_in_any_layout(shape):
+    real = torch.arange(20 * 64, dtype=torch.float64).reshape(20, 1, 8, 8)
+    look = Look(real, "pixels")
+    torch.testing.assert_close(look(real[3].reshape(shape).numpy()), look.all(real[3:4])[0])
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_asked(tmp_path):
+    run(pools(), tmp_path / "run")
+    asked = []
+    arm = Function("g0", lambda seed: asked.append(seed))
+    for wrong, says in [
+        ({"objective": "mmd"}, "reference"),
+        ({"objective": "vendi"}, "not quadratic"),
+        ({"policy": "best"}, "none of variance_ucb"),
+        ({"policy": "mixture_oracle"}, "truth"),
+        ({"extractor": "pca:2"}, "reference"),
+        ({"pulls": 0}, "pulls"),
+        ({"stop": Stop(0.0)}, "stop: expected a number above 0"),
+    ]:
+        options = {"objective": "rke", "bandwidth": 1.0, "pulls": 20} | wrong
+        with pytest.raises(InputError, match=says):
+            run([arm, Function("g1", lambda seed: asked.append(seed))], tmp_path / "new", **options)
+        assert not (tmp_path / "new").exists() or says == "truth"
+    with pytest.raises(InputError, match=r"holds a selection with arms .*--fresh"):
+        run(pools()[:2], tmp_path / "run")
+    assert asked == []
+
+
+def test_the_record_holds_together(tmp_path):
+    session = begin(pools(cost=1.5), tmp_path, "rke", bandwidth=WIDTH, pulls=80)
+    rounds = list(session.conduct())
+    record = session.record(session.finish(), "toy", 1.0)
+    session.close()
+    json.dumps(record, allow_nan=False)
+    shown = [(r.pulls, r.value.value) for r in rounds if r.value is not None]
+    assert [(p["pulls"], p["value"]) for p in record["curve"]] == shown
+    w = np.array([arm["weight"] for arm in record["arms"]])
+    q = record["quadratic"]
+    assert 1 / (w @ np.array(q["K"]) @ w + np.array(q["f"]) @ w + q["c"]) == pytest.approx(record["value"])
+    assert sum(arm["spent"] for arm in record["arms"]) == record["spent"] == 120.0
+    # of pools the truth is known; three modes that never meet are a third each, but for what the samples say
+    assert record["truth"]["weights"] == pytest.approx({"g0": 1 / 3, "g1": 1 / 3, "g2": 1 / 3}, abs=0.03)
+    assert record["truth"]["value"] == pytest.approx(record["value"], rel=0.1)
+
+
+# ------------------------------------------------------------------------------------------------------------- kills
+
+SCRIPT = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from mixtura.arms import Arm
+from mixtura.selection import begin
+
+place, pulls = Path(sys.argv[1]), int(sys.argv[2])
+kinds = sys.argv[3].split(",")
+
+class Shop(Arm):
+    '''Writes down what it makes before it answers; with a key, or a seed if it is repeatable, it makes a thing once.'''
+    def __init__(self, name, mean, kind):
+        super().__init__(name, takes_key=kind == "keyed", repeatable=kind == "repeatable", cost=1.0)
+        self.mean, self.kind, self.book = mean, kind, place / f"{name}.jsonl"
+    def _ask(self, seed, key):
+        made = [json.loads(line) for line in self.book.read_text().splitlines()] if self.book.exists() else []
+        kept = [x for k, x in made if k == key] if self.kind == "keyed" else []
+        x = kept[0] if kept else (self.mean + 0.4 * np.random.default_rng([seed, len(self.name)]).normal(size=2)).tolist()
+        if not kept:
+            with self.book.open("a") as book:
+                book.write(json.dumps([key, x]) + "\\n")
+        time.sleep(0.002)
+        return x
+
+means = np.array([[-3.0, -2.0], [3.0, 1.4], [0.9, 3.2]])
+arms = [Shop(f"{kind}{i}", m, kind) for i, (m, kind) in enumerate(zip(means, kinds))]
+session = begin(arms, place / "run", "rke", bandwidth=1.7, pulls=pulls)
+for _ in session.conduct():
+    pass
+session.finish()
+session.close()
+"""
+
+
+def sitting(place: Path, pulls: int, kinds: str, kill_after: float | None) -> bool:
+    """One process; whether it was killed."""
+    script = place / "script.py"
+    script.write_text(SCRIPT)
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, str(script), str(place), str(pulls), kinds], env=env, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        # the clock starts when the first sample is bought: importing takes longer than selecting
+        bought = lambda: list(place.glob("*.jsonl")) or process.poll() is not None  # noqa: E731
+        while kill_after is not None and not bought() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        _, said = process.communicate(timeout=kill_after if kill_after is not None else 120)
+        assert process.returncode == 0, said.decode()
+        return False
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        return True
+
+
+def kill_and_check(place: Path, seed: int, pulls: int = 120) -> int:
+    """Kill a selection twice, let it end, and hold the ledger against the books of its arms; how many kills landed."""
+    place.mkdir()
+    chance = random.Random(seed)
+    kinds = "keyed,repeatable,plain"
+    kills = sum(sitting(place, pulls, kinds, chance.uniform(0.0, 0.5)) for _ in range(2))
+    sitting(place, pulls, kinds, None)
+    ledger = Ledger(place / "run" / LEDGER)
+    counts, told = ledger.counts(["keyed0", "repeatable1", "plain2"]), ledger.pulls()
+    ledger.close()
+    books = {arm: [json.loads(line) for line in (place / f"{arm}.jsonl").read_text().splitlines()] for arm in counts}
+    assert sum(c["told"] for c in counts.values()) == pulls and all(c["asked"] == c["failed"] == 0 for c in counts.values())
+    # a keyed arm made every sample once, and every one of them is in the ledger
+    keys = [key for key, _ in books["keyed0"]]
+    assert len(set(keys)) == len(keys) == counts["keyed0"]["told"] and counts["keyed0"]["unknown"] == 0
+    assert counts["repeatable1"]["unknown"] == 0
+    # any other arm lost at most the one request in flight, shown as unknown
+    assert counts["plain2"]["unknown"] <= kills and len(books["plain2"]) - counts["plain2"]["told"] <= counts["plain2"]["unknown"]
+    assert {p.status for p in told} <= {"told", "unknown"}
+    return kills
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_kill_loses_nothing_that_was_bought(tmp_path, seed):
+    kill_and_check(tmp_path / "place", seed)
+
+
+def test_a_killed_selection_makes_the_choices_of_an_undisturbed_one(tmp_path):
+    sequences = []
+    for name, delays in (("calm", []), ("killed", [0.15, 0.2])):
+        place = tmp_path / name
+        place.mkdir()
+        for delay in delays:
+            sitting(place, 100, "repeatable,keyed,repeatable", delay)
+        sitting(place, 100, "repeatable,keyed,repeatable", None)
+        ledger = Ledger(place / "run" / LEDGER)
+        sequences.append([(p.arm, p.draw, p.features.tolist()) for p in ledger.pulls()])
+        ledger.close()
+    assert sequences[0] == sequences[1]
+
+
+def test_two_processes_share_a_selection(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "script.py").write_text(SCRIPT)
+    command = [sys.executable, str(place / "script.py"), str(place), "90", "keyed,repeatable,plain"]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    assert [(p.communicate(timeout=120)[1].decode(), p.returncode) for p in both] == [("", 0)] * 2
+    ledger = Ledger(place / "run" / LEDGER)
+    pulls = ledger.pulls()
+    ledger.close()
+    assert sum(p.status == "told" for p in pulls) == 90 and len({(p.arm, p.draw) for p in pulls}) == len(pulls)
+
+
+def test_exhausted_is_said_once():
+    assert issubclass(Exhausted, ArmError)
+
+
+# ------------------------------------------------------------------------------------------- faults that pass
+
+
+def test_too_little_memory_costs_no_sample_and_closes_no_arm(tmp_path):
+    """A look that fails for lack of memory ends the sitting; the sample it was at is looked at again, not bought again."""
+    whole = [p.arm for p in run(pools(), tmp_path / "whole", pulls=30)[2]]
+    session = begin(pools(), tmp_path / "parts", "rke", bandwidth=WIDTH, pulls=30)
+    look, looked = session.look, []
+
+    def scarce(sample):
+        looked.append(sample)
+        if len(looked) % 10 == 0:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return look(sample)
+
+    session.look = scarce
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            list(session.conduct())
+    session.close()
+    found, _, pulls = run(pools(), tmp_path / "parts", pulls=30)
+    assert [p.arm for p in pulls] == whole and {p.status for p in pulls} == {"told"} and not found.closed
+
+
+def test_an_interrupted_request_is_taken_up_in_the_same_process(tmp_path):
+    """As in a notebook: the first sitting is interrupted while an arm is awaited; the next one does not wait for it."""
+    asked = []
+
+    def slow(seed):
+        asked.append(seed)
+        if len(asked) == 4:
+            raise KeyboardInterrupt
+        return [float(seed)]
+
+    session = begin([Function("a", slow, repeatable=True)], tmp_path, "rke", bandwidth=1.0, pulls=6)
+    with pytest.raises(KeyboardInterrupt):
+        list(session.conduct())
+    assert len(list(session.conduct())) == 3 and asked == [0, 1, 2, 3, 3, 4, 5]
+    session.close()
+
+
+def test_two_sessions_of_one_process_leave_one_another_s_requests_alone(tmp_path):
+    one, two = (begin(pools(), tmp_path, "rke", bandwidth=WIDTH, pulls=20) for _ in range(2))
+    with one.ledger.dealing():
+        one.ledger.intend("g0")
+    assert two.ledger.orphans() == []
+    two.ledger.release()
+    assert one.ledger.flying() == two.ledger.flying() == {"g0": 1} and two.ledger.orphans() == []
+    one.ledger.release()
+    assert [p.arm for p in two.ledger.orphans()] == ["g0"]
+    one.close()
+    two.close()
+
+
+def test_a_full_disk_ends_a_selection_in_one_sentence_and_nothing_is_lost(tmp_path):
+    code = (
+        "import resource, signal, sys; from pathlib import Path; import numpy as np; from mixtura.arms import Pool\n"
+        "from mixtura.ground.machine import CannotWrite; from mixtura.selection import begin\n"
+        "arms = [Pool(name, np.random.default_rng(i).normal(size=(300, 50)) + 9 * i) for i, name in enumerate('ab')]\n"
+        "sitting = begin(arms, Path(sys.argv[1]), 'rke', bandwidth=5.0, pulls=60)\n"
+        "if sys.argv[2] != '0': resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"
+        "try: print(len(list(sitting.conduct())), *(p.arm for p in sitting.ledger.pulls()))\n"
+        "except CannotWrite as error: print(error); sys.exit(2)"
+    )
+
+    def sitting(folder, limit):
+        done = subprocess.run([sys.executable, "-c", code, tmp_path / folder, str(limit)], capture_output=True, text=True)
+        assert done.stderr == ""
+        return done.returncode, done.stdout
+
+    ended, whole = sitting("whole", 0)
+    assert ended == 0
+    ended, said = sitting("full", 150_000)
+    assert ended == 2 and said.startswith(f"{tmp_path}/full/ledger.sqlite: cannot be written (")
+    assert said.endswith("check the path and the space on the disk; the same command goes on from here\n")
+    ended, rest = sitting("full", 0)
+    assert ended == 0 and rest.split()[1:] == whole.split()[1:] and int(rest.split()[0]) < 60
