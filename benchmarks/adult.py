@@ -14,10 +14,10 @@ import torch
 from real import TABLES
 
 import mixtura
+from mixtura.blending.nats import log_probs
 from mixtura.families import gaussian_mixture
 from mixtura.ground.rng import generator
-from mixtura.job.judge import log_probs
-from mixtura.job.plan import make_splits
+from mixtura.job.splits import make_splits
 from mixtura.job.start import Options, understand
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 from real import HOME
 
-from mixtura.job.plan import parse_budget
+from mixtura.job.options import parse_budget
 
 
 def colour(place: Path, n: int = 500, size: int = 32) -> Path:

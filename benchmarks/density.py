@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from real import binary
 
+from mixtura.blending.nats import log_probs
 from mixtura.contracts import ClosedForm, Space
 from mixtura.families import TABLE
 from mixtura.ground.rng import generator
-from mixtura.job.judge import log_probs
 from mixtura.train.fit import Recipe, fit
 
 

@@ -19,12 +19,13 @@ import torch
 from real import HOME, TABLES
 from torch import nn
 
+from mixtura.blending.nats import log_probs
 from mixtura.contracts import ONLY, Batch, Space
 from mixtura.data.examples import path
 from mixtura.data.schema import guess
 from mixtura.families import diffusion
 from mixtura.ground.rng import generator
-from mixtura.job import judge
+from mixtura.job.scoring import bits_per_dimension
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.train.fit import Recipe, fit
 
@@ -61,8 +62,8 @@ def fitted(space: Space, x: torch.Tensor, seconds: float) -> tuple[diffusion.Dif
 def bits(name: str, space: Space, x: torch.Tensor, seconds: float) -> None:
     model, how = fitted(space, x[:-500], seconds)
     began = time.process_time()
-    nats, _ = judge.log_probs(model, x[-500:], rng=generator(2))
-    found = judge.bits_per_dimension(mean_nats(nats.numpy()), space)
+    nats, _ = log_probs(model, x[-500:], rng=generator(2))
+    found = bits_per_dimension(mean_nats(nats.numpy()), space)
     assert found is not None  # pixels have levels
     scoring = time.process_time() - began
     began = time.process_time()
@@ -81,7 +82,7 @@ def nats(name: str, seconds: float) -> None:
     x = x[torch.randperm(len(x), generator=generator(0, name))]
     held = min(500, len(x) // 4)
     model, how = fitted(schema.space, x[held:], seconds)
-    found, error = judge.log_probs(model, x[:held], rng=generator(2))
+    found, error = log_probs(model, x[:held], rng=generator(2))
     mean = mean_nats(found.numpy())
     print(f"{name:10} {mean.value:7.3f} ± {mean.error:.3f} nats (sampling ± {error:.3f})   {how}", flush=True)
 

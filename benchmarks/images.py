@@ -18,9 +18,10 @@ from real import HOME
 from torch import nn
 
 import mixtura
+from mixtura.blending.nats import log_probs
 from mixtura.contracts import density_kind
 from mixtura.ground.rng import generator, seeded
-from mixtura.job import judge
+from mixtura.job.scoring import bits_per_dimension
 from mixtura.metrics.frechet import frechet_distance
 from mixtura.metrics.likelihood import mean_nats
 
@@ -85,8 +86,8 @@ def main() -> None:
     for name, facade in everyone.items():
         kind, bits, how = density_kind(facade.model), "", ""
         if kind is not None:
-            nats, _ = judge.log_probs(facade.model, unseen, rng=generator(1, name))
-            mean = judge.bits_per_dimension(mean_nats(nats.numpy()), facade.model.space)
+            nats, _ = log_probs(facade.model, unseen, rng=generator(1, name))
+            mean = bits_per_dimension(mean_nats(nats.numpy()), facade.model.space)
             bits = f"{mean.value:.3f} ± {mean.error:.3f}"
             how = getattr(facade.model, "how", "cell masses")
         distance = frechet_distance(real, net.features(facade.sample(asked.samples, seed=1)), rng=generator(2, name))

@@ -20,12 +20,13 @@ from real import HOME, TABLES
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from mixtura.blending.nats import log_probs
 from mixtura.contracts import ONLY, Batch, Space
 from mixtura.data.examples import path
 from mixtura.data.schema import guess
 from mixtura.families import vae
 from mixtura.ground.rng import generator
-from mixtura.job import judge
+from mixtura.job.scoring import bits_per_dimension
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.train.fit import Recipe, fit
 
@@ -81,9 +82,9 @@ def score(name: str, space: Space, x: Tensor, seconds: float) -> None:
     with torch.enable_grad():
         model, how = fitted(space, x[:-held], seconds)
     began = time.process_time()
-    nats, error = judge.log_probs(model, x[-held:], rng=generator(2))
+    nats, error = log_probs(model, x[-held:], rng=generator(2))
     scoring, mean = time.process_time() - began, mean_nats(nats.numpy())
-    bits = judge.bits_per_dimension(mean, space)
+    bits = bits_per_dimension(mean, space)
     found = f"{mean.value:.3f} ± {mean.error:.3f} nats" if bits is None else f"{bits.value:.3f} ± {bits.error:.3f} bits/dim"
     began = time.process_time()
     model.sample(1_000, rng=generator(3))

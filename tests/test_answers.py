@@ -1,4 +1,4 @@
-"""Answers of models of one target or two given inputs: whether ``judge.calibrate`` and ``lens.portrait`` say what is so."""
+"""Answers of models of one target or two given inputs: whether ``calibrate`` and ``lens.portrait`` say what is so."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
+from mixtura.blending.given import draw_given
 from mixtura.contracts import ClosedForm, Column, Density, Space
 from mixtura.data import source
 from mixtura.ground.encode import Inputs
 from mixtura.ground.rng import generator, normal
-from mixtura.job import judge
 from mixtura.job.portrait import portrait
+from mixtura.job.scoring import OF_ANSWERS, calibrate, of_first
 
 ROOT_2PI = math.sqrt(2 * math.pi)
 
@@ -53,17 +54,17 @@ class Absent(Line):
 
 def test_what_is_mostly_missing_is_answered_as_if_it_were_there():
     model, context = Absent(space_of(Column(missing=True), Column(missing=True)), gone=0.9), torch.zeros(50, 2)
-    kept = judge.answers(model, context, 40, gaps="kept", rng=generator(0))
+    kept = draw_given(model, context, 40, gaps="kept", rng=generator(0))
     assert 0.88 < kept.isnan().double().mean() < 0.92
-    entries = judge.answers(model, context, 40, rng=generator(0))
+    entries = draw_given(model, context, 40, rng=generator(0))
     # rows are drawn again four times as often as they were asked for, then entries are those of other draws of their row
     assert not entries.isnan().any() and len(entries.unique()) > 1_500
     assert entries.mean() == pytest.approx(0, abs=0.1) and entries.std() == pytest.approx(1, abs=0.1)
     # of whole rows one in a hundred is complete; the rows asked for are not, but each of its entries is some draw's
-    rows = judge.answers(model, context, 40, gaps="rows", rng=generator(0))
+    rows = draw_given(model, context, 40, gaps="rows", rng=generator(0))
     assert not rows.isnan().any() and (rows[..., 0] == rows[..., 1]).double().mean() > 0.4
     model.gone = torch.tensor([0.0, 1.0])
-    never = judge.answers(model, context[:3], 5, rng=generator(0))
+    never = draw_given(model, context[:3], 5, rng=generator(0))
     assert never[..., 1].isnan().all() and not never[..., 0].isnan().any()
 
 
@@ -71,17 +72,17 @@ def test_what_is_mostly_missing_is_answered_as_if_it_were_there():
 def test_answers_of_the_law_itself_are_calibrated(column):
     model = Line(space_of(column), gone=0.5 if column.missing else 0.0)
     context = torch.randn(400, 2, generator=generator(1))
-    y = judge.answers(model, context, 1, rng=generator(2))[0]
-    draws = judge.answers(model, context, 99, rng=generator(3))
+    y = draw_given(model, context, 1, rng=generator(2))[0]
+    draws = draw_given(model, context, 99, rng=generator(3))
     assert draws.shape == (99, 400, 1) and not draws.isnan().any() and len(set(draws[:, 0, 0].tolist())) > 5
-    found, ranks = judge.calibrate(y, draws, model.space, ["y"], rng=generator(4))
-    assert set(found) == set(judge.OF_ANSWERS) and list(ranks) == ["y"]
+    found, ranks = calibrate(y, draws, model.space, ["y"], rng=generator(4))
+    assert set(found) == set(OF_ANSWERS) and list(ranks) == ["y"]
     assert abs(found["coverage_90"].value - 0.9) < 4 * found["coverage_90"].error
     assert abs(found["coverage_50"].value - 0.5) < 4 * found["coverage_50"].error
     assert found["pit"].value < 1.63 / 20  # the 1 % point of Kolmogorov's law
     assert found["crps"].value == pytest.approx(1 / math.sqrt(math.pi), abs=4 * found["crps"].error)
     assert found["width_90"].value == pytest.approx(3.69, rel=0.08)  # of the range of 19 draws
-    narrow, _ = judge.calibrate(3 * y - 2 * draws.mean(0), draws, model.space, ["y"], rng=generator(4))
+    narrow, _ = calibrate(3 * y - 2 * draws.mean(0), draws, model.space, ["y"], rng=generator(4))
     assert narrow["coverage_90"].value < 0.6
 
 
@@ -91,7 +92,7 @@ def test_ties_on_the_lattice_are_ties():
     y = torch.full((2_000, 1), 0.3, dtype=torch.float64)
     draws = torch.full((19, 2_000, 1), 0.1 + 0.2, dtype=torch.float64)
     assert not torch.equal(y[0], draws[0, 0])
-    _, ranks = judge.calibrate(y, draws, space_of(column), ["y"], rng=generator(0))
+    _, ranks = calibrate(y, draws, space_of(column), ["y"], rng=generator(0))
     assert ranks["y"].min() < 0.02 and ranks["y"].max() > 0.98
 
 
@@ -100,10 +101,10 @@ def test_rows_without_a_truth_say_nothing_and_several_targets_are_named():
     y = torch.randn(100, 3, generator=generator(0), dtype=torch.float64)
     y[:30, 0] = math.nan
     draws = torch.randn(19, 100, 3, generator=generator(1), dtype=torch.float64)
-    found, ranks = judge.calibrate(y, draws, space, ["a", "b", "c"], rng=generator(2))
+    found, ranks = calibrate(y, draws, space, ["a", "b", "c"], rng=generator(2))
     assert found["crps:a"].n == 70 and found["crps:c"].n == 100 and not any(name.endswith("b") for name in found)
     assert ranks["a"][:30].isnan().all() and not ranks["a"][30:].isnan().any()
-    assert judge.of_first({name: {"value": e.value} for name, e in found.items()})["crps"]["value"] == found["crps:a"].value
+    assert of_first({name: {"value": e.value} for name, e in found.items()})["crps"]["value"] == found["crps:a"].value
 
 
 def test_a_portrait_is_the_density_along_what_matters():

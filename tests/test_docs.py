@@ -171,7 +171,7 @@ def test_links_and_paths_exist(page):
 
 def test_names_page_names_what_there_is():
     """A dotted name of the table, ``room.Name``, is an attribute of that room."""
-    rooms = "contracts|ground|train|job|study|simplex|objectives|policies|blending|metrics|features"
+    rooms = "contracts|ground|train|job|study|simplex|objectives|policies|blending|metrics|features|folder"
     named = re.findall(rf"`((?:{rooms})\.[\w.]+)`", (ROOT / "docs/names.md").read_text(encoding="utf-8"))
     assert len(named) >= 10
     for dotted in named:

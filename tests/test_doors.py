@@ -22,10 +22,10 @@ import mixtura
 from mixtura.arms import load_arms
 from mixtura.arms.process import Command
 from mixtura.blending import blend as mixture
+from mixtura.blending.given import draw_given
 from mixtura.cli import main as cli
 from mixtura.contracts import InputError
 from mixtura.data.read import read
-from mixtura.job import judge
 from mixtura.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
@@ -348,7 +348,7 @@ def test_rows_whose_targets_are_nearly_always_missing_are_not_waited_for():
             return ()
 
     model = Mostly(Space.table([Column("continuous", missing=True)]), (1,))
-    drawn = judge.answers(model, torch.zeros(2, 1), 999, rng=torch.Generator().manual_seed(0))
+    drawn = draw_given(model, torch.zeros(2, 1), 999, rng=torch.Generator().manual_seed(0))
     assert not drawn.isnan().any() and abs(float(drawn.mean())) < 0.2 and abs(float(drawn.std()) - 1) < 0.2
     assert model.asked <= 5 * 2 * 999
 

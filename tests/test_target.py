@@ -23,9 +23,9 @@ from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.data import source
 from mixtura.folder.store import read_json, read_tensors
 from mixtura.ground.rng import normal
-from mixtura.job import judge, plan
-from mixtura.job.plan import Options
+from mixtura.job.options import Options, choose_families
 from mixtura.job.run import Progress
+from mixtura.job.scoring import OF_ANSWERS
 from mixtura.job.start import conduct, preview, replay
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -223,7 +223,7 @@ def test_two_targets_with_gaps(two):
     frame = mixed(400)
     assert two.verdict.rows == 80 and {s.name for s in two.scores} == {"marginals", "autoregressive"}
     metrics = next(s.metrics for s in two.scores if s.name == "autoregressive")
-    assert set(metrics) == set(judge.OF_ANSWERS)  # one of the two is a number, so no names are needed
+    assert set(metrics) == set(OF_ANSWERS)  # one of the two is a number, so no names are needed
     assert {key.partition("/")[2] for key in read_tensors(two.folder / "calibration.safetensors") if "/" in key} == {"size"}
     assert metrics["crps"]["n"] == int(frame["size"].iloc[report_rows_of(two)].notna().sum())
     drawn = two.best.sample(50, given=frame[:8])
@@ -460,7 +460,7 @@ def test_cells_that_stay_empty_are_counted(do, folder, two, monkeypatch):
     """As where nearly every draw of a model is missing: here it may draw once only."""
     mixed(400).assign(size=np.nan, kind=None).to_csv(folder / "holes.csv", index=False)
     assert "left" not in do("impute two holes.csv -o full.csv").out
-    monkeypatch.setattr(judge, "REDRAWS_OF_ROWS", 0)
+    monkeypatch.setattr("mixtura.blending.given.REDRAWS_OF_ROWS", 0)
     shown = json.loads(do("impute two holes.csv --json").out)
     empty = sum(cell is None for row in shown["data"] for name, cell in row.items() if name in ("size", "kind"))
     assert shown["cells_left"] == empty > 0 and shown["cells_filled"] == 800 - empty
@@ -523,7 +523,7 @@ def test_schemas_are_divided():
 def test_options_ask_for_targets():
     assert Options(target="y").targets == Options(target=["y"]).targets == ("y",) and Options().targets == ()
     assert Options(target="y").asked()["target"] == ["y"] and "target" not in Options().asked()
-    assert plan.choose_families(None, {"a": "never", "b": "may", "c": "needs"}, given=True) == ["b", "c"]
+    assert choose_families(None, {"a": "never", "b": "may", "c": "needs"}, given=True) == ["b", "c"]
 
 
 def test_the_page_does_what_it_says(tmp_path, monkeypatch, capsys):

@@ -15,17 +15,19 @@ import torch
 from torch import Tensor
 
 from mixtura.blending import blend as mixture
+from mixtura.blending.given import draw_given
+from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
 from mixtura.data import dtypes, made, own, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema, named, refuse_nested
 from mixtura.data.source import AnySchema, Content, Given
 from mixtura.folder import store
+from mixtura.folder.records import Conditioning, Score, Verdict, digits_of
 from mixtura.ground.rng import generator
 from mixtura.ground.shown import markdown
-from mixtura.job import judge, plan
-from mixtura.job.judge import Score
-from mixtura.job.verdict import Conditioning, Verdict, digits_of
+from mixtura.job.scoring import of_first
+from mixtura.job.splits import Splits
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
 LEAST_ESS = 5.0
@@ -92,7 +94,7 @@ class Facade:
         context = None if self.given is None else self.given.features(self.given.frame(rows))
         for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
             _note(schema, rows)
-        nats, _ = judge.log_probs(self.model, x, context=context, rng=generator(seed, "score"), watch=watch)
+        nats, _ = log_probs(self.model, x, context=context, rng=generator(seed, "score"), watch=watch)
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
@@ -104,7 +106,7 @@ class Facade:
             raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
         rows = given.rows(self.rows(asked))
         _note(given.schema, rows)
-        drawn = judge.answers(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
+        drawn = draw_given(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
         targets = cast(pd.DataFrame, self.schema.decode(drawn.transpose(0, 1).flatten(0, 1)))
         # the person's own columns, but for targets, which are what is drawn
         theirs = rows.drop(columns=[name for name in targets if name in rows])
@@ -141,7 +143,7 @@ class Facade:
         _note(self.given.schema, rows)
         rng, pieces, done = generator(seed, "predict"), [], 0
         for context in self.given.features(rows).split(max(1, AT_ONCE // draws)):
-            drawn = judge.answers(self.model, context, draws, rng=rng).numpy()
+            drawn = draw_given(self.model, context, draws, rng=rng).numpy()
             pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
             done += len(context)
             watch(done / len(rows))
@@ -204,7 +206,7 @@ class Facade:
         # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
         whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
         if context is not None and bool(whole.any()):
-            values[:, whole] = judge.answers(self.model, context[whole], draws, gaps="rows", rng=rng)
+            values[:, whole] = draw_given(self.model, context[whole], draws, gaps="rows", rng=rng)
         able, rest = torch.ones(len(x), dtype=torch.bool), ~whole
         if bool(rest.any()):
             beside = None if context is None else context[rest]
@@ -455,7 +457,7 @@ def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[
         return mixture.Given(space, space.check(store.read_tensors(path)["rows"], name="rows"))
 
 
-def card(study: Study, name: str, splits: plan.Splits) -> str:
+def card(study: Study, name: str, splits: Splits) -> str:
     """The model card of a run, as Markdown: its sentence, how it was measured, the leaderboard."""
     v = study.verdict
     why, rule = markdown(study.why), markdown(splits.rule)
@@ -491,7 +493,7 @@ Measured = tuple[float | None, float | None]
 
 
 def _metric(s: Score, name: str) -> Measured:
-    found = {**s.metrics, **judge.of_first(s.metrics)}.get(name, {})
+    found = {**s.metrics, **of_first(s.metrics)}.get(name, {})
     return found.get("value"), found.get("error")
 
 

@@ -13,7 +13,7 @@ from mixtura.contracts import InputError
 from mixtura.data import cells, source
 from mixtura.data.read import read
 from mixtura.data.schema import Schema, guess
-from mixtura.job.plan import make_splits
+from mixtura.job.splits import make_splits
 
 N = 120
 ROW = np.arange(N)

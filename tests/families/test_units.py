@@ -7,10 +7,10 @@ import math
 import pytest
 import torch
 
+from mixtura.blending.nats import log_probs
 from mixtura.contracts import Batch, ClosedForm, Column, Space, density_kind
 from mixtura.families import TABLE
 from mixtura.ground.rng import generator
-from mixtura.job import judge
 from mixtura.train import fit as train
 
 CLOSED = ("marginals", "gaussian_mixture", "linear_gaussian", "mixture_density", "kde")
@@ -37,8 +37,8 @@ def test_nats_change_by_a_constant(name, low, unit):
     context = torch.randn(100, 1, generator=generator(4)) if TABLE[name].context == "needs" else None
     plain, scaled = fitted(name, space, x, context), fitted(name, space, x * unit, context)
     if density_kind(plain) is not None:
-        nats, _ = judge.log_probs(plain, x, context=context, rng=generator(2))
-        theirs, _ = judge.log_probs(scaled, x * unit, context=context, rng=generator(2))
+        nats, _ = log_probs(plain, x, context=context, rng=generator(2))
+        theirs, _ = log_probs(scaled, x * unit, context=context, rng=generator(2))
         assert torch.allclose(theirs + 2 * math.log(unit), nats, atol=1e-3)
     few = None if context is None else context[:20]
     drawn, theirs = (m.sample(20, context=few, rng=generator(3)) for m in (plain, scaled))

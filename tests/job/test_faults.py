@@ -10,13 +10,14 @@ import pytest
 import torch
 
 import mixtura
+from mixtura.blending.nats import log_probs
 from mixtura.cli.main import main
 from mixtura.contracts import InputError
 from mixtura.families.kde import KernelDensity
 from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
-from mixtura.job import judge, verdict
 from mixtura.job import run as job
+from mixtura.job import verdict
 from mixtura.job.start import replay
 
 FAMILIES = ["marginals", "kde"]
@@ -79,11 +80,10 @@ def trouble(where, error, monkeypatch):
     def score(model, *args, **options):
         return (fail if isinstance(model, KernelDensity) else log_probs)(model, *args, **options)
 
-    log_probs = judge.log_probs
     if where == "fit":
         monkeypatch.setattr(KernelDensity, "prepare", fail)
     else:
-        monkeypatch.setattr(judge, "log_probs", score)
+        monkeypatch.setattr("mixtura.job.run.log_probs", score)
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,12 @@ import math
 import pytest
 import torch
 
+from mixtura.blending.nats import REPEATS, TILE, log_probs, sound
 from mixtura.contracts import Column, Density, LowerBound, Model, Space
+from mixtura.features.columns import plain_features
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator, normal
-from mixtura.job.judge import (
-    MOST_COMPARED,
-    REPEATS,
-    TILE,
-    bits_per_dimension,
-    log_probs,
-    memorised,
-    plain_features,
-    sound,
-    timed_sample,
-)
+from mixtura.job.scoring import MOST_COMPARED, bits_per_dimension, memorised, timed_sample
 from mixtura.metrics.likelihood import Estimate
 
 

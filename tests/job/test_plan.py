@@ -10,7 +10,8 @@ import torch
 
 from mixtura.contracts import InputError
 from mixtura.ground.rng import generator
-from mixtura.job.plan import CROSS_FIT_BELOW, FOLDS, MOST_HELD, choose_families, make_splits, parse_budget
+from mixtura.job.options import choose_families, parse_budget
+from mixtura.job.splits import CROSS_FIT_BELOW, FOLDS, MOST_HELD, make_splits
 
 
 def table(n):

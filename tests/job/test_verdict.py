@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from mixtura.folder.records import Verdict, digits_of
 from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
-from mixtura.job.verdict import Pool, Verdict, digits_of, in_mmd, in_nats, of_inputs, weigh, which
+from mixtura.job.verdict import Pool, in_mmd, in_nats, of_inputs, weigh, which
 from mixtura.simplex.quadratic import minimise_quadratic
 
 

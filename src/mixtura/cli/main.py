@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
     import pandas as pd
     from rich.console import Console
 
-    from mixtura.job.judge import Score
+    from mixtura.folder.records import Score
     from mixtura.job.start import Options, Planned
     from mixtura.study import Study
 
@@ -805,7 +805,7 @@ def _of_samples(s: Score) -> tuple[str, ...]:
 
 def _of_answers(s: Score) -> tuple[str, ...]:
     """What it says of a model of targets given inputs: CRPS, coverage and width, of the first target that is a number."""
-    from mixtura.job.judge import of_first
+    from mixtura.job.scoring import of_first
 
     found = of_first(s.metrics)
     crps, covered, width = (found.get(name, {"value": None, "error": None}) for name in ("crps", "coverage_90", "width_90"))
@@ -866,7 +866,7 @@ def _with_error(value: float | None, error: float | None, digits: int = 3) -> st
 
 
 def _to_two_digits(value: float | None = None, error: float | None = None, **_: Any) -> str:
-    from mixtura.job.verdict import digits_of
+    from mixtura.folder.records import digits_of
 
     return _with_error(value, error, digits_of(error))
 

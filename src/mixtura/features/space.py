@@ -8,10 +8,10 @@ from torch import Tensor
 from mixtura.data.images import ImageSchema
 from mixtura.data.source import AnySchema
 from mixtura.features import extractors as features
+from mixtura.features.columns import plain_features
 from mixtura.ground.encode import Columns
 from mixtura.ground.kernels import Gaussian, median_bandwidth, sums
 from mixtura.ground.rng import generator
-from mixtura.job import judge
 
 #: what images are compared by where nothing else was asked for
 IMAGE_FEATURES = "pca:64"
@@ -73,4 +73,4 @@ class Lens:
         return plain.float() if self._features is None else self._features(plain)
 
     def _plain(self, x: Tensor) -> Tensor:
-        return x.float() if self.space.is_image else judge.plain_features(x, self.columns)
+        return x.float() if self.space.is_image else plain_features(x, self.columns)

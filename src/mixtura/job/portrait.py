@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv1d
 
+from mixtura.blending.given import draw_given
+from mixtura.blending.nats import log_probs
 from mixtura.contracts import Column, Density, Model, Space
 from mixtura.ground.encode import Inputs
 from mixtura.ground.rng import generator
-from mixtura.job import judge
 
 #: of a portrait: targets, cells of a target and of an input, places of each input that is tried, rows
 PICTURED, CELLS, PLACES, SINGLED_OUT = 4, 64, 5, 6
@@ -158,10 +159,10 @@ def _densities(sitter: _Sitter, context: Tensor, t: int, axis: Axis, rng: torch.
     m, g = len(context), len(axis.places)
     if sitter.formula:
         rows = axis.places.repeat(m)[:, None]
-        nats, _ = judge.log_probs(sitter.model, rows, context=context.repeat_interleave(g, 0), rng=rng)
+        nats, _ = log_probs(sitter.model, rows, context=context.repeat_interleave(g, 0), rng=rng)
         return nats.exp().reshape(m, g)
     draws = sitter.each(m)
-    cells = axis.number(judge.answers(sitter.model, context, draws, gaps="kept", rng=rng)[:, :, t]).T
+    cells = axis.number(draw_given(sitter.model, context, draws, gaps="kept", rng=rng)[:, :, t]).T
     density = torch.stack([(cells == place).sum(1) for place in range(g)], 1) / (draws * axis.cell)
     if axis.levels:
         return density.double()

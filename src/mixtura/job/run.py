@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from mixtura.blending import blend as mixture
+from mixtura.blending.given import draw_given
+from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import made, source
 from mixtura.data.schema import Schema
@@ -29,14 +31,16 @@ from mixtura.data.source import AnySchema, Content, Data, Given
 from mixtura.families import TABLE, Family
 from mixtura.features.space import Lens
 from mixtura.folder import store
+from mixtura.folder.records import Score
 from mixtura.ground import machine
 from mixtura.ground.encode import Columns, Inputs
 from mixtura.ground.machine import CannotWrite
 from mixtura.ground.rng import child_seed, generator, seeded
-from mixtura.job import judge, plan, verdict
-from mixtura.job.judge import Score
-from mixtura.job.plan import Options
+from mixtura.job import verdict
+from mixtura.job.options import Options, choose_families
 from mixtura.job.portrait import portrait
+from mixtura.job.scoring import appraise, bits_per_dimension, calibrate, memorised, timed_sample
+from mixtura.job.splits import SAMPLES, looked_at, make_splits
 from mixtura.job.verdict import Pool
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.study import Study, assemble, card
@@ -143,9 +147,9 @@ class Job(ABC):
         self.schema: AnySchema = schema
         self.context: Tensor | None = None
         groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
-        most, self.samples = plan.looked_at(schema.space.is_image, options.planned_seconds)
+        most, self.samples = looked_at(schema.space.is_image, options.planned_seconds)
         rows = source.encode(schema, source.content(data), name=data.name)
-        self.splits = plan.make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
+        self.splits = make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
         self.x = self._understand(rows)
         # one for all models and folds: of the rows that any of them learns from, never of the report rows
         self.encoding = Columns(self.schema.space)
@@ -198,7 +202,7 @@ class Job(ABC):
         seconds, own, outside = self.options.planned_seconds, self.options.models, self.options.samples
         shape = None if self.context is None else tuple(self.context.shape[1:])
         contexts = {name: row.context for name, row in TABLE.items()}
-        rows = [TABLE[name] for name in plan.choose_families(self.options.families, contexts, given=shape is not None)]
+        rows = [TABLE[name] for name in choose_families(self.options.families, contexts, given=shape is not None)]
         clash = sorted((set(own) | set(outside)) & ({*TABLE, "blend"}) | set(own) & set(outside))
         if clash:
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
@@ -352,9 +356,9 @@ class Job(ABC):
         return self.out / "work" / f"{name}.fold{k}.safetensors"
 
     def _nats(self, model: Model, rows: Tensor, rng: torch.Generator) -> tuple[Tensor, float]:
-        """As :func:`judge.log_probs` of the rows with these numbers; FloatingPointError where one is NaN or +inf."""
-        nats, error = judge.log_probs(model, self.x[rows], context=self._context_of(rows), rng=rng)
-        return judge.sound(nats, model), error
+        """As :func:`log_probs` of the rows with these numbers; FloatingPointError where one is NaN or +inf."""
+        nats, error = log_probs(model, self.x[rows], context=self._context_of(rows), rng=rng)
+        return sound(nats, model), error
 
     def _fit(self, candidate: _Candidate, unit: str, rows: Tensor, done_before: float) -> Generator[Record, None, Model]:
         """Fit one model to the rows with these numbers; returns it. ``done_before``: how much of this candidate's work came
@@ -438,7 +442,7 @@ class Job(ABC):
         nats = fitted.report.get(name)
         fits = [u["seconds"] for key, u in self.units.items() if key.startswith(f"{name}/") and key != f"{name}/all"]
         mean = mean_nats(nats.numpy()) if nats is not None else None
-        bits = judge.bits_per_dimension(mean, self.schema.space) if mean else None
+        bits = bits_per_dimension(mean, self.schema.space) if mean else None
         few = self.splits.report[:500]
         with torch.no_grad():
             diagnosis = model.diagnose(self.x[few], self._context_of(few), generator(self.options.seed, name, "diagnosis"))
@@ -488,7 +492,7 @@ class Together(Job):
         outside = self._outside()
         drawn, cost = {}, {}
         for name, model in models.items():
-            drawn[name], cost[name] = judge.timed_sample(model, self.samples, rng=generator(seed, name, "samples"))
+            drawn[name], cost[name] = timed_sample(model, self.samples, rng=generator(seed, name, "samples"))
         drawn |= {name: rows[1::2] for name, rows in outside.items()}
         verdicts = {}
         if select:
@@ -529,7 +533,7 @@ class Together(Job):
                 self.notes[name] = as_made.told(name, "real rows").removeprefix(f"{name}: ")
                 if len(rows) < 16:
                     raise InputError(f"{name}: {len(rows)} rows are too few to judge; give 16 or more")
-                found[name] = rows[: 4 * plan.SAMPLES]
+                found[name] = rows[: 4 * SAMPLES]
                 self.failures.pop(name, None)
             except InputError as error:
                 self.failures[name] = _failure("failed", str(error), error)
@@ -558,9 +562,9 @@ class Together(Job):
             if name in self.failures:
                 scores.append(self._failed(name))
                 continue
-            copied = judge.memorised(seen[name], fit, shown, self.lens, rng=generator(seed, name, "memorisation"))
+            copied = memorised(seen[name], fit, shown, self.lens, rng=generator(seed, name, "memorisation"))
             rng = partial(generator, seed, name, "metric")
-            found = judge.appraise(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
+            found = appraise(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
             score = Score(
                 name, "samples only", self.notes.get(name, ""), rows=len(real),
                 memorisation=copied.value, memorisation_error=copied.error,
@@ -583,7 +587,7 @@ class Together(Job):
 
 @dataclass(frozen=True)
 class _Calibrated:
-    """What :func:`judge.calibrate` found of one model, and the milliseconds that 1,000 draws took."""
+    """What :func:`calibrate` found of one model, and the milliseconds that 1,000 draws took."""
 
     found: Mapping[str, Mapping[str, Any]]
     ranks: Mapping[str, Tensor]
@@ -677,11 +681,11 @@ class Targets(Job):
             entry["draws"] = self._draws(model, name, context)
             self._save_state()
         began = time.process_time()
-        draws = judge.answers(model, context, entry["draws"], rng=generator(seed, name, "answers"))
+        draws = draw_given(model, context, entry["draws"], rng=generator(seed, name, "answers"))
         cost = (time.process_time() - began) * 1e6 / (len(rows) * entry["draws"])
         rng = generator(seed, name, "ranks")
         names = [field.name for field in cast(Schema, self.schema).modelled]
-        found, ranks = judge.calibrate(self.x[rows], draws, self.schema.space, names, rng=rng)
+        found, ranks = calibrate(self.x[rows], draws, self.schema.space, names, rng=rng)
         # as the folder gives it back: what has no error has none
         return _Calibrated(store.plain({metric: asdict(value) for metric, value in found.items()}), ranks, cost)
 
@@ -693,7 +697,7 @@ class Targets(Job):
         if self.options.seconds is None:
             return MOST_DRAWS
         began = time.monotonic()
-        judge.answers(model, context, 1, rng=generator(self.options.seed, name, "trial answers"))
+        draw_given(model, context, 1, rng=generator(self.options.seed, name, "trial answers"))
         each = time.monotonic() - began
         coming = len(self.candidates) + 1 - sum("draws" in unit for unit in self.units.values())
         room = max(0.0, (1 - self.ending / 4) * self.options.seconds - self.elapsed) / max(1, coming)

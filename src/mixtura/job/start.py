@@ -26,7 +26,7 @@ from mixtura.features import extractors as features
 from mixtura.folder import store
 from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
-from mixtura.job.plan import Options
+from mixtura.job.options import Options
 from mixtura.job.run import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
 from mixtura.study import Study, load
 from mixtura.train import fit as train

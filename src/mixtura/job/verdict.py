@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixtura.folder.records import Conditioning, Verdict, digits_of
 from mixtura.ground.kernels import Gaussian, KernelSums, sums
 from mixtura.metrics.likelihood import Estimate, Gain, gain
 from mixtura.simplex.quadratic import Weights, minimise_quadratic, stack
@@ -28,53 +29,6 @@ SURE = 2.0
 ROUNDING = float(np.finfo(np.float32).eps)
 #: inputs that a sentence names; of more it tells the number
 SPELT_OUT = 3
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What to use, by how much and how sure.
-
-    objective: "nats" or "mmd"; unit says the gain's. choice: "blend" or the best single model, ``best``. kind: weakest kind
-    in the comparison ("exact", "bound", or "samples"). weights, with ``gap``, a bound on how far from optimal they are, as
-    constants, on the select rows. gain ± error: of the blend over the best single model on ``rows`` unseen rows; trimmed:
-    without the 1 % of rows that differ most (nats only). value ± value_error: the choice's own score on those rows.
-    """
-
-    objective: str
-    unit: str
-    choice: str
-    best: str
-    kind: str
-    weights: dict[str, float]
-    gap: float
-    gain: float | None
-    error: float | None
-    trimmed: float | None
-    trimmed_error: float | None
-    value: float | None
-    value_error: float | None
-    rows: int
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """What a run with targets says beside its verdict, measured on the report rows.
-
-    worth ± worth_error: nats a row that the choice has over marginals, which ignore the inputs; None where there are none.
-    gate: where the blend's weights depend on the inputs, how (``mixture.Gate.plain`` of the models in ``names``); its shares
-    are then averages over the report rows. gate_gain ± gate_error: nats a row of such weights over constant ones. calibration:
-    of the choice, by the names of :func:`mixtura.job.judge.calibrate`.
-    """
-
-    target: list[str]
-    given: list[str]
-    worth: float | None
-    worth_error: float | None
-    gate: Mapping[str, Any] | None
-    gate_gain: float | None
-    gate_error: float | None
-    calibration: Mapping[str, Mapping[str, Any]]
 
 
 def _sure(g: Estimate | Gain, scale: float) -> bool:
@@ -255,13 +209,6 @@ def _listed(names: Sequence[str]) -> str:
 def _pm(value: float | None, error: float | None) -> str:
     digits = digits_of(error)
     return f"{math.nan if value is None else value:.{digits}f} ± {math.nan if error is None else error:.{digits}f}"
-
-
-def digits_of(error: float | None) -> int:
-    """Decimals that show two digits of an error, between 2 and 7."""
-    if error is None or not math.isfinite(error) or error <= 0:
-        return 3
-    return min(7, max(2, 1 - math.floor(math.log10(error))))
 
 
 def which(verdicts: Mapping[str, Verdict], *, asked: str | None, images: bool, outside: Sequence[str]) -> tuple[str, str]:

@@ -15,10 +15,10 @@ from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema
 from mixtura.folder import store
+from mixtura.folder.records import Conditioning, Score, Verdict
 from mixtura.ground.shown import command
-from mixtura.job.judge import OF_ANSWERS, Score
 from mixtura.job.run import read_state, what
-from mixtura.job.verdict import Conditioning, Verdict
+from mixtura.job.scoring import OF_ANSWERS
 from mixtura.metrics import TABLE
 from mixtura.report import figures, given
 from mixtura.study import ranked

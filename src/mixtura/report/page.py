@@ -21,8 +21,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from mixtura.folder import store
+from mixtura.folder.records import digits_of
 from mixtura.ground.shown import all_visible
-from mixtura.job.verdict import digits_of
 
 HERE = Path(__file__).parent
 #: colours of models in ``style.css``

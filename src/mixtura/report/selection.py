@@ -10,8 +10,8 @@ from jinja2 import TemplateError
 
 from mixtura.contracts import InputError
 from mixtura.folder import store
+from mixtura.folder.records import digits_of
 from mixtura.ground.shown import all_visible
-from mixtura.job.verdict import digits_of
 from mixtura.report.page import COLOURS, filled
 
 

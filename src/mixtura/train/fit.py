@@ -6,7 +6,7 @@ The caller's loop body is the callback system:
 >>> from mixtura import Batch, Space
 >>> from mixtura.ground.rng import generator
 >>> from mixtura.families.vae import Config, build
->>> from mixtura.train import Recipe, fit
+>>> from mixtura.train.fit import Recipe, fit
 >>> rows = Batch(x=torch.randn(100, 2, generator=generator(0)).double())
 >>> model = build(Space.continuous(2), config=Config(), rng=generator(1))
 >>> for step in fit(model, rows, Recipe(steps=3), rng=generator(2)):
