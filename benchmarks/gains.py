@@ -36,7 +36,7 @@ from torch import Tensor
 
 from mixtura.ground.rng import generator
 from mixtura.mixing import gain_of_halves
-from mixtura.objectives.objective import parse
+from mixtura.objectives.terms import parse
 
 Draw = Callable[[int, int, torch.Generator], Tensor]
 

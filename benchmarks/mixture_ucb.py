@@ -37,7 +37,7 @@ from mixtura.features.extractors import PrincipalComponents
 from mixtura.ground.kernels import median_bandwidth
 from mixtura.ground.rng import generator
 from mixtura.mixing import Optimum, mix
-from mixtura.objectives.objective import RKE, Density, Precision
+from mixtura.objectives.terms import RKE, NeighbourDensity, Precision
 
 Bytes = NDArray[np.uint8]
 
@@ -166,7 +166,7 @@ def trap() -> None:
     look = Look(digits()["x_test"][:REAL])
     generators = {name: look(samples[name]) for name in GENERATORS}
     strangers = {"photographs": look(photographs(POOL)), "squares": look(squares(POOL))}
-    rke, precision, density = RKE(look.bandwidth), Precision(look.real), Density(look.real)
+    rke, precision, density = RKE(look.bandwidth), Precision(look.real), NeighbourDensity(look.real)
     print("\ntrap: each alone")
     for name, x in (generators | strangers).items():
         line(name, mix({name: x}, rke + precision + density))

@@ -17,7 +17,7 @@ from mixtura.contracts import Note
 from mixtura.ground.kernels import Estimate
 from mixtura.ground.rng import generator
 from mixtura.metrics.neighbours import manifold
-from mixtura.objectives.objective import KID, MMD, RKE, Cost, Frechet, Precision, parse
+from mixtura.objectives.terms import KID, MMD, RKE, Cost, Frechet, Precision, parse
 from mixtura.simplex import intervals
 
 #: eight Gaussians of deviation 0.4, the bandwidth whose κ is exp(−|x − y|² / 2 · 1.25²), and the weights of most modes

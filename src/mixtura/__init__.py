@@ -22,10 +22,10 @@ _HOME = {
     "Optimiser": "contracts", "Turn": "contracts", "Batch": "contracts", "single_stage": "contracts",
     "mix": "mixing", "pareto": "mixing", "Optimum": "mixing", "Selector": "policies.selector",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
-        "objectives.objective"),
+        "objectives.terms"),
     "MixtureDensityRegressor": "estimators.estimators", "MixtureDensity": "ground.distributions",
     "MixtureDensityHead": "ground.nets.heads",
-    "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.quadratic",
+    "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.stacking",
 }  # fmt: skip
 
 __all__ = list(_HOME)  # noqa: PLE0604

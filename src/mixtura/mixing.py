@@ -28,9 +28,15 @@ from mixtura.features import extractors
 from mixtura.features.space import Lens
 from mixtura.ground.kernels import Estimate
 from mixtura.ground.rng import generator
-from mixtura.objectives.objective import ConvexTerm, Expression, Objective, Quadratic, QuadraticTerm, parse, same_rows
+from mixtura.objectives.expression import ConvexTerm, Expression, Objective, QuadraticTerm
+from mixtura.objectives.quadratic import Quadratic, same_rows
+from mixtura.objectives.terms import parse
 from mixtura.simplex import intervals
-from mixtura.simplex.quadratic import Polytope, Weights, minimise_convex, minimise_quadratic, minimise_sparse
+from mixtura.simplex.convex import minimise_convex
+from mixtura.simplex.polytope import Polytope
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.sparse import minimise_sparse
+from mixtura.simplex.weights import Weights
 
 Array = NDArray[np.float64]
 
@@ -453,8 +459,8 @@ class _Mixing:
             bounds = intervals.around(a, np.array([self._of_half(rng) for _ in range(CONVEX_SUBSAMPLES)]), 0.5)
         else:
             q, (K, f) = loss.quadratic, loss.quadratic.form(unbiased=False)
-            beside = [G for _, G, _ in q.beside]
-            bounds = intervals.of_quadratic(K, f, q.near, q.linear, beside=beside, within=self.within, rng=rng)
+            references = [G for _, G, _ in q.references]
+            bounds = intervals.of_quadratic(K, f, q.near, q.linear, references=references, within=self.within, rng=rng)
         return {name: (float(low), float(high)) for name, (low, high) in zip(self.names, bounds, strict=True)}
 
     def _of_half(self, rng: torch.Generator) -> Array:

@@ -28,7 +28,8 @@ from mixtura.ground.kernels import Estimate
 from mixtura.ground.machine import passes
 from mixtura.ground.rng import generator
 from mixtura.ledger import Ledger, Pull
-from mixtura.objectives.objective import Objective, QuadraticTerm, parse
+from mixtura.objectives.expression import Objective, QuadraticTerm
+from mixtura.objectives.terms import parse
 from mixtura.policies.selector import Certificate, Selector
 from mixtura.simplex.quadratic import minimise_quadratic
 

@@ -11,7 +11,8 @@ import torch
 from mixtura import mix
 from mixtura.contracts import InputError
 from mixtura.ground.kernels import Gaussian
-from mixtura.objectives.objective import KID, MMD, RKE, Frechet, Precision, QuadraticTerm
+from mixtura.objectives.expression import QuadraticTerm
+from mixtura.objectives.terms import KID, MMD, RKE, Frechet, Precision
 from mixtura.policies import TABLE, tally
 from mixtura.policies.bandit import VarianceUcb
 from mixtura.policies.selector import Selector

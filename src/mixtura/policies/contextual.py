@@ -26,7 +26,8 @@ from torch import Tensor
 from mixtura.contracts import InputError
 from mixtura.ground import rng as random
 from mixtura.ground.kernels import Gaussian, Kernel
-from mixtura.simplex.quadratic import Weights, minimise_quadratic
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.weights import Weights
 
 #: rows that a growing array starts with
 ROOM = 64
