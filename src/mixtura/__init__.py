@@ -20,7 +20,7 @@ _HOME = {
     "Latent": "contracts", "Stepwise": "contracts", "Reparameterised": "contracts", "Scored": "contracts",
     "Energy": "contracts", "Learner": "contracts", "Stage": "contracts", "Phase": "contracts",
     "Optimiser": "contracts", "Turn": "contracts", "Batch": "contracts", "single_stage": "contracts",
-    "mix": "mixing", "pareto": "mixing", "Optimum": "mixing", "Selector": "policies.selector",
+    "mix": "mixing", "pareto": "mixing", "Weights": "simplex.weights", "Selector": "policies.selector",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
         "objectives.terms"),
     "MixtureDensityRegressor": "estimators.estimators", "MixtureDensity": "ground.distributions",

@@ -7,7 +7,6 @@ the gain over any single generator on samples that chose nothing.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError, Note
-from mixtura.data import cells, made, source
-from mixtura.data.images import ImageSchema
-from mixtura.data.made import aligned, header
-from mixtura.data.schema import refuse_nested
-from mixtura.features import extractors
-from mixtura.features.space import Lens
+from mixtura.contracts import InputError
+from mixtura.features.samples import gather
 from mixtura.ground.kernels import Estimate
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import ConvexTerm, Expression, Objective, QuadraticTerm
@@ -36,12 +29,8 @@ from mixtura.simplex.convex import minimise_convex
 from mixtura.simplex.polytope import Polytope
 from mixtura.simplex.quadratic import minimise_quadratic
 from mixtura.simplex.sparse import minimise_sparse
-from mixtura.simplex.weights import Weights
+from mixtura.simplex.weights import Array, Weights
 
-Array = NDArray[np.float64]
-
-#: features of images where nothing else was asked for
-IMAGE_FEATURES = "pca:64"
 #: samples of an arm that halves can be judged by
 LEAST_TO_JUDGE = 20
 #: subsamples that intervals come from where each has to be solved from its samples
@@ -54,28 +43,24 @@ EQUAL_ROWS = 2_000
 NOTABLE = 0.1
 
 
-@dataclass(frozen=True)
-class Optimum:
-    """The best mixture, how good it is, and how sure that is.
+@dataclass(frozen=True, kw_only=True)
+class BestMixture(Weights):
+    """The :class:`Weights` of the best mixture of samples at hand, and what these samples say about it.
 
-    weights: by name; intervals: 95 % for each, by m-out-of-n subsampling, None for few samples or reference rows. value ± error:
-    the objective in its own ``unit`` on all samples, unbiased where it is quadratic; the weights were chosen on them too. Of
-    frechet, vendi and fld values depend on the number of samples: a mixture's, which has more behind it than an arm's, is not to
-    be set beside ``best_value``. gap: how far the solver can be from the optimum, in units of the loss. terms: each term's own
-    value. best, best_value: the best single arm. gain ± error, p_value: of weights chosen on one half of every arm's samples over
-    the single arm that they beat the least surely, on the other half, and of frechet, vendi and fld at equal numbers of samples;
-    one-sided, None where samples or reference rows are too few. flat: pairs of arms (a, b) such that moving all weight of a to b
-    costs nothing that these samples can tell. exact: whether the support is proven best (k-sparse mixtures may not be).
+    value ± error: the objective in its own ``unit`` on all samples, unbiased where it is quadratic; the weights were chosen on
+    them too. Values of frechet, vendi and fld depend on the number of samples: do not compare that of a mixture, which has more
+    samples than one arm, with ``best_value``. intervals: None where samples or reference rows are too few.
+
+    higher: whether more of the objective is better. terms: name → (value, error) of each term, in its own unit. best,
+    best_value: the best single arm. gain ± gain_error, p_value: of weights chosen on one half of every arm's samples over the
+    single arm that they beat the least surely, on the other half, and of frechet, vendi and fld at equal numbers of samples;
+    one-sided, None where samples or reference rows are too few. flat: pairs of arms (a, b) such that these samples cannot tell
+    whether moving all weight of a to b costs anything. samples: of each arm. features: what samples were compared by.
     """
 
     objective: str
     unit: str
     higher: bool
-    weights: dict[str, float]
-    intervals: dict[str, tuple[float, float]] | None
-    value: float
-    error: float
-    gap: float
     terms: dict[str, tuple[float, float]]
     best: str
     best_value: float
@@ -87,15 +72,24 @@ class Optimum:
     samples: dict[str, int]
     features: str
     bandwidth: float | None
-    exact: bool
-    sentence: str
+    sentence: str = ""
+
+    def record(self) -> dict[str, Any]:
+        """Plain data: what ``mixtura mix --json`` prints (docs/cli-json.md)."""
+        return {
+            "objective": self.objective, "unit": self.unit, "higher": self.higher, "weights": self.by_name,
+            "intervals": self.intervals_by_name, "value": self.value, "error": self.error, "gap": self.gap, "terms": self.terms,
+            "best": self.best, "best_value": self.best_value, "best_error": self.best_error, "gain": self.gain,
+            "gain_error": self.gain_error, "p_value": self.p_value, "flat": self.flat, "samples": self.samples,
+            "features": self.features, "bandwidth": self.bandwidth, "exact": self.exact, "sentence": self.sentence,
+        }  # fmt: skip
 
 
 def mix(
     samples: Mapping[str, Any] | Sequence[Any], objective: str | Expression = "rke", *, reference: Any = None,
     features: str | None = None, bandwidth: float | None = None, costs: Sequence[float] | None = None, cap: float | None = None,
     floor: float | None = None, at_most: float | None = None, size: int | None = None, seed: int = 0, skip_broken: bool = False,
-) -> Optimum:  # fmt: skip
+) -> BestMixture:  # fmt: skip
     """The best mixture of generators, given samples of each: anything :func:`mixtura.run` reads, or arrays of features (n, d).
 
     objective: "rke+0.2*precision", or terms such as ``RKE(1.0) + 0.2 * Precision(real)``, which then see the arrays as they
@@ -106,7 +100,7 @@ def mix(
     named = dict(samples) if isinstance(samples, Mapping) else {f"arm {i}": s for i, s in enumerate(samples)}
     if not named:
         raise InputError("mix: no samples were given; name one file for each generator")
-    arms, real, look = gather(named, reference, features, seed=seed, skip_broken=skip_broken)
+    arms, real, features_name = gather(named, reference, features, seed=seed, skip_broken=skip_broken)
     if isinstance(objective, str):
         wanted = parse(objective, reference=real, bandwidth=bandwidth, costs=costs)
     else:
@@ -115,7 +109,7 @@ def mix(
     within = _polytope(len(arms), costs, cap, floor, at_most)
     if size is not None and (within is not None or not wanted.quadratic):
         raise InputError("size: is for quadratic objectives without caps, floors or a budget; leave one of them out")
-    return _Mixing(list(arms), list(arms.values()), wanted, within, size, seed).optimum(look)
+    return _Problem(list(arms), list(arms.values()), wanted, within, size, seed).solution(features_name)
 
 
 def gain_of_halves(samples: Mapping[str, Tensor], objective: Objective, *, seed: int = 0) -> tuple[Estimate, float] | None:
@@ -126,7 +120,7 @@ def gain_of_halves(samples: Mapping[str, Tensor], objective: Objective, *, seed:
     costs = any(term.name == "cost" for _, term in objective.terms)  # they belong to arms by their order
     if len(enough) < 2 or (costs and len(enough) < len(samples)):
         return None
-    gain, p = _Mixing(list(enough), list(enough.values()), objective, None, None, seed)._gain()
+    gain, p = _Problem(list(enough), list(enough.values()), objective, None, None, seed)._gain()
     return None if gain is None or p is None else (gain, p)
 
 
@@ -144,121 +138,8 @@ def pareto(
     for scale in scales:
         found = mix(samples, f"{head}+{scale:g}*{term}" if scale > 0 else head, reference=reference, **options)
         values = {name: value for name, (value, _) in found.terms.items()}
-        rows.append({"scale": scale, **values, **found.weights, "gap": found.gap})
+        rows.append({"scale": scale, **values, **found.by_name, "gap": found.gap})
     return pd.DataFrame(rows)
-
-
-# -------------------------------------------------------------------------------------------------------- features
-
-
-def gather(
-    samples: Mapping[str, Any], reference: Any, asked: str | None, *, seed: int, skip_broken: bool = False
-) -> tuple[dict[str, Tensor], Tensor | None, str]:
-    """Samples by name, and real rows, → features (n, d), and what they are called.
-
-    Tables of numbers are taken as they are. Other tables are standardised, images mapped to ``IMAGE_FEATURES``, by the
-    reference, or by all samples if there is none. Columns are found by name, as the reference, or the first table, has them;
-    by position where a table has no header. A :class:`Note` tells of columns that are left out, and counts values that the
-    rows of the reference cannot have, which are measured as they are.
-    """
-    given = {**samples} if reference is None else {**samples, "reference": reference}
-    if "reference" in samples and reference is not None:
-        raise InputError("mix: an arm is called 'reference'; rename it")
-    arrays = {name: _as_features(x) for name, x in given.items()}
-    if asked is None and all(x is not None for x in arrays.values()):
-        found, called = {name: x for name, x in arrays.items() if x is not None}, "as given"
-    else:
-        loaded = {name: source.said(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
-        frames = {name: source.content(data) for name, data in loaded.items()}
-        numbers = _by_name(frames)
-        if asked is None and all(x is not None for x in numbers.values()):
-            found, called = {name: x for name, x in numbers.items() if x is not None}, "as given"
-        else:
-            found, called = _looked_at(loaded, asked, seed)
-    widths = {name: x.shape[1] for name, x in found.items()}
-    odd = next((name for name, width in widths.items() if width != next(iter(widths.values()))), None)
-    if odd is not None:
-        first = next(iter(widths))
-        raise InputError(f"{odd}: has {widths[odd]} columns, {first} has {widths[first]}; give samples of the same kind")
-    for name, x in found.items():
-        if len(x) < 2:
-            raise InputError(f"{name}: {len(x)} sample cannot tell how alike samples are; give 2 or more")
-        bad = (~torch.isfinite(x.float().square())).nonzero()  # kernels multiply in float32
-        if len(bad):
-            row, column = bad[0].tolist()
-            value = float(x[row, column])
-            remedy = "divide the column by a power of ten" if math.isfinite(value) else "drop it, or encode missing values"
-            what = "beyond 1e19, where products overflow" if math.isfinite(value) else "which is not finite"
-            raise InputError(f"{name}: row {row}, column {column} is {value:g}, {what}; {remedy}")
-    return {name: found[name] for name in samples}, found.get("reference"), called
-
-
-def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | None]:
-    """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection; and the names of a table's columns, None
-    without a header. InputError on a table that is not all numbers."""
-    data = source.load(reference, seed=seed)
-    frame = source.content(data)
-    if isinstance(frame, pd.DataFrame):
-        if _numbers(frame) is None:
-            raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
-        return gather({"reference": reference}, None, None, seed=seed)[0]["reference"], header(frame)
-    schema = source.learn(data)
-    return source.encode(schema, frame, name=data.name), None
-
-
-def _as_features(x: Any) -> Tensor | None:
-    """An array (n, d) in memory as features; None for anything else."""
-    if isinstance(x, Tensor | np.ndarray) and x.ndim == 2 and x.shape[0] and x.shape[1]:
-        array = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x)).detach().cpu()
-        return array if array.dtype == torch.float32 else array.double()
-    return None
-
-
-def _by_name(frames: Mapping[str, Any]) -> dict[str, Tensor | None]:
-    """Tables of numbers (n, d) with their columns as the reference, or the first, has them; None for other tables and images."""
-    numbers = {name: _numbers(frame) for name, frame in frames.items()}
-    first = "reference" if "reference" in frames else next(iter(frames))
-    if any(x is None for x in numbers.values()):
-        return numbers
-    columns = header(frames[first])
-    return {name: _numbers(aligned(frame, columns, name=name, like=first)) for name, frame in frames.items()}
-
-
-def _numbers(frame: Any) -> Tensor | None:
-    """A table of numbers (n, d), NaN where one is missing; None for any other table, and for images."""
-    if not isinstance(frame, pd.DataFrame):
-        return None
-    x = np.full(frame.shape, np.nan)
-    for j in range(frame.shape[1]):
-        column = frame.iloc[:, j]
-        present = column.dropna()
-        refuse_nested(present)
-        plain = not cells.is_text(present.dtype) or all(cells.is_number(str(cell)) for cell in present.unique())
-        values = cells.numbers(present) if plain else None
-        if values is None:
-            return None
-        x[column.notna().to_numpy(), j] = cells.floats(values)
-    return torch.as_tensor(x)
-
-
-def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[dict[str, Tensor], str]:
-    like = loaded.get("reference", next(iter(loaded.values())))
-    schema = source.learn(like)
-    rows = {name: source.contents(source.content(data), schema) for name, data in loaded.items()}
-    for name, x in rows.items():
-        schema = made.strict(schema, x, name=name)
-    as_made = {name: made.as_made(schema, x, name=name) for name, x in rows.items()}
-    for name, found in as_made.items():
-        if said := found.told(name, "real rows" if "reference" in loaded else f"those of {next(iter(loaded))}"):
-            warnings.warn(said, Note, stacklevel=4)
-    encoded = {name: found.x for name, found in as_made.items()}
-    fit = encoded.get("reference", torch.cat([*encoded.values()]))
-    if isinstance(schema, ImageSchema):
-        look = extractors.parse(asked or IMAGE_FEATURES)
-        look.fit(fit.float(), generator(seed, "features"))
-        return {name: look(x) for name, x in encoded.items()}, look.name
-    lens = Lens(schema, fit, asked, seed=seed)
-    return {name: lens(x) for name, x in encoded.items()}, lens.name
 
 
 def _polytope(
@@ -292,15 +173,14 @@ class _Loss:
             self.quadratic = self.quadratic + part  # type: ignore[operator]
         self.convex = [(scale, part) for scale, part in self.each if not isinstance(part, Quadratic)]
 
-    def solve(self, within: Polytope | None, size: int | None) -> tuple[Weights, bool]:
-        """Weights, and whether they are proven best."""
+    def solve(self, within: Polytope | None, size: int | None) -> Weights:
+        """The best weights on the V-form of the loss."""
         if self.convex:
-            return minimise_convex(self.value_and_gradient, self.m, within=within), True
+            return minimise_convex(self.value_and_gradient, self.m, within=within)
         K, f = self.quadratic.form(unbiased=False)  # type: ignore[union-attr]
         if size is not None:
-            found = minimise_sparse(K, -f / 2, size)
-            return Weights(found.weights, found.value, found.gap), found.exact
-        return minimise_quadratic(K, -f / 2, within=within), True
+            return minimise_sparse(K, -f / 2, size)
+        return minimise_quadratic(K, -f / 2, within=within)
 
     def value_and_gradient(self, a: Array) -> tuple[float, Array]:
         value, gradient = 0.0, np.zeros(self.m)
@@ -327,21 +207,22 @@ class _Loss:
         return np.array([self.value(corner) for corner in np.eye(self.m)])
 
 
-class _Mixing:
+class _Problem:
+    """Samples of each arm, what is asked of their mixture, and the constraints on it."""
+
     def __init__(
         self, names: list[str], samples: list[Tensor], objective: Objective, within: Polytope | None, size: int | None, seed: int
     ) -> None:
         self.names, self.samples, self.objective = names, samples, objective
         self.within, self.size, self.seed = within, size, seed
 
-    def optimum(self, features: str) -> Optimum:
-        """All of it."""
+    def solution(self, features: str) -> BestMixture:
+        """The best mixture with all that is known of it."""
         names, loss = self.names, _Loss(self.objective, self.samples, self.seed)
-        found, exact = loss.solve(self.within, self.size)
+        found = loss.solve(self.within, self.size)
         a = np.array(found.weights)
         value = self._value(loss, a)
-        singles = loss.singles()
-        best = int(np.argmin(singles))
+        best = int(np.argmin(loss.singles()))
         best_value = self._value(loss, np.eye(len(names))[best])
         terms = {
             term.name: (own.value, own.error)
@@ -349,15 +230,15 @@ class _Mixing:
             for own in (term.own(loss.of_term(k, a)),)
         }
         gain, p = self._gain()
-        flat = self._flat(loss, a)
-        bandwidth = next((b for _, t in self.objective.terms if (b := _bandwidth(t)) is not None), None)
-        optimum = Optimum(
-            self.objective.name, self.objective.unit, self.objective.higher, dict(zip(names, a.tolist(), strict=True)),
-            self._intervals(loss, a), value.value, value.error, found.gap, terms, names[best], best_value.value, best_value.error,
-            None if gain is None else gain.value, None if gain is None else gain.error, p, flat,
-            {name: len(x) for name, x in zip(names, self.samples, strict=True)}, features, bandwidth, exact, "",
+        mixture = BestMixture(
+            found.weights, value.value, found.gap, exact=found.exact, names=tuple(names), error=value.error,
+            intervals=self._intervals(loss, a), objective=self.objective.name, unit=self.objective.unit,
+            higher=self.objective.higher, terms=terms, best=names[best], best_value=best_value.value, best_error=best_value.error,
+            gain=None if gain is None else gain.value, gain_error=None if gain is None else gain.error, p_value=p,
+            flat=self._flat(loss, a), samples={name: len(x) for name, x in zip(names, self.samples, strict=True)},
+            features=features, bandwidth=next((b for _, t in self.objective.terms if (b := _bandwidth(t)) is not None), None),
         )  # fmt: skip
-        return replace(optimum, sentence=_sentence(optimum))
+        return replace(mixture, sentence=_sentence(mixture))
 
     def _value(self, loss: _Loss, a: Array) -> Estimate:
         if loss.quadratic is not None and not loss.convex:
@@ -392,7 +273,7 @@ class _Mixing:
         orders = [torch.randperm(len(x), generator=rng) for x in self.samples]
         first, second = ([x[o[half::2]] for x, o in zip(self.samples, orders, strict=True)] for half in (0, 1))
         real = _halved(self.objective, rng)
-        a = np.array(_Loss(real[0], first, self.seed).solve(self.within, self.size)[0].weights)
+        a = np.array(_Loss(real[0], first, self.seed).solve(self.within, self.size).weights)
         if a.max() == 1:  # it is an arm
             return Estimate(0.0, 0.0, sum(map(len, second))), 1.0
         if self.objective.quadratic:
@@ -450,7 +331,7 @@ class _Mixing:
 
     # ------------------------------------------------------------------------------------------------------ intervals
 
-    def _intervals(self, loss: _Loss, a: Array) -> dict[str, tuple[float, float]] | None:
+    def _intervals(self, loss: _Loss, a: Array) -> tuple[tuple[float, float], ...] | None:
         """95 % for every weight; None for few samples or reference rows, and for a support that was searched."""
         if min(map(len, [*self.samples, *_matched(self.objective)])) < LEAST_TO_JUDGE or self.size is not None:
             return None
@@ -461,14 +342,14 @@ class _Mixing:
             q, (K, f) = loss.quadratic, loss.quadratic.form(unbiased=False)
             references = [G for _, G, _ in q.references]
             bounds = intervals.of_quadratic(K, f, q.near, q.linear, references=references, within=self.within, rng=rng)
-        return {name: (float(low), float(high)) for name, (low, high) in zip(self.names, bounds, strict=True)}
+        return tuple((float(low), float(high)) for low, high in bounds)
 
     def _of_half(self, rng: torch.Generator) -> Array:
         """Weights of half of every arm's samples, and of every reference that is matched."""
         halves = [x[torch.randperm(len(x), generator=rng)[: len(x) // 2]] for x in self.samples]
         of = _dealt(self.objective, lambda n: _half_by_twos(n, rng))
         objective = _matching(self.objective, lambda rows: rows[of(rows)])
-        return np.array(_Loss(objective, halves, self.seed).solve(self.within, None)[0].weights)
+        return np.array(_Loss(objective, halves, self.seed).solve(self.within, None).weights)
 
     def _flat(self, loss: _Loss, a: Array) -> list[tuple[str, str]]:
         if loss.convex or loss.quadratic is None:
@@ -530,8 +411,8 @@ def _bandwidth(term: Any) -> float | None:
     return found if found is not None else getattr(getattr(term, "kernel", None), "bandwidth", None)
 
 
-def _sentence(o: Optimum) -> str:
-    used = sorted(((w, name) for name, w in o.weights.items() if w > 0), reverse=True)
+def _sentence(o: BestMixture) -> str:
+    used = sorted(((w, name) for name, w in o.by_name.items() if w > 0), reverse=True)
     blend = " + ".join(f"{w:.2f} {name}" for w, name in used)
     if o.gain is None or o.p_value is None:
         return f"use {blend}; too few samples to say whether it beats {o.best}, so no p-value is given"

@@ -418,9 +418,10 @@ def select(
 
     from mixtura import selection as sessions
     from mixtura.arms import load_arms
+    from mixtura.features.samples import real_rows
     from mixtura.folder.store import write_json
     from mixtura.ground import machine
-    from mixtura.mixing import gain_of_halves, real_rows
+    from mixtura.mixing import gain_of_halves
     from mixtura.report import selection
 
     out = out or Path("runs") / arms.stem
