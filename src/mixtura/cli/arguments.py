@@ -1,0 +1,51 @@
+"""The words of the command line as Python values: lists, pairs, numbers, bounds."""
+
+from __future__ import annotations
+
+import csv
+
+from mixtura.cli.errors import fail
+
+
+def parse_names(texts: list[str] | None, flag: str) -> list[str] | None:
+    """Names with commas between, of an option that may be repeated; a name with a comma in quotes, as in a CSV file."""
+    if not texts:
+        return None
+    names = [part.strip() for row in csv.reader(texts, skipinitialspace=True) for part in row if part.strip()]
+    if not names:
+        fail(f"{flag} {','.join(texts)!r}: no name was given; write them with commas between, or leave {flag} out for all")
+    return names
+
+
+def parse_numbers(text: str | None, flag: str) -> list[float] | None:
+    """Numbers with commas between; None where the option was not given."""
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        fail(f"{flag} {text!r}: expected numbers with commas between, as in 1,2.5,0")
+
+
+def parse_bounds(bounds: list[str] | None) -> dict[str, tuple[float | None, float | None]]:
+    """COL=LOW:HIGH, either of which may be left out."""
+    ends = {}
+    for column, said in parse_pairs(bounds, "--bounds").items():
+        try:
+            low, high = (float(end) if end.strip() else None for end in said.split(":"))
+        except ValueError:
+            fail(f"--bounds {column}={said}: expected {column}=LOW:HIGH, as in {column}=0:120, {column}=0: or {column}=:120")
+        ends[column] = (low, high)
+    return ends
+
+
+def parse_pairs(items: list[str] | None, flag: str) -> dict[str, str]:
+    """NAME=VALUE, of an option that may be repeated."""
+    # a column may have "=" in its name, a path in its own
+    pairs = [item.split("=", 1) if flag == "--samples" else item.rsplit("=", 1) for item in items or []]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair):
+            example = "age=integer" if flag == "--kind" else "gan=gan.csv"
+            fail(f"{flag} {'='.join(pair)}: expected NAME=VALUE, as in {flag} {example}")
+    twice = next((name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i])), None)
+    if twice is not None:
+        fail(f"{flag}: {twice!r} is given twice; give it once")
+    return {name: value for name, value in pairs}
