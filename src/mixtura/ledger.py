@@ -17,6 +17,7 @@ import json
 import math
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,6 +146,10 @@ class Ledger:
                     "or --fresh to start over"
                 )
 
+    def agree_on(self, question: Mapping[str, Any]) -> None:
+        """:meth:`agree` on a question, with a name of this selection in it that no other has."""
+        self.agree({**question, "identity": self.about().get("identity", uuid.uuid4().hex[:12])})
+
     def about(self) -> dict[str, Any]:
         """What was asked."""
         try:
@@ -160,9 +165,14 @@ class Ledger:
         with self._transaction():
             yield
 
+    def next_number(self) -> int:
+        """Of the pull that :meth:`intend` makes next, as long as :meth:`dealing` lasts."""
+        [[number]] = self._rows("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls")
+        return int(number)
+
     def intend(self, arm: str) -> Pull:
         """Write down that an arm is about to be asked; call it within :meth:`dealing`."""
-        [[number]] = self._rows("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls")
+        number = self.next_number()
         [[draw]] = self._rows("SELECT COALESCE(MAX(draw), -1) + 1 FROM pulls WHERE arm = ?", (arm,))
         key = f"{self.about().get('identity', 'pull')}-{number}"
         now = time.time()
