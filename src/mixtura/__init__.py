@@ -21,6 +21,7 @@ _HOME = {
     "Energy": "contracts", "Learner": "contracts", "Stage": "contracts", "Phase": "contracts",
     "Optimiser": "contracts", "Turn": "contracts", "Batch": "contracts", "single_stage": "contracts",
     "mix": "mixing", "pareto": "mixing", "Weights": "simplex.weights", "Selector": "policies.selector",
+    "select": "selection.start",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
         "objectives.terms"),
     "MixtureDensityRegressor": "estimators.estimators", "MixtureDensity": "ground.distributions",

@@ -68,7 +68,7 @@ def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | Non
     data = source.load(reference, seed=seed)
     frame = source.content(data)
     if isinstance(frame, pd.DataFrame):
-        if _numbers(frame) is None:
+        if numbers_of(frame) is None:
             raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
         return gather({"reference": reference}, None, None, seed=seed)[0]["reference"], header(frame)
     schema = source.learn(data)
@@ -85,15 +85,15 @@ def _array(x: Any) -> Tensor | None:
 
 def _by_name(frames: Mapping[str, Any]) -> dict[str, Tensor | None]:
     """Tables of numbers (n, d) with their columns as the reference, or the first, has them; None for other tables and images."""
-    numbers = {name: _numbers(frame) for name, frame in frames.items()}
+    numbers = {name: numbers_of(frame) for name, frame in frames.items()}
     first = "reference" if "reference" in frames else next(iter(frames))
     if any(x is None for x in numbers.values()):
         return numbers
     columns = header(frames[first])
-    return {name: _numbers(aligned(frame, columns, name=name, like=first)) for name, frame in frames.items()}
+    return {name: numbers_of(aligned(frame, columns, name=name, like=first)) for name, frame in frames.items()}
 
 
-def _numbers(frame: Any) -> Tensor | None:
+def numbers_of(frame: Any) -> Tensor | None:
     """A table of numbers (n, d), NaN where one is missing; None for any other table, and for images."""
     if not isinstance(frame, pd.DataFrame):
         return None
