@@ -24,7 +24,7 @@ _HOME = {
     "select": "selection.start",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
         "objectives.terms"),
-    "MixtureDensityRegressor": "estimators.estimators", "MixtureDensity": "ground.distributions",
+    "MixtureDensityRegressor": "estimators.mixture_density", "MixtureDensity": "ground.distributions",
     "MixtureDensityHead": "ground.nets.heads",
     "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.stacking",
 }  # fmt: skip
