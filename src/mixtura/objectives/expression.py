@@ -28,13 +28,13 @@ from mixtura.ground.kernels import Cubic, Estimate, Kernel, sums
 from mixtura.objectives.quadratic import Quadratic, rows_of
 
 
-class Expression:
+class Expression(ABC):
     """Something that can be added and scaled."""
 
     @property
+    @abstractmethod
     def parts(self) -> tuple[tuple[float, Term], ...]:
         """(scale, term) of every term."""
-        raise NotImplementedError
 
     def __add__(self, other: Expression) -> Objective:
         if not isinstance(other, Expression):
@@ -98,7 +98,7 @@ class Objective(Expression):
         return all(isinstance(term, QuadraticTerm) for _, term in self.terms)
 
 
-class Term(Expression, ABC):
+class Term(Expression):
     """One thing asked of a mixture. ``loss`` is what is lowered; ``own`` the same in the unit people know.
 
     name, unit; higher: whether more of the own unit is better. matches: whether it is a distance to the law of a reference,
@@ -119,6 +119,11 @@ class Term(Expression, ABC):
         """From loss to the own unit, with its error."""
         # a difference, since −0.0 is no value to show
         return Estimate(0.0 - loss.value if self.higher else 0.0 + loss.value, loss.error, loss.n)
+
+    @property
+    def chosen_bandwidth(self) -> float | None:
+        """Of its Gaussian kernel; None where it has none, or it was left open."""
+        return None
 
     def ready(self, samples: Sequence[Tensor], rng: torch.Generator) -> Term:
         """The term with its bandwidth chosen, if that was left open."""

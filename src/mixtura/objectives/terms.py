@@ -45,6 +45,10 @@ class RKE(QuadraticTerm):
         """k², again a Gaussian."""
         return None if self.bandwidth is None else Gaussian(self.bandwidth).squared
 
+    @property
+    def chosen_bandwidth(self) -> float | None:
+        return self.bandwidth
+
     def own(self, loss: Estimate) -> Estimate:
         # the error of 1 / L; a U-form can fall to 0 where no two samples are alike
         if loss.value <= 0:
@@ -76,6 +80,10 @@ class MMD(QuadraticTerm):
     def spread(self) -> float:  # type: ignore[override]
         """ℓ = −2 E k(·, Y) lies within twice the bound of the kernel."""
         return 2 * self.kernel.bound if self.kernel else math.inf
+
+    @property
+    def chosen_bandwidth(self) -> float | None:
+        return self.kernel.bandwidth if isinstance(self.kernel, Gaussian) else self.bandwidth
 
     def ready(self, samples: Sequence[Tensor], rng: torch.Generator) -> MMD:
         return self if self.kernel is not None else MMD(self.reference, kernel=Gaussian(median_bandwidth(self.reference, rng)))
@@ -154,6 +162,10 @@ class LogLikelihood(QuadraticTerm):
             object.__setattr__(self, "reference", rows_of(self.reference))
             object.__setattr__(self, "bandwidth", _likeliest_bandwidth(self.reference))
 
+    @property
+    def chosen_bandwidth(self) -> float | None:
+        return self.bandwidth
+
     def linear(self, x: Tensor, arm: int) -> Tensor:
         if self.reference is not None:
             return -_kernel_log_density(x, self.reference, self.bandwidth, leave_out=False)
@@ -194,6 +206,10 @@ class Vendi(ConvexTerm):
     reference: Tensor | None = None
 
     name, unit, higher = "vendi", "modes", True
+
+    @property
+    def chosen_bandwidth(self) -> float | None:
+        return self.bandwidth
 
     def own(self, loss: Estimate) -> Estimate:
         score = math.exp(-loss.value)

@@ -74,6 +74,8 @@ class Policy(ABC):
     again has to ask it for those it made."""
 
     remembers = False
+    #: "theory" where the bonus rests on the range of the objective, which must then be bounded
+    constants: str = ""
 
     @abstractmethod
     def choose(self, view: View, rng: torch.Generator) -> int:

@@ -13,6 +13,7 @@ from mixtura.contracts import InputError
 from mixtura.ground.kernels import Estimate, Gaussian
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import Objective, QuadraticTerm
+from mixtura.objectives.terms import Cost
 from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb
 from mixtura.policies.selector import FIRST
 from mixtura.simplex.weights import Weights
@@ -136,10 +137,9 @@ def _range(linear: Sequence[tuple[float, QuadraticTerm]]) -> tuple[float, float]
     """The least and the largest reward that linear terms can give."""
     low, high = 0.0, 0.0
     for scale, term in linear:
-        costs = getattr(term, "costs", None)
-        if costs is not None:
-            low -= scale * max(costs)
-            high -= scale * min(costs)
+        if isinstance(term, Cost):
+            low -= scale * max(term.costs)
+            high -= scale * min(term.costs)
         else:
             high += scale * term.spread
     return low, high if high > low else low + 1.0

@@ -144,7 +144,7 @@ class Selector:
     @property
     def width(self) -> int | None:
         """Features of a sample, as soon as that is known."""
-        references = [getattr(term, "reference", None) for _, term in self.objective.terms]
+        references = [term.reference for _, term in self.objective.terms if isinstance(term, QuadraticTerm)]
         return self._width or next((r.shape[1] for r in references if r is not None), None)
 
     def _prepared(self) -> bool:
@@ -360,7 +360,7 @@ def _fits(objective: Objective, policy: Policy, name: str | Policy, truth: objec
     if odd is not None:
         raise InputError(f"objective: {odd} is not quadratic and cannot be learnt online; use mixtura mix on samples")
     free = next((term.name for _, term in objective.terms if isinstance(term, QuadraticTerm) and not term.bounded), None)
-    if free is not None and getattr(policy, "constants", "") == "theory":
+    if free is not None and policy.constants == "theory":
         raise InputError(f"policy: {free} has no bound, which the constants of the theory need; use variance_ucb")
     if isinstance(name, str) and TABLE[name].needs_truth and truth is None:
         raise InputError(f"policy: {name} needs the truth, which only an experiment has; use variance_ucb")

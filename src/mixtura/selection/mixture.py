@@ -17,8 +17,8 @@ from mixtura.arms import Arm, Pool
 from mixtura.contracts import InputError
 from mixtura.features.space import FeatureSpace
 from mixtura.ledger import Ledger, Pull
-from mixtura.mixing import gain_of_halves
 from mixtura.objectives.expression import Objective, QuadraticTerm
+from mixtura.objectives.mixture import gain_of_halves
 from mixtura.objectives.terms import parse
 from mixtura.policies.selector import Selector
 from mixtura.selection.records import Round, Selected, Stop
