@@ -43,7 +43,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 DOORS["study"] = ("contracts", "ground", "folder", "blending", "data", "metrics", "job")
 DOORS["job"] = tuple(room for room in DOORS if room not in ("__init__", "arms", "ledger"))
 DOORS["mixing"] = ("contracts", "ground", "objectives", "simplex", "policies", "data", "features", "metrics", "study")
-DOORS["selection"] = (*DOORS["mixing"], "arms", "ledger")
+DOORS["selection"] = (*DOORS["mixing"], "folder", "arms", "ledger")
 DOORS["evaluation"] = (*DOORS["mixing"], "job")
 DOORS["improving"] = (*DOORS["mixing"], "joint", "train", "families", "blending")
 DOORS["estimators"] = tuple(room for room in DOORS if room != "__init__")

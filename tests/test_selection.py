@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import mixtura
 from mixtura.arms import ArmError, Exhausted, Function, Pool
 from mixtura.contracts import InputError
 from mixtura.features.space import FeatureSpace
@@ -20,6 +21,7 @@ from mixtura.ledger import Ledger
 from mixtura.selection.mixture import LEDGER, begin
 from mixtura.selection.records import Stop
 from mixtura.selection.session import FAILURES
+from mixtura.selection.start import conduct
 
 MEANS = np.array([[-3.0, -2.0], [3.0, 1.4], [0.9, 3.2]])
 WIDTH = 1.25 * 2**0.5
@@ -192,6 +194,53 @@ def test_the_record_holds_together(tmp_path):
     # of pools the truth is known; three modes that never meet are a third each, but for what the samples say
     assert record["truth"]["weights"] == pytest.approx({"g0": 1 / 3, "g1": 1 / 3, "g2": 1 / 3}, abs=0.03)
     assert record["truth"]["value"] == pytest.approx(record["value"], rel=0.1)
+
+
+# ------------------------------------------------------------------------------------------------ mixtura.select
+
+
+def test_select_takes_samples_and_functions_by_name_and_leaves_a_folder(tmp_path):
+    """The same pulls as a session of arms; again from the folder without one more pull; with more pulls it goes on."""
+    rng = np.random.default_rng(0)
+    given = {f"g{i}": m + 0.4 * rng.normal(size=(200, 2)) for i, m in enumerate(MEANS)}
+    found = mixtura.select(given, "rke", bandwidth=WIDTH, pulls=60, out=tmp_path / "kept")
+    assert isinstance(found, mixtura.Weights) and found.names == ("g0", "g1", "g2") and found.pulls == 60
+    assert sum(found.weights) == pytest.approx(1) and found.gap < 1e-12 and len(found.intervals) == 3 and found.error > 0
+    by_arms = run([Pool(name, x) for name, x in given.items()], tmp_path / "arms")[0]
+    assert (by_arms.weights, by_arms.value, by_arms.gain) == (found.weights, found.value, found.gain)
+    asked = []
+    refused = {name: Function(name, lambda seed: asked.append(seed)) for name in given}
+    again = mixtura.select(refused, "rke", bandwidth=WIDTH, pulls=60, out=tmp_path / "kept")
+    assert again.weights == found.weights and asked == []
+    assert mixtura.select(given, "rke", bandwidth=WIDTH, pulls=66, out=tmp_path / "kept").pulls == 66
+    assert json.loads((tmp_path / "kept" / "selection.json").read_text())["pulls"] == 66
+    fresh = mixtura.select(given, "rke", bandwidth=WIDTH, pulls=20, out=tmp_path / "kept", fresh=True)
+    assert fresh.pulls == 20
+
+
+def test_select_without_a_folder_compares_with_real_rows_and_asks_functions():
+    real = np.random.default_rng(1).normal(3, 1, (200, 2))
+    draws = {"near": lambda seed: np.random.default_rng(seed).normal(3, 1, 2), "far": lambda seed: [50.0 + seed, 0.0]}
+    found = mixtura.select(draws, "mmd", reference=real, pulls=40)
+    assert found.by_name == {"near": 1, "far": 0} and found.single[0] == "near" and found.unit == "MMD²"
+    assert [type(r).__name__ for r in conduct(draws, "mmd", reference=real, pulls=12)] == ["Round"] * 12 + ["Selected"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "options", "says"),
+    [
+        ({}, {}, "arms: expected one or more"),
+        ({"a": "text"}, {}, "a: expected an array of numbers"),
+        ({"a": np.ones((9, 2))}, {"reach": 1.0}, "reach: is for contexts"),
+        ({"a": np.ones((9, 2))}, {"contexts": np.ones((3, 1))}, "a: takes no context"),
+        ({"a": np.ones((9, 2))}, {"contexts": np.zeros((3, 4, 4), dtype=np.uint8)}, "contexts: expected a table"),
+        ({"a": np.ones((9, 2))}, {"pulls": 2.5}, "pulls"),
+    ],
+)
+def test_select_refuses_in_one_sentence(tmp_path, arms, options, says):
+    with pytest.raises(InputError, match=says):
+        mixtura.select(arms, "rke", out=tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------- kills
