@@ -20,7 +20,7 @@ from sklearn.utils.validation import _check_sample_weight, check_array, check_is
 from torch import Tensor
 from torch.distributions import Normal
 
-from mixtura.contracts import Batch, Column, InputError, Space
+from mixtura.contracts import Batch, Column, InputError, Note, Space
 from mixtura.data.cells import lattice
 from mixtura.data.read import to_numpy
 from mixtura.families import mixture_density
@@ -203,7 +203,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _complain(self, y: Array, weights: Array, far: str) -> None:
         """Say so where the fit is no good; ``far`` says which row is far off, if one is."""
-        say = partial(warnings.warn, category=UserWarning, stacklevel=4)
+        say = partial(warnings.warn, category=Note, stacklevel=4)
         if far:
             say(far)
             return
