@@ -67,6 +67,7 @@ BEYOND_THE_DESIGN: dict[tuple[str, str], str] = {
     ("train", "ground.machine"): "a checkpoint is written whole or not at all",
     ("data", "ground.machine"): "a file of data is written whole or not at all",
     ("data", "ground.shown"): "one way to write a name or a value in a message",
+    ("data", "ground.inputs"): "a part of ground.encode in a file of its own",
     ("report", "ground.shown"): "one way to write a name or a value on the page",
     ("features", "data"): "which features suit a kind of data, the kind knows",
     ("ledger", "ground.machine"): "whether the process that holds a pull is alive, and files that cannot be written",
