@@ -50,7 +50,6 @@ STILL_BROKEN: dict[str, dict[str, str]] = {
         "cli": "C",
         "contracts": "the lead",
         "data": "D",
-        "estimators": "the lead",
         "families": "the lead",
         "ground": "the lead",
         "job": "J",
@@ -72,10 +71,7 @@ STILL_BROKEN: dict[str, dict[str, str]] = {
     },
     "lambdas_have_no_names": {
         "arms": "S",
-        "contracts": "the lead",
         "data": "D",
-        "estimators": "the lead",
-        "families": "the lead",
         "ground": "the lead",
         "job": "J",
         "metrics": "R",
