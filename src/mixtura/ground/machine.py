@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,13 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder that is removed at the end, for work that keeps nothing."""
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as folder:
+        yield Path(folder)
 
 
 def clear(folder: Path, *, last: str) -> None:

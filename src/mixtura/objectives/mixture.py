@@ -78,6 +78,7 @@ class Loss:
         return minimise_quadratic(K, -f / 2, within=within)
 
     def value_and_gradient(self, a: Array) -> tuple[float, Array]:
+        """The loss in its V-form at weights a (m,), and its gradient (m,)."""
         value, gradient = 0.0, np.zeros(self.m)
         if self.quadratic is not None:
             K, f = self.quadratic.form(unbiased=False)
@@ -116,6 +117,8 @@ class Problem:
         return Loss(self.objective, self.samples, self.seed)
 
     def value(self, loss: Loss, a: Array) -> Estimate:
+        """The objective at weights a (m,) in its own unit, with its error: by influence where all is quadratic, else by the
+        jackknife."""
         if loss.quadratic is not None and not loss.convex:
             return self.objective.own(loss.quadratic.loss(a))
         error = self._jackknife(lambda objective, samples: Loss(objective, samples, self.seed).value(a))
@@ -202,6 +205,7 @@ class Problem:
 
     @property
     def m(self) -> int:
+        """Arms."""
         return len(self.names)
 
     # ------------------------------------------------------------------------------------------------------ intervals
@@ -227,6 +231,7 @@ class Problem:
         return np.array(Loss(objective, halves, self.seed).solve(self.within, None).weights)
 
     def flat(self, loss: Loss, a: Array) -> list[tuple[str, str]]:
+        """Pairs of arms such that moving all weight of the first to the second costs no more than two standard errors."""
         if loss.convex or loss.quadratic is None:
             return []
         pairs = []

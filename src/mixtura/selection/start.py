@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -65,8 +64,8 @@ def conduct(
         raise InputError("reach: is for contexts; give --contexts too, or leave it out")
     if contexts is not None and (stop is not None or certified or policy != "variance_ucb"):
         raise InputError("contexts: have no stopping rule and a policy of their own; leave --stop, --certified and --policy out")
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch:
-        folder = Path(scratch) if out is None else Path(out)
+    with machine.temporary_folder() as temporary:
+        folder = temporary if out is None else Path(out)
         if out is not None:
             _check_folder(folder, fresh)
         table = None if contexts is None else read_contexts(contexts, reach=reach, seed=seed)
