@@ -406,7 +406,7 @@ def test_two_sessions_of_one_process_leave_one_another_s_requests_alone(tmp_path
         one.ledger.intend("g0")
     assert two.ledger.orphans() == []
     two.ledger.release()
-    assert one.ledger.flying() == two.ledger.flying() == {"g0": 1} and two.ledger.orphans() == []
+    assert one.ledger.in_flight() == two.ledger.in_flight() == {"g0": 1} and two.ledger.orphans() == []
     one.ledger.release()
     assert [p.arm for p in two.ledger.orphans()] == ["g0"]
     one.close()

@@ -83,15 +83,15 @@ class Session(ABC):
             began = time.perf_counter()
             with self.ledger.dealing():
                 self._catch_up()
-                flying = sum(self.ledger.flying().values())
-                if self.selector.pulls + flying >= self.pulls or not self.selector.open.any():
+                awaited = sum(self.ledger.in_flight().values())
+                if self.selector.pulls + awaited >= self.pulls or not self.selector.open.any():
                     pull = None
                 else:
                     pull = self.ledger.intend(self._choose(self.ledger.next_number()))
             self.overhead += time.perf_counter() - began
             if pull is None:
                 time.sleep(WAIT)  # another process awaits the last ones
-                if not self.ledger.flying():
+                if not self.ledger.in_flight():
                     self._catch_up()
                     break
                 continue
@@ -176,10 +176,10 @@ class Session(ABC):
 
     def _settle(self) -> None:
         """Counts of what was asked, and arms that are closed, as the ledger has them."""
-        flying = self.ledger.flying()
+        awaited = self.ledger.in_flight()
         for i, name in enumerate(self.selector.names):
-            self.selector.asked[i] = self.selector.told[i] + flying.get(name, 0)
-        for name, reason in self.ledger.hopeless(FAILURES).items():
+            self.selector.asked[i] = self.selector.told[i] + awaited.get(name, 0)
+        for name, reason in self.ledger.failing(FAILURES).items():
             if name in self.arms and name not in self.closed:
                 self.closed[name] = reason
                 self.selector.close(name)
