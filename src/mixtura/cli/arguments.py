@@ -25,14 +25,14 @@ def parse_numbers(text: str | None, flag: str) -> list[float] | None:
         fail(f"{flag} {text!r}: expected numbers with commas between, as in 1,2.5,0")
 
 
-def parse_bounds(bounds: list[str] | None) -> dict[str, tuple[float | None, float | None]]:
+def parse_bounds(bounds: list[str] | None, flag: str) -> dict[str, tuple[float | None, float | None]]:
     """COL=LOW:HIGH, either of which may be left out."""
     ends = {}
-    for column, said in parse_pairs(bounds, "--bounds").items():
+    for column, said in parse_pairs(bounds, flag).items():
         try:
             low, high = (float(end) if end.strip() else None for end in said.split(":"))
         except ValueError:
-            fail(f"--bounds {column}={said}: expected {column}=LOW:HIGH, as in {column}=0:120, {column}=0: or {column}=:120")
+            fail(f"{flag} {column}={said}: expected {column}=LOW:HIGH, as in {column}=0:120, {column}=0: or {column}=:120")
         ends[column] = (low, high)
     return ends
 
