@@ -255,12 +255,12 @@ def test_rows_that_are_impossible_are_counted_and_left_out_of_the_mean(ran, do, 
     nats = pd.read_csv(place / "scores.csv")["nats"]
     assert np.isneginf(nats[3]) and np.isfinite(nats.drop(3)).all()
     assert f"mean {nats.drop(3).mean():.3f} ±" in did.out
-    assert "59 rows; 1 that autoregressive holds impossible (-inf), the first is row 3" in " ".join(did.out.split())
+    assert "59 rows; 1 row impossible under autoregressive (-inf), the first is row 3" in " ".join(did.out.split())
     shown = json.loads(do("score runs/people beyond.csv --model autoregressive --json").out)
     assert shown["impossible"] == 1 and shown["mean_nats"] == pytest.approx(nats.drop(3).mean())
     beyond[3:4].to_csv(place / "beyond.csv", index=False)
     did = do("score runs/people beyond.csv --model autoregressive")
-    assert did.code == 0 and "mean" not in did.out and "1 that autoregressive holds impossible" in " ".join(did.out.split())
+    assert did.code == 0 and "mean" not in did.out and "1 row impossible under autoregressive" in " ".join(did.out.split())
     shown = json.loads(do("score runs/people beyond.csv --model autoregressive --json").out)
     assert shown["impossible"] == 1 and shown["mean_nats"] is shown["error"] is None
 

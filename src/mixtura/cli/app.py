@@ -1,4 +1,4 @@
-"""The typer app, and the options that several commands share."""
+"""The typer app, and the arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Numbers = Annotated[
 ]
 Rows = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="File to write: those of predict; images to .npz .npy .zip or a folder"),
+    typer.Option("--output", "-o", help="File to write, as for predict; images to .npz .npy .zip or a folder"),
 ]
 Features = Annotated[str | None, typer.Option(help=TABLE["features"].help)]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help=TABLE["skip_broken"].help)]

@@ -32,7 +32,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, write nothing.")] = False,
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits. Name its data again."),
+        typer.Option(metavar="RUN", help="Repeat that run from its recorded steps, bit for bit; name its data again."),
     ] = None,
     as_json: Json = False,
     **texts: Any,
@@ -81,24 +81,24 @@ def _run_again(folder: Path, source: str | None, asked: dict[str, Any], as_json:
     given = {name: value for name, value in asked.items() if value}
     out = given.pop("out", None) or folder.with_name(folder.name + "-replay")
     study, different = replay(folder, out, source, **given)
-    verdict = "yes" if not different else f"no, these differ: {', '.join(different)}"
-    emit({**_as_record(study), "different": different}, as_json, lambda: print(f"same bits: {verdict}"))
+    answer = "yes" if not different else f"no, these differ: {', '.join(different)}"
+    emit({**_as_record(study), "different": different}, as_json, lambda: print(f"same bits: {answer}"))
     if different:
         raise typer.Exit(1)
 
 
 def _announce_reading(source: str, options: Options) -> None:
-    """Of a large file, before it is read, what reading it alone takes."""
+    """Before a large file is read, say how long reading it alone takes."""
     from mixtura.data.read import seconds_to_read
 
     seconds, budget = seconds_to_read(source), options.seconds
     if seconds is None:
         return
-    said = f"reading {source} alone takes about {format_duration(seconds)}"
+    line = f"reading {source} alone takes about {format_duration(seconds)}"
     if budget is not None:
-        said += f" of the budget of {format_duration(budget)}"
-        said += "; give more with --budget, or fewer rows" if seconds > budget / 2 else ""
-    print(said, file=sys.stderr)
+        line += f" of the budget of {format_duration(budget)}"
+        line += "; give more with --budget, or fewer rows" if seconds > budget / 2 else ""
+    print(line, file=sys.stderr)
 
 
 def _as_record(study: Study) -> dict[str, Any]:
@@ -119,5 +119,5 @@ def _as_record(study: Study) -> dict[str, Any]:
 
 
 def _notes_of_outside_samples(study: Study) -> list[str]:
-    """What is to be known of the samples of outside generators."""
+    """Notes about the samples of outside generators, such as values that real rows cannot have."""
     return [f"{s.name}: {s.reason}" for s in study.scores if s.status == "samples only" and s.reason]

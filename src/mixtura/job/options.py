@@ -52,7 +52,7 @@ class Options:
     budget: str | float | None = option(None, "--budget", "Time for the whole run: 60s (the default), 5m, 1h.")
     steps: int | None = option(None, "--steps", "Instead of a budget: training steps of every fit.", written="integer")
     families: Sequence[str] | None = option(
-        None, "--families", "Comma-separated; all by default. Marginals, the floor, always join.", written="names"
+        None, "--families", "Comma-separated; all by default. Marginals, the floor, are always fitted.", written="names"
     )
     seed: int = option(0, "--seed", "Same seed, same bits.", written="integer", least=0)
     out: str | Path | None = option(None, "--out", "Run folder; runs/NAME by default.", written="path", replay="free")
@@ -67,12 +67,13 @@ class Options:
         None, "--columns", "Comma-separated columns to model; all by default.", written="names"
     )
     kinds: Mapping[str, str] = option(
-        dict, "--kind", "Overrule a guess: age=integer. Repeatable.", written="pairs", metavar="COL=KIND"
+        dict, "--kind", "Kind of a column, instead of the guess: age=integer. Repeatable.", written="pairs", metavar="COL=KIND"
     )
     #: in Python, column → (low, high), None for an end that there is not
     bounds: Mapping[str, Sequence[float | None]] = option(
-        dict, "--bounds", "Where the values of a column end: age=0:120. Repeatable.", written="bounds", metavar="COL=LOW:HIGH"
-    )
+        dict, "--bounds", "Lowest and highest possible value of a column: age=0:120. Repeatable.", written="bounds",
+        metavar="COL=LOW:HIGH",
+    )  # fmt: skip
     models: Mapping[str, Callable[[Space], Model]] = option(
         dict, None, "Models of your own: a name to a callable that makes a Model for a Space.", replay="given again"
     )
@@ -82,10 +83,10 @@ class Options:
         replay="given again",
     )  # fmt: skip
     objective: str | None = option(
-        None, "--objective", "What the verdict speaks of: nats or mmd; by default what suits the data."
+        None, "--objective", "What the verdict compares: nats or mmd; by default what suits the data."
     )
     features: str | None = option(
-        None, "--features", "What samples are compared by: pixels, pca:64, conv:256, or a local .onnx network.",
+        None, "--features", "Features by which samples are compared: pixels, pca:64, conv:256, or a local .onnx network.",
         replay="given again",
     )  # fmt: skip
     skip_broken: bool = option(
@@ -111,7 +112,7 @@ class Options:
             raise InputError(f"objective: expected nats or mmd, got {self.objective!r}; leave it out for what suits the data")
         odd = next((name for name, ends in self.bounds.items() if isinstance(ends, str) or len(ends) != 2), None)
         if odd is not None:
-            raise InputError(f"bounds: of {odd!r}, expected (low, high), None for an end there is not; got {self.bounds[odd]!r}")
+            raise InputError(f"bounds: expected (low, high) for {odd!r}, None for no end, got {self.bounds[odd]!r}")
         self._check_target()
 
     def _check_target(self) -> None:
@@ -128,11 +129,11 @@ class Options:
         left_out = next((name for name in self.targets if self.columns is not None and name not in self.columns), None)
         if left_out is not None:
             raise InputError(f"--columns: leaves out {left_out!r}, which --target asks for; name it there too")
-        # a conditional run speaks of nats: there is no second set of rows with the same inputs to compare samples with
+        # a run with targets compares nats: there is no second set of rows with the same inputs to compare samples with
         comparing = {"--objective mmd": self.objective == "mmd", "--samples": self.samples, "--features": self.features}
         odd = next((flag for flag, given in comparing.items() if given), None)
         if odd is not None:
-            raise InputError(f"{odd}: compares samples, and with --target densities given the inputs are compared; leave it out")
+            raise InputError(f"{odd}: compares samples, but with --target densities are compared; leave it out")
 
     @property
     def targets(self) -> tuple[str, ...]:
