@@ -58,7 +58,6 @@ STILL_BROKEN: dict[str, dict[str, str]] = {
         "job": "J",
     },
     "capabilities_are_types": {
-        "cli": "C",
         "job": "J",
     },
     "lambdas_have_no_names": {

@@ -1,4 +1,4 @@
-"""The typer app, and the options that several commands share."""
+"""The typer app, and the arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from mixtura.job.options import TABLE
 
 app = typer.Typer(
     name="mixtura",
@@ -18,7 +20,7 @@ app = typer.Typer(
 )
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output (docs/cli-json.md).")]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same bits.")]
+Seed = Annotated[int, typer.Option(min=0, help=TABLE["seed"].help)]
 Folder = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `mixtura run` wrote.")]
 Model = Annotated[str | None, typer.Option(help="One model of the run, or blend; the verdict's choice by default.")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="File to write: .csv .tsv .parquet .json .jsonl")]
@@ -27,9 +29,7 @@ Numbers = Annotated[
 ]
 Rows = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="File to write: those of predict; images to .npz .npy .zip or a folder"),
+    typer.Option("--output", "-o", help="File to write, as for predict; images to .npz .npy .zip or a folder"),
 ]
-Features = Annotated[
-    str | None, typer.Option(help="What samples are compared by: pixels, pca:64, conv:256, or a local .onnx network.")
-]
-SkipBroken = Annotated[bool, typer.Option("--skip-broken", help="Leave out image files that cannot be read, and name them.")]
+Features = Annotated[str | None, typer.Option(help=TABLE["features"].help)]
+SkipBroken = Annotated[bool, typer.Option("--skip-broken", help=TABLE["skip_broken"].help)]

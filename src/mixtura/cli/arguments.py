@@ -1,4 +1,4 @@
-"""The words of the command line as Python values: lists, pairs, numbers, bounds."""
+"""The text of command line arguments as Python values: names, pairs, numbers, bounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from mixtura.cli.errors import fail
 
 
 def parse_names(texts: list[str] | None, flag: str) -> list[str] | None:
-    """Names with commas between, of an option that may be repeated; a name with a comma in quotes, as in a CSV file."""
+    """Names with commas between, from an option that may be repeated; a name that has a comma stands in quotes, as in CSV."""
     if not texts:
         return None
     names = [part.strip() for row in csv.reader(texts, skipinitialspace=True) for part in row if part.strip()]
@@ -25,22 +25,22 @@ def parse_numbers(text: str | None, flag: str) -> list[float] | None:
         fail(f"{flag} {text!r}: expected numbers with commas between, as in 1,2.5,0")
 
 
-def parse_bounds(bounds: list[str] | None) -> dict[str, tuple[float | None, float | None]]:
-    """COL=LOW:HIGH, either of which may be left out."""
-    ends = {}
-    for column, said in parse_pairs(bounds, "--bounds").items():
+def parse_bounds(texts: list[str] | None, flag: str) -> dict[str, tuple[float | None, float | None]]:
+    """Column → (low, high), from COL=LOW:HIGH; an end that is left out is None."""
+    bounds = {}
+    for column, ends in parse_pairs(texts, flag).items():
         try:
-            low, high = (float(end) if end.strip() else None for end in said.split(":"))
+            low, high = (float(end) if end.strip() else None for end in ends.split(":"))
         except ValueError:
-            fail(f"--bounds {column}={said}: expected {column}=LOW:HIGH, as in {column}=0:120, {column}=0: or {column}=:120")
-        ends[column] = (low, high)
-    return ends
+            fail(f"{flag} {column}={ends}: expected {column}=LOW:HIGH, as in {column}=0:120, {column}=0: or {column}=:120")
+        bounds[column] = (low, high)
+    return bounds
 
 
-def parse_pairs(items: list[str] | None, flag: str) -> dict[str, str]:
-    """NAME=VALUE, of an option that may be repeated."""
-    # a column may have "=" in its name, a path in its own
-    pairs = [item.split("=", 1) if flag == "--samples" else item.rsplit("=", 1) for item in items or []]
+def parse_pairs(texts: list[str] | None, flag: str) -> dict[str, str]:
+    """Name → value, from an option NAME=VALUE that may be repeated."""
+    # the name of a column may hold "=", and so may the path of --samples
+    pairs = [text.split("=", 1) if flag == "--samples" else text.rsplit("=", 1) for text in texts or []]
     for pair in pairs:
         if len(pair) != 2 or not all(pair):
             example = "age=integer" if flag == "--kind" else "gan=gan.csv"

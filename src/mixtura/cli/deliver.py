@@ -35,17 +35,18 @@ def _json_text(record: Any) -> str:
 
 
 def _encodable(text: str) -> str:
-    """JSON as it is, or, where the stream takes ASCII alone, say, with escapes, which are as exact."""
+    """JSON with escapes for the characters that standard output may not be able to write; they mean the same."""
     if (sys.stdout.encoding or "utf-8").lower().startswith("utf"):
         return text
     return re.sub(r"[^\x00-\x7f]", lambda found: json.dumps(found[0])[1:-1], text)
 
 
 def deliver(
-    rows: Any, output: Path | None, as_json: bool, about: dict[str, Any], said: str = "", at_most: int | None = None
+    rows: Any, output: Path | None, as_json: bool, about: dict[str, Any], summary: str = "", at_most: int | None = None
 ) -> None:
-    """Write rows, or show them (at most so many); one object with --json, all rows in it where there is no file, as a .json
-    file has them."""
+    """Write the rows, a frame or images, into ``output``, or print them, ``at_most`` so many, after one line of ``summary``.
+
+    With --json one object is printed: ``about``, and without ``output`` all rows as a .json file has them."""
     import pandas as pd
 
     from mixtura.data.source import write
@@ -56,19 +57,19 @@ def deliver(
             write(rows, output)
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(index=range(len(rows)))
     if as_json:
-        told = _json_text({**about, "rows": len(frame), "output": None if output is None else str(output)})
+        head = _json_text({**about, "rows": len(frame), "output": None if output is None else str(output)})
         data = "null" if output is not None else _encodable(f"[{', '.join(json_rows(frame))}]")
-        print(f'{told[:-1]}, "data": {data}}}')
+        print(f'{head[:-1]}, "data": {data}}}')
         return
     if output is not None:
         kind = "rows" if isinstance(rows, pd.DataFrame) else "images"
-        print(*map(visible, filter(None, [said, f"{len(frame):,} {kind} written to {output}"])), sep="\n")
+        print(*map(visible, filter(None, [summary, f"{len(frame):,} {kind} written to {output}"])), sep="\n")
         return
-    if said:  # rows that go into a pipe are not mixed with words
-        print(visible(said), file=sys.stdout if at_most else sys.stderr)
-    seen = visible if sys.stdout.isatty() else str
+    if summary:  # rows that go into a pipe are not mixed with words
+        print(visible(summary), file=sys.stdout if at_most else sys.stderr)
+    shown = visible if sys.stdout.isatty() else str
     for line in csv_lines(frame.head(at_most or len(frame))):
-        print(seen(line), end="")
+        print(shown(line), end="")
     if at_most and len(frame) > at_most:
         print(f"… {len(frame) - at_most:,} more rows; -o FILE.csv writes them all")
 
@@ -80,7 +81,7 @@ def show_note(message: Any) -> None:
 
 @contextmanager
 def collected_notes() -> Iterator[list[str]]:
-    """What is to be known of a result, on standard error; in the list for --json."""
+    """Notes about a result, which are given as warnings: each is printed on standard error, and is in the list for --json."""
     from mixtura.contracts import Note
 
     notes: list[str] = []
@@ -119,8 +120,8 @@ def check_output(output: Path | None, *, images: bool = False, arrays: bool = Tr
 
 
 def check_array(output: Path | None, made: Any, own: Any = None) -> None:
-    """Refuse an array before anything is computed if columns that ``made``, a study or a model, makes are no numbers, or those
-    of the person's ``own`` rows that stand beside."""
+    """Refuse an array file before anything is computed, if it would have to hold columns that are not numeric: columns that
+    ``made``, a study or a model, makes, or columns of the person's ``own`` rows, which stand beside them."""
     from mixtura.data.schema import Schema
     from mixtura.data.write import ARRAYS, matrix
 

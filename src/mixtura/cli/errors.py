@@ -21,7 +21,7 @@ MAX_LENGTH = 1_200
 
 @contextmanager
 def errors_in_one_sentence() -> Iterator[None]:
-    """Errors of the person's making become one sentence and exit code 2; bugs keep their traceback."""
+    """Errors that the person can mend become one sentence and exit code 2; bugs keep their traceback."""
     try:
         yield
     except WrongUsage as error:
@@ -34,7 +34,7 @@ def errors_in_one_sentence() -> Iterator[None]:
         sys.exit(0)
     except OSError as error:
         fail(f"{error.filename or 'file'}: {error.strerror or error}; check the path and the space on the disk")
-    except FloatingPointError as error:  # a model gave what is no number, and says so in a sentence
+    except FloatingPointError as error:  # a model gave NaN or infinity, and its message is a sentence
         fail(str(error))
     except ValueError as error:
         from mixtura.contracts import InputError
@@ -54,9 +54,9 @@ def errors_in_one_sentence() -> Iterator[None]:
 def fail(sentence: str) -> NoReturn:
     """Print one sentence on standard error and exit with 2. If a name or a cell makes it too long, its middle is left out,
     not what to do."""
-    said = " ".join(sentence.split())
-    said = said if len(said) <= MAX_LENGTH else f"{said[: MAX_LENGTH * 3 // 4]} … {said[-MAX_LENGTH // 4 :]}"
-    print(visible(f"error: {said}"), file=sys.stderr)
+    line = " ".join(sentence.split())
+    line = line if len(line) <= MAX_LENGTH else f"{line[: MAX_LENGTH * 3 // 4]} … {line[-MAX_LENGTH // 4 :]}"
+    print(visible(f"error: {line}"), file=sys.stderr)
     sys.exit(2)
 
 

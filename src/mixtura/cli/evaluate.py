@@ -18,9 +18,9 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 
 
 def evaluate(
-    real: Annotated[str, typer.Argument(metavar="REAL", help="Rows or images the generator has not seen.")],
-    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Rows or images it made.")],
-    train: Annotated[str | None, typer.Option(help="What it learnt from: then memorisation is measured too.")] = None,
+    real: Annotated[str, typer.Argument(metavar="REAL", help="Rows or images that the generator has not seen.")],
+    generated: Annotated[str, typer.Argument(metavar="GENERATED", help="Rows or images that it made.")],
+    train: Annotated[str | None, typer.Option(help="Rows or images it was trained on, to measure memorisation too.")] = None,
     features: Features = None,
     skip_broken: SkipBroken = False,
     output: Output = None,
@@ -42,16 +42,15 @@ def evaluate(
 def _show_metrics(console: Console, table: pd.DataFrame) -> None:
     from rich.table import Table
 
-    told = console.width >= WIDE
+    wide = console.width >= WIDE
     shown = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("metric", "value", "better", "unit", *(["what it is"] if told else [])):
+    for name in ("metric", "value", "better", "unit", *(["what it is"] if wide else [])):
         shown.add_column(name, justify="right" if name == "value" else "left", no_wrap=name != "what it is")
     for row in table.to_dict("records"):
         cells = (row["metric"], format_to_error(row["value"], row["error"]), row["better"], row["unit"])
-        shown.add_row(*cells, *([row["summary"]] if told else []))
+        shown.add_row(*cells, *([row["summary"]] if wide else []))
     console.print(shown)
     for row in table.to_dict("records"):
-        if not row["reason"]:
-            continue
-        console.print(f"{row['metric']}: {row['reason']}", style="dim")
-    console.print("± is one standard error" + ("" if told else "; a wider terminal says what each is"), style="dim")
+        if row["reason"]:
+            console.print(f"{row['metric']}: {row['reason']}", style="dim")
+    console.print("± is one standard error" + ("" if wide else "; a wider terminal also shows what each metric is"), style="dim")

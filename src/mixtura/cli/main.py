@@ -26,7 +26,7 @@ for command in (run, sample, score, predict, impute, evaluate, report, mix, sele
 def main(argv: list[str] | None = None) -> None:
     """Run a command; exits with 0, 1 (a replay differs), 2 (an input cannot be used) or 130 (interrupted)."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # no letter that the terminal lacks, ≥ say, ends a command
+        if isinstance(stream, io.TextIOWrapper):  # a character that the terminal lacks, such as ≥, must not end a command
             stream.reconfigure(errors="replace")
     shown = warnings.showwarning
 
@@ -43,6 +43,6 @@ def main(argv: list[str] | None = None) -> None:
         code = app(args=argv, prog_name="mixtura", standalone_mode=False)
         if code == INTERRUPTED:  # newer typer answers the interrupt itself
             stop()
-        sys.stdout.flush()  # a full disk is heard of now, or by nobody
+        sys.stdout.flush()  # an error such as a full disk is only raised here
         if code:
             sys.exit(code)

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 
-def format_compact(value: float | None, error: float | None, **_: Any) -> str:
+def format_compact(value: float | None = None, error: float | None = None, **_: Any) -> str:
     """value ± error, rounded to two digits of the error, whatever the size of the unit."""
     known = error is not None and math.isfinite(error) and error > 0
     return format_with_error(value, error, max(0, 1 - math.floor(math.log10(error))) if known else 3)  # type: ignore[arg-type]

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixtura.cli.app import Features, Json, Seed, SkipBroken
-from mixtura.cli.arguments import parse_bounds, parse_names, parse_pairs
+from mixtura.cli.app import Json
 from mixtura.cli.deliver import emit
 from mixtura.cli.errors import fail
 from mixtura.cli.numbers import format_duration
+from mixtura.cli.options import values_of_options, with_options_of_a_run
 from mixtura.cli.screen import RunScreen, shown_on
 from mixtura.cli.tables import make_console, show_plan, show_study
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
     from mixtura.study import Study
 
 
+@with_options_of_a_run(following={"fresh": "dry_run"})
 def run(
     source: Annotated[
         str | None,
@@ -28,95 +29,27 @@ def run(
             help="A table (.csv .tsv .parquet .json .jsonl .npy .npz[:key]), a folder or .zip of images, or penguins, digits."
         ),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Time for the whole run: 60s (the default), 5m, 1h.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Instead of a budget: training steps of every fit.")] = None,
-    families: Annotated[
-        list[str] | None, typer.Option(help="Comma-separated; all by default. Marginals, the floor, always join.")
-    ] = None,
-    seed: Seed = 0,
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/NAME by default.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over in a folder that holds a run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and its time, write nothing.")] = False,
-    split: Annotated[str | None, typer.Option(metavar="COL", help="Column that says fit, select or report for each row.")] = None,
-    group: Annotated[str | None, typer.Option(metavar="COL", help="Keep rows of one group in one part.")] = None,
-    time_column: Annotated[
-        str | None, typer.Option("--time", metavar="COL", help="Fit on the oldest rows, report on the newest.")
-    ] = None,
-    target: Annotated[
-        list[str] | None, typer.Option(metavar="COLS", help="Comma-separated columns to model given the others: p(y given x).")
-    ] = None,
-    columns: Annotated[list[str] | None, typer.Option(help="Comma-separated columns to model; all by default.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(metavar="COL=KIND", help="Overrule a guess: age=integer. Repeatable.")] = None,
-    bounds: Annotated[
-        list[str] | None, typer.Option(metavar="COL=LOW:HIGH", help="Where the values of a column end: age=0:120. Repeatable.")
-    ] = None,
-    samples: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="Samples of an outside generator. Repeatable.")
-    ] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="What the verdict speaks of: nats or mmd; by default what suits the data.")
-    ] = None,
-    features: Features = None,
-    skip_broken: SkipBroken = False,
-    size: Annotated[int | None, typer.Option(min=1, max=4096, help="Resize images to so many pixels a side.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     replay: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Do that run again from its recorded steps; same bits. Name its data again."),
+        typer.Option(metavar="RUN", help="Repeat that run from its recorded steps, bit for bit; name its data again."),
     ] = None,
     as_json: Json = False,
+    **texts: Any,
 ) -> None:
     """From a table or images to a verdict. The same command again goes on where it stopped."""
-    from mixtura.job.start import Options, conduct, preview
+    from mixtura.job.start import Done, Options, conduct, preview
 
+    asked = values_of_options(texts)
     if replay is not None:
-        asked = {
-            "--budget": budget,
-            "--steps": steps,
-            "--families": families,
-            "--seed": seed,
-            "--split": split,
-            "--group": group,
-            "--time": time_column,
-            "--target": target,
-            "--columns": columns,
-            "--kind": kind,
-            "--bounds": bounds,
-            "--objective": objective,
-            "--skip-broken": skip_broken,
-            "--size": size,
-            "--dry-run": dry_run,
-        }
-        odd = next((flag for flag, value in asked.items() if value), None)
-        if odd is not None:
-            fail(f"run --replay: {odd} was given, but a replay asks what the run asked; leave it out")
-        # what no folder may bring along is given again
-        again = {"features": features, "samples": parse_pairs(samples, "--samples")}
-        _run_again(replay, source, out, as_json, {"fresh": fresh, "device": device} | {k: v for k, v in again.items() if v})
+        if dry_run:
+            fail("--replay: --dry-run was given, but a replay has no plan to show; leave it out")
+        _run_again(replay, source, asked, as_json)
         return
     if source is None:
         fail("run: no data was given; name a file, or a bundled example, penguins or digits")
-    options = Options(
-        budget=budget,
-        steps=steps,
-        families=parse_names(families, "--families"),
-        seed=seed,
-        out=out or Path("runs") / Path(source.rsplit(":", 1)[0] if ".npz:" in source else source).stem,
-        fresh=fresh,
-        split=split,
-        group=group,
-        time=time_column,
-        target=parse_names(target, "--target"),
-        columns=parse_names(columns, "--columns"),
-        kinds=parse_pairs(kind, "--kind"),
-        bounds=parse_bounds(bounds),
-        samples=parse_pairs(samples, "--samples"),
-        objective=objective,
-        features=features,
-        skip_broken=skip_broken,
-        size=size,
-        device=device,
-    )
+    asked["out"] = asked["out"] or Path("runs") / Path(source.rsplit(":", 1)[0] if ".npz:" in source else source).stem
+    options = Options(**asked)
     if dry_run:
         planned = preview(source, options)
         emit(planned, as_json, lambda: show_plan(make_console(stderr=False), planned))
@@ -125,7 +58,8 @@ def run(
     study = None
     _announce_reading(source, options)
     for record in shown_on(conduct(source, options), screen):
-        study = getattr(record, "study", study)
+        if isinstance(record, Done):
+            study = record.study
     if study is None:
         raise RuntimeError("the run ended without a verdict")
     _write_report(options.out)
@@ -142,29 +76,30 @@ def _write_report(folder: Any) -> None:
         build(folder)
 
 
-def _run_again(folder: Path, source: str | None, out: Path | None, as_json: bool, options: dict[str, Any]) -> None:
+def _run_again(folder: Path, source: str | None, asked: dict[str, Any], as_json: bool) -> None:
     from mixtura.job.start import replay
 
-    out = out or folder.with_name(folder.name + "-replay")
-    study, different = replay(folder, out, source, **options)
-    verdict = "yes" if not different else f"no, these differ: {', '.join(different)}"
-    emit({**_as_record(study), "different": different}, as_json, lambda: print(f"same bits: {verdict}"))
+    given = {name: value for name, value in asked.items() if value}
+    out = given.pop("out", None) or folder.with_name(folder.name + "-replay")
+    study, different = replay(folder, out, source, **given)
+    answer = "yes" if not different else f"no, these differ: {', '.join(different)}"
+    emit({**_as_record(study), "different": different}, as_json, lambda: print(f"same bits: {answer}"))
     if different:
         raise typer.Exit(1)
 
 
 def _announce_reading(source: str, options: Options) -> None:
-    """Of a large file, before it is read, what reading it alone takes."""
+    """Before a large file is read, say how long reading it alone takes."""
     from mixtura.data.read import seconds_to_read
 
     seconds, budget = seconds_to_read(source), options.seconds
     if seconds is None:
         return
-    said = f"reading {source} alone takes about {format_duration(seconds)}"
+    line = f"reading {source} alone takes about {format_duration(seconds)}"
     if budget is not None:
-        said += f" of the budget of {format_duration(budget)}"
-        said += "; give more with --budget, or fewer rows" if seconds > budget / 2 else ""
-    print(said, file=sys.stderr)
+        line += f" of the budget of {format_duration(budget)}"
+        line += "; give more with --budget, or fewer rows" if seconds > budget / 2 else ""
+    print(line, file=sys.stderr)
 
 
 def _as_record(study: Study) -> dict[str, Any]:
@@ -185,5 +120,5 @@ def _as_record(study: Study) -> dict[str, Any]:
 
 
 def _notes_of_outside_samples(study: Study) -> list[str]:
-    """What is to be known of the samples of outside generators."""
+    """Notes about the samples of outside generators, such as values that real rows cannot have."""
     return [f"{s.name}: {s.reason}" for s in study.scores if s.status == "samples only" and s.reason]

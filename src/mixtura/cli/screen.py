@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 
 
 class RunScreen:
-    """What is shown on standard error while a run lasts: a live table on a terminal, plain lines elsewhere."""
+    """The progress of a run on standard error: a live table on a terminal, plain lines elsewhere."""
 
     def __init__(self, console: Console, options: Options) -> None:
         self.console, self.options = console, options
@@ -26,7 +26,7 @@ class RunScreen:
         self.live: Any = None
 
     def show(self, record: Any) -> None:
-        """Take one record in."""
+        """Show one record of the run."""
         from mixtura.job.start import Judged, Planned, Progress
 
         if isinstance(record, Planned):
@@ -49,8 +49,8 @@ class RunScreen:
             row |= {"done": 1.0, "left": None, "status": record.status, "note": record.reason, "nats": record.select_nats}
             if self.live is None:
                 fitted = f"{format_number(record.select_nats, 3)} nats on the select rows"
-                said = fitted if record.status == "fitted" else f"{record.status}, {record.reason}"
-                self.console.print(f"{record.name}: {said}")
+                result = fitted if record.status == "fitted" else f"{record.status}, {record.reason}"
+                self.console.print(f"{record.name}: {result}")
         if self.live is not None:
             self.live.update(self._table())
 

@@ -19,14 +19,16 @@ from mixtura.ground.shown import visible
 
 def sample(
     folder: Folder,
-    n: Annotated[int | None, typer.Option("-n", "--rows", help="How many rows: 1000; with --given, 1 for each of its.")] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", "--rows", help="How many rows: 1000 by default, or with --given 1 for each row of it.")
+    ] = None,
     given: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Of a run with --target: rows of its inputs, which stand beside the draws.")
+        str | None, typer.Option(metavar="FILE", help="For a run with --target: rows of its inputs; the draws stand beside them.")
     ] = None,
     output: Rows = None,
     model: Model = None,
     seed: Seed = 0,
-    start: Annotated[int, typer.Option(min=0, help="Go on with the seed's sequence after so many rows.")] = 0,
+    start: Annotated[int, typer.Option(min=0, help="Leave out so many rows at the start of the seed's sequence.")] = 0,
     as_json: Json = False,
 ) -> None:
     """New rows, with the columns, types and rounding of the data; or new images."""
@@ -71,26 +73,27 @@ def score(
     with collected_notes() as notes, at_work(f"scoring {data} by {chosen.name}") as watch:
         scores = chosen.score(data, seed=seed, watch=watch)
     nats, kind = scores["nats"].to_numpy(), str(scores["kind"].iloc[0])
-    beyond = (nats == -math.inf).nonzero()[0]
-    mean = mean_nats(nats[nats > -math.inf]) if len(beyond) < len(nats) else None
-    said = "" if mean is None else f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({kind}), {mean.n:,} rows"
-    if len(beyond):
-        said += "; " * bool(said) + f"{len(beyond):,} that {chosen.name} holds impossible (-inf), the first is row {beyond[0]}"
+    impossible = (nats == -math.inf).nonzero()[0]
+    mean = mean_nats(nats[nats > -math.inf]) if len(impossible) < len(nats) else None
+    sentences = [] if mean is None else [f"mean {mean.value:.3f} ± {mean.error:.3f} nats a row ({kind}), {mean.n:,} rows"]
+    if len(impossible):
+        rows = f"{len(impossible):,} row{'s' * (len(impossible) > 1)}"
+        sentences.append(f"{rows} impossible under {chosen.name} (-inf), the first is row {impossible[0]}")
     about = {"model": chosen.name, "mean_nats": mean and mean.value, "error": mean and mean.error, "kind": kind}
-    deliver(scores, output, as_json, about | {"impossible": len(beyond), "notes": notes}, said, at_most=FEW)
+    deliver(scores, output, as_json, about | {"impossible": len(impossible), "notes": notes}, "; ".join(sentences), at_most=FEW)
 
 
 def predict(
     folder: Folder,
     data: Annotated[str, typer.Argument(metavar="FILE", help="Rows with the inputs of a run made with --target.")],
     output: Numbers = None,
-    interval: Annotated[float, typer.Option(help="Share of the truths between the two quantiles that are given.")] = 0.9,
-    draws: Annotated[int, typer.Option(help="Draws behind every row; fewer are faster.")] = 999,
+    interval: Annotated[float, typer.Option(help="Share of true values between the two quantiles that are given.")] = 0.9,
+    draws: Annotated[int, typer.Option(help="Draws from the model for every row; fewer are faster.")] = 999,
     model: Model = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """What the targets of rows will be: mean and quantiles of numbers, the likeliest category and its probability."""
+    """Predict the targets of rows: mean and quantiles of numbers, the likeliest category and its probability."""
     from mixtura.study import load
 
     if not 0 < interval < 1:
@@ -117,7 +120,7 @@ def impute(
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Fill missing cells by draws from their law given the rest of the row."""
+    """Fill missing cells with draws from their distribution given the rest of the row."""
     check_output(output)
     chosen = _model_with_density(folder, model)
     with collected_notes() as read, at_work(f"reading {data}"):
@@ -127,9 +130,9 @@ def impute(
         filled = chosen.impute(frame, draws=draws, seed=seed, watch=watch)
     left = chosen.schema.gaps(filled.drop(columns="draw") if draws > 1 else filled) // draws
     holes = chosen.schema.gaps(frame) - left
-    said = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty" if left else "")
+    summary = f"{holes:,} cells filled by {chosen.name}" + (f", {left:,} left empty" if left else "")
     about = {"model": chosen.name, "cells_filled": holes, "cells_left": left, "draws": draws, "notes": read + notes}
-    deliver(filled, output, as_json, about, said)
+    deliver(filled, output, as_json, about, summary)
 
 
 def report(
