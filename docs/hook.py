@@ -17,6 +17,8 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 #: file at the top of the repository → its page
 ELSEWHERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+#: a link to a file that is not in docs/: its label, the way up, the file
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(((?:\.\./)*)([A-Z]+\.md|LICENSE|(?:benchmarks|examples|src|tests)/[^)]*)\)")
 #: what a browser would fetch by itself; a plain link (<a href>) is fetched only when a person follows it
 FETCHED = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^"'\s>]+"""
@@ -35,7 +37,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> str:
     """Links out of docs/ lead to the page that the file became, or become plain text; ``::: mixtura.run`` names its home."""
-    text = re.sub(r"\[([^\]]+)\]\(((?:\.\./)*)([A-Z]+\.md|LICENSE|(?:benchmarks|examples|src|tests)/[^)]*)\)", _inside(page), markdown)
+    text = OUTSIDE.sub(_inside(page), markdown)
     return re.sub(r"^::: mixtura\.(\w+)$", _home, text, flags=re.MULTILINE)
 
 

@@ -2,13 +2,13 @@
 
 A ``console`` block holds commands (``$ mixtura …``) and what they print on standard output; without an output nothing is
 compared. A ``text`` block is what the Python block above it prints. A block that begins with ``# name.yaml`` is that file.
-A line ``…`` stands for any lines.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,10 @@ def command(line: str) -> None:
 def compare(printed: str, shown: str, page: str) -> None:
     """Line by line as in the README, without the notes on convergence, which depend on the machine's speed."""
     was, expected = (
-        [line for line in text.strip("\n").splitlines() if "converged" not in line and line.strip()] for text in (printed, shown)
+        [line for line in text.splitlines() if line.strip() and "converged" not in line] for text in (printed, shown)
     )
-    for place, line in enumerate(expected):
-        if line == "…":
-            return compare("\n".join(was[-len(expected[place + 1 :]) :]) if expected[place + 1 :] else "", "\n".join(expected[place + 1 :]), page)
-        assert place < len(was) and same_line(was[place], line), (
-            f"{page} shows\n{line}\nbut this is printed:\n" + "\n".join(was)
-        )
-    assert len(was) == len(expected), f"{page} shows {len(expected)} lines, but this is printed:\n" + "\n".join(was)
+    different = [(a, b) for a, b in zip(was, expected, strict=False) if not same_line(a, b)]
+    assert len(was) == len(expected) and not different, f"{page} shows {different or shown} but this is printed:\n{printed}"
 
 
 def follow(text: str, page: str, capsys: pytest.CaptureFixture[str]) -> list[tuple[str, str]]:
@@ -52,7 +47,7 @@ def follow(text: str, page: str, capsys: pytest.CaptureFixture[str]) -> list[tup
         if file:
             Path(file[1]).write_text(body, encoding="utf-8")
         elif kind == "python":
-            exec(compile_(body, page), namespace)
+            exec(compile(body, page, "exec", dont_inherit=True), namespace)
             printed = capsys.readouterr().out
         elif kind == "text":
             found.append((body, printed))
@@ -64,16 +59,11 @@ def follow(text: str, page: str, capsys: pytest.CaptureFixture[str]) -> list[tup
     return found
 
 
-def compile_(body: str, page: str) -> Any:
-    return compile(body, page, "exec", dont_inherit=True)
-
-
 @pytest.mark.parametrize("path", TUTORIALS, ids=lambda path: path.stem)
 def test_a_tutorial_prints_what_it_shows(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    for example in ("penguins.csv",):
-        (tmp_path / example).write_bytes((DOCS.parent / "src/mixtura/data/examples" / example).read_bytes())
+    shutil.copy(DOCS.parent / "src/mixtura/data/examples/penguins.csv", tmp_path)
     for shown, printed in follow(path.read_text(encoding="utf-8"), path.name, capsys):
         if shown.strip():
             compare(printed, shown, path.name)
