@@ -13,7 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import typer.main
 from test_recipes import CONTRIBUTED
+
+from mixtura.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -92,6 +95,26 @@ def test_links_and_paths_exist(page):
     named = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.*-]+|\w+(?:/\w+)?\.py)`", text)
     places = (ROOT, ROOT / "src" / "mixtura")
     assert [name for name in named if name not in CONTRIBUTED and not any(any(p.glob(name)) for p in places)] == []
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """(page, line) of every command of mixtura in a block of any kind, a word of prose after ``#`` left out."""
+    found = []
+    for page in [ROOT / "README.md", *PAGES]:
+        for block in re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            found += [(page.name, line) for line in re.findall(r"^(?:\$ |  )?(mixtura [a-z]+ .*)$", block, re.MULTILINE)]
+    return found
+
+
+def test_every_shown_command_has_options_that_exist():
+    commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(shown_commands()) > 30
+    for page, line in shown_commands():
+        _, name, *words = shlex.split(line, comments=True)
+        assert name in commands, (page, line)
+        options = {option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+        asked = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+        assert set(asked) <= options | {"--help"}, (page, line)
 
 
 def test_names_page_names_what_there_is():
