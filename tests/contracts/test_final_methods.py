@@ -129,7 +129,7 @@ def test_a_sample_that_is_no_number_is_named():
         def _sample(self, n, context, rng):
             return torch.tensor([[0.0, 1.0], [0.0, math.nan]])
 
-    with pytest.raises(FloatingPointError, match="Broken sampled nan at row 1, column 1: its training went wrong"):
+    with pytest.raises(FloatingPointError, match="Broken sampled nan at row 1, column 1: its training failed"):
         Broken(PLAIN).sample(2, rng=generator(0))
 
 

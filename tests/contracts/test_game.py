@@ -244,9 +244,9 @@ def test_seconds_are_shared_too():
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (lambda: Batch(x=torch.zeros(3, 1), context=torch.zeros(2, 1)), r"a batch: .* got rows: x 3, context 2"),
-        (lambda: Batch(), "a batch: expected tensors with one row for each row of the others, got rows: nothing"),
-        (lambda: Batch(x=[1, 2]), "a batch: .* got rows: x none"),
+        (lambda: Batch(x=torch.zeros(3, 1), context=torch.zeros(2, 1)), r"batch: .* got rows: x 3, context 2"),
+        (lambda: Batch(), "batch: expected tensors with the same number of rows, got rows: nothing"),
+        (lambda: Batch(x=[1, 2]), "batch: .* got rows: x none"),
         (lambda: Turn({"one": X}, generator).x, "no batch is called 'rows'; fit was given one"),
         (lambda: list(fit(WassersteinGan(PLANE, 0), {"one": X}, RECIPE, rng=generator(1))), "expected one batch with rows x"),
         (lambda: list(fit(WeightedRatio(0), {"one": X, "two": Batch(x=torch.zeros(5, 1))}, RECIPE, rng=generator(1))),

@@ -53,7 +53,7 @@ def sound(nats: Tensor, model: Model) -> Tensor:
         row = int(broken[0])
         raise FloatingPointError(
             f"{type(model).__name__} gives row {row} a log-density of {float(nats[row])}: "
-            "its training went wrong; fit it again with a lower learning rate"
+            "its training failed; fit it again with a lower learning rate"
         )
     return nats
 
