@@ -253,7 +253,7 @@ def test_seconds_are_shared_too():
          "WeightedRatio: expected at least 8 rows to train on in 'two', got 5"),
         (lambda: list(fit(Numbers(), X, RECIPE, rng=generator(1))), "Numbers: nothing to train"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: torch.ones(())),))), "depends on no parameter"),
-        (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: m.a * turn.x),))), r"'a' is one of shape \(64, 1\)"),
+        (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: m.a * turn.x),))), r"'a' has shape \(64, 1\)"),
         (lambda: list(fit(Numbers(), [1.0], RECIPE, rng=generator(1))), "expected rows as a tensor, a Batch or batches by name"),
         (lambda: Batch(x=torch.zeros(2, 1), weights=torch.zeros(2)), "weights: expected one finite number of 0 or more"),
         (lambda: play(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: m.a * turn.x)), r"stage 's' is of shape \(12, 1\)"),
@@ -267,10 +267,10 @@ def test_seconds_are_shared_too():
          "plan: expected the steps and the end, 1 or more, of each of 1 stages"),
         (lambda: play(lambda m: Stage("s", ())), "stage 's' has no player, or one without parameters"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (), lambda turn: m.a),))), "stage 's' has no player, or one without"),
-        (lambda: play(lambda m: Stage("s", (towards(1.0)(m), towards(2.0)(m)))), "two players of one, are called 'a'"),
-        (lambda: play(*[lambda m: Stage("s", (towards(1.0)(m),))] * 2), "two stages, or two players of one, are called 's'"),
-        (lambda: play(lambda m: Stage("s", (towards(1.0, every=0)(m),))), "phase 'a' plays with every=0, repeats=1, expected 1"),
-        (lambda: play(lambda m: Stage("s", (towards(1.0, repeats=0)(m),))), "phase 'a' plays with every=1, repeats=0"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0)(m), towards(2.0)(m)))), "two players of a stage, are called 'a'"),
+        (lambda: play(*[lambda m: Stage("s", (towards(1.0)(m),))] * 2), "two stages, or two players of a stage, are called 's'"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0, every=0)(m),))), "phase 'a' has every=0, repeats=1, expected 1"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0, repeats=0)(m),))), "phase 'a' has every=1, repeats=0"),
     ],
 )  # fmt: skip
 def test_wrong_games_are_named(attempt, said):
