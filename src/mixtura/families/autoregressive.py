@@ -362,7 +362,6 @@ class Pixels(Density):
         return self.columns.join(torch.zeros(len(u), 0, dtype=torch.int64, device=u.device), values.flatten(1))
 
 
-
 def _in_tiles(
     draw: Callable[[Tensor, Tensor | None], Tensor], numbers: int, n: int, context: Tensor | None, rng: torch.Generator
 ) -> Tensor:

@@ -37,7 +37,6 @@ LEAST_LOG_BANDWIDTH = -7.0
 #: above this t, log(1 + e^t) equals t in float64
 FAR = 40.0
 
-
 #: a few bandwidths are best trained with few, large steps
 RECIPE = {"rate": 0.05, "batch": 64, "every": 20, "most_steps": 400, "patience": 2}
 

@@ -44,8 +44,8 @@ class Config(BaseModel):
     the deviation of "fixed" noise, in data units. members: number of networks; if it is even and 4 or more, half of them see
     bins, otherwise all do. bins: for every input, 0 for none. x_noise, y_noise: standard deviations of Gaussian noise that is
     added in training, in standardised units (Rothfuss et al. 2019). floor: the least deviation, in standardised units. warp:
-    whether skewed columns are modelled on a logarithmic scale (never if the noise is in data units). gaps: "told": a missing
-    value is an event whose probability is modelled; "ignored": it carries no information."""
+    whether skewed columns are modelled on a logarithmic scale (never if the noise is in data units). gaps: whether the
+    probability that a value is missing is "modelled" or "ignored" (a missing value then carries no information)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     components: int = Field(default=5, ge=1, le=4096)
@@ -59,7 +59,7 @@ class Config(BaseModel):
     y_noise: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     floor: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
     warp: bool = True
-    gaps: Literal["told", "ignored"] = "told"
+    gaps: Literal["modelled", "ignored"] = "modelled"
 
 
 RECIPE = {"batch": 128, "rate": 5e-3, "decay": 1e-4, "held_out": 0.0, "every": 25, "patience": 12}
@@ -96,7 +96,7 @@ class MixtureDensityNetwork(Density):
         self.noise = Noise(
             config.noise, config.components, max(self.columns.continuous, 1), config.rank, floor=config.floor
         )
-        self.cardinalities = list(self.columns.cardinalities) if config.gaps == "told" else []
+        self.cardinalities = list(self.columns.cardinalities) if config.gaps == "modelled" else []
         self.inputs = math.prod(context_shape) if context_shape else 0
         self.kinds = 2 if config.bins and self.inputs and config.members >= 4 and config.members % 2 == 0 else 1
         self.folds = config.members // self.kinds

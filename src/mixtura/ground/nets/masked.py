@@ -36,7 +36,6 @@ class MaskedLinear(nn.Linear):
         return nn.functional.linear(x, self.weight[rows, columns] * self.mask[rows, columns], self.bias[rows] if bias else None)
 
 
-
 class MaskedNet(nn.Module):
     """MADE (Germain et al. 2015): outputs at position p depend on the inputs at positions below p, and on the context. A block
     of numbers (the indicators of a column, the parameters of a column) has one position.
