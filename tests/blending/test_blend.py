@@ -1,4 +1,4 @@
-"""Blends of toy models whose laws are known, far from zero: densities, samples, conditionals in closed form."""
+"""Blends of toy models with known distributions, far from zero: densities, samples, conditionals in closed form."""
 
 import math
 
@@ -689,7 +689,7 @@ def ask(model, x=ROW, known=SEEN, **options):
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: blend([], []), "one model or more"),
+        (lambda: blend([], []), "one or more models"),
         (lambda: blend(pair(), [1.0]), "got 1 for 2 models"),
         (lambda: blend(pair(), [0.5, 0.4]), "add up to 1"),
         (lambda: blend(pair(), [1.5, -0.5]), "0 or more"),

@@ -1,4 +1,4 @@
-"""What the final methods of the contracts refuse, and in which words: rules of the base classes, told once, on toys."""
+"""What the final methods of the base classes refuse, and the messages, tested once on toy models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The contracts of training carry the games that are to come: five sketches train, die and resume to the same bits."""
+"""The training contracts carry multi-player games: five sketches train, are killed and resume with the same bits."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def test_seconds_are_shared_too():
         (lambda: play(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: m.a * turn.x)), r"stage 's' is of shape \(12, 1\)"),
         (lambda: play(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: 1.0)), "stopping loss of stage 's' is a float"),
         (lambda: list(fit(Numbers(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: m.a)), ONE, RECIPE, rng=generator(1))),
-         "too few rows weigh more than 0"),
+         "too few rows have a weight above 0"),
         (lambda: Optimiser(rate=0.0), "optimiser: expected a rate above 0 and betas from 0 to below 1"),
         (lambda: Recipe(seconds=float("nan")), "seconds: expected a finite number above 0"),
         (lambda: Recipe(steps=1, every=0), "every, held_out, average: expected 1 or more"),

@@ -1,4 +1,4 @@
-"""The regressor keeps scikit-learn's contract, says honest things of known laws, and refuses what it cannot use."""
+"""The regressor passes scikit-learn's checks, is correct on known distributions, and refuses input it cannot use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian mixtures: scikit-learn's where it serves, cells that are masses, EM that finds what is there."""
+"""Gaussian mixtures: scikit-learn's fit where it is used, cells with exact masses, and EM that finds the components."""
 
 from __future__ import annotations
 

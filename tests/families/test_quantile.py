@@ -1,4 +1,4 @@
-"""The forest against the library that grows it, its law against its own quantiles, and against the truth."""
+"""Quantile forests against scikit-learn, their density against their own quantiles, and both against the truth."""
 
 from __future__ import annotations
 

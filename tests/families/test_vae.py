@@ -1,4 +1,4 @@
-"""Variational auto-encoders: the linear one is probabilistic PCA, the bounds lie where they should, masses sum to one."""
+"""Variational auto-encoders: the linear one equals probabilistic PCA, bounds are below exact values, masses sum to one."""
 
 from __future__ import annotations
 

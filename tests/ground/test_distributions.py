@@ -1,4 +1,4 @@
-"""The mixture that a network tells, against torch's own distributions, quadrature, closed forms and counting."""
+"""Gaussian mixtures against torch's own distributions, quadrature, closed forms and frequencies of draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel sums against all pairs written out, their jackknife against deleting rows, MMD² against closed forms."""
+"""Kernel sums against a loop over all pairs, their jackknife against deleting rows, MMD² against closed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Markov chains against closed forms: moments, reversibility, known bias, errors of the integrator, effective sample sizes."""
+"""Markov chains against closed forms: moments, reversibility, known bias, integration errors, effective sample sizes."""
 
 import math
 from dataclasses import replace

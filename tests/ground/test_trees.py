@@ -1,4 +1,4 @@
-"""Forests as tensors against the library that grew them, bit for bit; and against files that hold no forest."""
+"""Forests as tensors equal those of scikit-learn, bit for bit, and files that hold no forest are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pixel net sees what comes before in raster and channel order and nothing else; its walk is its forward pass."""
+"""A pixel network sees only earlier values in raster and channel order, and its walk equals its forward pass."""
 
 from __future__ import annotations
 
