@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
-from mixtura.contracts import Batch, InputError, Space
+from mixtura.contracts import Batch, InputError, Note, Space
 from mixtura.estimators.arithmetic import conformal_quantile, gaussian_nats, moments_of_rounded
 from mixtura.estimators.inputs import (
     Array,
@@ -211,7 +211,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _warn_if_poor(self, y: Array, weights: Array, far: str) -> None:
         """Warn about a poor fit; ``far`` is the message about a row that is far from the others, if there is one."""
-        warn = partial(warnings.warn, category=UserWarning, stacklevel=4)
+        warn = partial(warnings.warn, category=Note, stacklevel=4)
         if far:
             warn(far)
             return

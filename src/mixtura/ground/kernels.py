@@ -159,8 +159,8 @@ def median_bandwidth(x: Tensor, rng: torch.Generator) -> float:
 class KernelSums:
     """Kernel sums over all pairs of rows of sets 0, 1, …, in float64.
 
-    row_sums:  row_sums[a][b] (n_a,) = Σ_j k(x_i, y_j), x_i in set a, y_j over all of set b (i itself included where a = b).
-    diagonals: diagonals[a] (n_a,) = k(x_i, x_i).
+    row_sums:  ``row_sums[a][b]`` (n_a,) = Σ_j k(x_i, y_j), x_i in set a, y_j over all of set b (i itself included where a = b).
+    diagonals: ``diagonals[a]`` (n_a,) = k(x_i, x_i).
     """
 
     row_sums: tuple[tuple[Tensor, ...], ...]

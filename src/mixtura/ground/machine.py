@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,6 +137,23 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder that is removed at the end, for work that keeps nothing."""
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as folder:
+        yield Path(folder)
+
+
+def read(path: Path) -> bytes:
+    """The content of a file."""
+    return path.read_bytes()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    path.unlink(missing_ok=True)
 
 
 def clear(folder: Path, *, last: str) -> None:

@@ -41,6 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Optimiser, Stage, Stream, Turn
+from mixtura.ground.machine import remove
 from mixtura.ground.rng import generator
 from mixtura.train.average import AVERAGE, Average
 from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint, save_checkpoint
@@ -138,7 +139,7 @@ def fit(
             learner.to("cpu").eval()
             yield record
             if checkpoint is not None:
-                checkpoint.unlink(missing_ok=True)
+                remove(checkpoint)
             return
         yield record
         if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_every:
