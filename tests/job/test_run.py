@@ -15,7 +15,7 @@ from rounding import assert_same_rows
 import mixtura
 from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError
-from mixtura.folder.store import read_json, read_tensors
+from mixtura.folder.io import read_json, read_tensors
 
 QUICK = ["marginals", "gaussian_mixture"]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixtura.data import schema
-from mixtura.folder.store import read_json, read_tensors
+from mixtura.folder.io import read_json, read_tensors
 from mixtura.report import build, collect, given, render
 
 

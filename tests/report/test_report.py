@@ -18,7 +18,7 @@ from PIL import Image
 
 from mixtura.contracts import InputError
 from mixtura.data import schema
-from mixtura.folder.store import read_tensors
+from mixtura.folder.io import read_tensors
 from mixtura.report import build, collect, figures, render
 from mixtura.report.page import HERE
 from mixtura.study import ranked

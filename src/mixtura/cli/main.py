@@ -418,7 +418,7 @@ def select(
 
     from mixtura import selection as sessions
     from mixtura.arms import load_arms
-    from mixtura.folder.store import write_json
+    from mixtura.folder.io import write_json
     from mixtura.ground import machine
     from mixtura.mixing import gain_of_halves, real_rows
     from mixtura.report import selection
@@ -914,7 +914,7 @@ def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 def _json(record: Any) -> str:
     from mixtura.data.write import json_text
-    from mixtura.folder.store import plain
+    from mixtura.folder.io import plain
 
     return _in_reach(json_text(plain(record)))
 

@@ -25,7 +25,7 @@ from mixtura.data.cells import lattice
 from mixtura.data.read import to_numpy
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
-from mixtura.folder.store import as_json, as_safetensors, read_json, read_tensors
+from mixtura.folder.io import as_json, as_safetensors, read_json, read_tensors
 from mixtura.ground.distributions import MixtureDensity
 from mixtura.ground.encode import log_normal_mass
 from mixtura.ground.machine import write_together

@@ -1,11 +1,13 @@
-"""What a run folder keeps of a model, of a verdict and of what it was given: frozen records, one of each kind of line."""
+"""What the files of a run folder hold: frozen records, one for each kind of file or line."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Score:
     bits_error: float | None = None
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     diagnosis: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether there is a model, or rows of an outside generator, behind it."""
+        return self.status in ("fitted", "samples only")
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,128 @@ class Conditioning:
     gate_gain: float | None
     gate_error: float | None
     calibration: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What verdict.json holds. objective: the one the run speaks of, and ``why``. duplicates: report rows that a training row
+    equals in every column. verdicts: by objective. conditioning: only of a run with targets."""
+
+    objective: str
+    why: str
+    duplicates: int
+    verdicts: Mapping[str, Verdict]
+    conditioning: Conditioning | None = None
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """Which data a run was made from: ``rows`` of ``rows_total`` were read."""
+
+    name: str
+    fingerprint: str
+    rows: int
+    rows_total: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What decides the bits of a run, beside its options and its data."""
+
+    torch: str
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What config.json holds. format: of the folder. mixtura: the version that wrote it. source: the path or name that the data
+    were read from, None where they were given in memory. asked: the options that decide the result, as plain data."""
+
+    format: int
+    mixtura: str
+    source: str | None
+    data: DataRecord
+    asked: dict[str, Any]
+    same_bits: Environment
+
+
+@dataclass(frozen=True)
+class State:
+    """What state.json holds. elapsed: seconds that the run has had. units: of each fit (model/fold or model/all) what a replay
+    needs. failures: of each model that failed its ``status`` and ``reason``, and ``again`` where the fault may have passed."""
+
+    elapsed: float
+    units: dict[str, dict[str, Any]]
+    failures: dict[str, dict[str, Any]]
+
+    @property
+    def to_be_tried_again(self) -> list[str]:
+        """Models whose faults may have passed: the same command fits them again."""
+        return [name for name, failure in self.failures.items() if failure.get("again")]
+
+
+@dataclass(frozen=True)
+class RowNumbers:
+    """Numbers (n,) int64 of the rows of the data that fit, select and report."""
+
+    fit: Tensor
+    select: Tensor
+    report: Tensor
+
+
+@dataclass(frozen=True)
+class Nats:
+    """Log-densities (n,) of the select rows and of the report rows, by model."""
+
+    select: Mapping[str, Tensor]
+    report: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """MMD²(w) = w'Qw − 2 b'w + c of the blend of the models in ``names`` with weights w, on ``rows`` report rows, in U-form.
+    weights: those that were chosen, with their gap. features: what rows were compared by."""
+
+    unit: str
+    names: list[str]
+    Q: list[list[float]]
+    b: list[float]
+    c: float
+    weights: list[float]
+    gap: float
+    rows: int
+    features: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the report shows, in data units: unseen real rows (n, *shape); samples of each model, and the training row nearest to
+    each of the first of them. In a run with targets instead the inputs ``asked`` (n, D) of the real rows."""
+
+    real: Tensor
+    samples: Mapping[str, Tensor]
+    nearest: Mapping[str, Tensor]
+    asked: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranks (n,) of true targets among the draws of each model: model → target → ranks, NaN where a truth is missing. rows: the
+    numbers of the report rows they are of."""
+
+    rows: Tensor
+    ranks: Mapping[str, Mapping[str, Tensor]]
+
+
+def ranked(scores: Sequence[Score]) -> list[Score]:
+    """Exact densities by nats, then bounds by nats, then the rest: kinds are never ranked among one another."""
+    order = {"exact": 0, "bound": 1, None: 2}
+    return sorted(scores, key=lambda s: (order[s.kind], _loss(s.nats), s.name))
+
+
+def _loss(nats: float | None) -> float:
+    return math.inf if nats is None or math.isnan(nats) else -nats
 
 
 def digits_of(error: float | None) -> int:
