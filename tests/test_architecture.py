@@ -30,24 +30,24 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ratio": ("contracts", "ground", "train", "blending"),
     "detectors": ("contracts", "ground", "train", "blending", "ratio"),
     "joint": ("contracts", "ground", "train", "metrics", "blending", "ratio"),
-    "metrics": ("ground.kernels", "ground.rng"),
-    "simplex": ("ground.kernels", "ground.rng", "metrics"),
-    "objectives": ("ground.kernels", "ground.rng", "metrics", "simplex"),
-    "policies": ("ground.kernels", "ground.rng", "metrics", "objectives", "simplex"),
+    "metrics": ("contracts.Estimate", "ground.kernels", "ground.rng"),
+    "simplex": ("contracts.Estimate", "ground.kernels", "ground.rng", "metrics"),
+    "objectives": ("contracts.Estimate", "ground.kernels", "ground.rng", "metrics", "simplex"),
+    "policies": ("contracts.Estimate", "ground.kernels", "ground.rng", "metrics", "objectives", "simplex"),
     "data": ("contracts", "ground.encode", "ground.machine", "ground.shown"),
     "features": ("contracts", "ground", "data"),
     "ledger": ("ground.machine", "ground.rng"),
     "arms": ("ground", "data", "study"),
     "folder": ("contracts", "ground", "data", "features", "families.TABLE", "metrics.TABLE"),
 }
-DOORS["study"] = ("contracts", "ground", "folder", "blending", "data", "metrics", "job")
+DOORS["study"] = ("contracts", "ground", "folder", "blending", "data", "metrics")
 DOORS["job"] = tuple(room for room in DOORS if room not in ("__init__", "arms", "ledger"))
 DOORS["mixing"] = ("contracts", "ground", "objectives", "simplex", "policies", "data", "features", "metrics", "study")
 DOORS["selection"] = (*DOORS["mixing"], "arms", "ledger")
-DOORS["evaluation"] = (*DOORS["mixing"], "job")
+DOORS["evaluation"] = DOORS["mixing"]
 DOORS["improving"] = (*DOORS["mixing"], "joint", "train", "families", "blending")
 DOORS["estimators"] = tuple(room for room in DOORS if room != "__init__")
-DOORS["report"] = ("contracts", "ground", "folder", "metrics", "data", "study", "job")
+DOORS["report"] = ("ground.shown", "folder", "metrics", "data")
 DOORS["cli"] = tuple(DOORS)
 DOORS["__main__"] = ("cli",)
 

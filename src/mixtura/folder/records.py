@@ -51,6 +51,14 @@ class Score:
         """Whether there is a model, or rows of an outside generator, behind it."""
         return self.status in ("fitted", "samples only")
 
+    def measured(self, metric: str) -> tuple[float | None, float | None]:
+        """Value and standard error of a metric, by its name in the table; None where it was not measured. Of several targets
+        these are of the first that is a number."""
+        if metric == "memorisation":
+            return self.memorisation, self.memorisation_error
+        found = next((value for name, value in self.metrics.items() if name.partition(":")[0] == metric), {})
+        return found.get("value"), found.get("error")
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -39,9 +39,10 @@ from mixtura.ground.rng import child_seed, generator, seeded
 from mixtura.job import verdict
 from mixtura.job.options import Options, choose_families
 from mixtura.job.portrait import portrait
-from mixtura.job.scoring import appraise, bits_per_dimension, calibrate, memorised, timed_sample
+from mixtura.job.scoring import bits_per_dimension, calibrate, timed_sample
 from mixtura.job.splits import SAMPLES, looked_at, make_splits
 from mixtura.job.verdict import Pool
+from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.study import Study, assemble, card
 from mixtura.train import fit as train
@@ -564,7 +565,7 @@ class Together(Job):
                 continue
             copied = memorised(seen[name], fit, shown, self.lens, rng=generator(seed, name, "memorisation"))
             rng = partial(generator, seed, name, "metric")
-            found = appraise(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
+            found = compare_samples(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
             score = Score(
                 name, "samples only", self.notes.get(name, ""), rows=len(real),
                 memorisation=copied.value, memorisation_error=copied.error,
