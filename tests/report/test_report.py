@@ -19,9 +19,9 @@ from PIL import Image
 from mixtura.contracts import InputError
 from mixtura.data import schema
 from mixtura.folder.io import read_tensors
+from mixtura.folder.records import ranked
 from mixtura.report import build, collect, figures, render
 from mixtura.report.page import HERE
-from mixtura.study import ranked
 
 HOSTILE = ["</script><b>bold", '"quoted" \'twice\'', "<!--<script>", "emoji 🐧\u2028", "x" * 500, "]]>&amp;{{ 7 * 7 }}"]
 

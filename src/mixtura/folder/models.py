@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mixtura.contracts import InputError, Model, Space
-from mixtura.families import TABLE
+from mixtura.families import TABLE, with_role
 from mixtura.folder.io import as_safetensors, content_of, read_json, read_tensors, write_json
 from mixtura.ground.machine import write
 from mixtura.ground.rng import generator
 
+#: of the whole folder and of each model's; a folder of another format is refused
 FORMAT = 5
 
 
@@ -72,6 +73,11 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model
         raise InputError(f"{numbers}: not the file that the run wrote, as {folder}/config.json has it; run again with --fresh")
     _take_state(model, tensors, folder)
     return model.eval()
+
+
+def proposals(names: Collection[str]) -> list[str]:
+    """Those of these models that may propose values for missing entries, by the roles of their families, the best first."""
+    return [name for name in with_role("proposal") if name in names]
 
 
 def _digest(data: bytes) -> str:

@@ -28,7 +28,7 @@ from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import made, source
 from mixtura.data.schema import Schema
-from mixtura.data.source import AnySchema, Content, Data, Given
+from mixtura.data.source import AnySchema, Content, Data, InputColumns
 from mixtura.families import TABLE, Family
 from mixtura.features.space import Lens
 from mixtura.folder import store
@@ -46,7 +46,8 @@ from mixtura.job.splits import SAMPLES, looked_at, make_splits
 from mixtura.job.verdict import Pool
 from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.metrics.likelihood import mean_nats
-from mixtura.study import Study, assemble, card
+from mixtura.study.card import card
+from mixtura.study.study import Study, assemble
 from mixtura.train.devices import choose_device
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
@@ -471,7 +472,7 @@ class Job(ABC):
         store.write_lines(out / "history.jsonl", [record for path in kept for record in store.read_lines(path)])
         store.write_lines(out / "scores.jsonl", [asdict(s) for s in study.scores])
         _write_example(example, out)
-        store.write(out / "README.md", card(study, self.data.name, splits))
+        store.write(out / "README.md", card(study, self.data.name, splits.rule, splits.duplicates))
         self._save_state()
         spoken = {"objective": study.objective, "why": study.why, "duplicates": splits.duplicates}
         if study.conditioning is not None:
@@ -614,7 +615,7 @@ class Targets(Job):
         ours = torch.tensor([name in self.options.targets for name in names])
         inputs = Inputs(schema.space)
         inputs.prepare(rows[self.splits.fit][:, ~ours])
-        self.given = Given(schema, inputs)
+        self.given = InputColumns(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
         return source.encode(self.schema, source.content(self.data), name=self.data.name)  # as wide as their support now is

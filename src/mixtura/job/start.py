@@ -28,7 +28,7 @@ from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
 from mixtura.job.options import Options
 from mixtura.job.run import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
-from mixtura.study import Study, load
+from mixtura.study.study import Study, load
 from mixtura.train.devices import choose_device, one_thread
 
 __all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "replay", "run"]

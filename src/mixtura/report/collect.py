@@ -15,13 +15,12 @@ from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema
 from mixtura.folder import store
-from mixtura.folder.records import Conditioning, Score, Verdict
+from mixtura.folder.records import Conditioning, Score, Verdict, ranked
 from mixtura.ground.shown import command
 from mixtura.job.run import read_state, what
 from mixtura.job.scoring import OF_ANSWERS
 from mixtura.metrics import TABLE
 from mixtura.report import figures, given
-from mixtura.study import ranked
 
 #: points of a learning curve that a screen can tell apart
 MOST_POINTS = 200
