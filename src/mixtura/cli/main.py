@@ -799,17 +799,12 @@ def _show_board(console: Console, study: Study, measures: tuple[str, ...], measu
 
 def _of_samples(s: Score) -> tuple[str, ...]:
     """What the leaderboard says of a model's samples: MMD², memorisation."""
-    mmd = s.metrics.get("mmd2", {"value": None, "error": None})
-    return _to_two_digits(**mmd), _with_error(s.memorisation, s.memorisation_error, 2)
+    return _to_two_digits(*s.measured("mmd2")), _with_error(*s.measured("memorisation"), 2)
 
 
 def _of_answers(s: Score) -> tuple[str, ...]:
     """What it says of a model of targets given inputs: CRPS, coverage and width, of the first target that is a number."""
-    from mixtura.job.scoring import of_first
-
-    found = of_first(s.metrics)
-    crps, covered, width = (found.get(name, {"value": None, "error": None}) for name in ("crps", "coverage_90", "width_90"))
-    return _compact(**crps), _compact(**covered), _compact(**width)
+    return _compact(*s.measured("crps")), _compact(*s.measured("coverage_90")), _compact(*s.measured("width_90"))
 
 
 def _compact(value: float | None, error: float | None, **_: Any) -> str:

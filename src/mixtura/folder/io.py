@@ -47,6 +47,11 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {said[:120]}" if said else type(error).__name__
 
 
+def write_text(path: Path, text: str) -> None:
+    """Text, whole or not at all."""
+    write(path, text)
+
+
 def write_json(path: Path, data: Any) -> None:
     """JSON with infinities and NaN as null."""
     write(path, as_json(data))

@@ -20,7 +20,7 @@ from mixtura.contracts import Conditional, InputError, Model, Note, Watch, densi
 from mixtura.data import dtypes, made, own, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema, named, refuse_nested
-from mixtura.data.source import AnySchema, Content, InputColumns
+from mixtura.data.source import AnySchema, Content, GivenColumns
 from mixtura.ground.rng import generator
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
@@ -45,7 +45,7 @@ class FittedModel:
 
     def __init__(
         self, name: str, model: Model, schema: AnySchema, proposals: Mapping[str, Conditional] | None = None,
-        given: InputColumns | None = None,
+        given: GivenColumns | None = None,
     ) -> None:  # fmt: skip
         self.name, self.model, self.schema, self.given = name, model, schema, given
         self._proposals = dict(proposals or {})
@@ -97,7 +97,7 @@ class FittedModel:
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
-        given = cast(InputColumns, self.given)
+        given = cast(GivenColumns, self.given)
         if asked is None:
             said = f"{', '.join(row['column'] for row in self.schema.describe())} given {', '.join(given.names)}"
             raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")
@@ -170,7 +170,8 @@ class FittedModel:
         asked = np.flatnonzero(holes.any(1))
         ours, given = self._known(rows.iloc[asked])
         if ours.never_seen:
-            warnings.warn(f"data: these values say nothing about the holes of their rows: {'; '.join(ours.never_seen)}", Note, stacklevel=2)
+            unseen = "; ".join(ours.never_seen)
+            warnings.warn(f"data: these values say nothing about the holes of their rows: {unseen}", Note, stacklevel=2)
         able, context = ~(ours.barred | self.schema.space.beyond(ours.x)).any(1), None
         if self.given is not None and given is not None:
             able &= ~(given.barred | given.lacking).any(1)
