@@ -88,7 +88,8 @@ def test_the_quadratic_at_the_choice_is_the_verdicts_value(which, request):
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("verdict.json", None, "no finished run folder"),
+        ("config.json", None, "no finished run folder"),
+        ("verdict.json", None, "the run in it is not finished"),
         ("verdict.json", "{}", "damaged"),
         ("scores.jsonl", "[1]\n", "one JSON object a line"),
         ("scores.jsonl", '{"name": "kde"}\n', "damaged"),

@@ -47,8 +47,8 @@ def _brief(error: Exception) -> str:
     return f"{type(error).__name__}: {said[:120]}" if said else type(error).__name__
 
 
-def write_text(path: Path, text: str) -> None:
-    """Text, whole or not at all."""
+def write_document(path: Path, text: str) -> None:
+    """Text for people, whole or not at all."""
     write(path, text)
 
 

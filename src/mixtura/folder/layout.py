@@ -42,10 +42,10 @@ from mixtura.folder.io import (
     read_json,
     read_lines,
     read_tensors,
+    write_document,
     write_json,
     write_lines,
     write_tensors,
-    write_text,
 )
 from mixtura.folder.models import FORMAT, load_model, save_model
 from mixtura.folder.records import (
@@ -259,7 +259,7 @@ class RunFolder:
         path = self.path / "nats.safetensors"
         found: dict[str, dict[str, Tensor]] = {"select": {}, "report": {}}
         with content_of(path):
-            for key, nats in read_tensors(path).items():
+            for key, nats in sorted(read_tensors(path).items()):
                 name, _, part = key.rpartition(".")
                 found[part][name] = nats
         return Nats(found["select"], found["report"])
@@ -328,7 +328,7 @@ class RunFolder:
             found = read_tensors(path)
             rows = found.pop("rows")
             ranks: dict[str, dict[str, Tensor]] = {}
-            for key, of_one in found.items():
+            for key, of_one in sorted(found.items()):  # a file of tensors has no order
                 name, _, target = key.partition("/")
                 ranks.setdefault(name, {})[target] = of_one
         return Calibration(rows, ranks)
@@ -350,7 +350,7 @@ class RunFolder:
 
     def write_card(self, text: str) -> None:
         """The model card, Markdown."""
-        write_text(self.path / "README.md", text)
+        write_document(self.path / "README.md", text)
 
     def write_example(self, rows: Content) -> None:
         """Rows of the verdict's choice: samples.npz for images, else samples.csv, or .jsonl where text cannot tell labels

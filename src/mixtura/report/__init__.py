@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mixtura.folder.io import content_of, write_text
+from mixtura.folder.io import content_of, write_document
 from mixtura.folder.layout import RunFolder
 from mixtura.report.collect import collect
 from mixtura.report.page import render
@@ -25,5 +25,5 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
     data = collect(folder)
     with content_of(Path(folder)):
         text = render(data)
-    write_text(page, text)
+    write_document(page, text)
     return page

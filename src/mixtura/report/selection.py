@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from mixtura.contracts import InputError
-from mixtura.folder.io import plain, read_json, write_text
+from mixtura.folder.io import plain, read_json, write_document
 from mixtura.folder.records import digits_of
 from mixtura.ground.shown import all_visible
 from mixtura.report.page import COLOURS, filled
@@ -30,7 +30,7 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"{out}/selection.json: damaged ({reason}); the same mixtura select command writes it again") from error
     path = out / "report.html" if output is None else Path(output)
-    write_text(path, page)
+    write_document(path, page)
     return path
 
 

@@ -14,7 +14,8 @@ def card(study: Study, name: str, rule: str, duplicates: int) -> str:
     """The model card of a run on the data ``name``, as Markdown: the verdict, how it was measured, the leaderboard. ``rule``: how
     the rows were split. ``duplicates``: report rows that a training row equals in every column."""
     v = study.verdict
-    about = f"Objective: {v.unit} ({markdown(study.why)}), measured on {v.rows:,} that chose nothing (split {markdown(rule)}). "
+    about = f"Objective: {v.unit} ({markdown(study.why)}), measured on {v.rows:,} rows that were not used for "
+    about += f"any choice (split {markdown(rule)}). "
     if v.trimmed is not None:
         about += f"Gain without the 1 % of rows that differ most: {_with_error(v.trimmed, v.trimmed_error)} {v.unit}. "
     about += f"Weights are optimal to {v.gap:.1e} on the select rows."
