@@ -68,7 +68,7 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model
             "the folder was written by another version"
         )
     tensors = read_tensors(numbers)
-    # no rule tells a number that was edited from one that was learnt
+    # only the digest shows that a number was edited
     if _digest(numbers.read_bytes()) != config.get("sha256"):
         raise InputError(f"{numbers}: not the file that the run wrote, as {folder}/config.json has it; run again with --fresh")
     _take_state(model, tensors, folder)
@@ -85,7 +85,7 @@ def _digest(data: bytes) -> str:
 
 
 def _shape(plain: Any, folder: Path) -> tuple[int, ...] | None:
-    """Of a context, as config.json has it."""
+    """The shape of a context, as config.json has it."""
     if plain is not None and not (isinstance(plain, list) and all(type(n) is int and 0 < n < 2**31 for n in plain)):
         raise InputError(f"{folder}/config.json: a context that is no shape; the file is damaged, run again with --fresh")
     return None if plain is None else tuple(plain)

@@ -1,4 +1,4 @@
-"""Whether a predictive distribution means what it says, and how sharp it is: real targets, given draws of the model.
+"""Whether a predictive distribution is calibrated, and how sharp it is, from true targets and draws of the model.
 
 Arrays in: targets y (n,) in data units, and draws (s, n), s of them for each target's own prediction. A target of d numbers
 is (n, d) with draws (s, n, d) where a function says so; the others take one column at a time.

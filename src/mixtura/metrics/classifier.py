@@ -1,4 +1,4 @@
-"""Classifier two-sample test: can real rows be told from generated ones?"""
+"""Classifier two-sample test: can a classifier distinguish real rows from generated ones?"""
 
 from __future__ import annotations
 

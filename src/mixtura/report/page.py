@@ -44,8 +44,7 @@ def render(data: Mapping[str, Any]) -> str:
 
 def filled(page: str, data: Mapping[str, Any], script: str | None = None, **words: Any) -> str:
     """``page``.html in the frame, with its script after those of the kit. ``words``: what the names in it stand for."""
-    text = lambda name: Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: E731
-    style, scripts = text("style.css"), Markup().join(text(name) for name in ("kit.js", script, f"{page}.js") if name)
+    style, scripts = _text("style.css"), Markup().join(_text(name) for name in ("kit.js", script, f"{page}.js") if name)
     frame = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -53,6 +52,10 @@ def filled(page: str, data: Mapping[str, Any], script: str | None = None, **word
     return frame.get_template(f"{page}.html").render(
         data=data, json=as_json(data), style=style, script=scripts, style_hash=hash_of(style), script_hash=hash_of(scripts)
     )
+
+
+def _text(name: str) -> Markup:
+    return Markup((HERE / name).read_text(encoding="utf-8"))
 
 
 def as_json(data: Any) -> Markup:

@@ -25,7 +25,7 @@ from mixtura.ground.rng import generator
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
 LEAST_ESS = 5.0
-#: a row with a value further beyond what was seen, in ranges of it, is not conditioned on: nothing was learnt out there
+#: a row with a value that is further than this from all values seen, in ranges of them, is not conditioned on
 FARTHEST = 1e6
 #: rows left unfilled that are named, and values of one that are
 NAMED = 5
@@ -107,7 +107,7 @@ class FittedModel:
         _note_unseen_values(given.schema, rows)
         drawn = draw_given(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
         targets = cast(pd.DataFrame, self.schema.decode(drawn.transpose(0, 1).flatten(0, 1)))
-        # the person's own columns, but for targets, which are what is drawn
+        # the person's own columns without the targets, which are drawn
         theirs = rows.drop(columns=[name for name in targets if name in rows])
         return _joined(theirs.loc[theirs.index.repeat(n)].reset_index(drop=True), targets)
 
@@ -138,7 +138,7 @@ class FittedModel:
         fields = cast(Schema, self.schema).modelled
         twice = next((name for field in fields for name in _predicted_names(field, levels) if name in rows), None)
         if twice is not None:
-            raise InputError(f"data: has a column {twice!r}, the name of what is predicted for its rows; rename it")
+            raise InputError(f"data: has a column {twice!r}, the name of a column that predictions need; rename it")
         _note_unseen_values(self.given.schema, rows)
         rng, pieces, done = generator(seed, "predict"), [], 0
         for context in self.given.features(rows).split(max(1, HELD_AT_ONCE // draws)):
@@ -182,7 +182,7 @@ class FittedModel:
         left = (~filled).nonzero().squeeze(1)
         if len(left):
             warnings.warn(self._why_left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
-        x = values[:, filled].flatten(0, 1)  # what was known is not read from here
+        x = values[:, filled].flatten(0, 1)  # only holes are taken from these rows
         drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
         done = (np.arange(draws)[:, None] * len(rows) + asked[filled.numpy()]).reshape(-1)
         rows, holes = pd.concat([rows] * draws, ignore_index=True), np.tile(holes, (draws, 1))
@@ -284,7 +284,7 @@ def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
     """(n,) in tensor units, NaN where a cell is missing or holds what the column cannot; and (n,) bool where it is the latter."""
     try:
         return field.encode(series), np.zeros(len(series), dtype=bool)
-    except InputError:  # at least one cell: which they are, each says for itself
+    except InputError:  # at least one cell cannot be read: each is tried alone
         x, unread = np.full(len(series), np.nan), np.zeros(len(series), dtype=bool)
         for i in range(len(series)):
             try:

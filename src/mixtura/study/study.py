@@ -24,7 +24,8 @@ from mixtura.study.fitted import FittedModel
 class Study:
     """A finished run. ``verdicts`` by objective ("nats", "mmd"), each with a blend in ``blends``; ``verdict`` is the one of
     ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density. In a run
-    with targets ``schema`` is theirs, ``given`` what they are modelled given, ``conditioning`` what its verdict says beside."""
+    with targets ``schema`` is theirs, ``given`` are the columns that they are modelled given, and ``conditioning`` says what
+    these are worth."""
 
     schema: AnySchema
     scores: list[Score]
