@@ -105,8 +105,8 @@ def _finite(text: str) -> float:
 
 
 def checked(kind: type[T], plain: Any, path: Path) -> T:
-    """``plain``, read from a file, as a dataclass whose fields have their declared types. The InputError names the file, the field
-    and what is wrong with it."""
+    """``plain``, read from a file, as a dataclass whose fields have their declared types. The InputError names the file, the
+    field and what is wrong with it."""
     try:
         strangers = sorted(set(plain) - {field.name for field in fields(cast(Any, kind))}) if isinstance(plain, dict) else []
         if strangers:
