@@ -28,7 +28,7 @@ from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import made, source
 from mixtura.data.schema import Schema
-from mixtura.data.source import AnySchema, Content, Data, GivenColumns
+from mixtura.data.source import AnySchema, Content, Data, InputColumns
 from mixtura.families import TABLE, Family
 from mixtura.features.space import Lens
 from mixtura.folder import store
@@ -615,7 +615,7 @@ class Targets(Job):
         ours = torch.tensor([name in self.options.targets for name in names])
         inputs = Inputs(schema.space)
         inputs.prepare(rows[self.splits.fit][:, ~ours])
-        self.given = GivenColumns(schema, inputs)
+        self.given = InputColumns(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
         return source.encode(self.schema, source.content(self.data), name=self.data.name)  # as wide as their support now is
