@@ -12,7 +12,7 @@ from mixtura.contracts import InputError, Note
 from mixtura.data import made, source
 from mixtura.features.space import Lens
 from mixtura.ground.rng import generator
-from mixtura.job.scoring import appraise, memorised
+from mixtura.job.scoring import compare_samples, memorised
 from mixtura.metrics import TABLE, Estimate
 from mixtura.metrics.neighbours import shared_rows
 
@@ -64,7 +64,7 @@ def evaluate(
         order = torch.randperm(len(x), generator=generator(seed, "fitted on"))
         fit, x = x[order[: len(x) // 5]], x[order[len(x) // 5 :]]
     lens = Lens(schema, fit, features, seed=seed)
-    found = appraise(x, y, lens, kernel=lens.kernel, codes=lens.codes, seed=lambda name: generator(seed, name))
+    found = compare_samples(x, y, lens, kernel=lens.kernel, codes=lens.codes, seed=lambda name: generator(seed, name))
     if "train" in sets:
         found["memorisation"] = memorised(lens(y), sets["train"], lens(x), lens, rng=generator(seed, "memorisation"))
     return pd.DataFrame([_row(name, estimate) for name, estimate in found.items()])

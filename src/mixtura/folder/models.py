@@ -17,7 +17,7 @@ from mixtura.folder.io import as_safetensors, content_of, read_json, read_tensor
 from mixtura.ground.machine import write
 from mixtura.ground.rng import generator
 
-FORMAT = 5
+FORMAT = 6
 
 
 def save_model(folder: Path, model: Model, family: str | None, config: Mapping[str, Any] | None) -> None:

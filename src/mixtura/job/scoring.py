@@ -66,7 +66,7 @@ def memorised(
     return memorisation(made.numpy(), learnt.numpy(), fresh.numpy(), rng=rng)
 
 
-def appraise(
+def compare_samples(
     real: Tensor,
     generated: Tensor,
     look: Callable[[Tensor], Tensor],

@@ -15,9 +15,10 @@ from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Schema
 from mixtura.data.source import AnySchema
 from mixtura.folder import store
+from mixtura.folder.layout import RunFolder
 from mixtura.folder.records import Conditioning, Score, Verdict
 from mixtura.ground.shown import command
-from mixtura.job.run import read_state, what
+from mixtura.job.records import size_in_words
 from mixtura.job.scoring import OF_ANSWERS
 from mixtura.metrics import TABLE
 from mixtura.report import figures, given
@@ -132,7 +133,8 @@ def _made(out: Path, schema: AnySchema, told: Mapping[str, Any]) -> dict[str, An
     with store.content_of(out / "splits.safetensors"):
         parts = store.read_tensors(out / "splits.safetensors")
         splits = {part: len(parts[part]) for part in ("fit", "select", "report")}
-    units, _, elapsed = read_state(out)
+    state = RunFolder(out).state()
+    units, elapsed = state.units, state.elapsed
     folds = {unit.rpartition("/")[2] for unit in units} - {"all"}
     with store.content_of(out / "verdict.json"):
         duplicates = int(told["duplicates"])
@@ -143,7 +145,7 @@ def _made(out: Path, schema: AnySchema, told: Mapping[str, Any]) -> dict[str, An
             "title": str(config["data"]["name"]),
             "mixtura": config["mixtura"], "torch": machine["torch"], "device": machine["device"], "seconds": elapsed,
             "seed": int(asked["seed"]), "budget": asked["budget"], "steps": asked["steps"], "rows": rows,
-            "rows_total": int(config["data"]["rows_total"]), "what": what(schema, rows),
+            "rows_total": int(config["data"]["rows_total"]), "what": size_in_words(schema, rows),
             "splits": splits | {"rule": _rule(asked), "folds": len(folds), "duplicates": duplicates},
         }  # fmt: skip
 
