@@ -20,7 +20,7 @@ from mixtura.data.cells import MISSING
 from mixtura.data.images import ImageSchema, Pictures
 from mixtura.data.read import Table
 from mixtura.data.schema import Kind, Schema
-from mixtura.ground.encode import Inputs
+from mixtura.ground.inputs import Inputs
 
 Data = Table | Pictures
 #: files named in one sentence

@@ -28,7 +28,8 @@ from torch.nn import functional
 
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts, log_logistic_mass
+from mixtura.ground.cells import Parts, log_logistic_mass
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.ground.nets.pixels import PixelNet, PixelWalk
 from mixtura.ground.rng import generator, seeded
@@ -105,7 +106,7 @@ class Autoregressive(Density, Conditional):
             if start:
                 net.head.bias.data[: self.layout.width] = torch.cat(start).to(net.head.bias)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:

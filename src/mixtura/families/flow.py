@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from mixtura.contracts import Density, InputError, LowerBound, Model, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts
+from mixtura.ground.cells import Parts
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.ground.rng import seeded
 
@@ -82,7 +83,7 @@ class _FlowBase(Model):
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts, log_logistic_mass
+from mixtura.ground.cells import Parts, log_logistic_mass
+from mixtura.ground.encode import Columns
 
 
 class Config(BaseModel):
@@ -74,7 +75,7 @@ class KernelDensity(Density, Conditional):
         # Scott's rule as the start of the search
         self.log_bandwidth.data.fill_(math.log(0.6) - math.log(len(parts.codes)) / (self.columns.continuous + 4))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:

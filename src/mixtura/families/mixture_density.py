@@ -2,7 +2,7 @@
 
     p(y | x) = Σ_k π_k(x) Π_s θ_ks(code_s | x) · N(values present; μ_k(x), Σ_k(x))
 
-The covariance is one of the kinds of :class:`mixtura.ground.distributions.Noise`. Rounded columns score as the mass of their
+The covariance is one of the kinds of :class:`mixtura.ground.noise.Noise`. Rounded columns score as the mass of their
 cells: by the product of Φ-differences where components are diagonal, else by the chain of Gaussian conditionals given the
 (rounded) values before. An absent value is integrated out of its component; its code, "missing" or an atom, has a table in
 every component.
@@ -31,9 +31,11 @@ from torch.nn import functional
 
 from mixtura.contracts import Density, InputError, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.distributions import MixtureDensity, Noise, NoiseKind
-from mixtura.ground.encode import Columns, Parts, log_normal_mass
+from mixtura.ground.cells import Parts, log_normal_mass
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.ensemble import Bins, Ensemble
+from mixtura.ground.noise import Noise, NoiseKind
 from mixtura.ground.rng import seeded
 
 
@@ -134,7 +136,7 @@ class MixtureDensityNetwork(Density):
             start = torch.cat([start, tables.repeat(self.config.components).cpu()])
         self.network.begin(start.to(self.device))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:
@@ -248,7 +250,10 @@ class MixtureDensityNetwork(Density):
         whole = self._tell(None if context is None else context.flatten(1), n if context is None else len(context))[0].double()
         whole = whole.pooled(0, self._shares())
         centre, scale = self.columns.centre * self.columns.unit, self.columns.scale * self.columns.unit
-        times = lambda t, own: None if t is None else t * scale.reshape(-1, *(1,) * own)  # noqa: E731
+
+        def times(t: Tensor | None, own: int) -> Tensor | None:
+            return None if t is None else t * scale.reshape(-1, *(1,) * own)
+
         return MixtureDensity(
             whole.log_weights, whole.means * scale + centre, scale=times(whole.scale, 0), factor=times(whole.factor, 1),
             scale_tril=None if whole.scale is not None else times(whole.scale_tril, 1),

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixtura.blending import blend as mixture
+from mixtura.blending.blend import SamplesAtHand
 from mixtura.contracts import InputError, density_kind
 from mixtura.data import made, source
 from mixtura.features.space import Lens
@@ -68,7 +68,7 @@ class AllColumnsRun(Run):
         scores = self._scores(fitted, drawn, seen, shown, cost)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
-        everyone = {**models, **{name: mixture.Given(space, rows) for name, rows in given.items()}}
+        everyone = {**models, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
         study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.folder.path)
         for name, rows in given.items():
             self.folder.write_outside_rows(name, rows)

@@ -11,7 +11,8 @@ from typing import Any
 from mixtura.contracts import Batch, ClosedForm
 from mixtura.ground.rng import generator
 from mixtura.job.fitting import Candidate, Material
-from mixtura.train import fit as train
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 #: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), and what scoring and
 #: sampling a model is thought to take before it has been measured
@@ -81,9 +82,9 @@ def estimate_seconds(material: Material, candidates: Sequence[Candidate], steps:
                 model.fit_closed(rows, context, generator(0))
                 total += (time.monotonic() - began) * min(10, len(material.splits.fit) / len(rows))
             else:
-                recipe = train.Recipe(**{**candidate.recipe, **model.recipe, "steps": TIMED_STEPS})
-                fit = train.fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=material.device)
-                spent = [step.seconds for step in fit]
+                recipe = Recipe(**{**candidate.recipe, **model.recipe, "steps": TIMED_STEPS})
+                steps_of = fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=material.device)
+                spent = [step.seconds for step in steps_of]
                 total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(steps, recipe.most_steps)
         except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
             continue

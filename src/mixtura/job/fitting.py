@@ -17,7 +17,8 @@ from mixtura.families import TABLE
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import child_seed, generator, seeded
 from mixtura.job.splits import Splits
-from mixtura.train import fit as train
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 #: seconds between two reports of a fit
 REPORT_EVERY = 0.2
@@ -69,7 +70,7 @@ class Candidate:
 
     @property
     def recipe(self) -> Mapping[str, Any]:
-        """What its training wants otherwise than ``train.Recipe`` has it."""
+        """What its training wants otherwise than ``Recipe`` has it."""
         return {} if self.own is not None else TABLE[self.name].recipe
 
     def build(self, material: Material, n: int, rng: torch.Generator) -> Model:
@@ -99,13 +100,13 @@ class Length:
     steps: int | None = None
     seconds: float | None = None
 
-    def recipe(self, settings: Mapping[str, Any]) -> train.Recipe:
+    def recipe(self, settings: Mapping[str, Any]) -> Recipe:
         """The recipe of these settings for this length."""
         if self.plan is not None:
-            return train.Recipe(**{**settings, "plan": self.plan})
+            return Recipe(**{**settings, "plan": self.plan})
         if self.steps is not None:
-            return train.Recipe(**{**settings, "steps": min(self.steps, settings.get("most_steps", self.steps))})
-        return train.Recipe(**{**settings, "seconds": self.seconds})
+            return Recipe(**{**settings, "steps": min(self.steps, settings.get("most_steps", self.steps))})
+        return Recipe(**{**settings, "seconds": self.seconds})
 
 
 class Fitted(NamedTuple):
@@ -138,7 +139,7 @@ def fit_model(
     unit_of = {stage.name: stage.unit for stage in model.stages()}
     shown, entry, history = 0.0, {}, []
     learnt = Batch(x=x, context=context)
-    steps = train.fit(model, learnt, recipe, rng=rng, device=material.device, checkpoint=checkpoint, name=candidate.name)
+    steps = fit(model, learnt, recipe, rng=rng, device=material.device, checkpoint=checkpoint, name=candidate.name)
     for step in steps:
         if step.validation is not None:
             history.append({"model": candidate.name, "fit": unit, **asdict(step)})

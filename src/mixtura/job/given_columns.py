@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixtura.blending import blend as mixture
+from mixtura.blending.gate import FOLDS, Gate, choose_gate
 from mixtura.blending.given import draw_given
 from mixtura.contracts import InputError, Model, density_kind
 from mixtura.data import source
@@ -20,7 +20,7 @@ from mixtura.data.schema import Schema
 from mixtura.data.source import Given
 from mixtura.folder.io import plain
 from mixtura.folder.records import Calibration, Gallery, Score
-from mixtura.ground.encode import Inputs
+from mixtura.ground.inputs import Inputs
 from mixtura.ground.rng import generator
 from mixtura.job import verdict
 from mixtura.job.budget import ENDING_WITH_TARGETS
@@ -109,15 +109,15 @@ class GivenColumnsRun(Run):
             portrait(study.best.model, self.given.inputs, asked, truths, draws=draws, seed=self.options.seed)
         )
 
-    def _gate(self, select: Mapping[str, Tensor], weights: Sequence[float]) -> mixture.Gate | None:
+    def _gate(self, select: Mapping[str, Tensor], weights: Sequence[float]) -> Gate | None:
         """Weights that depend on the inputs, if the select rows speak for them."""
         rows = self.splits.training if self.splits.folds else self.splits.select
         nats = torch.stack([*select.values()], 1)
         possible = (nats > -math.inf).any(1)
-        if len(weights) < 2 or int(possible.sum()) < 2 * mixture.FOLDS:
+        if len(weights) < 2 or int(possible.sum()) < 2 * FOLDS:
             return None
         floor = list(select).index("marginals") if "marginals" in select else None
-        gate = mixture.choose_gate(nats[possible], cast(Tensor, self.material.context_of(rows))[possible], weights, floor).gate
+        gate = choose_gate(nats[possible], cast(Tensor, self.material.context_of(rows))[possible], weights, floor).gate
         return None if gate.is_constant else gate
 
     def _calibration_rows(self) -> Tensor:

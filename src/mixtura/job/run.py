@@ -38,7 +38,7 @@ from mixtura.job.state import RunState
 from mixtura.job.workers import cores
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.study import Study, card
-from mixtura.train import fit as train
+from mixtura.train.devices import choose_device
 
 #: rows of the verdict's choice that are written to the folder
 EXAMPLE_ROWS = 1_000
@@ -78,7 +78,7 @@ class Run(ABC):
         self.encoding.prepare(self.schema.space.clamp(self.x[self.splits.training]))
         self.material = Material(
             self.schema.space, self.x, self.context, self.splits, self.encoding, options.seed, self._samples_kept(),
-            options.planned_seconds, train.choose_device(options.device),
+            options.planned_seconds, choose_device(options.device),
         )  # fmt: skip
         self.candidates = self._choose_candidates()
         self.timed = [candidate.name for candidate in self.candidates if self._is_timed(candidate)]

@@ -35,7 +35,7 @@ from mixtura.job.options import Options
 from mixtura.job.records import Done, Judged, Planned, Progress, Record
 from mixtura.job.workers import Processes, RayTasks, cores
 from mixtura.study import Study, load
-from mixtura.train import fit as train
+from mixtura.train.devices import choose_device, one_thread
 
 __all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "run"]
 
@@ -58,7 +58,7 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
     began = time.monotonic()
     with ExitStack() as held:
         scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="mixtura-"))
-        held.enter_context(train.one_thread())
+        held.enter_context(one_thread())
         engine, workers = _asked_engine(options)
         if isinstance(engine, RayTasks):
             held.callback(engine.shutdown)
@@ -98,7 +98,7 @@ def _kind(options: Options) -> type[AllColumnsRun | GivenColumnsRun]:
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, train.one_thread():
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, one_thread():
         loaded, schema = understand(data, options)
         job = _kind(options)(RunFolder(Path(scratch)), options, loaded, schema, time.monotonic())
         planned = job.planned(options.workers or job.worth_workers(), estimate=True)
@@ -132,7 +132,7 @@ def _config(options: Options, data: Data, path: str | None) -> RunConfig:
         None if path is None else printable(path),
         DataRecord(data.name, data.fingerprint, len(source.content(data)), data.rows_total),
         options.asked(),
-        Environment(torch.__version__, torch.get_num_threads(), str(train.choose_device(options.device))),
+        Environment(torch.__version__, torch.get_num_threads(), str(choose_device(options.device))),
     )
 
 
