@@ -30,24 +30,24 @@ DOORS: dict[str, tuple[str, ...]] = {
     "ratio": ("contracts", "ground", "train", "blending"),
     "detectors": ("contracts", "ground", "train", "blending", "ratio"),
     "joint": ("contracts", "ground", "train", "metrics", "blending", "ratio"),
-    "metrics": ("ground.kernels", "ground.rng"),
-    "simplex": ("ground.kernels", "ground.rng", "metrics"),
-    "objectives": ("ground.kernels", "ground.rng", "metrics", "simplex"),
-    "policies": ("ground.kernels", "ground.rng", "metrics", "objectives", "simplex"),
+    "metrics": ("contracts.Estimate", "ground.kernels", "ground.rng"),
+    "simplex": ("contracts.Estimate", "ground.kernels", "ground.rng", "metrics"),
+    "objectives": ("contracts.Estimate", "ground.kernels", "ground.rng", "metrics", "simplex"),
+    "policies": ("contracts.Estimate", "ground.kernels", "ground.rng", "metrics", "objectives", "simplex"),
     "data": ("contracts", "ground.encode", "ground.inputs", "ground.machine", "ground.shown"),
     "features": ("contracts", "ground", "data"),
     "ledger": ("ground.machine", "ground.rng"),
     "arms": ("ground", "data", "study"),
-    "folder": ("contracts", "ground", "data", "features", "families.TABLE", "metrics.TABLE"),
+    "folder": ("contracts", "ground", "data", "features", "families.TABLE", "families.with_role", "metrics.TABLE"),
 }
-DOORS["study"] = ("contracts", "ground", "folder", "blending", "data", "metrics", "job")
+DOORS["study"] = ("contracts", "ground", "folder", "blending", "data", "metrics")
 DOORS["job"] = tuple(room for room in DOORS if room not in ("__init__", "arms", "ledger"))
 DOORS["mixing"] = ("contracts", "ground", "objectives", "simplex", "policies", "data", "features", "metrics", "study")
 DOORS["selection"] = (*DOORS["mixing"], "arms", "ledger")
-DOORS["evaluation"] = (*DOORS["mixing"], "job")
+DOORS["evaluation"] = DOORS["mixing"]
 DOORS["improving"] = (*DOORS["mixing"], "joint", "train", "families", "blending")
 DOORS["estimators"] = tuple(room for room in DOORS if room != "__init__")
-DOORS["report"] = ("contracts", "ground", "folder", "metrics", "data", "study", "job")
+DOORS["report"] = ("ground.shown", "folder", "metrics", "data")
 DOORS["cli"] = tuple(DOORS)
 DOORS["__main__"] = ("cli",)
 
@@ -275,8 +275,9 @@ BAD_SOURCES = [
     (rooms_keep_their_doors, "train.py", "import mixtura"),
     (rooms_keep_their_doors, "data/read.py", "from ..nets import MLP"),
     (rooms_keep_their_doors, "metrics/likelihood.py", "from mixtura.contracts import InputError, Model"),
-    (rooms_keep_their_doors, "folder/store.py", "from mixtura.families import flow"),
-    (rooms_keep_their_doors, "study.py", "from mixtura.cli import main"),
+    (rooms_keep_their_doors, "folder/models.py", "from mixtura.families import flow"),
+    (rooms_keep_their_doors, "study/study.py", "from mixtura.job import run"),
+    (rooms_keep_their_doors, "report/collect.py", "from mixtura.study import study"),
     (rooms_keep_their_doors, "report/page.py", "from mixtura import cli"),
     (rooms_keep_their_doors, "attic.py", ""),
     (families_never_import_one_another, "families/flow.py", "from mixtura.families.kde import Config"),
@@ -287,8 +288,8 @@ BAD_SOURCES = [
     (backward_is_called_once_in_train, "ground/nets/heads.py", "loss(x).backward()"),
     (backward_is_called_once_in_train, "train/fit.py", "a.backward()\nb.backward()"),
     (backward_is_called_once_in_train, "train/fit.py", ""),
-    (only_the_command_line_prints, "study.py", "print(1)"),
-    (only_the_command_line_prints, "study.py", "from rich import print as say\nsay(1)"),
+    (only_the_command_line_prints, "study/study.py", "print(1)"),
+    (only_the_command_line_prints, "study/study.py", "from rich import print as say\nsay(1)"),
     (files_are_touched_at_the_edge, "job/scoring.py", "open('x')"),
     (files_are_touched_at_the_edge, "job/scoring.py", "path.open()"),
     (files_are_touched_at_the_edge, "job/scoring.py", "(path / 'x').write_text('')"),
@@ -304,10 +305,10 @@ BAD_SOURCES = [
     (draws_name_their_generator, "ground/nets/heads.py", "import numpy as np\nnp.random.default_rng()"),
     (draws_name_their_generator, "ground/nets/heads.py", "import random\nrandom.shuffle(x)"),
     (draws_name_their_generator, "ground/nets/heads.py", "from random import gauss\ngauss(0, 1)"),
-    (nothing_is_pickled, "folder/store.py", "def f():\n    import pickle"),
-    (nothing_is_pickled, "folder/store.py", "from joblib import dump"),
-    (nothing_is_pickled, "folder/store.py", "import torch\ntorch.load('x')"),
-    (nothing_is_pickled, "folder/store.py", "from torch import save\nsave({}, 'x')"),
+    (nothing_is_pickled, "folder/io.py", "def f():\n    import pickle"),
+    (nothing_is_pickled, "folder/io.py", "from joblib import dump"),
+    (nothing_is_pickled, "folder/io.py", "import torch\ntorch.load('x')"),
+    (nothing_is_pickled, "folder/io.py", "from torch import save\nsave({}, 'x')"),
     (nothing_is_pickled, "features.py", "import torch\ntorch.export.load('x.pt2')"),
     (nothing_is_pickled, "features.py", "from torch import jit\njit.load('x.pt')"),
     (nothing_is_pickled, "arms/entries.py", "import yaml\nyaml.load(text)"),
@@ -318,7 +319,7 @@ BAD_SOURCES = [
 
 GOOD_SOURCES = [
     (rooms_keep_their_doors, "metrics/likelihood.py", "from mixtura.contracts import InputError\nfrom .neighbours import near"),
-    (rooms_keep_their_doors, "folder/store.py", "from mixtura.families import TABLE"),
+    (rooms_keep_their_doors, "folder/models.py", "from mixtura.families import TABLE"),
     (rooms_keep_their_doors, "cli.py", "from mixtura import report, study"),
     (rooms_keep_their_doors, "families/gaussian_mixture.py", "from sklearn import mixture"),
     (families_never_import_one_another, "families/__init__.py", "from mixtura.families import flow, kde"),
@@ -330,7 +331,7 @@ GOOD_SOURCES = [
     (draws_name_their_generator, "train.py", "import torch\ntorch.cuda.is_available()"),
     (draws_name_their_generator, "ground/rng.py", "import torch\ntorch.default_generator.manual_seed(0)"),
     (draws_name_their_generator, "job/splits.py", "import numpy as np\nnp.random.default_rng(0)"),
-    (nothing_is_pickled, "folder/store.py", "from safetensors.torch import load, save\nload(save({}))"),
+    (nothing_is_pickled, "folder/io.py", "from safetensors.torch import load, save\nload(save({}))"),
     (nothing_is_pickled, "data/read.py", "import numpy as np\nnp.load('x', allow_pickle=False)"),
 ]
 

@@ -13,8 +13,7 @@ from scipy.stats import t as student
 
 from mixtura import InputError, mix, pareto
 from mixtura import mixing as blending
-from mixtura.contracts import Note
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate, Note
 from mixtura.ground.rng import generator
 from mixtura.metrics.neighbours import manifold
 from mixtura.objectives.objective import KID, MMD, RKE, Cost, Frechet, Precision, parse

@@ -25,8 +25,8 @@ from mixtura.folder.io import read_json, read_tensors
 from mixtura.ground.rng import normal
 from mixtura.job.options import Options, choose_families
 from mixtura.job.run import Progress
-from mixtura.job.scoring import OF_ANSWERS
 from mixtura.job.start import conduct, preview, replay
+from mixtura.metrics import OF_ANSWERS
 
 DOCS = Path(__file__).parents[1] / "docs"
 QUICK = ["linear_gaussian"]

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mixtura.contracts import InputError, Note
+from mixtura.contracts import Estimate, InputError, Note
 from mixtura.data import made, source
 from mixtura.features.space import Lens
 from mixtura.ground.rng import generator
-from mixtura.job.scoring import compare_samples, memorised
-from mixtura.metrics import TABLE, Estimate
+from mixtura.metrics import TABLE
+from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.metrics.neighbours import shared_rows
 
 #: rows that can be compared at all

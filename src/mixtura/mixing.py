@@ -19,14 +19,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError, Note
+from mixtura.contracts import Estimate, InputError, Note
 from mixtura.data import cells, made, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.made import aligned, header
 from mixtura.data.schema import refuse_nested
 from mixtura.features import extractors
 from mixtura.features.space import Lens
-from mixtura.ground.kernels import Estimate
 from mixtura.ground.rng import generator
 from mixtura.objectives.objective import ConvexTerm, Expression, Objective, Quadratic, QuadraticTerm, parse, same_rows
 from mixtura.simplex import intervals

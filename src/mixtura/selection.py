@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixtura.arms import Arm, ArmError, Exhausted, Pool
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.features import extractors as features
-from mixtura.ground.kernels import Estimate
 from mixtura.ground.machine import passes
 from mixtura.ground.rng import generator
 from mixtura.ledger import Ledger, Pull

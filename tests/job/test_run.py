@@ -61,13 +61,13 @@ def test_images_go_in_and_come_out_in_their_own_levels(pictures):
 @pytest.mark.parametrize("which", ["pictures", "table"])
 def test_at_once_or_in_parts_the_same_rows(which, request):
     study = request.getfixturevalue(which)
-    facades = [*study.models.values(), *study.blends.values()]
-    for facade in facades:
-        at_once = facade.sample(70, seed=2)
-        parts = [facade.sample(n, seed=2, start=start) for start, n in ((0, 1), (1, 63), (64, 6))]
+    fitted = [*study.models.values(), *study.blends.values()]
+    for model in fitted:
+        at_once = model.sample(70, seed=2)
+        parts = [model.sample(n, seed=2, start=start) for start, n in ((0, 1), (1, 63), (64, 6))]
         assert_same_rows(at_once, pd.concat(parts) if which == "table" else np.concatenate(parts))
         with pytest.raises(AssertionError, match="rows differ"):
-            assert_same_rows(at_once, facade.sample(70, seed=3))
+            assert_same_rows(at_once, model.sample(70, seed=3))
 
 
 def test_a_loaded_folder_is_the_study(pictures, table):

@@ -299,17 +299,18 @@ def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _model(name: str, entry: _Entry) -> Arm:
-    from mixtura import study as facade
     from mixtura.data import source
+    from mixtura.study import fitted
+    from mixtura.study.study import load
 
-    study = facade.load(entry.path("path", folder=True))
+    study = load(entry.path("path", folder=True))
     which, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
     held = study.best if which is None else study.model(which)
-    size = facade.BLOCK_IMAGES if held.schema.space.is_image else facade.BLOCK
+    size = fitted.BLOCK_IMAGES if held.schema.space.is_image else fitted.BLOCK
     columns = _numeric(held.schema)
     if columns is not None:
         columns = [*entry.order.of_table(pd.DataFrame(columns=columns), name).columns]
-    rows: dict[int, NDArray[Any]] = {}  # the block drawn last: a facade draws whole ones
+    rows: dict[int, NDArray[Any]] = {}  # the block drawn last: a fitted model draws whole ones
 
     def draw(number: int) -> NDArray[Any]:
         block, place = divmod(number, size)

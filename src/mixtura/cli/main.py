@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 
     from mixtura.folder.records import Score
     from mixtura.job.start import Options, Planned
-    from mixtura.study import Study
+    from mixtura.study.study import Study
 
 #: "the words on the command line are wrong": typer's own class, which older versions take from click
 WrongUsage: Any = typer.BadParameter.__mro__[1]
@@ -202,7 +202,7 @@ def sample(
 ) -> None:
     """New rows, with the columns, types and rounding of the data; or new images."""
     from mixtura.data.images import ImageSchema, check_png
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     study = load(folder)
     images = study.schema.space.is_image
@@ -264,7 +264,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """What the targets of rows will be: mean and quantiles of numbers, the likeliest category and its probability."""
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     if not 0 < interval < 1:
         _say(f"--interval {interval}: expected a share between 0 and 1, as in 0.9")
@@ -341,7 +341,7 @@ def report(
 
     from mixtura.report import build, selection
     from mixtura.selection import LEDGER
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     if any((folder / name).exists() for name in ("selection.json", LEDGER)):
         page = selection.build(folder, output)
@@ -773,7 +773,7 @@ def _show_next(console: Console, study: Study) -> None:
 def _show_board(console: Console, study: Study, measures: tuple[str, ...], measured: Callable[[Score], tuple[str, ...]]) -> None:
     from rich.table import Table
 
-    from mixtura.study import ranked
+    from mixtura.folder.records import ranked
 
     bits = any(s.bits is not None for s in study.scores)
     exact_unit, bound_unit = ("bits/dim, exact", "bits/dim ≤") if bits else ("nats, exact", "nats, bound ≥")
@@ -799,17 +799,12 @@ def _show_board(console: Console, study: Study, measures: tuple[str, ...], measu
 
 def _of_samples(s: Score) -> tuple[str, ...]:
     """What the leaderboard says of a model's samples: MMD², memorisation."""
-    mmd = s.metrics.get("mmd2", {"value": None, "error": None})
-    return _to_two_digits(**mmd), _with_error(s.memorisation, s.memorisation_error, 2)
+    return _to_two_digits(*s.measured("mmd2")), _with_error(*s.measured("memorisation"), 2)
 
 
 def _of_answers(s: Score) -> tuple[str, ...]:
     """What it says of a model of targets given inputs: CRPS, coverage and width, of the first target that is a number."""
-    from mixtura.job.scoring import of_first
-
-    found = of_first(s.metrics)
-    crps, covered, width = (found.get(name, {"value": None, "error": None}) for name in ("crps", "coverage_90", "width_90"))
-    return _compact(**crps), _compact(**covered), _compact(**width)
+    return _compact(*s.measured("crps")), _compact(*s.measured("coverage_90")), _compact(*s.measured("width_90"))
 
 
 def _compact(value: float | None, error: float | None, **_: Any) -> str:
@@ -883,7 +878,7 @@ def _clock(seconds: float | None) -> str:
 def _summary(study: Study) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mixtura.study import ranked
+    from mixtura.folder.records import ranked
 
     columns = study.schema.describe() if study.given is None else study.given.schema.describe() + study.schema.describe()
     return {
@@ -1018,7 +1013,7 @@ def _can_hold(output: Path | None, made: Any, own: Any = None) -> None:
 
 
 def _with_density(folder: Path, model: str | None) -> Any:
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     study = load(folder)
     return study.density if model is None else study.model(model)

@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 @contextmanager
 def content_of(path: Path) -> Iterator[None]:
-    """One door for what is done with the content of a file, or of a folder, of a run: whatever it raises because the file was
-    cut, edited or mixed up with another's is an InputError that names it."""
+    """For work with the content of a file, or of a folder, of a run: errors that it raises because the file was cut, edited or
+    taken from another run become an InputError that names the file."""
     try:
         yield
     except InputError as error:
@@ -43,8 +43,13 @@ def content_of(path: Path) -> Iterator[None]:
 
 
 def _brief(error: Exception) -> str:
-    said = " ".join(str(error).split())
-    return f"{type(error).__name__}: {said[:120]}" if said else type(error).__name__
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:120]}" if text else type(error).__name__
+
+
+def write_document(path: Path, text: str) -> None:
+    """Text for people, whole or not at all."""
+    write(path, text)
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -86,7 +91,7 @@ def read_json(path: Path) -> Any:
 
 
 def _parsed(text: str) -> Any:
-    """JSON as :func:`as_json` writes it: a number that is none, or that no float holds, is damage, and so is half a letter."""
+    """JSON as :func:`as_json` writes it. NaN, infinities, numbers that no float holds and halves of characters are damage."""
     data = json.loads(text, parse_constant=_finite, parse_float=_finite)
     if "\\ud" in text.lower():
         json.dumps(data, ensure_ascii=False).encode()
@@ -100,8 +105,8 @@ def _finite(text: str) -> float:
 
 
 def checked(kind: type[T], plain: Any, path: Path) -> T:
-    """``plain``, read from a file, as a dataclass whose fields have the types that they are declared with. InputError names the
-    file, the field and what is wrong with it."""
+    """``plain``, read from a file, as a dataclass whose fields have their declared types. The InputError names the file, the
+    field and what is wrong with it."""
     try:
         strangers = sorted(set(plain) - {field.name for field in fields(cast(Any, kind))}) if isinstance(plain, dict) else []
         if strangers:

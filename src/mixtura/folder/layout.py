@@ -42,6 +42,7 @@ from mixtura.folder.io import (
     read_json,
     read_lines,
     read_tensors,
+    write_document,
     write_json,
     write_lines,
     write_tensors,
@@ -61,7 +62,6 @@ from mixtura.folder.records import (
     Verdicts,
 )
 from mixtura.ground import machine
-from mixtura.ground.machine import write
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class RunFolder:
     @property
     def is_begun(self) -> bool:
         """Whether there is a config.json. Other programs write one too."""
-        return (self.path / "config.json").exists()
+        return self.config_path.exists()
 
     @property
     def is_finished(self) -> bool:
@@ -113,7 +113,7 @@ class RunFolder:
 
     def check_format(self) -> None:
         """InputError where the folder was written by another version, whose schema and options mean something else."""
-        config = read_json(self.path / "config.json")
+        config = read_json(self.config_path)
         found = config.get("format") if isinstance(config, dict) else None
         if found != FORMAT and isinstance(found, int):
             raise InputError(
@@ -138,15 +138,15 @@ class RunFolder:
 
     def config(self) -> RunConfig:
         """What was asked, of which data, on which machine."""
-        return checked(RunConfig, read_json(self.path / "config.json"), self.path / "config.json")
+        return checked(RunConfig, read_json(self.config_path), self.config_path)
 
     def raw_config(self) -> Any:
         """config.json as it stands; None where there is none. It may be of another version, or of another program."""
-        return read_json(self.path / "config.json") if self.is_begun else None
+        return read_json(self.config_path) if self.is_begun else None
 
     def write_config(self, config: RunConfig) -> None:
         """The first file of a run."""
-        write_json(self.path / "config.json", asdict(config))
+        write_json(self.config_path, asdict(config))
 
     def schema(self) -> RunSchema:
         """The columns, and which of them are targets."""
@@ -227,13 +227,13 @@ class RunFolder:
         """The state of the encoding that all models share."""
         write_tensors(self.path / "encoding.safetensors", state)
 
-    def inputs(self, schema: Schema) -> source.Given:
+    def inputs(self, schema: Schema) -> source.GivenColumns:
         """In a run with targets: the columns that they are modelled given, and their encoding."""
         path = self.path / "inputs.safetensors"
         with content_of(path):
-            return source.Given.restore(schema, read_tensors(path))
+            return source.GivenColumns.restore(schema, read_tensors(path))
 
-    def write_inputs(self, inputs: source.Given) -> None:
+    def write_inputs(self, inputs: source.GivenColumns) -> None:
         """The encoding of the inputs; their schema is part of schema.json."""
         write_tensors(self.path / "inputs.safetensors", inputs.inputs.state_dict())
 
@@ -259,7 +259,7 @@ class RunFolder:
         path = self.path / "nats.safetensors"
         found: dict[str, dict[str, Tensor]] = {"select": {}, "report": {}}
         with content_of(path):
-            for key, nats in read_tensors(path).items():
+            for key, nats in sorted(read_tensors(path).items()):
                 name, _, part = key.rpartition(".")
                 found[part][name] = nats
         return Nats(found["select"], found["report"])
@@ -305,7 +305,7 @@ class RunFolder:
 
     def gallery(self, schema: RunSchema, names: Sequence[str]) -> Gallery:
         """What the report shows of the models in ``names``; in a run with targets, inputs and targets of unseen rows instead."""
-        path, space = self.path / "gallery.safetensors", schema.modelled.space
+        path, space = self.gallery_path, schema.modelled.space
         with content_of(path):
             found = read_tensors(path)
             real = _rows(found, "real", space)
@@ -319,16 +319,16 @@ class RunFolder:
         named = {"samples": gallery.samples, "nearest": gallery.nearest}
         tensors = {f"{kind}.{name}": rows for kind, of in named.items() for name, rows in of.items()}
         asked = {} if gallery.asked is None else {"asked": gallery.asked}
-        write_tensors(self.path / "gallery.safetensors", {"real": gallery.real, **asked, **tensors})
+        write_tensors(self.gallery_path, {"real": gallery.real, **asked, **tensors})
 
     def calibration(self) -> Calibration:
         """In a run with targets: ranks of true targets among the draws of each model."""
-        path = self.path / "calibration.safetensors"
+        path = self.calibration_path
         with content_of(path):
             found = read_tensors(path)
             rows = found.pop("rows")
             ranks: dict[str, dict[str, Tensor]] = {}
-            for key, of_one in found.items():
+            for key, of_one in sorted(found.items()):  # a file of tensors has no order
                 name, _, target = key.partition("/")
                 ranks.setdefault(name, {})[target] = of_one
         return Calibration(rows, ranks)
@@ -336,7 +336,7 @@ class RunFolder:
     def write_calibration(self, found: Calibration) -> None:
         """Ranks of true targets among the draws of each model."""
         ranks = {f"{name}/{target}": x for name, of in found.ranks.items() for target, x in of.items()}
-        write_tensors(self.path / "calibration.safetensors", {"rows": found.rows, **ranks})
+        write_tensors(self.calibration_path, {"rows": found.rows, **ranks})
 
     def portraits(self) -> list[dict[str, Any]]:
         """In a run with targets: densities of the targets given the inputs, as the job that draws them describes."""
@@ -350,7 +350,7 @@ class RunFolder:
 
     def write_card(self, text: str) -> None:
         """The model card, Markdown."""
-        write(self.path / "README.md", text)
+        write_document(self.path / "README.md", text)
 
     def write_example(self, rows: Content) -> None:
         """Rows of the verdict's choice: samples.npz for images, else samples.csv, or .jsonl where text cannot tell labels
@@ -369,7 +369,7 @@ class RunFolder:
         """The content, by name, of the files that a replay of the run must give again: tensors of models, nats, gallery, rows of
         the choice."""
         models = sorted((self.path / "models").rglob("*.safetensors"))
-        others = [self.path / "nats.safetensors", self.path / "gallery.safetensors", *sorted(self.path.glob("samples.*"))]
+        others = [self.path / "nats.safetensors", self.gallery_path, *sorted(self.path.glob("samples.*"))]
         return {str(path.relative_to(self.path)): path.read_bytes() for path in (*models, *others) if path.exists()}
 
     # --------------------------------------------------------------------- paths that a message or another room must name
@@ -378,6 +378,21 @@ class RunFolder:
     def verdict_path(self) -> Path:
         """The last file of a run."""
         return self.path / "verdict.json"
+
+    @property
+    def config_path(self) -> Path:
+        """The first file of a run."""
+        return self.path / "config.json"
+
+    @property
+    def gallery_path(self) -> Path:
+        """What the report shows in data units."""
+        return self.path / "gallery.safetensors"
+
+    @property
+    def calibration_path(self) -> Path:
+        """Ranks of true targets in a run with targets."""
+        return self.path / "calibration.safetensors"
 
     @property
     def history_path(self) -> Path:

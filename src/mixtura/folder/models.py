@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from mixtura.contracts import InputError, Model, Space
-from mixtura.families import TABLE
+from mixtura.families import TABLE, with_role
 from mixtura.folder.io import as_safetensors, content_of, read_json, read_tensors, write_json
 from mixtura.ground.machine import write
 from mixtura.ground.rng import generator
 
+#: of the whole folder and of each model's; a folder of another format is refused
 FORMAT = 6
 
 
@@ -67,11 +68,16 @@ def load_model(folder: Path, space: Space, own: Mapping[str, Callable[..., Model
             "the folder was written by another version"
         )
     tensors = read_tensors(numbers)
-    # no rule tells a number that was edited from one that was learnt
+    # only the digest shows that a number was edited
     if _digest(numbers.read_bytes()) != config.get("sha256"):
         raise InputError(f"{numbers}: not the file that the run wrote, as {folder}/config.json has it; run again with --fresh")
     _take_state(model, tensors, folder)
     return model.eval()
+
+
+def proposals(names: Collection[str]) -> list[str]:
+    """Those of these models that may propose values for missing entries, by the roles of their families, the best first."""
+    return [name for name in with_role("proposal") if name in names]
 
 
 def _digest(data: bytes) -> str:
@@ -79,7 +85,7 @@ def _digest(data: bytes) -> str:
 
 
 def _shape(plain: Any, folder: Path) -> tuple[int, ...] | None:
-    """Of a context, as config.json has it."""
+    """The shape of a context, as config.json has it."""
     if plain is not None and not (isinstance(plain, list) and all(type(n) is int and 0 < n < 2**31 for n in plain)):
         raise InputError(f"{folder}/config.json: a context that is no shape; the file is damaged, run again with --fresh")
     return None if plain is None else tuple(plain)

@@ -18,10 +18,10 @@ class Score:
     nats: mean log-density of a report row, "exact" or "bound" by kind, with its standard error; mc_error is what
     sampling the bound adds; how: what the number is ("cell masses", "uniform dequantisation", …). bits: of images, bits
     per dimension, −(nats + D log δ) / (D log 2). memorisation: ½ = none, 1 = copies. seconds: of training. sample_ms: to
-    draw 1,000 rows. converged and seconds_to_converge: whether training ended by itself, and
-    the seconds it would have taken.
-    metrics: what the samples are like beside the report rows, by the names of ``metrics.TABLE``. diagnosis: what the
-    family says of itself.
+    draw 1,000 rows. converged and seconds_to_converge: whether training ended by itself,
+    and the seconds it would have taken.
+    metrics: the samples compared with the report rows, by the names of ``metrics.TABLE``. diagnosis: numbers by which the
+    family describes its model.
     """
 
     name: str
@@ -51,6 +51,14 @@ class Score:
     def has_samples(self) -> bool:
         """Whether there is a model, or rows of an outside generator, behind it."""
         return self.status in ("fitted", "samples only")
+
+    def measured(self, metric: str) -> tuple[float | None, float | None]:
+        """Value and standard error of a metric, by its name in the table; None where it was not measured. Of several targets
+        these are of the first that is a number."""
+        if metric == "memorisation":
+            return self.memorisation, self.memorisation_error
+        found = next((value for name, value in self.metrics.items() if name.partition(":")[0] == metric), {})
+        return found.get("value"), found.get("error")
 
 
 @dataclass(frozen=True)
@@ -82,9 +90,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a run with targets says beside its verdict, measured on the report rows.
+    """What a run with targets adds to its verdict, measured on the report rows.
 
-    worth ± worth_error: nats a row that the choice has over marginals, which ignore the inputs; None where there are none.
+    worth ± worth_error: nats a row by which the choice exceeds the floor, which ignores the inputs; None where it has none.
     gate: where the blend's weights depend on the inputs, how (``mixture.Gate.plain`` of the models in ``names``); its shares
     are then averages over the report rows. gate_gain ± gate_error: nats a row of such weights over constant ones. calibration:
     of the choice, by the names of :func:`mixtura.job.scoring.calibrate`.
@@ -124,7 +132,7 @@ class DataRecord:
 
 @dataclass(frozen=True)
 class Environment:
-    """What decides the bits of a run, beside its options and its data."""
+    """What, with the options and the data, decides the bits of a run."""
 
     torch: str
     threads: int

@@ -23,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 
 Array = NDArray[np.float64]
 
@@ -35,17 +35,6 @@ SMALLEST_EXPONENT = -80.0
 MEDIAN_ROWS = 2_000
 #: entries of one chunk of monomials
 CHUNK_ENTRIES = 2**20
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its standard error (NaN where there is none) and how many rows it was measured on. A value of NaN has a
-    ``reason``: why there is none."""
-
-    value: float
-    error: float
-    n: int
-    reason: str = ""
 
 
 # --------------------------------------------------------------------------------------------------------- kernels

@@ -20,10 +20,11 @@ from mixtura.job import verdict
 from mixtura.job.jobs import describe_failure, unit_name
 from mixtura.job.records import plural_noun
 from mixtura.job.run import EXAMPLE_ROWS, FittedModels, Run
-from mixtura.job.scoring import compare_samples, memorised, timed_sample
+from mixtura.job.scoring import timed_sample
 from mixtura.job.splits import SAMPLES
 from mixtura.job.verdict import Pool
-from mixtura.study import Study, assemble
+from mixtura.metrics.compare import compare_samples, memorised
+from mixtura.study.study import Study, assemble
 
 #: images of the verdict's choice that are written to the folder, and rows of everything that the report shows
 EXAMPLE_IMAGES, SHOWN_ROWS = 64, 400

@@ -17,7 +17,7 @@ from mixtura.blending.given import draw_given
 from mixtura.contracts import InputError, Model, density_kind
 from mixtura.data import source
 from mixtura.data.schema import Schema
-from mixtura.data.source import Given
+from mixtura.data.source import GivenColumns
 from mixtura.folder.io import plain
 from mixtura.folder.records import Calibration, Gallery, Score
 from mixtura.ground.inputs import Inputs
@@ -29,7 +29,7 @@ from mixtura.job.portrait import portrait
 from mixtura.job.records import plural_noun
 from mixtura.job.run import EXAMPLE_ROWS, FittedModels, Run
 from mixtura.job.scoring import calibrate
-from mixtura.study import Study, assemble
+from mixtura.study.study import Study, assemble
 
 #: draws for each row of the example; report rows that draws are made for, and how often at most; for each of these, draws for a
 #: picture
@@ -63,7 +63,7 @@ class GivenColumnsRun(Run):
         ours = torch.tensor([name in self.options.targets for name in names])
         inputs = Inputs(schema.space)
         inputs.prepare(rows[self.splits.fit][:, ~ours])
-        self.given = Given(schema, inputs)
+        self.given = GivenColumns(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
         return source.encode(self.schema, source.content(self.data), name=self.data.name)  # as wide as their support now is

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixtura.data.source import AnySchema
-from mixtura.study import Study
+from mixtura.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from mixtura.folder.io import read_json
 from mixtura.folder.layout import RunFolder
 from mixtura.job.options import Options
 from mixtura.job.start import run
-from mixtura.study import Study
+from mixtura.study.study import Study
 
 #: what decides the result of a run and can be taken from its folder: numbers, names of families and of columns
 _TAKEN = (

@@ -37,7 +37,8 @@ from mixtura.job.splits import looked_at, make_splits
 from mixtura.job.state import RunState
 from mixtura.job.workers import cores
 from mixtura.metrics.likelihood import mean_nats
-from mixtura.study import Study, card
+from mixtura.study.card import card
+from mixtura.study.study import Study
 from mixtura.train.devices import choose_device
 
 #: rows of the verdict's choice that are written to the folder
@@ -226,7 +227,7 @@ class Run(ABC):
         folder.write_history(self.jobs.history())
         folder.write_scores(study.scores)
         folder.write_example(example)
-        folder.write_card(card(study, self.data.name, splits))
+        folder.write_card(card(study, self.data.name, splits.rule, splits.duplicates))
         self.state.save()
         folder.write_verdict(Verdicts(study.objective, study.why, splits.duplicates, study.verdicts, study.conditioning))
         if not folder.state().to_be_tried_again:

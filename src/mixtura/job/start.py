@@ -34,7 +34,7 @@ from mixtura.job.given_columns import GivenColumnsRun
 from mixtura.job.options import Options
 from mixtura.job.records import Done, Judged, Planned, Progress, Record
 from mixtura.job.workers import Processes, RayTasks, cores
-from mixtura.study import Study, load
+from mixtura.study.study import Study, load
 from mixtura.train.devices import choose_device, one_thread
 
 __all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "run"]

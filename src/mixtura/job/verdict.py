@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixtura.contracts import Estimate
 from mixtura.folder.records import Conditioning, Verdict, digits_of
 from mixtura.ground.kernels import Gaussian, KernelSums, sums
-from mixtura.metrics.likelihood import Estimate, Gain, gain
+from mixtura.metrics.likelihood import Gain, gain
 from mixtura.simplex.quadratic import Weights, minimise_quadratic, stack
 
 Objective = Literal["nats", "mmd"]

@@ -26,8 +26,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Cubic, Estimate, Gaussian, Kernel, median_bandwidth, sums
+from mixtura.contracts import Estimate, InputError
+from mixtura.ground.kernels import Cubic, Gaussian, Kernel, median_bandwidth, sums
 from mixtura.simplex.convex import Entropy, FldLikelihood, FrechetOfMixture
 
 Array = NDArray[np.float64]
