@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "run": "job.start", "evaluate": "evaluation", "load": "study.study", "replay": "job.start",
+    "run": "job.start", "evaluate": "evaluation", "load": "study.study", "replay": "job.replay",
     "Study": "study.study", "FittedModel": "study.fitted",
     "InputError": "contracts", "Space": "contracts", "Column": "contracts", "Model": "contracts", "ClosedForm": "contracts",
     "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts",

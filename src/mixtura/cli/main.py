@@ -542,7 +542,7 @@ def _report(folder: Any) -> None:
 
 
 def _replay(folder: Path, source: str | None, out: Path | None, as_json: bool, options: dict[str, Any]) -> None:
-    from mixtura.job.start import replay
+    from mixtura.job.replay import replay
 
     out = out or folder.with_name(folder.name + "-replay")
     study, different = replay(folder, out, source, **options)
@@ -845,8 +845,8 @@ def _show_metrics(console: Console, table: pd.DataFrame) -> None:
 def _unconverged(s: Score) -> str:
     if s.converged is not False:
         return ""
-    known = s.wanted is not None and s.seconds is not None and s.wanted > s.seconds
-    return f"{s.name}: not converged" + (f", would need about {_clock(s.wanted)}" if known else "")
+    known = s.seconds_to_converge is not None and s.seconds is not None and s.seconds_to_converge > s.seconds
+    return f"{s.name}: not converged" + (f", would need about {_clock(s.seconds_to_converge)}" if known else "")
 
 
 def _number(value: float | None, digits: int) -> str:

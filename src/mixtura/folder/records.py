@@ -18,7 +18,8 @@ class Score:
     nats: mean log-density of a report row, "exact" or "bound" by kind, with its standard error; mc_error is what
     sampling the bound adds; how: what the number is ("cell masses", "uniform dequantisation", …). bits: of images, bits
     per dimension, −(nats + D log δ) / (D log 2). memorisation: ½ = none, 1 = copies. seconds: of training. sample_ms: to
-    draw 1,000 rows. converged and wanted: whether training ended by itself, and the seconds it would have taken.
+    draw 1,000 rows. converged and seconds_to_converge: whether training ended by itself,
+    and the seconds it would have taken.
     metrics: the samples compared with the report rows, by the names of ``metrics.TABLE``. diagnosis: numbers by which the
     family describes its model.
     """
@@ -39,7 +40,7 @@ class Score:
     sample_ms_error: float | None = None
     steps: int | None = None
     converged: bool | None = None
-    wanted: float | None = None
+    seconds_to_converge: float | None = None
     how: str = ""
     bits: float | None = None
     bits_error: float | None = None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+_global_generator = threading.RLock()
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
@@ -29,8 +32,8 @@ def child_seed(seed: int, *names: str | int) -> int:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside, layers built by torch (which draw from the global generator) are a function of ``seed``;
-    afterwards the global generator is as it was."""
-    with torch.random.fork_rng(devices=[]):
+    afterwards the global generator is as it was. One thread at a time: there is one global generator."""
+    with _global_generator, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 

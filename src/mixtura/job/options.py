@@ -18,7 +18,9 @@ class Options:
     your own, ``samples`` a name to a file or frame of an outside generator's samples. ``objective``: "nats" or "mmd", by
     default what suits the data; ``bounds`` maps a column of numbers to (low, high), where its values end, None where they do
     not; ``features``: what samples are compared by (features.py). ``target``: columns to model given
-    the others. ``stops`` replays recorded steps."""
+    the others. ``stops`` replays recorded steps. Who fits the models, which does not change the result: ``workers`` at a time, by
+    default as many as there are cores; ``ray``, "auto" or the address of a Ray cluster; ``executor``, any
+    ``concurrent.futures.Executor``."""
 
     budget: str | float | None = None
     steps: int | None = None
@@ -41,6 +43,9 @@ class Options:
     size: int | None = None
     device: str = "auto"
     stops: Mapping[str, Mapping[str, Any]] | None = None
+    workers: int | None = None
+    ray: str | None = None
+    executor: Any = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and (isinstance(self.steps, bool) or self.steps < 1):
@@ -49,6 +54,10 @@ class Options:
             raise InputError("budget and steps: give one of them; steps makes every fit take so many steps")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"seed: expected a whole number, 0 or more, got {self.seed!r}")
+        if self.workers is not None and (isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1):
+            raise InputError(f"workers: expected a whole number, 1 or more, got {self.workers!r}")
+        if self.ray is not None and self.executor is not None:
+            raise InputError("ray and executor: give one of them; both say who fits the models")
         odd = next((name for name in (*self.models, *self.samples) if Path(name).name != name), None)
         if odd is not None:
             raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")

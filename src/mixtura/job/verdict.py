@@ -212,7 +212,9 @@ def _pm(value: float | None, error: float | None) -> str:
     return f"{math.nan if value is None else value:.{digits}f} ± {math.nan if error is None else error:.{digits}f}"
 
 
-def which(verdicts: Mapping[str, Verdict], *, asked: str | None, images: bool, outside: Sequence[str]) -> tuple[str, str]:
+def choose_objective(
+    verdicts: Mapping[str, Verdict], *, asked: str | None, images: bool, outside: Sequence[str]
+) -> tuple[str, str]:
     """The objective the verdict speaks of, and why."""
     if asked is not None:
         return asked, "you asked for it"
