@@ -24,8 +24,8 @@ from mixtura.data import source
 from mixtura.folder.io import read_json, read_tensors
 from mixtura.ground.rng import normal
 from mixtura.job.options import Options, choose_families
-from mixtura.job.run import Progress
-from mixtura.job.start import conduct, preview, replay
+from mixtura.job.replay import replay
+from mixtura.job.start import Progress, conduct, preview
 from mixtura.metrics import OF_ANSWERS
 
 DOCS = Path(__file__).parents[1] / "docs"
