@@ -116,7 +116,8 @@ class GivenColumnsRun(Run):
         possible = (nats > -math.inf).any(1)
         if len(weights) < 2 or int(possible.sum()) < 2 * FOLDS:
             return None
-        floor = list(select).index("marginals") if "marginals" in select else None
+        name = verdict.floor_of(select)
+        floor = None if name is None else list(select).index(name)
         gate = choose_gate(nats[possible], cast(Tensor, self.material.context_of(rows))[possible], weights, floor).gate
         return None if gate.is_constant else gate
 

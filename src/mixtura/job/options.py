@@ -129,6 +129,8 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
     """The asked family names in the order of the table; all that can serve by default. The floor always joins.
 
     ``table``: name → whether the family takes a context ("never", "may", "needs"); ``given``: whether there is one."""
+    from mixtura.families import with_role  # torch comes with it, and the command line reads the options without
+
     able = [name for name, context in table.items() if context != ("never" if given else "needs")]
     if asked is None:
         return able
@@ -141,4 +143,4 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
     if unable:
         why = "cannot model columns given others" if given else "models columns given others: name them with --target"
         raise InputError(f"families: {unable[0]} {why}; choose from {', '.join(able)}")
-    return [name for name in able if name in asked or name == "marginals"]
+    return [name for name in able if name in asked or name in with_role("floor")]
