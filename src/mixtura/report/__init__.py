@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mixtura.folder.io import content_of, write_document
 from mixtura.folder.layout import RunFolder
-from mixtura.report.collect import collect
+from mixtura.report.reading import collect
 from mixtura.report.page import render
 
 __all__ = ["build", "collect", "render"]
