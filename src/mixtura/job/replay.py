@@ -11,15 +11,9 @@ from mixtura.data import examples, source
 from mixtura.features import extractors as features
 from mixtura.folder.io import read_json
 from mixtura.folder.layout import RunFolder
-from mixtura.job.options import Options
+from mixtura.job.options import check_replay, options_of_record
 from mixtura.job.start import run
 from mixtura.study.study import Study
-
-#: what decides the result of a run and can be taken from its folder: numbers, names of families and of columns
-_TAKEN = (
-    "budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds", "bounds", "objective", "features",
-    "skip_broken", "size", "target",
-)  # fmt: skip
 
 
 def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any) -> tuple[Study, list[str]]:
@@ -28,6 +22,7 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
     bundled example is taken from the folder, which may be anybody's.
     ``options``: ``fresh``, ``device``, ``workers``, ``ray`` and ``executor``, and what no folder may bring along, a network as
     ``features``, ``models`` and ``samples``, where the run used them: to be given again."""
+    check_replay(options)
     old, new = RunFolder(Path(folder)), RunFolder(Path(out))
     read_json(old.verdict_path)
     old.check_format()
@@ -53,11 +48,9 @@ def _recorded(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], s
     config = read_json(folder / "config.json")
     try:
         asked = config["asked"]
-        kept = {name: asked[name] for name in _TAKEN if name != "target" or name in asked}
-        kept["budget"] = None if asked["steps"] is not None else asked["budget"]
+        kept = options_of_record(asked) | {"features": asked["features"]}
         network = asked["features"] if asked["features"] is not None and features.is_file(asked["features"]) else None
         models, samples = sorted(asked["models"]), dict(asked["samples"])
-        Options(**kept)
         made_from, fingerprint = config["source"], config["data"]["fingerprint"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}/config.json: damaged ({type(error).__name__}: {error}); replay another run") from error

@@ -31,7 +31,7 @@ from mixtura.folder.records import DataRecord, Environment, RunConfig
 from mixtura.ground.machine import CannotWrite
 from mixtura.job.all_columns import AllColumnsRun
 from mixtura.job.given_columns import GivenColumnsRun
-from mixtura.job.options import Options
+from mixtura.job.options import Options, make_options
 from mixtura.job.records import Done, Judged, Planned, Progress, Record
 from mixtura.job.workers import Processes, RayTasks, cores
 from mixtura.study.study import Study, load
@@ -46,7 +46,7 @@ def run(data: Any, **options: Any) -> Study:
     ``data`` is a frame, an array, a path or the name of a bundled example. With ``out`` the run is kept in that
     folder and goes on where it stopped.
     """
-    for record in conduct(data, Options(**options)):
+    for record in conduct(data, make_options(options)):
         if isinstance(record, Done):
             return record.study
     raise RuntimeError("the run ended without a verdict")
