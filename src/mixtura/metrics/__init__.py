@@ -82,8 +82,8 @@ TABLE: dict[str, Metric] = {
         Metric("mean_nats", mean_nats, "mean log-density of unseen rows", "higher", "nats", "nats"),
         Metric("gain", gain, "mean log-density of a blend less that of a single model, row by row", "higher", "nats", "nats"),
         Metric(
-            "mmd2", mmd2, "unbiased squared distance of the two laws under a Gaussian kernel; 0: equal laws", "lower", "MMD²", "features",
-            "MMD²", ("card", "terminal", "page"), kernel=True,
+            "mmd2", mmd2, "unbiased squared distance of the two laws under a Gaussian kernel; 0: equal laws", "lower", "MMD²",
+            "features", "MMD²", ("card", "terminal", "page"), kernel=True,
         ),
         Metric("kid", kid, "unbiased MMD² under the cubic kernel, over all pairs", "lower", "MMD²", "features", "KID"),
         Metric(
