@@ -59,7 +59,6 @@ STILL_BROKEN: dict[str, dict[str, str]] = {
     },
     "files_are_touched_at_the_edge": {
         "job": "J",
-        "train": "the lead",
     },
     "capabilities_are_types": {
         "cli": "C",
