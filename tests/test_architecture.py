@@ -52,17 +52,12 @@ STILL_BROKEN: dict[str, dict[str, str]] = {
         "data": "D",
         "families": "the lead",
         "ground": "the lead",
-        "job": "J",
         "mixing": "S",
         "objectives": "S",
         "simplex": "S",
     },
-    "files_are_touched_at_the_edge": {
-        "job": "J",
-    },
     "capabilities_are_types": {
         "cli": "C",
-        "job": "J",
         "mixing": "S",
         "objectives": "S",
         "policies": "S",
@@ -71,7 +66,6 @@ STILL_BROKEN: dict[str, dict[str, str]] = {
         "arms": "S",
         "data": "D",
         "ground": "the lead",
-        "job": "J",
         "objectives": "S",
     },
 }

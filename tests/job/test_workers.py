@@ -70,8 +70,10 @@ class Lent(Executor):
         raise AssertionError("a run does not end what it was lent")
 
 
-@pytest.mark.parametrize("n", [200, 1_300], ids=["folds", "no folds"])
-@pytest.mark.parametrize("kind", ["processes", "threads"])
+@pytest.mark.parametrize(
+    ("n", "kind"),
+    [(200, "threads"), (1_300, "threads"), (1_300, "processes"), pytest.param(200, "processes", marks=pytest.mark.slow)],
+)
 def test_the_bits_are_those_of_one_worker(n, kind, alone, processes, tmp_path):
     engine = Lent(processes if kind == "processes" else ThreadPoolExecutor(3))
     mixtura.run(people(n), out=tmp_path / "run", executor=engine, workers=2, **ASKED)
@@ -102,13 +104,13 @@ def test_processes_of_the_run_and_those_of_the_standard_library(kind, alone, tmp
 def test_a_killed_worker_takes_only_its_own_job_along(alone, processes, tmp_path):
     """Its job is done again by a new process, from its checkpoint where there is one."""
     killed = []
-    for record in conduct(people(200), Options(out=tmp_path / "run", executor=processes, workers=2, **ASKED)):
+    for record in conduct(people(1_300), Options(out=tmp_path / "run", executor=processes, workers=2, **ASKED)):
         if len(killed) < 2 and type(record).__name__ == "Progress":
             process = next(iter(processes._pools[len(killed)]._processes.values()), None)
             if process is not None:
                 os.kill(process.pid, signal.SIGKILL)
                 killed.append(process.pid)
-    assert len(killed) == 2 and bits(tmp_path / "run") == alone(200)
+    assert len(killed) == 2 and bits(tmp_path / "run") == alone(1_300)
 
 
 class Deadly(Density, ClosedForm):
@@ -125,10 +127,10 @@ class Deadly(Density, ClosedForm):
 
 
 def test_a_model_that_kills_every_worker_fails_alone(processes, tmp_path):
-    asked = ASKED | {"families": ["gaussian_mixture"], "models": {"deadly": Deadly}}
+    asked = ASKED | {"families": ["marginals"], "models": {"deadly": Deadly}}
     study = mixtura.run(people(1_300), out=tmp_path / "run", executor=processes, workers=2, **asked)
     scores = {score.name: score for score in study.scores}
-    assert scores["gaussian_mixture"].status == "fitted" and scores["deadly"].status == "failed"
+    assert scores["marginals"].status == "fitted" and scores["deadly"].status == "failed"
     assert scores["deadly"].reason.startswith("its process was killed 3 times") and (tmp_path / "run" / "work").exists()
 
 
@@ -150,14 +152,14 @@ def test_an_executor_of_ones_own_that_breaks_is_one_sentence_and_a_new_one_goes_
 
 RUN = """
 import sys, mixtura
-families = ["marginals", "gaussian_mixture", "autoregressive"]
-mixtura.run(sys.argv[1], steps=12, families=families, seed=1, out=sys.argv[2], workers=2)
+mixtura.run(sys.argv[1], steps=100, families=["marginals", "autoregressive"], seed=1, out=sys.argv[2], workers=2)
 """
 
 
 def test_killed_parents_leave_no_worker_behind_and_lose_nothing_finished(alone, tmp_path):
-    people(200).to_csv(tmp_path / "people.csv", index=False)
-    mixtura.run(tmp_path / "people.csv", out=tmp_path / "alone", workers=1, **ASKED)
+    people(1_300).to_csv(tmp_path / "people.csv", index=False)
+    asked = ASKED | {"steps": 100, "families": ["marginals", "autoregressive"]}
+    mixtura.run(tmp_path / "people.csv", out=tmp_path / "alone", workers=1, **asked)
     command = [sys.executable, "-c", RUN, str(tmp_path / "people.csv"), str(tmp_path / "run")]
     work, began = tmp_path / "run" / "work", time.monotonic()
     process = subprocess.Popen(command)
@@ -172,7 +174,7 @@ def test_killed_parents_leave_no_worker_behind_and_lose_nothing_finished(alone, 
     while any(_runs(pid) for pid in children) and time.monotonic() < gone:
         time.sleep(0.1)
     assert not [pid for pid in children if _runs(pid)]
-    for record in conduct(tmp_path / "people.csv", Options(out=tmp_path / "run", workers=1, **ASKED)):
+    for record in conduct(tmp_path / "people.csv", Options(out=tmp_path / "run", workers=1, **asked)):
         if type(record).__name__ == "Judged":
             assert all(path.stat().st_mtime_ns == when for path, when in done.items())
     assert bits(tmp_path / "run") == bits(tmp_path / "alone")
@@ -237,6 +239,7 @@ def test_fits_that_take_their_share_end_in_the_budget_and_fill_it(workers, model
     assert max(free) >= 0.99 * deadline
 
 
+@pytest.mark.slow
 def test_a_timed_run_of_two_workers_ends_in_its_budget(processes, tmp_path):
     began = time.monotonic()
     asked = {"budget": 6, "families": ASKED["families"]}
@@ -246,7 +249,7 @@ def test_a_timed_run_of_two_workers_ends_in_its_budget(processes, tmp_path):
 
 
 def test_many_models_are_shown_at_once(processes, tmp_path):
-    asked = ASKED | {"families": ["autoregressive", "flow"], "steps": 150}
+    asked = ASKED | {"families": ["autoregressive", "flow"], "steps": 100}
     records = list(conduct(people(1_300), Options(out=tmp_path / "run", executor=Lent(processes), workers=2, **asked)))
     names = [record.name for record in records if type(record).__name__ == "Progress" and 0 < record.done < 1]
     assert set(names) == {"autoregressive", "flow"}

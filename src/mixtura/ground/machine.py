@@ -10,6 +10,7 @@ import itertools
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,6 +146,13 @@ def read(path: Path) -> bytes:
 def remove(path: Path) -> None:
     """Remove a file, if it is there."""
     path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as folder:
+        yield Path(folder)
 
 
 def clear(folder: Path, *, last: str) -> None:

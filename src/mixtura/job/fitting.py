@@ -135,7 +135,6 @@ def fit_model(
             f"{candidate.name}: it offers neither stages to train nor fit_closed; a model of your own needs one of them"
         )
     recipe = length.recipe({**candidate.recipe, **model.recipe})
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
     unit_of = {stage.name: stage.unit for stage in model.stages()}
     shown, entry, history = 0.0, {}, []
     learnt = Batch(x=x, context=context)

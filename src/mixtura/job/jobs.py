@@ -21,7 +21,7 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -120,7 +120,7 @@ class JobFolder:
 
     def withdraw(self, unit: str) -> None:
         """Take the record away: a worker that is still at it stops when it notices."""
-        self.path(unit, "job.json").unlink(missing_ok=True)
+        machine.remove(self.path(unit, "job.json"))
 
     def is_withdrawn(self, unit: str) -> bool:
         """Whether nobody waits for this job any more."""
@@ -144,7 +144,7 @@ class JobFolder:
 
     def forget_outcome(self, unit: str) -> None:
         """A job whose fault may have passed is to be done again."""
-        self.path(unit, "outcome.json").unlink(missing_ok=True)
+        machine.remove(self.path(unit, "outcome.json"))
 
     def history(self) -> list[dict[str, Any]]:
         """The training records of all jobs."""
@@ -233,8 +233,7 @@ def _fit_and_score(
     if density_kind(model) is not None and not splits.folds:
         tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "select"))
     entry["scoring"] = time.monotonic() - began
-    config = getattr(model, "config", None)
-    settings = config.model_dump(mode="json") if not job.own and config else None
+    settings = None if job.own else cast(Any, model).config.model_dump(mode="json")
     files.run.write_model(name, model, None if job.own else name, settings)
     if tensors:
         write_tensors(files.path(job.unit, "safetensors"), tensors)

@@ -84,7 +84,10 @@ def portrait(model: Model, inputs: Inputs, asked: Tensor, y: Tensor, *, draws: i
 def _pictured(portrayed: _Portrayed, asked: Tensor, y: Tensor, t: int, axis: Axis) -> dict[str, Any] | None:
     """One target, y (n,), along its axis; None where its densities are beyond what float64 holds."""
     inputs = portrayed.inputs
-    law = lambda rows, name: _densities(portrayed, inputs(rows), t, axis, generator(portrayed.seed, "portrait", t, name))  # noqa: E731
+
+    def law(rows: Tensor, name: str) -> Tensor:
+        return _densities(portrayed, inputs(rows), t, axis, generator(portrayed.seed, "portrait", t, name))
+
     middle, columns = _middle(asked, inputs.space), inputs.space.columns
     moved = [_moved(middle, j, _places(asked[:, j], column)) for j, column in enumerate(columns)]
     tried = law(torch.cat(moved), "tried").split([len(rows) for rows in moved])

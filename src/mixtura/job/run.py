@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, density_kind
 from mixtura.data import source
+from mixtura.data.images import Pictures
 from mixtura.data.source import AnySchema, Content, Data
 from mixtura.families import TABLE
 from mixtura.folder.layout import RunFolder
@@ -152,7 +153,7 @@ class Run(ABC):
             seconds = None if steps is None else estimate_seconds(self.material, self.candidates, steps) / workers
         return Planned(
             name=self.data.name, what=size_in_words(self.whole, len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
-            skipped=list(getattr(self.data, "skipped", ())), columns=self.whole.describe(),
+            skipped=list(self.data.skipped) if isinstance(self.data, Pictures) else [], columns=self.whole.describe(),
             splits=sizes | {"rule": s.rule, "folds": s.folds, "duplicates": s.duplicates}, resumed=self.state.earlier,
             families=[c.name for c in self.candidates], budget=budget, steps=steps, seed=self.options.seed,
             folder=None if self.options.out is None else str(self.folder.path), estimate=seconds, workers=workers,

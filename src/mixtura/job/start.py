@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor
@@ -28,6 +27,7 @@ from mixtura.folder.io import plain
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import FORMAT
 from mixtura.folder.records import DataRecord, Environment, RunConfig
+from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
 from mixtura.job.all_columns import AllColumnsRun
 from mixtura.job.given_columns import GivenColumnsRun
@@ -57,13 +57,13 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
     :class:`Done`."""
     began = time.monotonic()
     with ExitStack() as held:
-        scratch = held.enter_context(tempfile.TemporaryDirectory(prefix="mixtura-"))
+        scratch = held.enter_context(machine.scratch())
         held.enter_context(one_thread())
         engine, workers = _asked_engine(options)
         if isinstance(engine, RayTasks):
             held.callback(engine.shutdown)
         loaded, schema = understand(data, options)
-        folder = RunFolder(Path(options.out) if options.out is not None else Path(scratch))
+        folder = RunFolder(Path(options.out) if options.out is not None else scratch)
         config = _config(options, loaded, str(data) if isinstance(data, str | Path) else None)
         if _is_finished(folder, options, config):
             yield Done(load(folder.path, models=options.models))
@@ -98,9 +98,9 @@ def _kind(options: Options) -> type[AllColumnsRun | GivenColumnsRun]:
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, one_thread():
+    with machine.scratch() as scratch, one_thread():
         loaded, schema = understand(data, options)
-        job = _kind(options)(RunFolder(Path(scratch)), options, loaded, schema, time.monotonic())
+        job = _kind(options)(RunFolder(scratch), options, loaded, schema, time.monotonic())
         planned = job.planned(options.workers or job.worth_workers(), estimate=True)
         return replace(planned, folder=None if options.out is None else str(options.out))
 

@@ -126,7 +126,10 @@ def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
     the smoothed floor, so that an unseen category costs nats and not −∞."""
     weights = stack(select)
     w, alone = np.array(weights.weights), list(names).index(best)
-    mixed = lambda w: np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)  # noqa: E731
+
+    def mixed(w: np.ndarray) -> np.ndarray:
+        return np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)
+
     g = gain(mixed(w), select[:, alone])
     if not (g.value == math.inf or _sure(g, _size(select[:, alone]))):
         w = np.eye(len(names))[alone]
@@ -185,7 +188,10 @@ def in_mmd(choosing: Sequence[Pool], report: Pool, kernel: Gaussian, noun: str =
 
 
 def _plain(final: KernelSums, k: int) -> dict[str, Any]:
-    block = lambda a, b: final.block(a, b, unbiased=True)  # noqa: E731
+
+    def block(a: int, b: int) -> float:
+        return final.block(a, b, unbiased=True)
+
     Q = [[block(a, b) for b in range(k)] for a in range(k)]
     return {"unit": UNITS["mmd"], "Q": Q, "b": [block(a, k) for a in range(k)], "c": block(k, k)}
 
