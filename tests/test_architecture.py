@@ -79,10 +79,13 @@ ACROSS_ROOMS = {
     "test_holes": "cells without a value, from a file to a verdict",
     "test_portable": "other processors",
     "test_readme": "the README",
+    "test_recipes": "the recipes of CONTRIBUTING.md, in a copy of the repository",
     "test_round_trip": "files through a run and back",
+    "test_site": "the site of the pages",
     "test_styles": "the ways in which files write their cells",
     "test_tails": "densities far from the data, in every family",
     "test_target": "runs with a target",
+    "test_tutorials": "the tutorials",
     "test_uci": "a benchmark's arithmetic",
 }
 
