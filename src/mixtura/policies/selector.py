@@ -12,8 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import Expression, Objective, QuadraticTerm
 from mixtura.objectives.quadratic import rows_of
