@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixtura.contracts import InputError, Note
-from mixtura.data import cells, made, source
+from mixtura.data import dtypes, made, numerals, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.made import aligned, header
 from mixtura.data.schema import refuse_nested
@@ -227,11 +227,11 @@ def _numbers(frame: Any) -> Tensor | None:
         column = frame.iloc[:, j]
         present = column.dropna()
         refuse_nested(present)
-        plain = not cells.is_text(present.dtype) or all(cells.is_number(str(cell)) for cell in present.unique())
-        values = cells.numbers(present) if plain else None
+        plain = not dtypes.is_text(present.dtype) or all(numerals.is_number(str(cell)) for cell in present.unique())
+        values = numerals.numbers(present) if plain else None
         if values is None:
             return None
-        x[column.notna().to_numpy(), j] = cells.floats(values)
+        x[column.notna().to_numpy(), j] = numerals.floats(values)
     return torch.as_tensor(x)
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, source
+from mixtura.data import datetimes, numerals, source
 from mixtura.data.read import read
 from mixtura.data.schema import Schema, guess
 from mixtura.job.splits import make_splits
@@ -53,11 +53,11 @@ WRITTEN = {
 def test_numbers_are_read_and_written_back_alike(name):
     texts, values, pattern = WRITTEN[name]
     column = pd.Series(texts)
-    read_values = cells.numbers(column)
+    read_values = numerals.numbers(column)
     assert read_values is not None and read_values.tolist() == values
-    assert cells.number_pattern(column) == pattern and cells.Style.of(pattern).pattern == pattern
-    assert cells.write_numbers(read_values, pattern) == texts
-    assert cells.numbers(column, like=pattern).tolist() == values  # pyright: ignore[reportOptionalMemberAccess]
+    assert numerals.number_pattern(column) == pattern and numerals.Style.of(pattern).pattern == pattern
+    assert numerals.write_numbers(read_values, pattern) == texts
+    assert numerals.numbers(column, like=pattern).tolist() == values  # pyright: ignore[reportOptionalMemberAccess]
 
 
 NO_NUMBERS = {
@@ -76,7 +76,7 @@ NO_NUMBERS = {
 
 @pytest.mark.parametrize("name", NO_NUMBERS)
 def test_what_is_no_number(name):
-    assert cells.numbers(pd.Series(NO_NUMBERS[name])) is None
+    assert numerals.numbers(pd.Series(NO_NUMBERS[name])) is None
 
 
 WHY_NOT = {
@@ -95,7 +95,7 @@ def test_what_cannot_be_told_is_named(sentence):
     texts = [WHY_NOT[sentence][k % len(WHY_NOT[sentence])] for k in ROW]
     column = pd.Series(texts, name="v")
     frame = pd.DataFrame({"v": column, "w": LOGS})
-    assert cells.numbers(column) is None and cells.instants(column) is None
+    assert numerals.numbers(column) is None and datetimes.instants(column) is None
     field = guess(frame).fields[0]
     assert field.kind == "dropped" and "identifier" not in field.detail
     with pytest.raises(AssertionError, match=sentence):
@@ -125,9 +125,9 @@ DATES = {
 @pytest.mark.parametrize("pattern", DATES)
 def test_dates_are_read_and_written_back_alike(pattern):
     texts = DATES[pattern]
-    seen = cells.instants(pd.Series(texts))
+    seen = datetimes.instants(pd.Series(texts))
     assert seen is not None and seen.pattern == pattern
-    assert cells.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
+    assert datetimes.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
     if pattern[:4] not in ("YYYY", "DD.M") and "h" not in pattern:
         assert pd.Timestamp(int(seen.ticks[0]), unit="s") == pd.Timestamp("2023-02-13")
 
@@ -223,9 +223,9 @@ def test_offsets_are_instants_wherever_times_are_read():
     utc = pd.to_datetime(pd.Series(local), utc=True)
     mixed = pd.Series([pd.Timestamp(text) for text in local], dtype=object)
     for column in (pd.Series(local), utc, mixed):
-        seen = cells.instants(column)
+        seen = datetimes.instants(column)
         assert seen is not None and seen.aware
-        assert (seen.ticks / cells.UNITS[seen.unit]).tolist() == [moment.timestamp() for moment in utc]
+        assert (seen.ticks / datetimes.UNITS[seen.unit]).tolist() == [moment.timestamp() for moment in utc]
     x = guess(pd.DataFrame({"w": LOGS})).encode(pd.DataFrame({"w": LOGS}))
     by_text = make_splits(x, seed=0, times=pd.Series(local, name="t"))
     by_time = make_splits(x, seed=0, times=utc.rename("t"))
@@ -372,9 +372,9 @@ def test_whole_numbers_that_are_all_days_are_named():
 
 def test_months_and_days_of_one_digit():
     texts = [f"2020-{m}-{d}" for m, d in DAYS]
-    seen = cells.instants(pd.Series(texts))
+    seen = datetimes.instants(pd.Series(texts))
     assert seen is not None and seen.pattern == "YYYY-M-D"
-    assert cells.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
+    assert datetimes.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
 
 
 def test_times_of_several_zones_are_instants():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, dtypes
+from mixtura.data import datetimes, dtypes, lattice
 from mixtura.data.read import read
 from mixtura.data.schema import Schema, guess
 from mixtura.ground.encode import Columns
@@ -364,7 +364,7 @@ def test_refuses_to_decode():
 
 @pytest.mark.parametrize("values", [[0.1, 0.25, 7.0], [25, 75, 200], [-0.3, 0.0, 0.3], [1e-6, 3.0], [5.0]])
 def test_lattice_is_the_coarsest_that_holds_every_value(values):
-    decimals, step, origin = cells.lattice(np.array(values, dtype=float), np.dtype(np.float64))
+    decimals, step, origin = lattice.lattice(np.array(values, dtype=float), np.dtype(np.float64))
     k = [(round(value * 10**decimals) - origin) / step for value in values]
     assert all(i == int(i) and i >= 0 for i in k)
     assert math.gcd(*map(int, k)) in (0, 1)
@@ -373,15 +373,15 @@ def test_lattice_is_the_coarsest_that_holds_every_value(values):
 
 def test_offsets_that_vary_are_one_instant_in_utc():
     local = pd.Series(["2024-03-31T01:30:00+01:00", "2024-03-31T03:30:00.5+02:00"])
-    seen = cells.instants(local)
+    seen = datetimes.instants(local)
     assert seen is not None and (seen.ticks - seen.ticks[0]).tolist() == [0, 3600_500] and seen.unit == "ms"
-    texts = cells.write_instants(seen.ticks, seen.unit, seen.pattern)
+    texts = datetimes.write_instants(seen.ticks, seen.unit, seen.pattern)
     assert texts == ["2024-03-31T00:30:00.0+00:00", "2024-03-31T01:30:00.5+00:00"]
 
 
 @pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01", "24-1-1", "24:00", "2024-01-01 25:00", "20240101"])
 def test_what_is_no_date(text):
-    assert cells.instants(pd.Series([text])) is None
+    assert datetimes.instants(pd.Series([text])) is None
 
 
 def one(values, dtype=None, **asked):

@@ -20,6 +20,8 @@ from pandas.api import types
 
 from mixtura.contracts import InputError
 
+#: whole numbers up to here are exact in float64
+EXACT = 2**53
 #: the key of ``frame.attrs`` under which a table from a Parquet file keeps {column: its type there}
 STORED = "parquet types"
 _DECIMAL = re.compile(r"decimal\((\d+)\)")
@@ -82,6 +84,22 @@ def name_of(series: pd.Series, present: pd.Series) -> str:
         if says == "decimal" and all(v.is_finite() for v in present):
             return f"decimal({max(0, *(-int(v.as_tuple().exponent) for v in present))})"
     return str(series.dtype)
+
+
+def is_text(dtype: Any) -> bool:
+    """Whether cells of this dtype may be text."""
+    return types.is_object_dtype(dtype) or (types.is_string_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype))
+
+
+def distinct_texts(present: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """(position of every cell among them (n,), the different texts of a column)."""
+    codes, values = pd.factorize(present)
+    return codes, [str(v) for v in values]
+
+
+def precision(dtype: Any) -> np.dtype:
+    """The numpy dtype a numeric column is stored in (nullable, Arrow and sparse columns included)."""
+    return np.dtype(dtype.subtype if isinstance(dtype, pd.SparseDtype) else getattr(dtype, "numpy_dtype", dtype))
 
 
 def text_dtype() -> Any:

@@ -18,7 +18,7 @@ from pandas.api import types
 from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, InputError, Note
-from mixtura.data import cells, dtypes
+from mixtura.data import dtypes
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema
 
@@ -125,7 +125,7 @@ def _unmoved(field: Field, series: pd.Series, settled: np.ndarray) -> np.ndarray
 
 def _digits(dtype: Any) -> float:
     """The relative rounding error of numbers of this type."""
-    return float(np.finfo(cells.precision(dtype)).eps) if types.is_float_dtype(dtype) else 2.0**-52
+    return float(np.finfo(dtypes.precision(dtype)).eps) if types.is_float_dtype(dtype) else 2.0**-52
 
 
 def _strange_cells(field: Field, series: pd.Series, values: np.ndarray, off: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:

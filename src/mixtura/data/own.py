@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from mixtura.data import cells
+from mixtura.data import cells, datetimes, numerals
 from mixtura.data.schema import Field
 
 #: types that hold numbers, or gaps, which another does not
@@ -24,7 +24,7 @@ def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, 
     if types.is_datetime64_any_dtype(given.dtype) and not types.is_datetime64_any_dtype(drawn.dtype):
         drawn = _dates(drawn, field.pattern).astype(given.dtype)
     if field.pattern and field.kind != "datetime" and types.is_numeric_dtype(given.dtype):  # learnt as text in a style of its own
-        drawn = pd.Series(cells.numbers(drawn, field.pattern))
+        drawn = pd.Series(numerals.numbers(drawn, field.pattern))
     ours, wording = _own(field, cast(pd.Series, given[~holes]), drawn.dtype)
     values = np.full(len(given), None, dtype=object)
     values[~holes] = ours
@@ -74,15 +74,15 @@ def _number(cell: Any) -> Any:
     """A cell of a column of numbers as a number, where it is one."""
     if not isinstance(cell, str):
         return cell
-    if (plain := cells.number(cell)) is not None:
+    if (plain := numerals.number(cell)) is not None:
         return plain
-    found = cells.numbers(pd.Series([cell]))
+    found = numerals.numbers(pd.Series([cell]))
     return cell if found is None else found.tolist()[0]
 
 
 def _dates(texts: pd.Series, pattern: str) -> pd.Series:
     """Dates that are written as text, as instants; what says something else as it is."""
-    seen = cells.instants(texts, pattern)
+    seen = datetimes.instants(texts, pattern)
     if seen is None:
         return texts
     instants = pd.Series(seen.ticks.view(f"M8[{seen.unit}]"), index=texts.index)

@@ -30,7 +30,7 @@ from pandas.api import types
 from pandas.util import hash_pandas_object
 
 from mixtura.contracts import InputError
-from mixtura.data import arrays, cells, dtypes, examples, texts
+from mixtura.data import arrays, cells, dtypes, examples, numerals, texts
 from mixtura.data.cells import MISSING, MOST_CHARACTERS
 from mixtura.data.dtypes import text_dtype
 from mixtura.data.schema import named
@@ -229,7 +229,7 @@ def _open_csv(path: Path, levels: Levels) -> _Source:
         _refuse_misread(path, dialect)
     lines = _csv_rows(path, dialect)
     header = next(lines, (0, [], []))[1]
-    numbers = [j for j, h in enumerate(header) if cells.is_number(h)]
+    numbers = [j for j, h in enumerate(header) if numerals.is_number(h)]
     no_names = len(numbers) == len(header) and any(not h.strip().isdecimal() for h in header)
     # words of a first line that is one of data: above numbers stand numbers, and each word comes again below
     words = {j for j, h in enumerate(header) if j not in numbers and h.strip()}
@@ -237,7 +237,7 @@ def _open_csv(path: Path, levels: Levels) -> _Source:
     count, width, ends_empty, row_names = 0, len(header), True, set()
     for line, row, _ in lines:
         if like_data and count < _NAMES_CHECKED and len(row) == len(header):
-            like_data = all(cells.is_number(row[j]) or not row[j] for j in numbers)
+            like_data = all(numerals.is_number(row[j]) or not row[j] for j in numbers)
             words -= {j for j in words if row[j] == header[j]}
         if count == 0 and len(row) == len(header) + 1 > 2:
             width = len(row)
@@ -366,7 +366,7 @@ def _refuse_misread(path: Path, dialect: _Dialect) -> None:
         others = _first_rows(text, mark, spaced=True)
         if mark == dialect.delimiter or {len(row) for row in rows} != {1} or not _fits(others)[0]:
             continue
-        if mark not in ",;\t|" and not any(all(cells.is_number(row[j]) for row in others[1:]) for j in range(len(others[0]))):
+        if mark not in ",;\t|" and not any(all(numerals.is_number(row[j]) for row in others[1:]) for j in range(len(others[0]))):
             continue  # words with a blank between them, or the like
         shown, ours = (_MARKS.get(m, repr(m)) for m in (mark, dialect.delimiter))
         named_so = "leave out its line sep=" if dialect.skip else "name it .csv" if path.suffix.lower() == ".tsv" else ""
@@ -644,7 +644,7 @@ def _in_memory(source: Any) -> tuple[_Source, str, str]:
     if isinstance(source, pd.DataFrame):
         frame = _native(named(source, name="table"))
         for name, column in frame.items():
-            if cells.is_text(column.dtype):
+            if dtypes.is_text(column.dtype):
                 _refuse_half_letters(" ".join([str(name), *{v for v in column if isinstance(v, str)}]), "table")
         return _Source(len(frame), frame.shape[1], lambda chosen: frame.iloc[chosen]), "table", _hash_frame(frame)
     if isinstance(source, torch.Tensor):

@@ -25,7 +25,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, Column, InputError, Space
-from mixtura.data import cells, dtypes
+from mixtura.data import cells, datetimes, dtypes, hints, lattice, numerals
 from mixtura.data.cells import Label
 from mixtura.ground.shown import kind_of
 
@@ -55,7 +55,7 @@ class Field:
               (and the one value of a constant column; none if it was empty throughout).
     decimals, step, offset: the lattice of a rounded column (see the module); step 0 if it has none.
     unit:     of a datetime, the tick of step and offset.
-    pattern:  how text writes a datetime, or a number ("1.234,50 €", :class:`mixtura.data.cells.Style`); empty if plainly.
+    pattern:  how text writes a datetime, or a number ("1.234,50 €", :class:`mixtura.data.numerals.Style`); empty if plainly.
     low, high, atoms: the smallest and the largest value seen and those with a share of their own, or off the steps,
               in tensor units. exact: the ticks of a datetime's atoms off the steps, which a float might round.
               moved: how many more were off the steps, and are moved to them.
@@ -147,8 +147,8 @@ class Field:
 
     def _measured(self, present: pd.Series, name: str) -> np.ndarray:
         if self.discrete:
-            if self.pattern and (values := cells.numbers(present, self.pattern)) is not None:
-                present = pd.Series(cells.write_numbers(values, self.pattern))
+            if self.pattern and (values := numerals.numbers(present, self.pattern)) is not None:
+                present = pd.Series(numerals.write_numbers(values, self.pattern))
             return cells.codes(present, self.labels).astype(np.float64)
         if self.kind == "datetime":
             return self._measured_instants(present, name)
@@ -160,15 +160,15 @@ class Field:
         if values.dtype.kind == "f":
             whole = np.array([int(v) for v in np.rint(values)], dtype=object)
             part = values - np.rint(values)
-        return _finite(present, cells.floats(whole.astype(object) - self.offset), name) + part
+        return _finite(present, numerals.floats(whole.astype(object) - self.offset), name) + part
 
     def _as_stored(self, values: np.ndarray) -> np.ndarray:
         """Real numbers that were written with the digits of a float32, as that float32."""
         stored = dtypes.dtype(self.dtype)
-        if not types.is_float_dtype(stored) or cells.precision(stored).itemsize == 8:
+        if not types.is_float_dtype(stored) or dtypes.precision(stored).itemsize == 8:
             return values
         with np.errstate(over="ignore"):
-            short = values.astype(cells.precision(stored)).astype(np.float64)
+            short = values.astype(dtypes.precision(stored)).astype(np.float64)
         return np.where(np.isfinite(short), short, values)
 
     @property
@@ -192,9 +192,9 @@ class Field:
         return on_steps
 
     def _measured_instants(self, present: pd.Series, name: str) -> np.ndarray:
-        seen = cells.instants(present, self.pattern)
+        seen = datetimes.instants(present, self.pattern)
         if seen is None:
-            if why := cells.why_not(present, self.pattern):
+            if why := hints.why_not(present, self.pattern):
                 raise InputError(f"{name}: column {self.name!r} holds {why}")
             row = _first_without_instant(present, self.pattern)
             raise InputError(
@@ -204,13 +204,13 @@ class Field:
         if seen.aware != self._aware:
             have, lack = ("a time zone", "none") if self._aware else ("no time zone", "one")
             raise InputError(f"{name}: column {self.name!r} was learnt with {have} and now has {lack}; convert it")
-        here, there = cells.UNITS[seen.unit], cells.UNITS[self.unit]
+        here, there = datetimes.UNITS[seen.unit], datetimes.UNITS[self.unit]
         # a quotient of Python ints, which is the float nearest to it
         return ((seen.ticks.astype(object) * there - self.offset * here) / (self.step * here)).astype(np.float64)
 
     @property
     def _aware(self) -> bool:
-        return "," in self.dtype if not self.pattern else cells.knows_zone(self.pattern)
+        return "," in self.dtype if not self.pattern else datetimes.knows_zone(self.pattern)
 
     def nearest(self, values: np.ndarray) -> np.ndarray:
         """Numeric values moved to their lattice; those so far off that float64 has no such point stay."""
@@ -218,7 +218,7 @@ class Field:
             return values
         with np.errstate(over="ignore"):
             k = np.rint((values * 10.0**self.decimals - self.offset) / self.step)
-            return np.where(np.abs(values) * 10.0**self.decimals < cells.EXACT, self.on_lattice(k), values)
+            return np.where(np.abs(values) * 10.0**self.decimals < dtypes.EXACT, self.on_lattice(k), values)
 
     def on_lattice(self, k: np.ndarray) -> np.ndarray:
         """Step k as a number."""
@@ -244,7 +244,7 @@ class Field:
             return _series(exact, missing, self)
         ticks = exact.astype(np.int64)
         if self.pattern:
-            return _series(np.array(cells.write_instants(ticks, self.unit, self.pattern), dtype=object), missing, self)
+            return _series(np.array(datetimes.write_instants(ticks, self.unit, self.pattern), dtype=object), missing, self)
         instants = ticks.view(f"M8[{self.unit}]")
         if self.dtype == "date" or self.dtype.endswith("[pyarrow]"):
             return _series(instants, missing, self)
@@ -256,13 +256,13 @@ class Field:
         stored = dtypes.dtype(self.dtype)
         if not types.is_float_dtype(stored):
             return x
-        largest = float(np.finfo(cells.precision(stored)).max)
+        largest = float(np.finfo(dtypes.precision(stored)).max)
         return np.clip(x, -largest, largest)
 
     def _exact(self, x: np.ndarray) -> np.ndarray:
         """Whole numbers, or ticks, as Python ints: those of the nearest steps within the walls."""
         column = self.column
-        k = np.clip(x, max(column.low, -cells.EXACT), min(column.high, cells.EXACT))
+        k = np.clip(x, max(column.low, -dtypes.EXACT), min(column.high, dtypes.EXACT))
         k = k / self.step if self.kind == "integer" else k
         return np.rint(k).astype(np.int64).astype(object) * self.step + self.offset
 
@@ -301,7 +301,7 @@ class Field:
     def _show_step(self) -> str:
         if self.kind != "datetime":
             return f"{self.step / 10**self.decimals:.{self.decimals}f}"
-        days, rest = divmod(self.step, 86400 * cells.UNITS[self.unit])
+        days, rest = divmod(self.step, 86400 * datetimes.UNITS[self.unit])
         return f"{self.step} {self.unit}" if rest else f"{days} day{'s' * (days != 1)}"
 
 
@@ -460,7 +460,7 @@ def _series(values: np.ndarray, missing: np.ndarray, field: Field) -> pd.Series:
         ordered = field.kind == "ordinal"
         return pd.Series(pd.Categorical.from_codes(codes, categories=categories, ordered=ordered), name=field.name)
     if field.pattern and field.kind in ("numeric", "integer"):
-        values = np.array(cells.write_numbers(values, field.pattern), dtype=object)
+        values = np.array(numerals.write_numbers(values, field.pattern), dtype=object)
     return dtypes.cells_as(field.dtype, values, missing).rename(field.name)
 
 
@@ -541,9 +541,9 @@ def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: st
         return _few_enough(_ordinal(field, present) if present.dtype.ordered else _categorical(field, present))
     if types.infer_dtype(present) == "boolean" or _truth_in_text(present):
         return _boolean(field, present)
-    if (values := cells.numbers(present)) is not None:
+    if (values := numerals.numbers(present)) is not None:
         return _guess_number(field, present, values)
-    if cells.instants(present) is not None:
+    if datetimes.instants(present) is not None:
         return _datetime(field, present)
     if (says := types.infer_dtype(present)) not in _SCALARS:
         return replace(
@@ -555,7 +555,7 @@ def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: st
 def _more_than_labels(present: pd.Series) -> bool:
     """Whether all of it is numbers, times or truth."""
     truth = len(present) > 0 and (types.infer_dtype(present) == "boolean" or _truth_in_text(present))
-    return truth or (len(present) > 0 and (cells.numbers(present) is not None or cells.instants(present) is not None))
+    return truth or (len(present) > 0 and (numerals.numbers(present) is not None or datetimes.instants(present) is not None))
 
 
 def _few_enough(field: Field, *, asked: bool = False) -> Field:
@@ -603,10 +603,10 @@ def _guess_number(field: Field, present: pd.Series, values: np.ndarray) -> Field
     distinct = np.unique(values)
     if len(distinct) <= FEW:
         return _ordinal(field, present)
-    if int(distinct[-1]) - int(distinct[0]) > cells.EXACT:
+    if int(distinct[-1]) - int(distinct[0]) > dtypes.EXACT:
         why = "whole numbers spread over more than 2^53, too far apart to tell from one another in float64"
         return replace(field, reason=f"{field.name}: {why}; {kind_of(field.name, 'categorical')} or =numeric keeps it")
-    if cells.are_days(distinct):
+    if datetimes.are_days(distinct):
         why = f"whole numbers that are all dates, as {distinct[0]} is; write them as 2024-12-31"
         return replace(field, reason=f"{field.name}: {why}, or {kind_of(field.name, 'integer')} keeps them as numbers")
     words = {w.lower() for w in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", field.name)}
@@ -617,23 +617,23 @@ def _guess_number(field: Field, present: pd.Series, values: np.ndarray) -> Field
 
 def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> Field:
     keeps = f"{kind_of(field.name, 'categorical')} keeps it"
-    if why := cells.why_not(present):
+    if why := hints.why_not(present):
         return replace(field, reason=f"{field.name}: {why}; {keeps}")
     words = {str(value).lower() for value in present.unique()}
     if words <= {"true", "false", "0", "1"} and {"true", "false"} & words and {"0", "1"} & words:
         return replace(field, reason=f"{field.name}: truth in words and as 0 and 1; write all cells alike, or {keeps}")
-    odd = [row for row, value in present.items() if not cells.looks_like_number(str(value))]
-    if all(cells.is_code(str(present[row])) for row in odd):
+    odd = [row for row, value in present.items() if not hints.looks_like_number(str(value))]
+    if all(hints.is_code(str(present[row])) for row in odd):
         odd = []  # as postal codes are: no number among others, but none of the cells is wrong
-    if distinct > cells.FEW_TEXTS and 0 < len(odd) <= MOST_ODD * len(present):
+    if distinct > numerals.FEW_TEXTS and 0 < len(odd) <= MOST_ODD * len(present):
         why = f"{len(present) - len(odd)} of {len(present)} texts are numbers, but row {odd[0]} is {present[odd[0]]!r}"
         return replace(field, reason=f"{field.name}: {why}; empty such cells, or {keeps}")
-    if distinct > max(cells.FEW_TEXTS, min(1000, rows // 5)):
-        code = next((text for text in map(str, present) if cells.is_code(text)), None)
+    if distinct > max(numerals.FEW_TEXTS, min(1000, rows // 5)):
+        code = next((text for text in map(str, present) if hints.is_code(text)), None)
         if code is not None:
             why = f"{distinct} different texts in {rows} rows, codes such as {code!r}"
             return replace(field, reason=f"{field.name}: {why}; {keeps}")
-        if shape := cells.form(present):
+        if shape := hints.form(present):
             why = f"{distinct} different texts such as {shape!r}, neither numbers nor dates as they are read"
             return replace(field, reason=f"{field.name}: {why}; write them as 1234.5 or 2024-12-31 if they are, or {keeps}")
         why = f"{distinct} different texts in {rows} rows, looks like an identifier"
@@ -645,13 +645,13 @@ def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> F
 
 
 def _numbers(present: pd.Series, name: str = "", like: str = "") -> np.ndarray:
-    values = cells.numbers(present, like)
+    values = numerals.numbers(present, like)
     if values is None:
-        if why := cells.why_not(present):
+        if why := hints.why_not(present):
             raise InputError(f"{name and name + ': '}column {present.name!r} holds {why}")
         said = [(row, cells.text(v)) for row, v in present.items()]
-        odd = [(row, text) for row, text in said if not cells.looks_like_number(text)]
-        odd = odd or [(row, text) for row, text in said if not cells.is_number(text)] or said
+        odd = [(row, text) for row, text in said if not hints.looks_like_number(text)]
+        odd = odd or [(row, text) for row, text in said if not numerals.is_number(text)] or said
         raise InputError(
             f"{name and name + ': '}column {present.name!r}, row {odd[0][0]} is {odd[0][1]!r}, "
             "expected a number; repair the cell or leave it empty"
@@ -670,16 +670,16 @@ def _finite(present: pd.Series, values: np.ndarray, name: str = "") -> np.ndarra
 
 
 def _whole(values: np.ndarray) -> bool:
-    return values.dtype.kind != "f" or bool((np.abs(values) <= cells.EXACT).all() and (values == np.rint(values)).all())
+    return values.dtype.kind != "f" or bool((np.abs(values) <= dtypes.EXACT).all() and (values == np.rint(values)).all())
 
 
 def _numeric(field: Field, present: pd.Series) -> Field:
     values = _numbers(present).astype(np.float64)
-    stored = cells.precision(present.dtype) if types.is_float_dtype(present.dtype) else np.dtype(np.float64)
-    found = cells.lattice(values, stored)
+    stored = dtypes.precision(present.dtype) if types.is_float_dtype(present.dtype) else np.dtype(np.float64)
+    found = lattice.lattice(values, stored)
     decimals, step, offset = found or (0, 0, 0)
     dtype = _number_dtype(field, present)
-    pattern = cells.number_pattern(present)
+    pattern = numerals.number_pattern(present)
     if found is None and not pattern and types.is_integer_dtype(dtypes.dtype(dtype)):
         dtype = "float64"  # whole numbers past 2^53, which the person asked to round
     field = replace(field, kind="numeric", dtype=dtype, decimals=decimals, step=step, offset=offset, pattern=pattern)
@@ -718,14 +718,14 @@ def _integer(field: Field, present: pd.Series) -> Field:
     exact = values if values.dtype.kind != "f" else values.astype(np.int64)
     distinct, counts = np.unique(exact, return_counts=True)
     first, last = int(distinct[0]), int(distinct[-1])
-    if last - first > cells.EXACT:
+    if last - first > dtypes.EXACT:
         raise InputError(
             f"column {field.name!r}: whole numbers spread over more than 2^53 do not fit float64; "
             f"use {kind_of(field.name, 'numeric')} to round them, or =categorical"
         )
     _within(field, present, exact)
-    step, offset = cells.steps(distinct, counts)
-    pattern = cells.number_pattern(present)
+    step, offset = lattice.steps(distinct, counts)
+    pattern = numerals.number_pattern(present)
     field = replace(field, kind="integer", dtype=_number_dtype(field, present), step=step, offset=offset, pattern=pattern)
     low, high = field.bounds
     least, most = _limits(field)
@@ -736,7 +736,7 @@ def _integer(field: Field, present: pd.Series) -> Field:
     # whole steps from the offset; an end that float64 cannot tell from its neighbours is none
     down = None if low is None else (offset - low) // step * step
     up = None if high is None else (high - offset) // step * step
-    floor, ceiling = (None if k is None or k > cells.EXACT else float(k) for k in (down, up))
+    floor, ceiling = (None if k is None or k > dtypes.EXACT else float(k) for k in (down, up))
     field = replace(field, ends=(low, high), floor=None if floor is None else 0.0 - floor, ceiling=ceiling)
     apart = (exact - offset).astype(np.float64)
     return _ranged(field, apart, np.rint(apart / step) * step)
@@ -750,14 +750,14 @@ def _limits(field: Field) -> tuple[int | None, int | None]:
     stored = dtypes.dtype(field.dtype)
     if not types.is_integer_dtype(stored):
         return None, None
-    ends = np.iinfo(cells.precision(stored))
+    ends = np.iinfo(dtypes.precision(stored))
     return int(ends.min), int(ends.max)
 
 
 def _number_dtype(field: Field, present: pd.Series) -> str:
     """Numbers that came as text or objects decode as numbers, unless they were written in a style of their own; others as they
     came."""
-    if cells.number_pattern(present):
+    if numerals.number_pattern(present):
         return "str" if types.is_string_dtype(present.dtype) and not types.is_object_dtype(present.dtype) else "object"
     if types.is_numeric_dtype(dtypes.dtype(field.dtype)) or field.dtype.startswith("decimal("):
         return field.dtype
@@ -770,9 +770,9 @@ def _number_dtype(field: Field, present: pd.Series) -> str:
 
 
 def _datetime(field: Field, present: pd.Series) -> Field:
-    seen = cells.instants(present)
+    seen = datetimes.instants(present)
     if seen is None:
-        if why := cells.why_not(present):
+        if why := hints.why_not(present):
             raise InputError(f"column {field.name!r} holds {why}, or use {kind_of(field.name, 'categorical')}")
         row = _first_without_instant(present)
         raise InputError(
@@ -780,8 +780,8 @@ def _datetime(field: Field, present: pd.Series) -> Field:
             f"2024-12-31 or 2024-12-31 23:59:59; rewrite the column or use {kind_of(field.name, 'categorical')}"
         )
     distinct, counts = np.unique(seen.ticks, return_counts=True)
-    step, offset = cells.steps(distinct, counts)
-    if (int(distinct[-1]) - int(distinct[0])) // step > cells.EXACT:
+    step, offset = lattice.steps(distinct, counts)
+    if (int(distinct[-1]) - int(distinct[0])) // step > dtypes.EXACT:
         return replace(field, reason=f"{field.name}: more than 2^53 {seen.unit} between its dates; round them to a coarser unit")
     dtype = f"datetime64[{seen.unit}, UTC]" if seen.aware else f"datetime64[{seen.unit}]"
     if field.dtype == "date" or field.dtype.endswith("[pyarrow]"):
@@ -789,12 +789,12 @@ def _datetime(field: Field, present: pd.Series) -> Field:
     elif seen.pattern or types.is_datetime64_any_dtype(present.dtype):
         dtype = str(present.dtype)
     # years of four digits, within what the unit can count
-    ends = [int(np.datetime64(year, "s").astype(np.int64)) * cells.UNITS[seen.unit] for year in ("0001-01-01", "9999-12-31")]
+    ends = [int(np.datetime64(year, "s").astype(np.int64)) * datetimes.UNITS[seen.unit] for year in ("0001-01-01", "9999-12-31")]
     least, most = max(ends[0], -(2**63) + 1), min(ends[1], 2**63 - 1)
     down, up = ((offset - least) // step, (most - offset) // step)
     field = replace(
         field, kind="datetime", dtype=dtype, step=step, offset=offset, unit=seen.unit, pattern=seen.pattern, ends=(least, most),
-        floor=-float(down) if down <= cells.EXACT else None, ceiling=float(up) if up <= cells.EXACT else None,
+        floor=-float(down) if down <= dtypes.EXACT else None, ceiling=float(up) if up <= dtypes.EXACT else None,
     )  # fmt: skip
     ticks = seen.ticks.astype(object) - offset
     k = ((2 * ticks + step) // (2 * step)).astype(np.float64)
@@ -804,7 +804,7 @@ def _datetime(field: Field, present: pd.Series) -> Field:
 
 
 def _first_without_instant(present: pd.Series, like: str = "") -> int:
-    return next((row for row in present.index if cells.instants(present.loc[[row]], like) is None), present.index[0])
+    return next((row for row in present.index if datetimes.instants(present.loc[[row]], like) is None), present.index[0])
 
 
 def _ranged(field: Field, values: np.ndarray, on_steps: np.ndarray, stored: np.dtype = np.dtype(np.float64)) -> Field:  # noqa: B008
@@ -858,15 +858,15 @@ def _categorical(field: Field, present: pd.Series) -> Field:
 def _ordinal(field: Field, present: pd.Series) -> Field:
     if isinstance(present.dtype, pd.CategoricalDtype) and present.dtype.ordered:
         return replace(field, kind="ordinal", labels=tuple(map(cells.label, present.cat.categories)))
-    values = cells.numbers(_plain(present))
+    values = numerals.numbers(_plain(present))
     if values is None:
         raise InputError(
             f"column {field.name!r}: its texts have no order, expected numbers or an ordered pandas Categorical; "
             f"use {kind_of(field.name, 'categorical')}"
         )
     present, distinct = _plain(present), np.unique(_finite(present, values))
-    pattern = cells.number_pattern(present)
-    labels = tuple(cells.write_numbers(distinct, pattern) if pattern else map(cells.label, distinct))
+    pattern = numerals.number_pattern(present)
+    labels = tuple(numerals.write_numbers(distinct, pattern) if pattern else map(cells.label, distinct))
     return replace(field, kind="ordinal", labels=labels, dtype=_number_dtype(field, present), pattern=pattern)
 
 

@@ -17,7 +17,8 @@ from pandas.api import types
 
 from mixtura.contracts import InputError
 from mixtura.data import dtypes
-from mixtura.data.cells import EXACT, MISSING, Label, precision
+from mixtura.data.cells import MISSING, Label
+from mixtura.data.dtypes import EXACT, precision
 from mixtura.data.schema import named
 from mixtura.ground.machine import drafted
 

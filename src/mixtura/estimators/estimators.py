@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from mixtura.contracts import Batch, Column, InputError, Space
-from mixtura.data.cells import lattice
+from mixtura.data.lattice import lattice
 from mixtura.data.read import to_numpy
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork

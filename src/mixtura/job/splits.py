@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import InputError
-from mixtura.data import cells
+from mixtura.data import cells, datetimes, hints, numerals
 from mixtura.ground.rng import child_seed
 
 #: shares of the rows that fit, select and report
@@ -158,14 +158,14 @@ def _by_time(times: pd.Series) -> np.ndarray:
     if len(present) < len(times):
         row = int(np.setdiff1d(np.arange(len(times)), present.index)[0])
         raise InputError(f"--time {times.name}: row {row} has no time; every row needs one")
-    order = cells.numbers(times)
-    if order is None and (seen := cells.instants(times)) is not None:
+    order = numerals.numbers(times)
+    if order is None and (seen := datetimes.instants(times)) is not None:
         order = seen.ticks
     if order is None:
-        if why := cells.why_not(times):
+        if why := hints.why_not(times):
             raise InputError(f"--time {times.name}: holds {why}")
-        odd = (row for row in times.index if not cells.looks_like_number(str(times[row])))
-        odd = next((row for row in odd if cells.instants(times.loc[[row]]) is None), 0)
+        odd = (row for row in times.index if not hints.looks_like_number(str(times[row])))
+        odd = next((row for row in odd if datetimes.instants(times.loc[[row]]) is None), 0)
         raise InputError(
             f"--time {times.name}: row {odd} holds {times[odd]!r}, expected numbers, or dates that are all written alike; "
             "name a column of times, or repair it"

@@ -1,0 +1,60 @@
+"""The steps that the numbers of a column are written in, and the values that hold a share of its rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+#: of the values of a column that is written in steps, at least this share lies on them
+SHARE_ON_STEPS = 0.999
+
+#: parts that distinct values are dealt to, to find the step that those have in common in which none is off it
+_PARTS = 32
+
+
+def lattice(values: np.ndarray, stored: np.dtype) -> tuple[int, int, int] | None:
+    """(decimals, step, origin): ``SHARE_ON_STEPS`` of the values are (origin + k·step) / 10^decimals for a whole k, with the
+    largest such step and the fewest decimals; None if there is none of at most 6 decimals.
+
+    A float counts as written with d decimals if it is the float nearest to that decimal *in the precision
+    it was stored in*: the float32 nearest to 0.1 is written 0.1.
+    """
+    significand = 2.0 ** (np.finfo(stored).nmant + 1)
+    distinct, counts = np.unique(values, return_counts=True)
+    for decimals in range(7):
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.rint(distinct * 10.0**decimals)
+            on = (scaled / 10.0**decimals).astype(stored) == distinct.astype(stored)
+        on &= np.abs(scaled) <= significand  # beyond, every float is whole
+        if _most(counts[on], counts[~on]):
+            return decimals, *steps(scaled[on].astype(np.int64), counts[on], counts[~on])
+    return None
+
+
+def steps(distinct: np.ndarray, counts: np.ndarray, odd: np.ndarray | tuple[()] = ()) -> tuple[int, int]:
+    """(step, origin): of distinct ascending whole numbers that occur so often, ``SHARE_ON_STEPS`` are origin + k·step, with the
+    largest such step. origin is the least of them. ``odd``: how often others occur, which lie off the steps for certain."""
+    parts = min(_PARTS, len(distinct) // 4)
+    # of neighbours, so that a part has small differences; a value off the steps spoils its own part only
+    found = {step_of(part) for part in np.array_split(distinct, parts)} if parts > 1 else set()
+    for step in sorted(found, reverse=True):
+        residues = ((distinct - distinct[0]) % step).astype(np.int64)
+        values, at = np.unique(residues, return_inverse=True)
+        kept = at == np.bincount(at, weights=counts).argmax()
+        if kept.sum() > 1 and _most(counts[kept], np.concatenate([counts[~kept], odd])):
+            return step_of(distinct[kept]), int(distinct[kept][0])
+    return step_of(distinct), int(distinct[0])
+
+
+def _most(on: np.ndarray, off: np.ndarray) -> bool:
+    """Whether values that occur ``on`` (k,) and ``off`` (m,) times are nearly all on the steps. Those off them must also be few
+    among the values, or among all cells but those of the commonest: where nearly all are 0, the others say what the steps are."""
+    if len(off) == 0:
+        return True
+    if len(on) == 0 or off.sum() > (1 - SHARE_ON_STEPS) * (on.sum() + off.sum()):
+        return False
+    return 10 * len(off) <= len(on) or off.sum() <= (1 - SHARE_ON_STEPS) * (on.sum() - on.max())
+
+
+def step_of(sorted_values: np.ndarray) -> int:
+    """Greatest common divisor of the differences of distinct whole numbers (1 for a single number)."""
+    return int(np.gcd.reduce(np.diff(sorted_values))) if len(sorted_values) > 1 else 1
