@@ -14,8 +14,9 @@ import torch
 import mixtura
 from mixtura.contracts import InputError
 from mixtura.data.dtypes import keep_stored
+from mixtura.data.guess import guess
 from mixtura.data.read import read
-from mixtura.data.schema import Schema, guess
+from mixtura.data.schema import Schema
 from mixtura.data.source import contents
 from mixtura.data.write import write
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import mixtura
+from mixtura.data.guess import guess
 from mixtura.data.made import as_made
-from mixtura.data.schema import guess
 
 
 def german(values):

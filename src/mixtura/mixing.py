@@ -21,9 +21,9 @@ from torch import Tensor
 
 from mixtura.contracts import InputError, Note
 from mixtura.data import dtypes, made, numerals, source
+from mixtura.data.field import refuse_nested
 from mixtura.data.images import ImageSchema
 from mixtura.data.made import aligned, header
-from mixtura.data.schema import refuse_nested
 from mixtura.features import extractors
 from mixtura.features.space import Lens
 from mixtura.ground.kernels import Estimate

@@ -19,8 +19,9 @@ from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
 from mixtura.data import dtypes, made, own, source
+from mixtura.data.field import Field, refuse_nested
 from mixtura.data.images import ImageSchema
-from mixtura.data.schema import Field, Schema, named, refuse_nested
+from mixtura.data.schema import Schema, named
 from mixtura.data.source import AnySchema, Content, Given
 from mixtura.folder import store
 from mixtura.folder.records import Conditioning, Score, Verdict, digits_of

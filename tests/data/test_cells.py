@@ -11,8 +11,9 @@ import pytest
 
 from mixtura.contracts import InputError
 from mixtura.data import datetimes, numerals, source
+from mixtura.data.guess import guess
 from mixtura.data.read import read
-from mixtura.data.schema import Schema, guess
+from mixtura.data.schema import Schema
 from mixtura.job.splits import make_splits
 
 N = 120

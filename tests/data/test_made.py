@@ -9,9 +9,9 @@ import torch
 
 from mixtura.contracts import InputError, Note
 from mixtura.data.cells import codes
+from mixtura.data.guess import guess
 from mixtura.data.images import ImageSchema
 from mixtura.data.made import aligned, as_made, header, strict, wrong_constant
-from mixtura.data.schema import guess
 
 
 def table(n=200, seed=0):

@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from pandas.api import types
 
+from mixtura.data.guess import guess
 from mixtura.data.own import beside
-from mixtura.data.schema import guess
 
 
 def field(values):

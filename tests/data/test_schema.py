@@ -12,8 +12,9 @@ import torch
 
 from mixtura.contracts import InputError
 from mixtura.data import datetimes, dtypes, lattice
+from mixtura.data.guess import guess
 from mixtura.data.read import read
-from mixtura.data.schema import Schema, guess
+from mixtura.data.schema import Schema
 from mixtura.ground.encode import Columns
 
 N = 60

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from mixtura.contracts import InputError
+from mixtura.data.guess import guess
 from mixtura.data.read import read
-from mixtura.data.schema import guess
 
 ROWS = [["1.5", "é", "3"], ["2.5", "v", "4"], ["3.5", "ü", "5"]]
 HEADER = ["a", "b", "n"]

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from mixtura.contracts import ON_STEPS
+from mixtura.data.field import Field
+
+#: values off the steps of their column that are kept as atoms, at most
+MOST_APART = 64
 #: of the values of a column that is written in steps, at least this share lies on them
 SHARE_ON_STEPS = 0.999
 
@@ -58,3 +65,37 @@ def _most(on: np.ndarray, off: np.ndarray) -> bool:
 def step_of(sorted_values: np.ndarray) -> int:
     """Greatest common divisor of the differences of distinct whole numbers (1 for a single number)."""
     return int(np.gcd.reduce(np.diff(sorted_values))) if len(sorted_values) > 1 else 1
+
+
+def with_range_and_atoms(
+    field: Field, values: np.ndarray, on_steps: np.ndarray, stored: np.dtype = np.dtype(np.float64)  # noqa: B008
+) -> Field:
+    """With range and atoms: values with more than 2 % of the rows that also stand out from the others, the commonest of those
+    off the steps in the precision they are ``stored`` in, and what stands on a wall of a column without steps."""
+    apart = np.zeros(len(values), dtype=bool)
+    if field.step:
+        apart = (np.abs(values - on_steps) > ON_STEPS * field.resolution) & (values.astype(stored) != on_steps.astype(stored))
+    odd, often = np.unique(values[apart], return_counts=True)
+    kept = odd[np.argsort(-often, kind="stable")[:MOST_APART]]
+    moved = apart & ~np.isin(values, kept)
+    values = np.where(apart & ~moved, values, on_steps)
+    distinct, counts = np.unique(values, return_counts=True)
+    standing_out = 10 * float(np.median(counts)) if field.step else 3
+    atom = (counts > 0.02 * (len(values) + field.absent)) & ((counts >= standing_out) | _piled(field, distinct, counts))
+    most = sorted(np.flatnonzero(atom), key=lambda i: -counts[i])[:8]
+    walls = [] if field.step else [wall for wall in (field.floor, field.ceiling) if wall in (distinct[0], distinct[-1])]
+    atoms = sorted({*(float(distinct[i]) for i in most), *map(float, kept), *(float(wall) for wall in walls if wall is not None)})
+    return replace(field, low=float(distinct[0]), high=float(distinct[-1]), atoms=tuple(atoms), moved=int(moved.sum()))
+
+
+def _piled(field: Field, distinct: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which values of a column in steps, as at a cap, hold far more rows than the usual value and than each of the two steps on
+    either side: three times as many, and three standard errors more."""
+    if not field.step:
+        return np.zeros(len(distinct), dtype=bool)
+    k = np.rint((distinct - distinct[0]) / field.resolution)
+    beside = np.full(len(distinct), float(np.median(counts)))
+    for shift in (-2, -1, 1, 2):
+        at = np.searchsorted(k, k + shift).clip(max=len(k) - 1)
+        beside = np.maximum(beside, np.where(k[at] == k + shift, counts[at], 0))
+    return counts >= 3 * beside + 3 * np.sqrt(3 * beside + 1)

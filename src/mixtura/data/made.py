@@ -19,8 +19,9 @@ from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, InputError, Note
 from mixtura.data import dtypes
+from mixtura.data.field import Field
 from mixtura.data.images import ImageSchema
-from mixtura.data.schema import Field, Schema
+from mixtura.data.schema import Schema
 
 #: levels of one column that are named
 NAMED = 3

@@ -9,7 +9,7 @@ import pandas as pd
 from pandas.api import types
 
 from mixtura.data import cells, datetimes, numerals
-from mixtura.data.schema import Field
+from mixtura.data.field import Field
 
 #: types that hold numbers, or gaps, which another does not
 _ROOMIER = {"int64": ("Int64", "float64"), "Int64": ("float64",), "bool": ("boolean",)}

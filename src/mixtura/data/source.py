@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import InputError, Note
-from mixtura.data import images, read, schema
+from mixtura.data import images, read
 from mixtura.data import write as tables
 from mixtura.data.cells import MISSING
+from mixtura.data.field import Kind
+from mixtura.data.guess import guess
 from mixtura.data.images import ImageSchema, Pictures
 from mixtura.data.read import Table
-from mixtura.data.schema import Kind, Schema
+from mixtura.data.schema import Schema
 from mixtura.ground.encode import Inputs
 
 Data = Table | Pictures
@@ -132,7 +134,7 @@ def learn(
     """What its columns, or its pixels, mean. ``kinds``, ``columns`` and ``bounds`` overrule, choose and limit, for tables."""
     if isinstance(data, Table):
         ends = {column: (low, high) for column, (low, high) in (bounds or {}).items()}
-        return schema.guess(data.frame, kinds=cast(Mapping[str, Kind], kinds or {}), columns=columns, bounds=ends)
+        return guess(data.frame, kinds=cast(Mapping[str, Kind], kinds or {}), columns=columns, bounds=ends)
     for flag, given in (("--kind", kinds), ("--columns", columns), ("--bounds", bounds)):
         if given:
             raise InputError(f"{flag}: is for tables, and these are images; leave it out")

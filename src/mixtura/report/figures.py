@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from mixtura.data.schema import Field
+from mixtura.data.field import Field
 
 #: tiles of a sprite in a row; what is tried, tiles of each set and pixels a side, until all of it is small enough to send
 ACROSS = 12
