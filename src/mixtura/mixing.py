@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixtura.contracts import InputError, Note
-from mixtura.data import dtypes, made, numerals, source
+from mixtura.data import dtypes, numerals, source
 from mixtura.data.field import refuse_nested
 from mixtura.data.images import ImageSchema
-from mixtura.data.made import aligned, header
+from mixtura.data.names import aligned, header
 from mixtura.features import extractors
 from mixtura.features.space import Lens
 from mixtura.ground.kernels import Estimate
@@ -162,8 +162,8 @@ def gather(
     if asked is None and all(x is not None for x in arrays.values()):
         found, called = {name: x for name, x in arrays.items() if x is not None}, "as given"
     else:
-        loaded = {name: source.said(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
-        frames = {name: source.content(data) for name, data in loaded.items()}
+        loaded = {name: source.with_note(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
+        frames = {name: source.rows_of(data) for name, data in loaded.items()}
         numbers = _by_name(frames)
         if asked is None and all(x is not None for x in numbers.values()):
             found, called = {name: x for name, x in numbers.items() if x is not None}, "as given"
@@ -191,13 +191,13 @@ def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | Non
     """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection; and the names of a table's columns, None
     without a header. InputError on a table that is not all numbers."""
     data = source.load(reference, seed=seed)
-    frame = source.content(data)
+    frame = source.rows_of(data)
     if isinstance(frame, pd.DataFrame):
         if _numbers(frame) is None:
             raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
         return gather({"reference": reference}, None, None, seed=seed)[0]["reference"], header(frame)
     schema = source.learn(data)
-    return source.encode(schema, frame, name=data.name), None
+    return schema.encode(frame, name=data.name), None
 
 
 def _as_features(x: Any) -> Tensor | None:
@@ -238,10 +238,10 @@ def _numbers(frame: Any) -> Tensor | None:
 def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[dict[str, Tensor], str]:
     like = loaded.get("reference", next(iter(loaded.values())))
     schema = source.learn(like)
-    rows = {name: source.contents(source.content(data), schema) for name, data in loaded.items()}
+    rows = {name: source.rows_like(source.rows_of(data), schema) for name, data in loaded.items()}
     for name, x in rows.items():
-        schema = made.strict(schema, x, name=name)
-    as_made = {name: made.as_made(schema, x, name=name) for name, x in rows.items()}
+        schema = schema.strict(x, name=name)
+    as_made = {name: schema.as_made(x, name=name) for name, x in rows.items()}
     for name, found in as_made.items():
         if said := found.told(name, "real rows" if "reference" in loaded else f"those of {next(iter(loaded))}"):
             warnings.warn(said, Note, stacklevel=4)

@@ -18,11 +18,13 @@ from mixtura.blending import blend as mixture
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
-from mixtura.data import dtypes, made, own, source
+from mixtura.data import dtypes, impossible, own, source
 from mixtura.data.field import Field, refuse_nested
+from mixtura.data.given import GivenColumns, split_target
 from mixtura.data.images import ImageSchema
-from mixtura.data.schema import Schema, named
-from mixtura.data.source import AnySchema, Content, Given
+from mixtura.data.kind import Content, DataKind
+from mixtura.data.names import named
+from mixtura.data.schema import Schema
 from mixtura.folder import store
 from mixtura.folder.records import Conditioning, Score, Verdict, digits_of
 from mixtura.ground.rng import generator
@@ -48,7 +50,7 @@ class Facade:
     targets, what they are modelled given; ``schema`` then holds the targets alone."""
 
     def __init__(
-        self, name: str, model: Model, schema: AnySchema, proposal: Conditional | None = None, given: Given | None = None
+        self, name: str, model: Model, schema: DataKind, proposal: Conditional | None = None, given: GivenColumns | None = None
     ) -> None:
         self.name, self.model, self.schema, self._proposal, self.given = name, model, schema, proposal, given
 
@@ -80,7 +82,7 @@ class Facade:
 
     def rows(self, data: Any) -> Content:
         """Rows that a person gave, of anything :func:`mixtura.run` takes, as this run reads them: a frame or images."""
-        return source.contents(data, self.schema, None if self.given is None else self.given.schema)
+        return source.rows_like(data, self.schema, None if self.given is None else self.given.schema)
 
     def score(self, data: Any, seed: int = 0, watch: Watch = unwatched) -> pd.DataFrame:
         """Columns ``nats`` (of every row; of its targets given its inputs, where there are targets) and ``kind`` (exact or
@@ -91,7 +93,7 @@ class Facade:
                 f"{self.name}: it has samples but no density, so it cannot score rows; use --model with a family that has one"
             )
         rows = self.rows(data)
-        x = source.encode(self.schema, rows)
+        x = self.schema.encode(rows)
         context = None if self.given is None else self.given.features(self.given.frame(rows))
         for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
             _note(schema, rows)
@@ -99,7 +101,7 @@ class Facade:
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
-        given = cast(Given, self.given)
+        given = cast(GivenColumns, self.given)
         if asked is None:
             said = f"{', '.join(row['column'] for row in self.schema.describe())} given {', '.join(given.names)}"
             raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")
@@ -262,7 +264,7 @@ class _Known:
             if not field.absent:
                 lacking[:, j] = torch.from_numpy(field.gaps(series)).double()
             if field.discrete:
-                never_seen += [made.counted(*found) for found in made.never_seen(field, series, codes)]
+                never_seen += [impossible.counted(*found) for found in impossible.never_seen(field, series, codes)]
                 distance[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
             else:
                 width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
@@ -290,9 +292,9 @@ def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return x, unread
 
 
-def _note(schema: AnySchema, rows: Content) -> None:
+def _note(schema: DataKind, rows: Content) -> None:
     """Say which values no row that was learnt from could have."""
-    if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
+    if said := schema.as_made(rows).told("data", "the rows learnt from"):
         warnings.warn(said, Note, stacklevel=3)
     if not isinstance(schema, Schema) or not isinstance(rows, pd.DataFrame):
         return
@@ -335,7 +337,7 @@ class Study:
     ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density. In a run
     with targets ``schema`` is theirs, ``given`` what they are modelled given, ``conditioning`` what its verdict says beside."""
 
-    schema: AnySchema
+    schema: DataKind
     scores: list[Score]
     verdicts: dict[str, Verdict]
     objective: str
@@ -343,7 +345,7 @@ class Study:
     models: dict[str, Facade]
     blends: dict[str, Facade]
     folder: Path | None = None
-    given: Given | None = None
+    given: GivenColumns | None = None
     conditioning: Conditioning | None = None
 
     @property
@@ -394,8 +396,8 @@ def ranked(scores: Sequence[Score]) -> list[Score]:
 
 
 def assemble(
-    schema: AnySchema, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
-    models: Mapping[str, Model], folder: Path, given: Given | None = None, conditioning: Conditioning | None = None,
+    schema: DataKind, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
+    models: Mapping[str, Model], folder: Path, given: GivenColumns | None = None, conditioning: Conditioning | None = None,
 ) -> Study:  # fmt: skip
     """A :class:`Study` of fitted models and their blends; the first of them that conditions well proposes for the others."""
     proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
@@ -426,11 +428,11 @@ def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None =
         learnt = store.read_json(out / "schema.json")
         schema = source.from_json(learnt)
         if "target" in learnt:
-            schema, inputs = source.split_target(schema, learnt["target"])
+            schema, inputs = split_target(schema, learnt["target"])
         space = schema.space
     if "target" in learnt:
         with store.content_of(out / "inputs.safetensors"):
-            given = Given.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
+            given = GivenColumns.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
     with store.content_of(out / "scores.jsonl"):
         named = [s.name for s in scores if s.status in ("fitted", "samples only")]
         odd = next((n for n in named if Path(n).name != n or n in (".", "..") or not n.isprintable() or named.count(n) > 1), None)

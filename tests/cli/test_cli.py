@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from mixtura.cli.main import main
-from mixtura.data.read import read
+from mixtura.data.tables import read
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cli-json.md"

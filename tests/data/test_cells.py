@@ -12,8 +12,8 @@ import pytest
 from mixtura.contracts import InputError
 from mixtura.data import datetimes, numerals, source
 from mixtura.data.guess import guess
-from mixtura.data.read import read
 from mixtura.data.schema import Schema
+from mixtura.data.tables import read
 from mixtura.job.splits import make_splits
 
 N = 120
@@ -267,7 +267,7 @@ def test_a_level_spelt_like_missing_survives(tmp_path):
     learnt = guess(frame)
     assert set(learnt.fields[0].labels) == set(COUNTRIES) and learnt.fields[0].absent == 0
     frame.to_csv(tmp_path / "t.csv", index=False)
-    rows = source.contents(tmp_path / "t.csv", learnt)
+    rows = source.rows_like(tmp_path / "t.csv", learnt)
     assert isinstance(rows, pd.DataFrame)
     np.testing.assert_array_equal(learnt.encode(rows), learnt.encode(frame))
     # where nothing was learnt, the same words are missing, unless they are in quotes

@@ -13,8 +13,8 @@ import torch
 from mixtura.contracts import InputError
 from mixtura.data import datetimes, dtypes, lattice
 from mixtura.data.guess import guess
-from mixtura.data.read import read
 from mixtura.data.schema import Schema
+from mixtura.data.tables import read
 from mixtura.ground.encode import Columns
 
 N = 60

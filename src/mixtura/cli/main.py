@@ -201,16 +201,15 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """New rows, with the columns, types and rounding of the data; or new images."""
-    from mixtura.data.images import ImageSchema, check_png
     from mixtura.study import load
 
     study = load(folder)
-    images = study.schema.space.is_image
+    images = study.schema.pictured
     if images and output is None:
         _say("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
     _can_write(output, images=images)
-    if isinstance(study.schema, ImageSchema) and output is not None and output.suffix.lower() in ("", ".zip"):
-        check_png(study.schema, output)
+    if output is not None:
+        study.schema.check_output(output)
     chosen = study.best if model is None else study.model(model)
     rows: Any = None
     read: list[str] = []
@@ -651,7 +650,7 @@ def _at_work(what: str) -> Iterator[Callable[[float], object]]:
 
 def _say_reading(source: str, options: Options) -> None:
     """Of a large file, before it is read, what reading it alone takes."""
-    from mixtura.data.read import seconds_to_read
+    from mixtura.data.tables import seconds_to_read
 
     seconds, budget = seconds_to_read(source), options.seconds
     if seconds is None:
@@ -756,16 +755,16 @@ def _show_study(console: Console, study: Study) -> None:
 def _show_next(console: Console, study: Study) -> None:
     from mixtura.ground.shown import command
 
-    folder, images = command(study.folder), study.schema.space.is_image
+    folder, schema = command(study.folder), study.schema
     console.print(f"\neverything is in {study.folder} (report.html, and README.md, the model card); next:", soft_wrap=True)
     commands = [f"report {folder} --open"]
     if study.given is not None:
         commands += [f"predict {folder} new.csv -o predicted.csv", f"sample {folder} --given new.csv -n 10 -o drawn.csv"]
         commands += [f"score {folder} more.csv -o scores.csv"]
     else:
-        commands += [f"sample {folder} -n 1000 -o new{getattr(study.schema, 'written', '.csv')}"]
-        commands += [f"score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv"] * ("nats" in study.verdicts)
-        commands += [f"impute {folder} holes.csv -o filled.csv"] * (not images)
+        commands += [f"sample {folder} -n 1000 -o new{schema.written}"]
+        commands += [f"score {folder} {schema.more} -o scores.csv"] * ("nats" in study.verdicts)
+        commands += [f"impute {folder} holes.csv -o filled.csv"] * schema.fillable
     for line in commands:
         console.print(f"  mixtura {line}", soft_wrap=True)
 
@@ -913,7 +912,7 @@ def _emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 
 def _json(record: Any) -> str:
-    from mixtura.data.write import json_text
+    from mixtura.data.files.printed import json_text
     from mixtura.folder.store import plain
 
     return _in_reach(json_text(plain(record)))
@@ -933,8 +932,9 @@ def _deliver(
     file has them."""
     import pandas as pd
 
+    from mixtura.data.files.delimited import csv_lines
+    from mixtura.data.files.json_records import json_rows
     from mixtura.data.source import write
-    from mixtura.data.write import csv_lines, json_rows
 
     if output is not None:
         with _at_work(f"writing {output.name}"):
@@ -983,37 +983,31 @@ def _can_write(output: Path | None, *, images: bool = False, arrays: bool = True
     """Refuse a path that cannot be written before any work is done."""
     if output is None:
         return
-    from mixtura.data.dtypes import pyarrow
-    from mixtura.data.write import ARRAYS, WRITERS
+    from mixtura.data.files import TABLE
 
-    known = (".npz", ".npy", ".zip", "") if images else tuple(e for e in WRITERS if arrays or e not in ARRAYS)
+    doors = {e: d for e, d in TABLE.items() if (d.write_images if images else d.write_table) and (arrays or not d.only_numbers)}
+    known = tuple(doors)
     if output.suffix.lower() not in known:
         shown = f"{', '.join(filter(None, known))}{' or a folder' if images else ''}"
         _say(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {shown}")
     if output.is_dir() and not (images and output.suffix == ""):
         _say(f"{output}: is a folder, expected a file; name a file in it")
-    if images and output.suffix == "":
-        from mixtura.data.images import check_folder
-
-        check_folder(output)
     if not output.parent.is_dir():
         _say(f"{output}: there is no folder {output.parent}; make it first")
-    if output.suffix.lower() == ".parquet":
-        pyarrow()
+    if (check_library := doors[output.suffix.lower()].check_library) is not None:
+        check_library()
 
 
 def _can_hold(output: Path | None, made: Any, own: Any = None) -> None:
     """Refuse an array before anything is computed if columns that ``made``, a study or a model, makes are no numbers, or those
     of the person's ``own`` rows that stand beside."""
-    from mixtura.data.schema import Schema
-    from mixtura.data.write import ARRAYS, matrix
+    from mixtura.data.files import TABLE
+    from mixtura.data.files.arrays import matrix
 
-    if output is None or output.suffix.lower() not in ARRAYS or not isinstance(made.schema, Schema):
+    if output is None:
         return
-    if made.schema.textual:
-        odd = made.schema.textual[0]
-        _say(f"{output}: column {odd!r} holds no numbers, which is all an array can; use .csv, .jsonl or .parquet")
-    if own is not None:
+    made.schema.check_output(output)
+    if own is not None and TABLE[output.suffix.lower()].only_numbers:
         matrix(own)
 
 

@@ -102,6 +102,21 @@ def precision(dtype: Any) -> np.dtype:
     return np.dtype(dtype.subtype if isinstance(dtype, pd.SparseDtype) else getattr(dtype, "numpy_dtype", dtype))
 
 
+def native(array: np.ndarray) -> np.ndarray:
+    """The same values in the byte order of this machine, which pandas and torch need; wider floats as float64."""
+    return array.astype(native_dtype(array.dtype), copy=False)
+
+
+def native_dtype(dtype: np.dtype) -> np.dtype:
+    """Of what :func:`native` gives."""
+    return np.dtype(np.float64) if dtype.kind == "f" and dtype.itemsize > 8 else dtype.newbyteorder("=")
+
+
+def dense(column: pd.Series) -> pd.Series:
+    """Cells out of a sparse array."""
+    return column.sparse.to_dense() if isinstance(column.dtype, pd.SparseDtype) else column
+
+
 def text_dtype() -> Any:
     """What this pandas keeps text in: its ``str`` dtype from 3.0 on, plain objects before."""
     dtype = types.pandas_dtype("str")

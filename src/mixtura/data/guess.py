@@ -17,7 +17,8 @@ from mixtura.data import cells, datetimes, dtypes, hints, lattice, numerals
 from mixtura.data.cells import Label
 from mixtura.data.field import Field, Kind, first_without_instant, numbers_of, refuse_infinite, refuse_nested, uncategorised
 from mixtura.data.lattice import with_range_and_atoms
-from mixtura.data.schema import Schema, closest, listed, named
+from mixtura.data.names import closest, listed, named
+from mixtura.data.schema import Schema
 from mixtura.ground.shown import kind_of
 
 LEAST_ROWS = 20

@@ -6,9 +6,9 @@ losing a digit: ``schema.decode(schema.encode(frame))`` is ``frame``, less the c
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +18,30 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from mixtura.contracts import InputError, Space
-from mixtura.data import dtypes
+from mixtura.data import dtypes, impossible
 from mixtura.data.field import Field
+from mixtura.data.files import TABLE
+from mixtura.data.kind import DataKind, Made
+from mixtura.data.names import closest, named
 
 
 @dataclass(frozen=True)
-class Schema:
+class Schema(DataKind):
     """The columns of a table, in its order."""
+
+    name = "table"
+    nouns = "rows"
+    features = None
+    pictured = False
+    judged_by_samples = False
+    fillable = True
+    block = 1_000
+    examples = 1_000
+    example_endings = (".csv", ".jsonl")
+    more = "more.csv"
+    gallery_dtype = torch.float64
+    held_a_second, least_held, most_held = 50, 1_000, 5_000
+    samples = 1_000
 
     fields: tuple[Field, ...]
 
@@ -137,29 +154,50 @@ class Schema:
                 f"schema: expected what Schema.to_json wrote, got data that does not fit ({error}); write it again"
             ) from error
 
+    @property
+    def written(self) -> str:
+        """As :attr:`DataKind.written`."""
+        return ".csv"
 
-def named(frame: pd.DataFrame, *, name: str = "data") -> pd.DataFrame:
-    """``frame`` with text for column names: x0, x1, … if it has no header. InputError if two are the same."""
-    if not isinstance(frame, pd.DataFrame):
-        raise InputError(
-            f"{name}: expected a pandas DataFrame, got {type(frame).__name__}; pass it through mixtura.data.read first"
-        )
-    unnamed = isinstance(frame.columns, pd.RangeIndex) and list(frame.columns) == list(range(frame.shape[1]))
-    frame = frame.set_axis([f"x{c}" if unnamed else str(c) for c in frame.columns], axis=1)
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise InputError(f"{name}: two columns are named {twice!r}; give every column a name of its own")
-    return frame
+    def summary(self, n: int) -> str:
+        """As :meth:`DataKind.summary`."""
+        return f"{n:,} rows, {len(self.fields)} columns"
 
+    def check_output(self, path: Path) -> None:
+        """InputError where an array is asked for, and the samples hold more than numbers."""
+        door = TABLE.get(path.suffix.lower())
+        if door is not None and door.only_numbers and self.textual:
+            raise InputError(
+                f"{path}: column {self.textual[0]!r} holds no numbers, which is all an array can; use .csv, .jsonl or .parquet"
+            )
 
-def listed(names: Iterable[str], most: int) -> str:
-    """Names as they are given to an option that takes several: one with a comma in quotes."""
-    shown = [f'"{name}"' if "," in name else name for name in names]
-    quoted = " (a name with a comma is given in quotes)" if any("," in name for name in shown) else ""
-    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "") + quoted
+    def as_made(self, rows: Any, *, name: str = "data", holes: bool = False) -> Made:
+        """As :meth:`DataKind.as_made`."""
+        found: list[tuple[str, np.ndarray]] = []
+        x, frame = self.encode(rows, holes=holes, name=name), self.matched(rows, name)
+        for j, field in enumerate(self.modelled):
+            series, settled = pd.Series(frame[field.name]), x[:, j].numpy()
+            raw = impossible.as_they_are(field, series, settled) if field.step else settled
+            off = ~np.isnan(settled) & (raw != settled)
+            x[:, j] = torch.from_numpy(raw)
+            found += impossible.impossible_cells(field, series, raw, off)
+        return Made.of(x, found)
 
+    def strict(self, rows: Any, *, name: str = "data") -> Schema:
+        """As :meth:`DataKind.strict`."""
+        frame = self.matched(rows, name)
+        differing = {
+            f.name for f in self.fields if f.name in frame.columns and impossible.differs(f, pd.Series(frame[f.name]))
+        }
+        return Schema(tuple(impossible.as_level(f) if f.name in differing else f for f in self.fields))
 
-def closest(word: str, among: Iterable[str]) -> str:
-    """The end of a sentence that names the most similar of some words, empty where none is similar."""
-    found = difflib.get_close_matches(word, list(among), n=1, cutoff=0.5)
-    return f" (closest: {found[0]!r})" if found else ""
+    def wrong_constant(self, rows: Any, *, name: str = "data") -> str | None:
+        """As :meth:`DataKind.wrong_constant`."""
+        for field in self.strict(rows, name=name).modelled:
+            if field.kind == "categorical" and field not in self.modelled:
+                series = pd.Series(self.matched(rows, name)[field.name]).reset_index(drop=True)
+                codes = field.encode(series)
+                odd = impossible.impossible_cells(field, series, codes, codes < 0)
+                said, where = next(odd, ("missing", series.isna().to_numpy()))
+                return f"{impossible.counted(said, where)}, where the data is {impossible.as_constant(field)}"
+        return None

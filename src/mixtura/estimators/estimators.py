@@ -22,7 +22,7 @@ from torch.distributions import Normal
 
 from mixtura.contracts import Batch, Column, InputError, Space
 from mixtura.data.lattice import lattice
-from mixtura.data.read import to_numpy
+from mixtura.data.memory import to_numpy
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
 from mixtura.folder.store import as_json, as_safetensors, read_json, read_tensors

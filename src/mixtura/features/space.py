@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from mixtura.data.images import ImageSchema
-from mixtura.data.source import AnySchema
+from mixtura.data.kind import DataKind
 from mixtura.features import extractors as features
 from mixtura.features.columns import plain_features
 from mixtura.ground.encode import Columns
@@ -29,7 +29,7 @@ TELLS_APART = 3
 class Lens:
     """Rows (n, *shape) in data units → (n, d) float32 features; ``kernel`` compares them."""
 
-    def __init__(self, schema: AnySchema, fit: Tensor, asked: str | None, *, seed: int) -> None:
+    def __init__(self, schema: DataKind, fit: Tensor, asked: str | None, *, seed: int) -> None:
         self.space = schema.space
         self.columns = Columns(self.space)
         fit = fit[torch.randperm(len(fit), generator=generator(seed, "lens"))[:MOST_FITTED]]

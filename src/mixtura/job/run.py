@@ -25,9 +25,11 @@ from mixtura.blending import blend as mixture
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
-from mixtura.data import made, source
+from mixtura.data import source
+from mixtura.data.given import GivenColumns, split_target
+from mixtura.data.kind import Content, DataKind
 from mixtura.data.schema import Schema
-from mixtura.data.source import AnySchema, Content, Data, Given
+from mixtura.data.source import Data
 from mixtura.families import TABLE, Family
 from mixtura.features.space import Lens
 from mixtura.folder import store
@@ -140,15 +142,15 @@ class Job(ABC):
 
     ending = ENDING
 
-    def __init__(self, out: Path, options: Options, data: Data, schema: AnySchema, began: float) -> None:
+    def __init__(self, out: Path, options: Options, data: Data, schema: DataKind, began: float) -> None:
         self.out, self.options, self.data, self.whole = out, options, data, schema
         self.device = train.choose_device(options.device)
         # what models are of, and, in a run with targets, the features that they are given
-        self.schema: AnySchema = schema
+        self.schema: DataKind = schema
         self.context: Tensor | None = None
         groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
         most, self.samples = looked_at(schema.space.is_image, options.planned_seconds)
-        rows = source.encode(schema, source.content(data), name=data.name)
+        rows = schema.encode(source.rows_of(data), name=data.name)
         self.splits = make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
         self.x = self._understand(rows)
         # one for all models and folds: of the rows that any of them learns from, never of the report rows
@@ -196,7 +198,7 @@ class Job(ABC):
             self.failures = {name: failure for name, failure in failures.items() if name not in self.again}
 
     def _column(self, name: str | None) -> pd.Series | None:
-        return None if name is None else cast(pd.Series, cast(pd.DataFrame, source.content(self.data))[name])
+        return None if name is None else cast(pd.Series, cast(pd.DataFrame, source.rows_of(self.data))[name])
 
     def _candidates(self) -> list[_Candidate]:
         seconds, own, outside = self.options.planned_seconds, self.options.models, self.options.samples
@@ -525,10 +527,10 @@ class Together(Job):
         found = {}
         for name, given in self.options.samples.items():
             try:
-                content = source.contents(given, self.schema)
-                if wrong := made.wrong_constant(self.schema, content, name=name):
+                content = source.rows_like(given, self.schema)
+                if wrong := self.schema.wrong_constant(content, name=name):
                     raise InputError(f"{name}: {wrong}; repair the column, or leave it out")
-                as_made = made.as_made(self.schema, content, name=name)
+                as_made = self.schema.as_made(content, name=name)
                 rows = as_made.x
                 self.notes[name] = as_made.told(name, "real rows").removeprefix(f"{name}: ")
                 if len(rows) < 16:
@@ -604,15 +606,15 @@ class Targets(Job):
         return sorted(super()._candidates(), key=self._is_timed)
 
     def _understand(self, rows: Tensor) -> Tensor:
-        self.schema, schema = source.split_target(self.whole, self.options.targets)
+        self.schema, schema = split_target(self.whole, self.options.targets)
         names = [field.name for field in cast(Schema, self.whole).modelled]
         ours = torch.tensor([name in self.options.targets for name in names])
         inputs = Inputs(schema.space)
         inputs.prepare(rows[self.splits.fit][:, ~ours])
-        self.given = Given(schema, inputs)
+        self.given = GivenColumns(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
-        return source.encode(self.schema, source.content(self.data), name=self.data.name)  # as wide as their support now is
+        return self.schema.encode(source.rows_of(self.data), name=self.data.name)  # as wide as their support now is
 
     def _told(self) -> dict[str, list[str]]:
         return {"target": list(self.options.targets), "given": self.given.names}
@@ -643,7 +645,7 @@ class Targets(Job):
             looks["blend"] = self._calibrate(study.best.model, "blend", rows)
         study = replace(study, conditioning=replace(beside, calibration=looks[spoken.choice].found))
         self._keep(study, looks, rows)
-        asked = cast(pd.DataFrame, source.content(self.data)).iloc[self.splits.report[: EXAMPLE_ROWS // EXAMPLES_EACH].numpy()]
+        asked = cast(pd.DataFrame, source.rows_of(self.data)).iloc[self.splits.report[: EXAMPLE_ROWS // EXAMPLES_EACH].numpy()]
         self._write(study, fitted, study.best.sample(EXAMPLES_EACH, seed=self.options.seed, given=asked))
         return study
 
@@ -707,12 +709,12 @@ class Targets(Job):
         return self._fitted(Score(name, "fitted", rows=len(self.splits.report), metrics=look.found), fitted, look.cost)
 
 
-def noun(schema: AnySchema) -> str:
+def noun(schema: DataKind) -> str:
     """What one calls the observations."""
     return "images" if schema.space.is_image else "rows"
 
 
-def what(schema: AnySchema, n: int) -> str:
+def what(schema: DataKind, n: int) -> str:
     """The data in a few words."""
     if schema.space.is_image:
         return f"{n:,} {schema.describe()[0]['detail']}"

@@ -18,10 +18,11 @@ import torch
 
 from mixtura.contracts import InputError
 from mixtura.data import examples, source
-from mixtura.data.read import Table
-from mixtura.data.schema import listed
-from mixtura.data.source import AnySchema, Data
-from mixtura.data.texts import printable
+from mixtura.data.files.text_files import printable
+from mixtura.data.kind import DataKind
+from mixtura.data.names import listed
+from mixtura.data.source import Data
+from mixtura.data.tables import Table
 from mixtura.features import extractors as features
 from mixtura.folder import store
 from mixtura.ground import machine
@@ -80,7 +81,7 @@ def preview(data: Any, options: Options) -> Planned:
         return replace(planned, folder=None if options.out is None else str(options.out))
 
 
-def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
+def understand(data: Any, options: Options) -> tuple[Data, DataKind]:
     """Read the data and guess its columns; the columns that only tell how to split are not modelled, nor, with targets,
     inputs of a model."""
     loaded = source.load(data, seed=options.seed, skip_broken=options.skip_broken, size=options.size)
@@ -107,7 +108,7 @@ def _question(options: Options, data: Data, path: str | None) -> dict[str, Any]:
         "mixtura": _version(),
         "source": None if path is None else printable(path),
         "data": {
-            "name": data.name, "fingerprint": data.fingerprint, "rows": len(source.content(data)), "rows_total": data.rows_total
+            "name": data.name, "fingerprint": data.fingerprint, "rows": len(source.rows_of(data)), "rows_total": data.rows_total
         },  # fmt: skip
         "asked": options.asked(),
         "same_bits": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device},

@@ -11,9 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from mixtura.data import source
+from mixtura.data.given import split_target
 from mixtura.data.images import ImageSchema
+from mixtura.data.kind import DataKind
 from mixtura.data.schema import Schema
-from mixtura.data.source import AnySchema
 from mixtura.folder import store
 from mixtura.folder.records import Conditioning, Score, Verdict
 from mixtura.ground.shown import command
@@ -74,7 +75,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
     }
 
 
-def _samples(out: Path, schema: AnySchema, names: Sequence[str], best: str) -> dict[str, Any]:
+def _samples(out: Path, schema: DataKind, names: Sequence[str], best: str) -> dict[str, Any]:
     """What a run shows of its models' samples."""
     with store.content_of(out / "quadratic.json"):
         quadratic = asdict(store.checked(_Quadratic, store.read_json(out / "quadratic.json"), out / "quadratic.json"))
@@ -107,10 +108,10 @@ class _Quadratic:
     features: str
 
 
-def _answers(out: Path, schema: AnySchema, target: Sequence[str], told: Mapping[str, Any]) -> dict[str, Any]:
+def _answers(out: Path, schema: DataKind, target: Sequence[str], told: Mapping[str, Any]) -> dict[str, Any]:
     """What a run with targets shows of its models' answers."""
     with store.content_of(out / "schema.json"):
-        ours, others = source.split_target(schema, target)
+        ours, others = split_target(schema, target)
     with store.content_of(out / "verdict.json"):
         conditioning = asdict(store.checked(Conditioning, told["conditioning"], out / "verdict.json"))
     with store.content_of(out / "calibration.safetensors"):
@@ -127,7 +128,7 @@ def _answers(out: Path, schema: AnySchema, target: Sequence[str], told: Mapping[
     return nothing | {"given": {**conditioning, **calibrated, "portraits": portraits}}
 
 
-def _made(out: Path, schema: AnySchema, told: Mapping[str, Any]) -> dict[str, Any]:
+def _made(out: Path, schema: DataKind, told: Mapping[str, Any]) -> dict[str, Any]:
     """How, where and of what the run was made."""
     with store.content_of(out / "splits.safetensors"):
         parts = store.read_tensors(out / "splits.safetensors")
@@ -155,7 +156,7 @@ def _rule(asked: Mapping[str, Any]) -> str:
     return "at random"
 
 
-def _next(out: Path, schema: AnySchema, density: bool, targets: bool) -> list[dict[str, str]]:
+def _next(out: Path, schema: DataKind, density: bool, targets: bool) -> list[dict[str, str]]:
     """Commands to paste, as the command line says them at the end of a run."""
     run = command(out)
     if targets:
@@ -197,14 +198,14 @@ def _curves(history: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[
     return {name: [curve[k] for k in thin(curve)] for name, curve in curves.items()}
 
 
-def _images(gallery: Mapping[str, Tensor], names: Sequence[str], schema: AnySchema) -> dict[str, Any]:
+def _images(gallery: Mapping[str, Tensor], names: Sequence[str], schema: DataKind) -> dict[str, Any]:
     pixel = cast(ImageSchema, schema)
     rows = lambda key: _rows(gallery, key, schema)  # noqa: E731
     sets = {name: (rows(f"samples.{name}"), rows(f"nearest.{name}")) for name in names}
     return figures.pictures(rows("real"), sets, pixel.low, pixel.high)
 
 
-def _rows(gallery: Mapping[str, Tensor], key: str, schema: AnySchema) -> Tensor:
+def _rows(gallery: Mapping[str, Tensor], key: str, schema: DataKind) -> Tensor:
     """Rows of the data's shape, some at least."""
     schema.space.check(gallery[key].double(), name=key)
     if len(gallery[key]) == 0:

@@ -7,8 +7,12 @@ import warnings
 from pathlib import Path
 
 from mixtura.contracts import InputError, Note
+from mixtura.data.files.door import reading
 
+#: endings of files that are read and hold no text
+_BINARY = (".parquet", ".npy", ".npz", ".zip")
 _AT_ONCE = 2**20
+
 #: the first bytes of a file that name its encoding; those of UTF-32 begin like those of UTF-16
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -17,20 +21,21 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+
 #: bytes that Windows-1252 leaves without a letter
 _NO_LETTER = bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D])
 
 
-def encoding_of(path: Path, formats: str = "") -> str:
+def encoding_of(path: Path) -> str:
     """The encoding that every byte of a text file fits: UTF-8, UTF-16 or UTF-32, else Windows-1252, or Latin-1 where bytes
     are used that Windows-1252 has not. Going through the file takes no memory.
 
-    Raises InputError for binary data (``formats``: the endings it may belong to), for a file that is cut inside a letter, and,
+    Raises InputError for binary data, for a file that is cut inside a letter, and,
     naming the line, for a stray byte in a file that is UTF-8 elsewhere: as Windows-1252 all its other letters would be wrong.
     """
-    with path.open("rb") as file:
+    with reading(path, "text"), path.open("rb") as file:
         head = file.read(2**16)
-        name = next((name for mark, name in _MARKS if head.startswith(mark)), None) or _without_mark(path, head, formats)
+        name = next((name for mark, name in _MARKS if head.startswith(mark)), None) or _without_mark(path, head)
         file.seek(0)
         decoder = codecs.getincrementaldecoder(name)()
         try:
@@ -66,7 +71,7 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding=encoding_of(path))
 
 
-def _without_mark(path: Path, head: bytes, formats: str) -> str:
+def _without_mark(path: Path, head: bytes) -> str:
     if b"\0" not in head:
         return "utf-8"
     # Latin letters have a zero as their second byte of two, or as their first
@@ -76,7 +81,7 @@ def _without_mark(path: Path, head: bytes, formats: str) -> str:
     if first > 0.4 and second < 0.02:
         return "utf-16-be"
     raise InputError(
-        f"{path.name} holds binary data, expected text; give it the ending of its format{formats and f' ({formats})'}"
+        f"{path.name} holds binary data, expected text; give it the ending of its format, such as {', '.join(_BINARY)}"
     )
 
 
