@@ -18,7 +18,7 @@ from mixtura.blending import blend as mixture
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
-from mixtura.data import dtypes, impossible, own, source
+from mixtura.data import dtypes, filling, impossible, source
 from mixtura.data.field import Field, refuse_nested
 from mixtura.data.given import GivenColumns, split_target
 from mixtura.data.images import ImageSchema
@@ -188,7 +188,9 @@ class Facade:
         drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
         done = (np.arange(draws)[:, None] * len(rows) + asked[filled.numpy()]).reshape(-1)
         rows, holes = pd.concat([rows] * draws, ignore_index=True), np.tile(holes, (draws, 1))
-        new = {f.name: own.beside(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)}
+        new = {
+            f.name: filling.fill_column(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)
+        }
         out = rows.assign(**new).set_axis(named(frame).columns, axis=1)
         if draws == 1:
             out = out.set_axis(frame.index, axis=0)

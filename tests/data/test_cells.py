@@ -325,8 +325,8 @@ DAYS = [(1 + k % 12, 1 + k % 28) for k in range(60)]
 #: how 60 texts are written → what is said of the column
 NAMED = {
     "bounds": ([f"<{k}.5" if k % 3 else f"{k}.5" for k in range(60)], "numbers, some of them bounds, as in '<1.5'"),
-    "accounts": ([f"{k}.25-" for k in range(60)], "numbers written in a manner that is not read, as in '0.25-'"),
-    "brackets": ([f"$({k}.25)" for k in range(60)], "numbers written in a manner that is not read, as in '$(0.25)'"),
+    "accounts": ([f"{k}.25-" for k in range(60)], "numbers written in a style that is not read, as in '0.25-'"),
+    "brackets": ([f"$({k}.25)" for k in range(60)], "numbers written in a style that is not read, as in '$(0.25)'"),
     "exponents": ([f"{k},5e-3" for k in range(60)], "numbers with an exponent, as in '0,5e-3'"),
     "lakh": ([f"{k + 10},11,145" for k in range(60)], "numbers in groups of two digits, as in '10,11,145'"),
     "units": ([f"{k}.5K" if k % 2 else f"{k}.5M" for k in range(60)], "numbers written in more than one way, '1.5K' and '0.5M'"),
@@ -334,7 +334,7 @@ NAMED = {
     "months": ([f"{1990 + k // 12}-{1 + k % 12:02d}" for k in range(60)], "months, as in '1990-01'"),
     "months last": ([f"{1 + k % 12:02d}/{1990 + k // 12}" for k in range(60)], "months, as in '01/1990'"),
     "mail": ([f"Mon, {d:02d} Jan 2{m:03d} 10:00:00 GMT" for m, d in DAYS], "dates with the month as a word, as in 'Mon, 01 Jan"),
-    "clock": ([f"{d}.{m}.2020 9:30 Uhr" for m, d in DAYS], "dates written in a manner that is not read, as in '1.1."),
+    "clock": ([f"{d}.{m}.2020 9:30 Uhr" for m, d in DAYS], "dates written in a style that is not read, as in '1.1."),
     "dashes": ([f"{k}.5" if k % 4 else "-" for k in range(60)], "45 of 60 texts are numbers, but row 0 is '-'"),
     "errors": ([f"{k}.5" if k % 9 else "#DIV/0!" for k in range(60)], "53 of 60 texts are numbers, but row 0 is '#DIV/0!'"),
     "ratios": ([f"{k}/{k + 7}" for k in range(60)], "60 different texts such as '0/7', neither numbers nor dates"),

@@ -1,4 +1,4 @@
-"""Cells that are labels or say that there is nothing."""
+"""Labels: cells as plain Python data, their codes, and the words for a missing cell."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from mixtura.data.numerals import number
 
 Label = str | int | float | bool
 
-#: characters of one text, and of all labels of a column: more make labels that no model, file or page is for
+#: characters of one text, and of all labels of a column, at most
 MOST_CHARACTERS = 2**24
 
-#: texts that say that there is nothing
+#: texts that stand for a missing cell
 MISSING = frozenset(["", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "NaT", "null", "NULL", "None"])
 
 _NOTHING = frozenset(word.lower() for word in MISSING)
 
 
-def says_nothing(text: str) -> bool:
+def is_missing_word(text: str) -> bool:
     """Whether a text is a word for a missing cell, or blank."""
     return text in MISSING or text.isspace()
 
 
-def without_words(present: pd.Series, levels: Collection[Label] = ()) -> pd.Series:
-    """The cells of a column of numbers, times or truth: without the texts, in any case of letters, that say that there is
-    nothing. Those among ``levels`` say something."""
+def drop_missing_words(present: pd.Series, levels: Collection[Label] = ()) -> pd.Series:
+    """The cells without the words for a missing cell, in upper or lower case. A word that is among ``levels`` is a level and
+    stays."""
     if not is_text(present.dtype) or len(present) == 0:
         return present
     where, values = pd.factorize(present)
@@ -44,7 +44,8 @@ def label(value: Any) -> Label:
 
 
 def text(value: Any) -> str:
-    """``str``, of whatever there is: Python writes out no whole number of 4,300 digits, and pandas no date after 9999."""
+    """``str`` of any cell. Where Python or pandas refuses it (a whole number of 4,300 digits, a date after 9999) a
+    description."""
     try:
         return str(value)
     except (ValueError, NotImplementedError):
@@ -52,11 +53,11 @@ def text(value: Any) -> str:
 
 
 def codes(present: pd.Series, labels: tuple[Label, ...]) -> np.ndarray:
-    """(n,) int64 position of every cell among ``labels``; ``len(labels)`` for a cell that is none of them.
+    """(n,) int64 position of every cell among ``labels``; ``len(labels)`` for a cell that is not among them.
 
-    A cell that equals a label is that label; otherwise one written alike is (the text "2007" for 2007,
-    the text "True" for True), because the same table may come once as CSV and once as Parquet. Where the labels are truth,
-    False is 0 and True is 1.
+    A cell that equals a label has its code. So has a cell that is written like a label (the text "2007" like 2007, "True" like
+    True), because the same table may be read once from CSV and once from Parquet. Among labels that are truth values, 0 is read
+    as False and 1 as True.
     """
     exact = {v: k for k, v in reversed(list(enumerate(labels)))}
     written = {_written(v): k for k, v in reversed(list(enumerate(labels)))}
@@ -67,11 +68,11 @@ def codes(present: pd.Series, labels: tuple[Label, ...]) -> np.ndarray:
     return np.array(found, dtype=np.int64)[where]
 
 
-def alike(cell: Label, label: Label) -> bool:
+def written_alike(cell: Label, label: Label) -> bool:
     """Whether a cell is written as a label is, as "2007" and 2007 are."""
     return _written(cell) == _written(label)
 
-#: how truth is written, in words and in numbers
+#: the truth values in words and in numbers
 _TRUTH = (("false", "0"), ("true", "1"))
 
 

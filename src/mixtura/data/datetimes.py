@@ -37,10 +37,12 @@ _PIVOT = 69
 
 @dataclass(frozen=True)
 class Instants:
-    """ticks:   int64, in ``unit`` since 1970 (UTC where the cells know their zone, else wall clock).
+    """Dates and times.
+
+    ticks:   int64, in ``unit`` since 1970 (UTC where the cells have a time zone, else wall clock).
     unit:    "s", "ms", "us" or "ns".
-    aware:   whether the cells know their time zone.
-    pattern: how text writes them ("YYYY-MM-DD hh:mm:ss.ff+02:00"); empty if they were not text.
+    aware:   whether the cells have a time zone.
+    pattern: how text writes them ("YYYY-MM-DD hh:mm:ss.ff+02:00"); empty for cells that are not text.
     """
 
     ticks: np.ndarray
@@ -50,11 +52,11 @@ class Instants:
 
 
 def instants(present: pd.Series, like: str = "") -> Instants | None:
-    """Dates, datetimes, and their text: the year first (2024-12-31, with -, / or .), or last (31.12.2024, 31/12/2024,
-    12/31/2024), a time behind it or none, with an offset or none, all written alike.
+    """The dates and times that all cells are, or None. Text has the year first (2024-12-31, with -, / or .) or last (31.12.2024,
+    31/12/2024, 12/31/2024), then perhaps a time, then perhaps an offset, the same way in all cells.
 
-    With points the day is first. With / or - it is first if it is first in all of the column and above 12 in some of it, and
-    the month likewise; ``like``, the pattern of an earlier table, says it otherwise.
+    In 31.12.2024 the day is first. In dates with / or - the day is first if some first number is above 12, the month if some
+    second number is; where none is, ``like`` decides, the pattern of an earlier table.
     """
     if types.is_datetime64_any_dtype(present.dtype):
         index = pd.DatetimeIndex(present)
@@ -98,7 +100,7 @@ def _read_instants(present: pd.Series, like: str) -> Instants | None:
 
 
 def shape_of_date(date: tuple[Any, ...]) -> tuple[Any, ...]:
-    """What is between date and time, and whether there are seconds, halves of a day and a zone."""
+    """(what stands between date and time, whether there are seconds, AM or PM, a time zone)."""
     return date[3], date[6] is not None, date[8] is not None, date[9] is not None
 
 
@@ -109,8 +111,8 @@ def _hour(hour: str | None, half: str | None) -> str:
 
 
 def read_dates(texts: list[str], like: str) -> tuple[str, list[tuple[Any, ...]]] | str | None:
-    """The pattern of the dates and (year, month, day, and what follows) of each text; why not, if they are dates whose order
-    cannot be told; None for other texts."""
+    """The pattern of the dates, and (year, month, day, and what follows) of each text; a reason (str) if they are dates in an
+    order that cannot be determined; None for other texts."""
     texts = [t.strip() for t in texts]
     first = [m.groups() for m in map(_YEAR_FIRST.fullmatch, texts) if m]
     if len(first) == len(texts) and len({p[1] for p in first}) == 1:
@@ -131,13 +133,16 @@ def read_dates(texts: list[str], like: str) -> tuple[str, list[tuple[Any, ...]]]
         return day_first
     day, month = ("D" if any(len(p[i]) == 1 for p in last) else "DD" for i in (0, 2))
     order = (day, month.replace("D", "M")) if day_first else (day.replace("D", "M"), month)
-    year = lambda y: y if not short else f"{19 if int(y) >= _PIVOT else 20}{y}"  # noqa: E731
+
+    def year(digits: str) -> str:
+        return digits if not short else f"{19 if int(digits) >= _PIVOT else 20}{digits}"
+
     swapped = [(year(y), b, a, *rest) if day_first else (year(y), a, b, *rest) for a, _, b, y, *rest in last]
     return mark.join((*order, "YY" if short else "YYYY")), swapped
 
 
 def _day_first(texts: list[str], dates: list[tuple[Any, ...]], like: str) -> bool | str:
-    """Whether the day is first in dates that have the year last; why it cannot be told."""
+    """Whether the day is first in dates that have the year last; a reason (str) if that cannot be determined."""
     if dates[0][1] == ".":
         return True
     learnt = re.match(r"(D|M)", like)
@@ -157,7 +162,7 @@ def _day_first(texts: list[str], dates: list[tuple[Any, ...]], like: str) -> boo
 
 
 def are_days(distinct: np.ndarray) -> bool:
-    """Whether distinct whole numbers are all days written YYYYMMDD, of the years 1800 to 2199: too many to be so by chance."""
+    """Whether distinct whole numbers are all days written YYYYMMDD, of the years 1800 to 2199, and too many for coincidence."""
     if len(distinct) <= FEW_TEXTS or not 18000101 <= int(distinct.min()) <= int(distinct.max()) <= 21991231:
         return False
     texts = [f"{n // 10_000:04d}-{n // 100 % 100:02d}-{n % 100:02d}" for n in distinct.tolist()]
@@ -169,7 +174,7 @@ def are_days(distinct: np.ndarray) -> bool:
 
 
 def _shift(zone: str | None, unit: str) -> int:
-    """Ticks that wall clocks of a zone are ahead of UTC."""
+    """The offset of a time zone from UTC, in ticks."""
     zone = (zone or "").strip()
     if zone in ("", "Z", "UTC"):
         return 0
@@ -178,20 +183,20 @@ def _shift(zone: str | None, unit: str) -> int:
 
 
 def knows_zone(pattern: str) -> bool:
-    """Whether instants written in ``pattern`` know their time zone."""
+    """Whether ``pattern`` has a time zone."""
     return _ZONE.search(pattern)[0] != ""  # type: ignore[index]
 
 
 def write_instants(ticks: np.ndarray, unit: str, pattern: str) -> list[str]:
-    """int64 ticks as text in ``pattern``: the inverse of reading."""
+    """int64 ticks as text in ``pattern``; the inverse of :func:`instants`."""
     zone = _ZONE.search(pattern).group()  # type: ignore[union-attr]
     local = pattern[: len(pattern) - len(zone)]
     texts = np.datetime_as_string((ticks + _shift(zone, unit)).view(f"M8[{unit}]"))
-    return [_TOKEN.sub(partial(_said, str(text), local.endswith("AM")), local) + zone for text in texts]
+    return [_TOKEN.sub(partial(_text_of_token, str(text), local.endswith("AM")), local) + zone for text in texts]
 
 
-def _said(iso: str, halved: bool, token: re.Match[str]) -> str:
-    """What a token of a pattern stands for in an instant written 2024-12-31T23:59:59.999; ``halved``: by a clock of 12 hours."""
+def _text_of_token(iso: str, halved: bool, token: re.Match[str]) -> str:
+    """The text of a token of a pattern for an instant written 2024-12-31T23:59:59.999; ``halved``: on a clock of 12 hours."""
     what = token[0]
     if what in ("YYYY", "YY"):
         return iso[4 - len(what) : 4]

@@ -18,23 +18,23 @@ from mixtura.ground.encode import Inputs
 
 @dataclass(frozen=True)
 class GivenColumns:
-    """The columns that a conditional run is given, and what its models see of them."""
+    """The columns that the models of a conditional run are given, and the features that they see of them."""
 
     schema: Schema
     inputs: Inputs
 
     @property
     def names(self) -> list[str]:
-        """Of the columns that models see."""
+        """The names of the columns that models see."""
         return [field.name for field in self.schema.modelled]
 
     def frame(self, source: Any) -> pd.DataFrame:
-        """The inputs among rows that a person gave, numbered from 0: of a frame, or of anything :func:`load` reads, with every
-        one of these columns."""
+        """The given columns of rows that a person gave, numbered from 0: a frame, or anything that
+        :func:`mixtura.data.source.load` reads. It must have every one of these columns."""
         return self.rows(source).loc[:, self.names]
 
     def rows(self, source: Any) -> pd.DataFrame:
-        """As :meth:`frame`, with the columns that are not inputs too."""
+        """As :meth:`frame`, with all other columns too."""
         return self.schema.matched(cast(pd.DataFrame, rows_like(source, self.schema)), "given")
 
     def features(self, frame: pd.DataFrame) -> Tensor:
@@ -43,7 +43,7 @@ class GivenColumns:
 
     @staticmethod
     def restore(schema: Schema, state: Mapping[str, Tensor]) -> GivenColumns:
-        """From the schema and the ``inputs.state_dict()`` of a run. Raises ValueError if they are not of one another."""
+        """From the schema and the ``inputs.state_dict()`` of a run. Raises ValueError if they do not belong together."""
         inputs = Inputs(schema.space)
         try:
             inputs.load_state_dict(dict(state))

@@ -23,13 +23,13 @@ from mixtura.ground.shown import kind_of
 
 LEAST_ROWS = 20
 
-#: labels of a column, at most: every model keeps a number for each of them in every row it looks at
+#: labels of a column, at most: every model computes a number for each of them and each row
 MOST_LEVELS = 4_096
 
-#: whole numbers with at most this many distinct values are levels
+#: whole numbers with at most this many distinct values are ordinal
 FEW = 10
 
-#: cells that are no numbers are faults of a column of numbers up to this share
+#: a column of text with at most this share of cells that are not numbers is a column of numbers with faults
 MOST_ODD = 0.5
 
 _SCALARS = ("string", "boolean", "integer", "floating", "decimal", "mixed-integer-float", "mixed-integer", "mixed")
@@ -43,8 +43,8 @@ def guess(
     frame: pd.DataFrame, *, kinds: Mapping[str, Kind] | None = None, columns: Iterable[str] | None = None,
     bounds: Mapping[str, Bounds] | None = None,
 ) -> Schema:  # fmt: skip
-    """What the columns of ``frame`` mean; ``kinds`` overrides, ``columns`` keeps only those, ``bounds`` says where the values of
-    a column of numbers end, None on a side where they do not. Where no value is negative they end at 0.
+    """The schema of ``frame``. ``kinds`` overrides the kind of a column, ``columns`` keeps only those, ``bounds`` says where
+    the values of a column of numbers end, None on a side without an end. Where no value is negative they end at 0.
 
     A column of one value is constant. Text written wholly as numbers or dates, as people write them, is read as such; words for
     missing are missing there (:mod:`mixtura.data.cells`). Whole numbers are ordinal with at most 10 distinct values, else
@@ -94,7 +94,7 @@ def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: st
     present = dtypes.plain(series.dropna())
     refuse_nested(present)
     if kind not in ("categorical", "dropped"):
-        rest = cells.without_words(present)
+        rest = cells.drop_missing_words(present)
         present = rest if kind is not None or len(rest) == len(present) or _more_than_labels(rest) else present
     absent, dtype = len(series) - len(present), dtypes.name_of(series, present)
     field = Field(str(series.name), "dropped", dtype=dtype, stored=stored, absent=absent, bounds=bounds)
@@ -122,13 +122,14 @@ def _guess_kind(series: pd.Series, kind: Kind | None, bounds: Bounds, stored: st
 
 
 def _more_than_labels(present: pd.Series) -> bool:
-    """Whether all of it is numbers, times or truth."""
+    """Whether all cells are numbers, dates or truth values."""
     truth = len(present) > 0 and (types.infer_dtype(present) == "boolean" or _truth_in_text(present))
     return truth or (len(present) > 0 and (numerals.numbers(present) is not None or datetimes.instants(present) is not None))
 
 
 def _few_enough(field: Field, *, asked: bool = False) -> Field:
-    """``field``, or why its labels are too many or too long to be modelled."""
+    """``field``, or a dropped column with the reason if its labels are too many or too long to be modelled (an InputError if the
+    kind was ``asked`` for)."""
     characters = sum(len(label) for label in field.labels if isinstance(label, str))
     if len(field.labels) <= MOST_LEVELS and characters <= cells.MOST_CHARACTERS:
         return field
@@ -216,9 +217,10 @@ def _numeric(field: Field, present: pd.Series) -> Field:
         low, high = (-most if low is None else low), (most if high is None else high)
     field = replace(field, ends=(low, high))
     if step:  # the outermost steps within
-        k = lambda end: (end * 10.0**decimals - offset) / step  # noqa: E731
-        low = None if low is None else float(field.on_lattice(np.ceil(k(low) - 1e-9)))
-        high = None if high is None else float(field.on_lattice(np.floor(k(high) + 1e-9)))
+        if low is not None:
+            low = float(field.on_lattice(np.ceil((low * 10.0**decimals - offset) / step - 1e-9)))
+        if high is not None:
+            high = float(field.on_lattice(np.floor((high * 10.0**decimals - offset) / step + 1e-9)))
     return with_range_and_atoms(replace(field, floor=low, ceiling=high), values, field.nearest(values), stored)
 
 
@@ -228,7 +230,7 @@ def _within(field: Field, present: pd.Series, values: np.ndarray) -> None:
     if beyond.any():
         row = present.index[int(beyond.argmax())]
         raise InputError(
-            f"column {field.name!r}, row {row} is {present[row]}, beyond its bounds {field.walls}; "
+            f"column {field.name!r}, row {row} is {present[row]}, beyond its bounds {field.bounds_text}; "
             "repair the cell, or widen the bounds"
         )
 
@@ -268,7 +270,7 @@ def _integer(field: Field, present: pd.Series) -> Field:
 
 
 def _limits(field: Field) -> tuple[int | None, int | None]:
-    """The least and the largest whole number that a column of this type can hold; None where it has none."""
+    """The least and the largest whole number that the type of a column can hold; None where it has no limits."""
     if held := dtypes.digits_held(field.stored or field.dtype):
         most = 10 ** (held[0] - held[1]) - 1
         return -most, most
@@ -280,8 +282,8 @@ def _limits(field: Field) -> tuple[int | None, int | None]:
 
 
 def _number_dtype(field: Field, present: pd.Series) -> str:
-    """Numbers that came as text or objects decode as numbers, unless they were written in a style of their own; others as they
-    came."""
+    """The dtype that numbers decode to: their own, or, of text and objects, that of numbers; text again if it has a style of its
+    own."""
     if numerals.number_pattern(present):
         return "str" if types.is_string_dtype(present.dtype) and not types.is_object_dtype(present.dtype) else "object"
     if types.is_numeric_dtype(dtypes.dtype(field.dtype)) or field.dtype.startswith("decimal("):
@@ -325,7 +327,7 @@ def _datetime(field: Field, present: pd.Series) -> Field:
     k = ((2 * ticks + step) // (2 * step)).astype(np.float64)
     ranged = with_range_and_atoms(field, np.where(ticks % step == 0, k, (ticks / step).astype(np.float64)), k)
     exact = {float(t - offset) / step: int(t) for t in distinct[(distinct - offset) % step != 0]}
-    return replace(ranged, exact=tuple(exact[atom] for atom in ranged.apart))
+    return replace(ranged, exact=tuple(exact[atom] for atom in ranged.atoms_off_steps))
 
 
 def _boolean(field: Field, present: pd.Series) -> Field:
@@ -364,7 +366,7 @@ def _sorted_labels(present: pd.Series) -> tuple[Label, ...]:
 
 
 def _label_dtype(field: Field, present: pd.Series) -> str:
-    """Text for what is not plain data (labels are then its text)."""
+    """The dtype that labels decode to: text where the cells are no plain Python data."""
     distinct = pd.factorize(present)[1]
     plain = types.infer_dtype(present) in _SCALARS and all(isinstance(v, Label | np.generic) for v in distinct)
     return field.dtype if plain else "str"

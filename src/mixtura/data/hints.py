@@ -1,4 +1,4 @@
-"""What text that cannot be read nearly is, a number or a date, and the advice for it."""
+"""Advice for text that looks like numbers or dates but cannot be read as them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from mixtura.data.numerals import FEW_TEXTS, WRITTEN, is_number, style_of_texts
 
 
 def looks_like_number(text: str) -> bool:
-    """Whether a text is a number in one of the ways that people write them; a code ("007") is none."""
+    """Whether a text is a number in some style that people write; a code ("007") is not."""
     return is_number(text) or (WRITTEN.fullmatch(text.strip()) is not None and not is_code(text))
 
 
 def is_code(text: str) -> bool:
-    """Whether a text is digits that begin with a zero that matters: 06455 is a postal code, and no number."""
+    """Whether a text is digits with a leading zero, such as the postal code 06455, which a number would lose."""
     return re.fullmatch(r"0[0-9]+", text.strip()) is not None
 
 
 def why_not(present: pd.Series, like: str = "") -> str:
-    """What texts are that are nearly numbers or instants, and cannot be read: a part of a sentence with an advice, or empty."""
+    """Why a column of text cannot be read as numbers or dates though it looks like them: a part of a sentence, with advice. Empty
+    for other text. like: the pattern that dates were learnt in."""
     if not is_text(present.dtype) or len(present) == 0:
         return ""
     texts = distinct_texts(present)[1]
@@ -50,19 +51,19 @@ def why_not(present: pd.Series, like: str = "") -> str:
 
 
 def form(present: pd.Series) -> str:
-    """One of the texts, if all have the same few forms of digits and marks, mostly digits: numbers or dates in another manner, or
-    codes. Else empty."""
+    """An example of the texts, if they consist mostly of digits and share a few patterns of digits and marks, as codes or numbers
+    in an unknown style do. Else empty."""
     texts = distinct_texts(present)[1]
     forms = {re.sub(r"[0-9]+", "0", t.strip()) for t in texts}
     digits = sum(c.isdigit() for t in texts for c in t)
     return texts[0] if len(forms) <= _FEW_FORMS and 2 * digits >= sum(map(len, texts)) else ""
 
-#: forms that a column of texts in one manner has at most, their digits aside
+#: patterns (a text with each number replaced by 0) that such a column has at most
 _FEW_FORMS = 6
 
 _DIGITS = r"[0-9]+(?:[.,' ][0-9]+)*"
 
-#: what the texts of a column may be, all of them and some with the mark, and what to say of it
+#: regular expression → advice for a column of which all texts match and some have the group ``mark``
 _NAMED = {
     r"[0-9]{1,3}(?P<mark>:)[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]+)?)?(?: ?[ap]\.?m\.?)?": (
         "times of day, or durations, as in {!r}; write them as numbers, of hours, minutes or seconds"
@@ -70,13 +71,13 @@ _NAMED = {
     r"[0-9]{4}(?P<mark>[-/])[0-9]{1,2}": "months, as in {!r}; write them as dates, such as 2024-12-01",
     r"[0-9]{1,2}(?P<mark>[-/])[0-9]{4}": "months, as in {!r}; write them as dates, such as 2024-12-01",
     r"(?P<mark>\D{0,12}(?:[0-9]{4}([-/.])[0-9]{1,2}\2[0-9]{1,2}|[0-9]{1,2}([-/.])[0-9]{1,2}\3[0-9]{4})(?:\D.*)?)": (
-        "dates written in a manner that is not read, as in {!r}; write them as 2024-12-31 or 2024-12-31 23:59:59"
+        "dates written in a style that is not read, as in {!r}; write them as 2024-12-31 or 2024-12-31 23:59:59"
     ),
     rf"(?P<mark>[<>≤≥~≈]=?|ca?\.)? ?-?{_DIGITS}": "numbers, some of them bounds, as in {!r}; write them as numbers alone",
     r"-?[0-9]+(?:[.,][0-9]+)?(?P<mark>e)[-+]?[0-9]+": "numbers with an exponent, as in {!r}; write them with a decimal point",
     r"[-+]?[0-9]{1,2}(?P<mark>,[0-9]{2})*,[0-9]{3}(?:\.[0-9]+)?": "numbers in groups of two digits, as in {!r}; write no commas",
     rf"[^\w\s.,()-]{{0,3}}[(]?[-+]?{_DIGITS} ?(?P<mark>[-+)]|[kmbt]n?|mio\.?|cr|dr)?": (
-        "numbers written in a manner that is not read, as in {!r}; write them as 1234.5"
+        "numbers written in a style that is not read, as in {!r}; write them as 1234.5"
     ),
 }
 

@@ -112,7 +112,7 @@ class ImageSchema(DataKind):
         """The ending of a file that holds such images and that people look into: .zip (of PNGs), or .npz where PNGs cannot."""
         return ".zip" if fits_png(self.low, self.high, self.step, self.channels) else ".npz"
 
-    def encode(self, data: np.ndarray | Tensor, *, holes: bool = False, name: str = "data") -> Tensor:
+    def encode(self, data: Any, *, holes: bool = False, name: str = "data") -> Tensor:
         """Images in any understood layout → (n, C, H, W) float64. Raises InputError on another size or other levels."""
         array = to_numpy(data) if isinstance(data, Tensor) else np.asarray(data)
         if array.ndim == 4 and array.shape[1:] == (self.channels, self.height, self.width):

@@ -19,14 +19,14 @@ NAMED = 3
 
 
 def counted(said: str, where: np.ndarray) -> str:
-    """What is so of some rows, with their number."""
+    """A statement on some rows, with their number."""
     count = int(where.sum())
     return f"{said} ({count:,} row{'s' * (count != 1)})"
 
 
 def as_they_are(field: Field, series: pd.Series, settled: np.ndarray) -> np.ndarray:
-    """The numbers of a column with steps as they are, but for rounding errors; ``settled`` as the schema moved them."""
-    raw = field.measured(series)
+    """The numbers of a column with steps, not moved to a step, except by rounding errors; ``settled``: moved to the steps."""
+    raw = field.encode_unmoved(series)
     digits = max(_digits(series.dtype), _digits(dtypes.dtype(field.dtype)))
     with np.errstate(over="ignore", invalid="ignore"):
         moved = np.abs(raw - settled) > ON_STEPS * field.resolution + digits * (np.abs(raw) + np.abs(settled))
@@ -39,7 +39,8 @@ def _digits(dtype: Any) -> float:
 
 
 def impossible_cells(field: Field, series: pd.Series, values: np.ndarray, off: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(what, (n,) bool) of every kind of value that the column cannot have; ``off``: which are off its steps."""
+    """(description, (n,) bool which rows) for every kind of value that the column cannot have; ``off``: the rows off its
+    steps."""
     column = field.column
     if field.discrete:
         yield from never_seen(field, series, values)
@@ -50,12 +51,13 @@ def impossible_cells(field: Field, series: pd.Series, values: np.ndarray, off: n
         if beyond.any():
             yield f"column {field.name!r} {said} {_end(field, wall)}, where its values end", beyond
     # where real rows have a few values off the steps, others may
-    if off.any() and not field.apart and not field.moved:
+    if off.any() and not field.atoms_off_steps and not field.moved:
         yield f"column {field.name!r} off its steps", off
 
 
 def never_seen(field: Field, series: pd.Series, codes: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(what, (n,) bool) of the levels of a column, encoded as ``codes`` (n,), that are not among its labels."""
+    """(description, (n,) bool which rows) for the levels of a column, encoded as ``codes`` (n,), that are not among its
+    labels."""
     unseen = codes == len(field.labels)
     held = cast(pd.Series, series[unseen]).astype(object).map(_shown)
     levels = held.value_counts().index.tolist() if unseen.any() else []

@@ -14,7 +14,7 @@ MOST_APART = 64
 #: of the values of a column that is written in steps, at least this share lies on them
 SHARE_ON_STEPS = 0.999
 
-#: parts that distinct values are dealt to, to find the step that those have in common in which none is off it
+#: distinct values are cut into this many parts; the step of a part without exceptions is a candidate for the column
 _PARTS = 32
 
 
@@ -41,7 +41,7 @@ def steps(distinct: np.ndarray, counts: np.ndarray, odd: np.ndarray | tuple[()] 
     """(step, origin): of distinct ascending whole numbers that occur so often, ``SHARE_ON_STEPS`` are origin + k·step, with the
     largest such step. origin is the least of them. ``odd``: how often others occur, which lie off the steps for certain."""
     parts = min(_PARTS, len(distinct) // 4)
-    # of neighbours, so that a part has small differences; a value off the steps spoils its own part only
+    # parts of neighbouring values, so that a value off the steps changes the step of its own part alone
     found = {step_of(part) for part in np.array_split(distinct, parts)} if parts > 1 else set()
     for step in sorted(found, reverse=True):
         residues = ((distinct - distinct[0]) % step).astype(np.int64)
@@ -53,8 +53,9 @@ def steps(distinct: np.ndarray, counts: np.ndarray, odd: np.ndarray | tuple[()] 
 
 
 def _most(on: np.ndarray, off: np.ndarray) -> bool:
-    """Whether values that occur ``on`` (k,) and ``off`` (m,) times are nearly all on the steps. Those off them must also be few
-    among the values, or among all cells but those of the commonest: where nearly all are 0, the others say what the steps are."""
+    """Whether nearly all cells are on the steps. on (k,), off (m,): how often each value on and off the steps occurs. Values
+    off the steps must also be few among the values, or among all cells but those of the commonest: where nearly all are 0,
+    the others say what the steps are."""
     if len(off) == 0:
         return True
     if len(on) == 0 or off.sum() > (1 - SHARE_ON_STEPS) * (on.sum() + off.sum()):
@@ -70,8 +71,9 @@ def step_of(sorted_values: np.ndarray) -> int:
 def with_range_and_atoms(
     field: Field, values: np.ndarray, on_steps: np.ndarray, stored: np.dtype = np.dtype(np.float64)  # noqa: B008
 ) -> Field:
-    """With range and atoms: values with more than 2 % of the rows that also stand out from the others, the commonest of those
-    off the steps in the precision they are ``stored`` in, and what stands on a wall of a column without steps."""
+    """``field`` with its range and its atoms. Atoms are the values with more than 2 % of the rows that also stand out from the
+    others, the commonest values off the steps (in the precision they are ``stored`` in), and values on a wall of a column without
+    steps. values, on_steps: (n,) the cells in tensor units as they are, and moved to the nearest step."""
     apart = np.zeros(len(values), dtype=bool)
     if field.step:
         apart = (np.abs(values - on_steps) > ON_STEPS * field.resolution) & (values.astype(stored) != on_steps.astype(stored))
@@ -89,8 +91,8 @@ def with_range_and_atoms(
 
 
 def _piled(field: Field, distinct: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Which values of a column in steps, as at a cap, hold far more rows than the usual value and than each of the two steps on
-    either side: three times as many, and three standard errors more."""
+    """(k,) bool: the values of a column in steps that hold far more rows than the median value and than each of the two steps on
+    either side, as a cap does: three times as many, and three standard errors more."""
     if not field.step:
         return np.zeros(len(distinct), dtype=bool)
     k = np.rint((distinct - distinct[0]) / field.resolution)

@@ -27,7 +27,7 @@ def named(frame: pd.DataFrame, *, name: str = "data") -> pd.DataFrame:
 
 
 def listed(names: Iterable[str], most: int) -> str:
-    """Names as they are given to an option that takes several: one with a comma in quotes."""
+    """Names as an option that takes several expects them: a name with a comma in quotes. At most ``most`` are listed."""
     shown = [f'"{name}"' if "," in name else name for name in names]
     quoted = " (a name with a comma is given in quotes)" if any("," in name for name in shown) else ""
     return ", ".join(shown[:most]) + (", …" if len(shown) > most else "") + quoted
@@ -40,14 +40,15 @@ def closest(word: str, among: Iterable[str]) -> str:
 
 
 def header(frame: pd.DataFrame) -> list[str] | None:
-    """The names of its columns; None where it has none of its own (x0, x1, …)."""
+    """The names of the columns of a table; None for a table without a header (x0, x1, …)."""
     names = [str(c) for c in frame.columns]
     return None if names == [f"x{j}" for j in range(len(names))] else names
 
 
 def aligned(frame: pd.DataFrame, columns: list[str] | None, *, name: str, like: str) -> pd.DataFrame:
-    """``frame`` with its columns in the order of ``columns``, as ``like`` has them; as it is where one of them has no header.
-    InputError on a name that is missing; a :class:`Note` tells of those that are left out."""
+    """``frame`` with its columns in the order of ``columns``, the names that the data called ``like`` has; unchanged where
+    either has no header. Raises InputError for a name that is missing; a :class:`Note` names the columns that are left
+    out."""
     theirs = header(frame)
     if columns is None or theirs is None:
         return frame

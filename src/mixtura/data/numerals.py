@@ -33,10 +33,11 @@ def number(text: str) -> int | float | None:
 
 
 def numbers(present: pd.Series, like: str = "") -> np.ndarray | None:
-    """Whole cells as int64 (Python ints in an object array beyond it), other numbers as float64.
+    """The numbers that all cells are: whole ones as int64 (beyond it Python ints in an object array), others as float64. None if
+    some cell is not a number.
 
-    Text may be written as people write numbers (:class:`Style`), all alike. ``like``: the pattern of a style, tried first:
-    only it can tell what "1,234" is.
+    Text may be in any :class:`Style`, the same in all cells. ``like``: the pattern of a style that is tried first: only it says
+    what "1,234" is.
     """
     dtype = present.dtype
     if types.is_bool_dtype(dtype):
@@ -57,7 +58,7 @@ def numbers(present: pd.Series, like: str = "") -> np.ndarray | None:
 
 
 def floats(values: Iterable[Any]) -> np.ndarray:
-    """Numbers as float64; whole ones that it does not reach are infinite."""
+    """Numbers as float64; whole numbers beyond its range are infinite."""
     return np.array([_float(v) for v in values], dtype=np.float64)
 
 
@@ -105,14 +106,14 @@ WRITTEN = re.compile(
     rf"([{_BLANKS}]?(?:%|‰|{_MONEY}|[^\W\d_]|[°µ])[^\s\d.,;:()+-]{{0,11}})?(\))?"
 )
 
-#: so few different texts are levels, whatever they look like
+#: a column with at most this many different texts has levels, whatever they look like
 FEW_TEXTS = 20
 
-#: numbers with another unit than money and % are numbers where there are more of them than this, else levels ("36 months")
+#: texts with a unit other than money and % are numbers where more than this many differ, else levels ("36 months")
 _FEW_OF_A_UNIT = 10
 
-#: more units than these in one column are no units: 12A, 12B, … 14F are seats
-_FEW_UNITS = 4
+#: a column with more different units than this has none: 12A, 12B, … 14F are seats
+_MOST_UNITS = 4
 
 _PATTERN = re.compile(r"(\(?)([-\u2212\u2013±]?)(.*?)([-\u2212\u2013±]?)1(\D?)234(?:([.,])(5[0-9]*…?))?(.*?)(\)?)")
 
@@ -160,7 +161,7 @@ class Style:
 
     @property
     def point(self) -> str:
-        """The mark before decimals, also where whole numbers were all there was."""
+        """The decimal mark, also where the column has no decimals."""
         return self.decimal or ("," if self.thousands == "." else ".")
 
 
@@ -190,8 +191,8 @@ def _read_in(style: Style, texts: Iterable[str]) -> list[int | float] | None:
 
 
 def style_of_texts(texts: list[str]) -> Style | str | None:
-    """How distinct texts are written if they are all numbers in one style; why not, if they are numbers and it cannot be told;
-    None for other texts."""
+    """The style of distinct texts if they are all numbers in one style; a reason (str) if they are numbers but their style cannot
+    be determined; None for other texts."""
     seen = [m.groups() for m in (WRITTEN.fullmatch(t.strip()) for t in texts) if m]
     if len(seen) < len(texts) or any(bool(opening) != bool(closing) for opening, *_, closing in seen):
         return None
@@ -200,7 +201,7 @@ def style_of_texts(texts: list[str]) -> Style | str | None:
         return None  # codes
     sides = {((before or "").strip(), (after or "").strip()) for _, _, before, _, _, after, _ in seen}
     units = {after for _, after in sides if after and not re.fullmatch(rf"%|‰|{_MONEY}", after)}
-    if units and (len(sides) > _FEW_UNITS or len(texts) <= (_FEW_OF_A_UNIT if len(sides) == 1 else FEW_TEXTS)):
+    if units and (len(sides) > _MOST_UNITS or len(texts) <= (_FEW_OF_A_UNIT if len(sides) == 1 else FEW_TEXTS)):
         return None
     if len(sides) > 1:
         first, second = (next(t for t, m in zip(texts, seen, strict=True) if side == ((m[2] or "").strip(), (m[5] or "").strip()))
@@ -222,9 +223,12 @@ def style_of_texts(texts: list[str]) -> Style | str | None:
 
 
 def _marks(bodies: list[str]) -> tuple[str, str] | str | None:
-    """(thousands, decimal) of the digits of numbers; why not, where they could be two things; None where they are no numbers."""
+    """(thousands, decimal): the marks in the digits of numbers; a reason (str) if a mark is ambiguous; None for other texts."""
     used = sorted({c for body in bodies for c in body if not c.isdigit()})
-    fits = lambda thousands, decimal: all(map(re.compile(_digits(thousands, decimal)).fullmatch, bodies))  # noqa: E731
+
+    def fits(thousands: str, decimal: str) -> bool:
+        return all(map(re.compile(_digits(thousands, decimal)).fullmatch, bodies))
+
     if len(used) > 2:
         return None
     if len(used) == 2:
@@ -239,7 +243,7 @@ def _marks(bodies: list[str]) -> tuple[str, str] | str | None:
         return None  # as phone numbers are written
     if thousands and decimal:
         if bare and all(len(body) <= 3 for body in bare):
-            return mark, ""  # 987 has none, and 1,234 has three digits behind it, as all others with one have
+            return mark, ""  # beside 987, which has no mark, the mark in 1,234 separates thousands
         if mark == ".":
             return "", mark
         return (
@@ -250,7 +254,8 @@ def _marks(bodies: list[str]) -> tuple[str, str] | str | None:
 
 
 def number_pattern(present: pd.Series) -> str:
-    """The pattern of the style that text writes its numbers in; empty if they are written plainly, or are no text."""
+    """The pattern of the style that a column of text writes its numbers in; empty for plain numbers, and for cells that are not
+    text."""
     if not is_text(present.dtype) or types.infer_dtype(present) != "string":
         return ""
     texts = distinct_texts(present)[1]
@@ -261,7 +266,7 @@ def number_pattern(present: pd.Series) -> str:
 
 
 def write_numbers(values: np.ndarray, pattern: str) -> list[str]:
-    """Numbers in the style of ``pattern``: the inverse of reading. A number that has more decimals than the others keeps them."""
+    """Numbers as text in the style of ``pattern``. A number with more decimals than the style keeps them."""
     style = Style.of(pattern)
     return [_written_in(style, value) for value in values.tolist()]
 

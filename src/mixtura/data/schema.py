@@ -60,16 +60,16 @@ class Schema(DataKind):
         ours, others = ([f for f in self.fields if (f.name in target) == wanted] for wanted in (True, False))
         return Schema(tuple(ours)), Schema(tuple(others))
 
-    def encode(self, frame: pd.DataFrame, *, holes: bool = False, name: str = "data") -> Tensor:
+    def encode(self, data: Any, *, holes: bool = False, name: str = "data") -> Tensor:
         """(n, D) float64 in tensor units, NaN where a cell is missing, a code one past the last for a
-        category never seen, a number off its lattice moved to the nearest point of it.
+        category never seen, a number off its steps moved to the nearest one.
 
-        Columns are found by name in any order, others are ignored; an array (columns x0, x1, …) with as
-        many columns as the table or its samples is taken by position. Raises InputError, naming row and column, for an
+        Columns are found by name in any order, others are ignored; the columns of an array (x0, x1, …) are taken by position if
+        it has as many as the table or its samples. Raises InputError, naming row and column, for an
         absent column, text among numbers or dates, an infinite number, and, unless ``holes``, a missing
         cell in a column that had none.
         """
-        frame = self.matched(frame, name)
+        frame = self.matched(data, name)
         if len(frame) == 0:
             raise InputError(f"{name}: the table has no rows; give at least one")
         x = np.empty((len(frame), len(self.modelled)))
@@ -84,7 +84,7 @@ class Schema(DataKind):
         return torch.from_numpy(x)
 
     def gaps(self, frame: pd.DataFrame) -> int:
-        """How many cells of the modelled columns say nothing."""
+        """How many cells of the modelled columns are missing."""
         rows = self.matched(frame, "data")
         return sum(int(field.gaps(pd.Series(rows[field.name])).sum()) for field in self.modelled)
 
@@ -130,8 +130,8 @@ class Schema(DataKind):
 
     @property
     def words(self) -> dict[str, frozenset[str]]:
-        """By column the labels that are text: where a file has one of them, it is no word for missing. An empty cell is one only
-        in a column without missing cells."""
+        """Column → its labels that are text, so that a file that holds one is not read as missing there. An empty text is a label
+        only in a column without missing cells."""
         texts = {f.name: frozenset(v for v in f.labels if isinstance(v, str) and (v or not f.absent)) for f in self.fields}
         return {name: labels for name, labels in texts.items() if labels}
 

@@ -1,4 +1,4 @@
-"""Tables and images behind one door: what a person names becomes data with a schema, whichever of the two it is."""
+"""Loading: what a person names, a table or images, becomes data, a kind of data that is learnt from it, and files again."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mixtura.data.tables import Table
 
 Data = Table | Images
 #: files named in one sentence
-FEW = 8
+MOST_NAMED = 8
 
 
 def load(
@@ -43,22 +43,23 @@ def load(
 
 
 def rows_of(data: Data) -> Content:
-    """The rows of it."""
+    """The rows of data: a frame, or an array of images."""
     return data.pixels if isinstance(data, Images) else data.frame
 
 
 def with_note(data: Data) -> Data:
-    """The same data; a Note says what was left out of images, where no plan does."""
+    """The same data; a :class:`Note` names the files that were left out of images, for commands that print no plan."""
     left_out = data.skipped if isinstance(data, Images) else ()
     if left_out:
-        more = f"; and {len(left_out) - FEW:,} more files" if len(left_out) > FEW else ""
-        warnings.warn(f"{data.name}: left out {'; '.join(left_out[:FEW])}{more}", Note, stacklevel=2)
+        more = f"; and {len(left_out) - MOST_NAMED:,} more files" if len(left_out) > MOST_NAMED else ""
+        warnings.warn(f"{data.name}: left out {'; '.join(left_out[:MOST_NAMED])}{more}", Note, stacklevel=2)
     return data
 
 
 def rows_like(source: Any, like: DataKind, beside: Schema | None = None, *, skip_broken: bool = False) -> Content:
-    """Rows to be encoded by ``like``, and by ``beside``: a frame or an array as it is, anything else as :func:`load` reads it,
-    but that a word for missing is a label where one was learnt, and what it was in a column that was not learnt."""
+    """Rows to be encoded by ``like`` and, of the columns that a run is given, by ``beside``: a frame or an array as it is,
+    anything else as :func:`load` reads it, except that a word for missing is a label where it was learnt as one, and stays as
+    it is in a column that was not learnt."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and like.pictured):
         return source
     schemas = [schema for schema in (like, beside) if isinstance(schema, Schema)]
@@ -79,7 +80,8 @@ def learn(
     data: Data, *, kinds: Mapping[str, str] | None = None, columns: Iterable[str] | None = None,
     bounds: Mapping[str, Sequence[float | None]] | None = None,
 ) -> DataKind:  # fmt: skip
-    """What its columns, or its pixels, mean. ``kinds``, ``columns`` and ``bounds`` overrule, choose and limit, for tables."""
+    """What the columns, or the pixels, of data mean. For tables, ``kinds`` overrides the kinds of columns, ``columns``
+    chooses the columns, and ``bounds`` says where their values end."""
     if isinstance(data, Table):
         ends = {column: (low, high) for column, (low, high) in (bounds or {}).items()}
         return guess(data.frame, kinds=cast(Mapping[str, Kind], kinds or {}), columns=columns, bounds=ends)
@@ -90,7 +92,8 @@ def learn(
 
 
 def from_json(plain: Mapping[str, Any]) -> DataKind:
-    """The inverse of :meth:`DataKind.to_json`. What is no schema raises InputError, or fails in writing a first row."""
+    """The inverse of :meth:`DataKind.to_json`. Raises InputError, or another error when a first row is decoded, for data that
+    is no schema."""
     learnt = ImageSchema.from_json(dict(plain)) if plain.get("kind") == "images" else Schema.from_json(dict(plain))
     row = learnt.space.clamp(torch.zeros(1, *learnt.space.shape, dtype=torch.float64))
     learnt.encode(learnt.decode(row), name="schema")

@@ -154,7 +154,7 @@ def _by_group(groups: pd.Series, shuffle: np.random.Generator) -> list[np.ndarra
 
 def _by_time(times: pd.Series) -> np.ndarray:
     times = times.reset_index(drop=True)
-    present = cells.without_words(times.dropna())
+    present = cells.drop_missing_words(times.dropna())
     if len(present) < len(times):
         row = int(np.setdiff1d(np.arange(len(times)), present.index)[0])
         raise InputError(f"--time {times.name}: row {row} has no time; every row needs one")

@@ -230,7 +230,8 @@ _OTHERS = ".csv, .jsonl or .parquet"
 
 
 def matrix(frame: pd.DataFrame) -> np.ndarray:
-    """(n, columns): numbers alone, of one type that holds each of them exactly. InputError as :func:`write`."""
+    """(n, columns): a table of numbers as an array of one dtype that holds each of them exactly. InputError, naming the
+    column, if there is none."""
     columns = [_numbers(column) for _, column in frame.items()]
     common = np.result_type(*{c.dtype for c in columns}) if columns else np.dtype(float)
     for name, column in zip(frame, columns, strict=True):
@@ -244,7 +245,7 @@ def _fits(column: np.ndarray) -> bool:
 
 
 def _numbers(column: pd.Series) -> np.ndarray:
-    """As numbers, NaN where missing."""
+    """A column as numbers, NaN where missing. InputError if it holds anything else, or if a float would round them."""
     column = dtypes.dense(dtypes.plain(column))
     column = column.astype(object) if isinstance(column.dtype, pd.CategoricalDtype) else column
     present = column.dropna()

@@ -27,7 +27,7 @@ from mixtura.data.files.printed import cannot_hold, printed_cells, row_blocks
 _NAMES_CHECKED = 100_000
 
 
-def _open_table(path: Path, _: str | None, levels: Levels) -> OpenTable:
+def _open_table(path: Path, key: str | None, levels: Levels) -> OpenTable:
     dialect = dialect_of(path, "\t" if path.suffix.lower() == ".tsv" else None)
     if dialect.fits < 2:
         refuse_misread(path, dialect)
@@ -78,8 +78,8 @@ def _open_table(path: Path, _: str | None, levels: Levels) -> OpenTable:
 
 
 def _names(header: list[str]) -> list[str]:
-    """With a name for every column: "Unnamed: 0" for the first without one, as pandas writes it; an index that was saved twice
-    has that name already, so that the newer one is "Unnamed: 0.1"."""
+    """A name for every column: a column without one is "Unnamed: 0" by its place, as pandas names it, or "Unnamed: 0.1" if
+    that name is taken, as in a table that was saved twice with its index."""
     names: list[str] = []
     for j, name in enumerate(header):
         made = name or f"Unnamed: {j}"
@@ -125,8 +125,8 @@ def _csv_rows(path: Path, dialect: Dialect, *, keep: bool = False) -> Iterator[t
 
 
 def _text_columns(lines: Iterable[tuple[list[str], str]], dialect: Dialect, levels: list[Collection[str]]) -> pd.DataFrame:
-    """Cells as text, None where they say that there is nothing, of the fields of lines and the lines as they are written.
-    ``levels``: by column, the words that are text.
+    """A table of cells as text, None where they are missing, from pairs (fields of a line, the line as it is written).
+    ``levels``: by column, the words for missing that are text.
 
     A word in quotes is text. An empty cell in quotes is text only where others of its column are not in quotes, as many programs
     put all cells in quotes. Where a word stands in quotes and without them, only that in quotes is a level.
@@ -138,7 +138,7 @@ def _text_columns(lines: Iterable[tuple[list[str], str]], dialect: Dialect, leve
     learnt: list[dict[int, str]] = [{} for _ in levels]
     empty: list[list[int]] = [[] for _ in levels]
 
-    def looked_at() -> Iterator[list[str | None]]:
+    def cells_or_none() -> Iterator[list[str | None]]:
         unsure = True
         for position, (row, line) in enumerate(lines):
             odd = not MISSING.isdisjoint(row) or any(map(str.isspace, row))
@@ -151,7 +151,7 @@ def _text_columns(lines: Iterable[tuple[list[str], str]], dialect: Dialect, leve
                 unsure = not all(bare)
             cells_of: list[str | None] = [*row]
             for j, cell in enumerate(row) if odd else ():
-                if not cells.says_nothing(cell):
+                if not cells.is_missing_word(cell):
                     continue
                 if within[j] and cell:
                     quoted[j].add(cell)
@@ -167,7 +167,7 @@ def _text_columns(lines: Iterable[tuple[list[str], str]], dialect: Dialect, leve
     frame = pd.concat(
         [
             pd.DataFrame({j: pd.Series(column, dtype=text_dtype()) for j, column in enumerate(zip(*block, strict=True))})
-            for block in _in_blocks(looked_at(), size)
+            for block in _in_blocks(cells_or_none(), size)
         ],
         ignore_index=True,
     )
@@ -197,8 +197,8 @@ def _in_blocks(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
 
 
 def csv_lines(frame: pd.DataFrame, delimiter: str = ",") -> Iterator[str]:
-    """The lines of a CSV file. What is missing is empty, or NA where a line would be blank; text that could be taken for missing
-    stands in quotes. InputError as :func:`write`."""
+    """The lines of a CSV file. A missing cell is empty, or NA in a table of one column; text that would be read as missing is in
+    quotes. Raises InputError for cells that text cannot hold, naming their column."""
     odd = re.compile(rf'[{re.escape(delimiter)}"\r\n]|^\s|\s$')
 
     def quoted(text: str) -> str:
@@ -220,7 +220,7 @@ def csv_lines(frame: pd.DataFrame, delimiter: str = ",") -> Iterator[str]:
 
 
 def _refuse_alike(column: pd.Series) -> None:
-    """Labels that are two in the table and one as text, such as 1 and "1"."""
+    """InputError for labels that differ in the table but not as text, such as 1 and "1"."""
     if not (types.is_object_dtype(column.dtype) or isinstance(column.dtype, pd.CategoricalDtype)):
         return
     kinds: dict[str, Any] = {}

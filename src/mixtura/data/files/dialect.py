@@ -13,14 +13,19 @@ from mixtura.contracts import InputError
 from mixtura.data import numerals
 from mixtura.data.files import text_files
 
-#: what a line without cells may hold: blanks, and the end that DOS writes
+#: what a line without cells may hold: blanks, and the end-of-file mark of DOS
 BLANK = " \t\x1a"
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a text table is written. skip: lines before the header ("sep=;"). spaced: whether a blank follows every delimiter.
-    padded: whether one stands before it; then cells are what is between blanks. fits: how well the delimiter does, 0 to 2."""
+    """How a text table is written.
+
+    skip:   lines before the header ("sep=;").
+    spaced: whether a blank follows every delimiter.
+    padded: whether a blank precedes it; cells are then stripped of blanks.
+    fits:   how well the delimiter divides the lines, as :func:`fit_of_rows` says it, 0 to 2.
+    """
 
     encoding: str
     delimiter: str
@@ -31,8 +36,8 @@ class Dialect:
 
 
 def dialect_of(path: Path, delimiter: str | None) -> Dialect:
-    """The delimiter that cuts the first lines into the same number of fields, the most of them, or else into one more than the
-    header. Excel may name it in a line of its own."""
+    """How the file is written. Its delimiter is the one that divides the first lines into the most fields, the same number in
+    each, or one more than in the header. A first line "sep=;", as Excel writes it, names it."""
     encoding = text_files.encoding_of(path)
     with path.open(encoding=encoding, newline="") as file:
         head = file.read(2**16)
@@ -51,7 +56,8 @@ def dialect_of(path: Path, delimiter: str | None) -> Dialect:
 
 
 def fit_of_rows(rows: list[list[str]]) -> tuple[int, int]:
-    """2 if all lines have as many fields as the header, 1 if one more, else 0, as for one field; and how many."""
+    """(2 if all lines have as many fields as the header, 1 if they have one more, else 0, also for a single field; how many
+    fields)."""
     first, widths = len(rows[0]) if rows else 0, {len(row) for row in rows[1:] or rows}
     if len(widths) != 1 or widths == {1}:
         return 0, 0
@@ -59,7 +65,7 @@ def fit_of_rows(rows: list[list[str]]) -> tuple[int, int]:
 
 
 def refuse_misread(path: Path, dialect: Dialect) -> None:
-    """InputError where the lines do not go together by this delimiter, and it can be told why."""
+    """InputError where this delimiter divides the lines unevenly and the cause can be named."""
     with path.open(encoding=dialect.encoding, newline="") as file:
         head = file.read(2**16)
     # a line of dashes is drawn under the names by some programs
@@ -90,7 +96,7 @@ def refuse_misread(path: Path, dialect: Dialect) -> None:
             "remove what stands above the names of the columns"
         )
 
-#: what may stand between fields, and how it is shown
+#: delimiters, and their names in messages
 _MARKS = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar", ":": "a colon", "^": "^", "~": "~", " ": "a blank"}
 
 
@@ -107,7 +113,7 @@ def _first_rows(head: str, delimiter: str, *, spaced: bool) -> list[list[str]]:
 
 
 def _blank_beside(rows: list[list[str]], *, after: bool) -> bool:
-    """Whether a blank follows, or precedes, every delimiter of the header, or of all lines below it."""
+    """Whether a blank follows (or precedes) every delimiter of the header, or of all lines below it."""
     near = [row[1:] if after else row[:-1] for row in rows]
     blank = [len(row) > 0 and all(_has_blank(cell, after) or not cell for cell in row) and any(row) for row in near]
     return bool(blank) and (blank[0] or (len(blank) > 1 and all(blank[1:])))

@@ -27,7 +27,7 @@ from mixtura.data.files.pixels import MOST_IN_ONE, MOST_VALUES, HowImages, Image
 from mixtura.data.files.text_files import printable
 from mixtura.ground.machine import drafted
 
-#: what Pillow may take a file for, with the endings; some other formats start programs
+#: formats that Pillow may read, with their endings; some of the others start programs
 FORMATS = {
     "PNG": (".png", ".apng"), "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), "BMP": (".bmp",), "GIF": (".gif",),
     "WEBP": (".webp",), "TIFF": (".tif", ".tiff"), "PPM": (".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
@@ -45,7 +45,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _divided(files: Sequence[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], list[str]]:
-    """Files by name, hidden ones apart: those that are read, and the names of the others."""
+    """Files by name, without hidden ones: those that are read, and the names of the others."""
     seen = [(name, where) for name, where in files if not _is_hidden(name)]
     others = [name for name, _ in seen if Path(name).suffix.lower() not in ENDINGS]
     return [(name, where) for name, where in seen if Path(name).suffix.lower() in ENDINGS], others
@@ -156,7 +156,7 @@ def _reason(error: Exception, ending: str) -> str:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Those that this Pillow was built with. TGA comes last and only by its ending, for its files have no mark."""
+    """The formats that this Pillow was built with, except TGA, which is tried only by its ending: its files have no signature."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN and name != "TGA")
 
@@ -195,7 +195,7 @@ def _decoded(content: bytes, name: str) -> tuple[np.ndarray, int]:
 
 
 def _in_eight_bits(image: Image.Image) -> np.ndarray:
-    """(1 or 3, H, W) uint8: one channel of what holds greys alone and is not stored as colour."""
+    """(1 or 3, H, W) uint8: one channel if the image is not stored as colour and all its colours are greys."""
     clear = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
     if image.mode in ("1", "L") and not clear:
         return np.asarray(image.convert("L"))[None]
@@ -209,7 +209,8 @@ def _in_eight_bits(image: Image.Image) -> np.ndarray:
 
 
 def _top(image: Image.Image, content: bytes) -> tuple[int, bool]:
-    """The highest level that the file can store, and whether it stores signs. Asked before it is loaded; Pillow shows neither."""
+    """(the highest level that the file can store, whether its levels are signed), read from the header, as Pillow tells
+    neither. Must be called before the image is loaded."""
     top, signed = (65_535 if image.mode.startswith("I") else 255), False
     if image.format == "PNG" and content[12:16] == b"IHDR":
         top = max(255, 2 ** content[24] - 1)  # fewer bits are spread over 0 … 255, as every reader does
@@ -232,7 +233,7 @@ def _top(image: Image.Image, content: bytes) -> tuple[int, bool]:
 
 
 def _unstretched(pixels: np.ndarray, full: int, top: int, kind: str | None) -> np.ndarray:
-    """Levels 0 … top that Pillow spread over 0 … full, as they were: JPEG 2000 by doubling, others by proportion."""
+    """The original levels 0 … top, which Pillow scales to 0 … full: of JPEG 2000 by powers of two, of others by proportion."""
     if top >= full:
         return pixels
     return (pixels // ((full + 1) // (top + 1)) if kind == "JPEG2000" else np.rint(pixels * (top / full))).astype(pixels.dtype)
@@ -272,7 +273,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _png_names(n: int) -> list[str]:
-    """In the order of their numbers, which is that of their names."""
+    """The names of n files, whose alphabetical order is that of their numbers."""
     return [f"{i:0{max(5, len(str(n)))}d}.png" for i in range(1, n + 1)]
 
 

@@ -40,7 +40,7 @@ def _open_json(path: Path, _: str | None, levels: Levels) -> OpenTable:
 
 
 def _parsed(text: str, name: str) -> Any:
-    """JSON whose texts are texts: ``"\\ud800"`` is half a letter, which no file and no terminal can be given."""
+    """Parsed JSON. InputError for half a letter (``"\\ud800"``), which can be written to no file and no terminal."""
     data = json.loads(text)
     if "\\ud" in text.lower():
         refuse_half_letters(json.dumps(data, ensure_ascii=False), name)
@@ -93,8 +93,8 @@ def _from_records(records: list[dict[str, Any]], columns: list[str]) -> pd.DataF
 
 
 def json_rows(frame: pd.DataFrame) -> Iterator[str]:
-    """The rows as JSON objects, of .json and .jsonl files and of ``--json``: numbers with all their digits, an infinite one as
-    1e999, which every reader of JSON takes for infinite; what is missing as null. InputError as :func:`write`."""
+    """The rows as JSON objects, as .json and .jsonl files and ``--json`` have them: numbers with all their digits, infinity as
+    1e999, which every JSON parser reads as infinity, missing cells as null. Raises InputError for cells that text cannot hold."""
     keys = [_json_text(str(c)) for c in frame]
     for block in row_blocks(frame):
         columns = [_json_cells(column) for _, column in block.items()]

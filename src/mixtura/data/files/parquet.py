@@ -35,10 +35,10 @@ def _open_table(path: Path, _: str | None, levels: Levels) -> OpenTable:
                 pieces.append(_plain_text(pa.Table.from_batches([batch])).take(pa.array(inside)))
                 start += len(batch)
             table = pa.concat_tables(pieces).unify_dictionaries()
-            table.validate(full=True)  # bytes that are no text are found now, not wherever they are first looked at
+            table.validate(full=True)  # finds bytes that are no text now, not later
             frame = table.to_pandas(integer_object_nulls=True)
             frame = frame if frame.index.names == [None] else frame.reset_index()
-            for column in table.schema:  # whole numbers beside gaps came as objects
+            for column in table.schema:  # whole numbers beside missing cells are objects here
                 if column.name in frame and pa.types.is_integer(column.type) and types.is_object_dtype(frame[column.name].dtype):
                     frame[column.name] = frame[column.name].astype(str(column.type).replace("i", "I").replace("u", "U"))
             for _, column in frame.items():
@@ -50,7 +50,7 @@ def _open_table(path: Path, _: str | None, levels: Levels) -> OpenTable:
 
 
 def _plain_text(table: Any) -> Any:
-    """Text and bytes that are kept as views, which Arrow can neither take rows of nor hand to pandas, as they are elsewhere."""
+    """A table with text and bytes as plain columns: of views Arrow can neither take rows nor convert them to pandas."""
     pa = dtypes.pyarrow()
     plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
     return table.cast(pa.schema([field.with_type(plain.get(field.type, field.type)) for field in table.schema]))
@@ -73,7 +73,7 @@ def _write_table(frame: pd.DataFrame, file: IO[bytes]) -> None:
     frame = frame.copy(deep=False)
     frame.attrs = {}
     arrays = [_arrow(column, stored.get(name)) for name, column in frame.items()]
-    # what pandas makes of the columns again, were they to be read by it
+    # the metadata by which pandas restores the dtypes of the columns
     plain = pd.DataFrame({name: dtypes.dense(column.iloc[:0]) for name, column in frame.items()}, index=pd.RangeIndex(0))
     about = pa.Table.from_pandas(plain, preserve_index=False).schema.metadata
     pa.parquet.write_table(pa.table(arrays, names=list(frame.columns)).replace_schema_metadata(about), file)

@@ -108,7 +108,7 @@ def resized(image: np.ndarray, size: int) -> np.ndarray:
     resized = np.stack([np.asarray(plane) for plane in planes])
     if image.dtype.kind == "f":
         return resized.clip(image.min(), image.max()).astype(image.dtype)
-    # what is sharpened at an edge goes beyond neither the depth nor the few levels of an image
+    # overshoot at edges is clipped to the depth, or to the few levels, of the image
     full = image.dtype in (np.uint8, np.uint16) and image.max() > FEW_LEVELS
     low, high = (0, np.iinfo(image.dtype).max) if full else (int(image.min()), int(image.max()))
     return resized.astype(np.float64).round().clip(low, high).astype(image.dtype)

@@ -21,7 +21,7 @@ from mixtura.data.dtypes import precision
 #: rows turned into text at a time
 _AT_ONCE = 20_000
 
-#: what would end a terminal's line, steer it or turn its text around, and halves of characters: ``\u`` escapes in JSON
+#: characters that would end a line of a terminal, control it or reverse its text, and halves of characters; escaped in JSON
 _UNSEEN = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -31,12 +31,12 @@ def cannot_hold(column: Any, holds: str, other: str) -> InputError:
 
 
 def json_text(value: Any) -> str:
-    """Plain data as strict JSON of one line in which nothing steers a terminal."""
+    """Plain data as strict JSON of one line, without characters that control a terminal."""
     return escaped(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
 def escaped(text: str) -> str:
-    """JSON with escapes for what would steer a terminal."""
+    """JSON with escapes for characters that control a terminal."""
     return _UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
@@ -51,7 +51,8 @@ def row_blocks(frame: pd.DataFrame) -> Iterator[pd.DataFrame]:
 
 
 def printed_cells(column: pd.Series) -> Iterator[tuple[Any, str]]:
-    """(plain value, its text) of every cell; (None, "") where it is missing. Instants are text, in one manner a column."""
+    """(plain value, its text) of every cell; (None, "") where it is missing. Dates are text, in the same format in all of a
+    column."""
     column = dtypes.plain(column)
     if types.is_datetime64_any_dtype(column.dtype):
         return zip(*_instants(column), strict=True)
@@ -88,7 +89,8 @@ def _cell(value: Any, name: Any, short: bool) -> tuple[Any, str]:
 
 
 def _instants(column: pd.Series) -> tuple[list[Any], list[str]]:
-    """Dates alone where every one is a midnight without a zone. In UTC where the column's zone was once off by seconds."""
+    """(plain values, texts) of a column of dates: days alone where every one is a midnight without a time zone; in UTC where
+    an offset of the time zone has seconds."""
     stamps = column.dropna()
     if not stamps.dt.year.between(datetime.MINYEAR, datetime.MAXYEAR).all():
         raise cannot_hold(column.name, f"holds dates that are not of the years 1 to {datetime.MAXYEAR}", ".parquet")
