@@ -21,7 +21,7 @@ import mixtura
 from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.data import source
-from mixtura.data.given import split_target
+from mixtura.data.inputs import split_target
 from mixtura.folder.store import read_json, read_tensors
 from mixtura.ground.rng import normal
 from mixtura.job.options import Options, choose_families

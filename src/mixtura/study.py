@@ -20,8 +20,8 @@ from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
 from mixtura.data import dtypes, filling, impossible, source
 from mixtura.data.field import Field, refuse_nested
-from mixtura.data.given import GivenColumns, split_target
 from mixtura.data.images import ImageSchema
+from mixtura.data.inputs import InputColumns, split_target
 from mixtura.data.kind import Content, DataKind
 from mixtura.data.names import named
 from mixtura.data.schema import Schema
@@ -50,7 +50,7 @@ class Facade:
     targets, what they are modelled given; ``schema`` then holds the targets alone."""
 
     def __init__(
-        self, name: str, model: Model, schema: DataKind, proposal: Conditional | None = None, given: GivenColumns | None = None
+        self, name: str, model: Model, schema: DataKind, proposal: Conditional | None = None, given: InputColumns | None = None
     ) -> None:
         self.name, self.model, self.schema, self._proposal, self.given = name, model, schema, proposal, given
 
@@ -101,7 +101,7 @@ class Facade:
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
-        given = cast(GivenColumns, self.given)
+        given = cast(InputColumns, self.given)
         if asked is None:
             said = f"{', '.join(row['column'] for row in self.schema.describe())} given {', '.join(given.names)}"
             raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")
@@ -347,7 +347,7 @@ class Study:
     models: dict[str, Facade]
     blends: dict[str, Facade]
     folder: Path | None = None
-    given: GivenColumns | None = None
+    given: InputColumns | None = None
     conditioning: Conditioning | None = None
 
     @property
@@ -399,7 +399,7 @@ def ranked(scores: Sequence[Score]) -> list[Score]:
 
 def assemble(
     schema: DataKind, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
-    models: Mapping[str, Model], folder: Path, given: GivenColumns | None = None, conditioning: Conditioning | None = None,
+    models: Mapping[str, Model], folder: Path, given: InputColumns | None = None, conditioning: Conditioning | None = None,
 ) -> Study:  # fmt: skip
     """A :class:`Study` of fitted models and their blends; the first of them that conditions well proposes for the others."""
     proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
@@ -434,7 +434,7 @@ def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None =
         space = schema.space
     if "target" in learnt:
         with store.content_of(out / "inputs.safetensors"):
-            given = GivenColumns.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
+            given = InputColumns.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
     with store.content_of(out / "scores.jsonl"):
         named = [s.name for s in scores if s.status in ("fitted", "samples only")]
         odd = next((n for n in named if Path(n).name != n or n in (".", "..") or not n.isprintable() or named.count(n) > 1), None)

@@ -26,7 +26,7 @@ from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
 from mixtura.data import source
-from mixtura.data.given import GivenColumns, split_target
+from mixtura.data.inputs import InputColumns, split_target
 from mixtura.data.kind import Content, DataKind
 from mixtura.data.schema import Schema
 from mixtura.data.source import Data
@@ -611,7 +611,7 @@ class Targets(Job):
         ours = torch.tensor([name in self.options.targets for name in names])
         inputs = Inputs(schema.space)
         inputs.prepare(rows[self.splits.fit][:, ~ours])
-        self.given = GivenColumns(schema, inputs)
+        self.given = InputColumns(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
         return self.schema.encode(source.rows_of(self.data), name=self.data.name)  # as wide as their support now is

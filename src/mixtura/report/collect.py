@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from mixtura.data import source
-from mixtura.data.given import split_target
 from mixtura.data.images import ImageSchema
+from mixtura.data.inputs import split_target
 from mixtura.data.kind import DataKind
 from mixtura.data.schema import Schema
 from mixtura.folder import store

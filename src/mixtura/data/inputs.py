@@ -17,7 +17,7 @@ from mixtura.ground.encode import Inputs
 
 
 @dataclass(frozen=True)
-class GivenColumns:
+class InputColumns:
     """The columns that the models of a conditional run are given, and the features that they see of them."""
 
     schema: Schema
@@ -42,14 +42,14 @@ class GivenColumns:
         return self.inputs(self.schema.encode(frame, name="given"))
 
     @staticmethod
-    def restore(schema: Schema, state: Mapping[str, Tensor]) -> GivenColumns:
+    def restore(schema: Schema, state: Mapping[str, Tensor]) -> InputColumns:
         """From the schema and the ``inputs.state_dict()`` of a run. Raises ValueError if they do not belong together."""
         inputs = Inputs(schema.space)
         try:
             inputs.load_state_dict(dict(state))
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from error
-        return GivenColumns(schema, inputs)
+        return InputColumns(schema, inputs)
 
 
 def split_target(schema: DataKind, target: Collection[str]) -> tuple[Schema, Schema]:
