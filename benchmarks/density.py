@@ -20,7 +20,8 @@ from mixtura.blending.nats import log_probs
 from mixtura.contracts import ClosedForm, Space
 from mixtura.families import TABLE
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 
 def measure(name: str, family: str, config: dict, recipe: dict | None = None) -> float:

@@ -27,7 +27,8 @@ from mixtura.families import diffusion
 from mixtura.ground.rng import generator
 from mixtura.job.scoring import bits_per_dimension
 from mixtura.metrics.likelihood import mean_nats
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 
 def digits() -> tuple[Space, torch.Tensor]:

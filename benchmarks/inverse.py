@@ -40,9 +40,11 @@ from sklearn.preprocessing import StandardScaler
 from mixtura import MixtureDensityRegressor
 from mixtura.contracts import Batch, Space
 from mixtura.families import mixture_density
-from mixtura.ground.distributions import MixtureDensity, NoiseKind
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.noise import NoiseKind
 from mixtura.ground.rng import generator, seeded
-from mixtura.train import fit as train
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 Array = np.ndarray
 #: rows that are scored, and the seed of them
@@ -215,7 +217,7 @@ def run_rotating(original: Original | None, seeds: int) -> None:
 #: 5,000 rows held out, where the estimator stops, is likeliest for these and not for all
 ROWS = 50_000
 LINEAR = {"components": 2, "members": 1, "bins": 0, "hidden": (), "warp": False}
-TO_THE_END = train.Recipe(steps=2_000, batch=5_000, rate=5e-3, decay=0.0, held_out=0.0, every=2_000)
+TO_THE_END = Recipe(steps=2_000, batch=5_000, rate=5e-3, decay=0.0, held_out=0.0, every=2_000)
 #: the truth: weights, means at x = 0, their slopes in x
 WEIGHTS = np.array([0.35, 0.65])
 MEANS = np.array([[97.0, 3.0], [106.0, -5.0]])
@@ -303,7 +305,7 @@ def recovered(kind: NoiseKind, x: Array, y: Array, seed: int) -> Parameters:
     scale, rng = math.sqrt(COVARIANCES["fixed"][0, 0, 0]), generator(seed)
     config = mixture_density.Config(noise=kind, scale=scale, **LINEAR)  # type: ignore[arg-type]
     model = mixture_density.build(Space.continuous(2), context_shape=(1,), config=config, rng=rng)
-    for _ in train.fit(model, Batch(x=torch.as_tensor(y), context=torch.as_tensor(x)), TO_THE_END, rng=rng):
+    for _ in fit(model, Batch(x=torch.as_tensor(y), context=torch.as_tensor(x)), TO_THE_END, rng=rng):
         pass
     with torch.no_grad():
         return averaged(model.law((torch.arange(2_000, dtype=torch.float64)[:, None] + 0.5) / 1_000 - 1))

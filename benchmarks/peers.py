@@ -25,7 +25,8 @@ import zuko
 from mixtura.contracts import Model, Space
 from mixtura.families import autoregressive, flow
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 STEPS, BATCH, ROWS, DRAWN = 2_000, 256, 10_000, 5_000
 

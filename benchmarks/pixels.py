@@ -28,7 +28,8 @@ from mixtura.ground.nets.pixels import PixelWalk
 from mixtura.ground.rng import generator
 from mixtura.job.scoring import bits_per_dimension
 from mixtura.metrics.likelihood import Estimate, mean_nats
-from mixtura.train import fit as train
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 Pictures = tuple[Space, Tensor, Tensor]
 
@@ -75,7 +76,7 @@ def fitted(family: str, space: Space, x: Tensor, seconds: float) -> Any:
         model.fit_closed(x, None, rng)
         return model.eval()
     settings: dict[str, Any] = {**row.recipe, **(model.recipe if isinstance(model, Pixels) else {})}
-    for _ in train.fit(model, x, train.Recipe(seconds=seconds, **settings), rng=rng):
+    for _ in fit(model, x, Recipe(seconds=seconds, **settings), rng=rng):
         pass
     return model
 

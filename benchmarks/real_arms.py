@@ -28,7 +28,8 @@ from mixtura.arms import Arm, Pool, load_arms
 from mixtura.families import vae
 from mixtura.ground.rng import generator
 from mixtura.selection import begin
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 GENERATORS = (
     "gan_mlp_csinva", "vae_csinva", "vae_pushpgarg", "gan_mlp_yunhdan", "dcgan_ryhan", "wgan_gp_ryhan", "cwgan_gp_hayato",

@@ -12,7 +12,7 @@ import torch
 from mixtura.blending.given import draw_given
 from mixtura.contracts import ClosedForm, Column, Density, Space
 from mixtura.data import source
-from mixtura.ground.encode import Inputs
+from mixtura.ground.inputs import Inputs
 from mixtura.ground.rng import generator, normal
 from mixtura.job.portrait import portrait
 from mixtura.job.scoring import OF_ANSWERS, calibrate, of_first

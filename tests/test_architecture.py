@@ -34,7 +34,7 @@ DOORS: dict[str, tuple[str, ...]] = {
     "simplex": ("ground.kernels", "ground.rng", "metrics"),
     "objectives": ("ground.kernels", "ground.rng", "metrics", "simplex"),
     "policies": ("ground.kernels", "ground.rng", "metrics", "objectives", "simplex"),
-    "data": ("contracts", "ground.encode", "ground.machine", "ground.shown"),
+    "data": ("contracts", "ground.encode", "ground.inputs", "ground.machine", "ground.shown"),
     "features": ("contracts", "ground", "data"),
     "ledger": ("ground.machine", "ground.rng"),
     "arms": ("ground", "data", "study"),

@@ -21,7 +21,6 @@ from safetensors.torch import load, save
 import mixtura
 from mixtura.arms import load_arms
 from mixtura.arms.process import Command
-from mixtura.blending import blend as mixture
 from mixtura.blending.given import draw_given
 from mixtura.cli import main as cli
 from mixtura.contracts import InputError
@@ -314,7 +313,7 @@ def test_work_says_that_it_lasts(monkeypatch, capsys):
 
 
 def test_the_share_that_is_done_grows_to_one(place, monkeypatch):
-    monkeypatch.setattr(mixture, "TILE_ENTRIES", 2**15)
+    monkeypatch.setattr("mixtura.blending.fill.TILE_ENTRIES", 2**15)
     table, target = (mixtura.load(place / name).best for name in ("table", "target"))
     rows = people().iloc[[*range(len(people()))] * 60].reset_index(drop=True)
     holes = rows.assign(size=rows["size"].where(rows.index % 2 == 0))

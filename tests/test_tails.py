@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from mixtura import families
-from mixtura.blending import blend as mixture
+from mixtura.blending.blend import blend
 from mixtura.contracts import ClosedForm, Column, Conditional, Density, LowerBound, Space, density_kind
 from mixtura.data.guess import guess
 from mixtura.ground.rng import generator
-from mixtura.train import fit as train
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 #: those that model a table without a context
 ROWS = [name for name, row in families.TABLE.items() if row.context != "needs"]
@@ -39,8 +40,8 @@ def fitted(name, space, x):
     if isinstance(model, ClosedForm):
         model.fit_closed(x, None, generator(1))
     else:
-        recipe = train.Recipe(**{**row.recipe, **model.recipe, "steps": 60})
-        assert [*train.fit(model, x, recipe, rng=generator(1))]
+        recipe = Recipe(**{**row.recipe, **model.recipe, "steps": 60})
+        assert [*fit(model, x, recipe, rng=generator(1))]
     return model.eval()
 
 
@@ -137,10 +138,10 @@ def test_gaps_beside_a_level_never_seen_are_filled_from_the_rest(models, name):
 
 def test_a_blend_scores_an_unseen_level_by_its_models(models):
     parts = [models[name] for name in ("gaussian_mixture", "autoregressive")]
-    blend = mixture.blend(parts, [0.3, 0.7])
+    both = blend(parts, [0.3, 0.7])
     x = SCHEMA.encode(table(2).assign(kind="new"))
     expected = torch.logaddexp(parts[0].log_prob(x) + math.log(0.3), parts[1].log_prob(x) + math.log(0.7))
-    torch.testing.assert_close(nats(blend, x), expected)
+    torch.testing.assert_close(nats(both, x), expected)
 
 
 def test_many_levels_never_seen_at_once_are_listed_in_part():

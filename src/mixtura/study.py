@@ -14,7 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixtura.blending import blend as mixture
+from mixtura.blending.blend import SamplesAtHand, blend
+from mixtura.blending.fill import condition
+from mixtura.blending.gate import Gate
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
@@ -215,7 +217,7 @@ class Facade:
         able, rest = torch.ones(len(x), dtype=torch.bool), ~whole
         if bool(rest.any()):
             beside = None if context is None else context[rest]
-            filled = mixture.condition(
+            filled = condition(
                 self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng, watch=watch
             )
             values[:, rest] = filled.values
@@ -407,8 +409,8 @@ def assemble(
     blends = {}
     for name, v in verdicts.items():
         gate = None if conditioning is None else conditioning.gate
-        weights = list(v.weights.values()) if gate is None else mixture.Gate.of(gate)
-        blends[name] = Facade("blend", mixture.blend([models[n] for n in v.weights], weights), schema, proposal, given)
+        weights = list(v.weights.values()) if gate is None else Gate.of(gate)
+        blends[name] = Facade("blend", blend([models[n] for n in v.weights], weights), schema, proposal, given)
     return Study(schema, scores, dict(verdicts), objective, why, facades, blends, folder, given, conditioning)
 
 
@@ -459,7 +461,7 @@ def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[
         return store.load_model(out / "models" / score.name, space, own)
     path = out / "samples" / f"{score.name}.safetensors"
     with store.content_of(path):
-        return mixture.Given(space, space.check(store.read_tensors(path)["rows"], name="rows"))
+        return SamplesAtHand(space, space.check(store.read_tensors(path)["rows"], name="rows"))
 
 
 def card(study: Study, name: str, splits: Splits) -> str:

@@ -8,19 +8,9 @@ import torch
 from scipy.optimize import check_grad
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
-from mixtura.blending.blend import (
-    PENALTIES,
-    BoundBlend,
-    ExactBlend,
-    Gate,
-    Given,
-    SampleBlend,
-    _loss,
-    blend,
-    choose_gate,
-    condition,
-    fit_gate,
-)
+from mixtura.blending.blend import BoundBlend, ExactBlend, SampleBlend, SamplesAtHand, blend
+from mixtura.blending.fill import condition
+from mixtura.blending.gate import PENALTIES, Gate, _loss, choose_gate, fit_gate
 from mixtura.contracts import Column, Conditional, Conditioned, Density, InputError, LowerBound, Model, Space
 from mixtura.ground.rng import categorical, generator, normal
 
@@ -649,7 +639,7 @@ def test_a_model_without_a_claim_on_the_row_changes_only_the_evidence(other):
 
 
 def test_tiles_keep_the_rows_apart_and_the_memory_flat(monkeypatch):
-    monkeypatch.setattr("mixtura.blending.blend.TILE_ENTRIES", 1000)
+    monkeypatch.setattr("mixtura.blending.fill.TILE_ENTRIES", 1000)
     context = 10.0 * torch.arange(101.0, dtype=torch.float64)[:, None].expand(101, 2)
     cov = [[1.0, 0.999], [0.999, 1.0]]
     target, proposal = (kind([100.0, 100.0], cov, context_shape=(2,)) for kind in (Gauss, Filler))
@@ -753,6 +743,6 @@ def test_a_proposal_that_rules_the_row_out_is_named():
 
 def test_rows_of_an_outside_generator_are_drawn_with_replacement():
     rows = torch.arange(100.0, 200.0, dtype=torch.float64)[:, None]
-    drawn = Given(Space.continuous(1), rows).sample(10_000, rng=generator(0))[:, 0].long() - 100
+    drawn = SamplesAtHand(Space.continuous(1), rows).sample(10_000, rng=generator(0))[:, 0].long() - 100
     counts = torch.bincount(drawn, minlength=100).double()
     assert len(counts) == 100 and 60 < float(((counts - 100) ** 2 / 100).sum()) < 150  # 99.9 % of chi-square, 99 degrees

@@ -15,7 +15,8 @@ from mixtura.ground.distributions import MixtureDensity
 from mixtura.ground.encode import Columns
 from mixtura.ground.mcmc import Mala, run
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 #: two real numbers, one of them with a wall; levels and gaps beside a rounded number

@@ -12,7 +12,8 @@ from torch import nn
 
 from mixtura.contracts import ONLY, Batch, InputError, Learner, Model, Optimiser, Phase, Space, Stage, Turn, single_stage
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 PLANE = Space.continuous(2)

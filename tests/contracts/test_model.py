@@ -17,7 +17,7 @@ import pytest
 import torch
 from strangers import energy, forest, gan
 
-from mixtura.blending.blend import condition
+from mixtura.blending.fill import condition
 from mixtura.contracts import (
     ONLY,
     Batch,
@@ -38,7 +38,8 @@ from mixtura.contracts import (
 from mixtura.families import TABLE, Family
 from mixtura.folder.store import load_model, save_model
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 ROWS, STEPS = 160, 40

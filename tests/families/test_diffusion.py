@@ -12,7 +12,8 @@ from mixtura.contracts import Column, InputError, Space
 from mixtura.families import diffusion
 from mixtura.families.diffusion import Config, Diffusion
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 

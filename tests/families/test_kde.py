@@ -13,7 +13,8 @@ from scipy.stats import logistic
 from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import kde
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,8 @@ from mixtura.families import mixture_density
 from mixtura.families.mixture_density import RECIPE, Config, build
 from mixtura.ground.nets.ensemble import Bins, Ensemble
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 SMALL = {"hidden": (16,), "members": 4, "bins": 8}

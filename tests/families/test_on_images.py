@@ -14,7 +14,8 @@ from mixtura.contracts import Batch, ClosedForm, Conditional, Density, InputErro
 from mixtura.families import TABLE, autoregressive, flow, gaussian_mixture, kde, marginals
 from mixtura.folder.store import load_model, save_model
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 #: 2×2 pixels of the levels 97, 100 and 103, and colour pixels of the levels 0 and 2

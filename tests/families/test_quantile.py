@@ -14,7 +14,7 @@ from torch.distributions import Normal
 
 from mixtura.contracts import Column, InputError, Space
 from mixtura.families import quantile
-from mixtura.ground.encode import Parts
+from mixtura.ground.cells import Parts
 from mixtura.ground.rng import generator
 
 torch.set_num_threads(1)

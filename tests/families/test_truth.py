@@ -12,7 +12,8 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 from mixtura.contracts import ClosedForm, Column, Density, Space
 from mixtura.families import TABLE
 from mixtura.ground.rng import categorical, generator, normal
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 

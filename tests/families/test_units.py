@@ -11,7 +11,8 @@ from mixtura.blending.nats import log_probs
 from mixtura.contracts import Batch, ClosedForm, Column, Space, density_kind
 from mixtura.families import TABLE
 from mixtura.ground.rng import generator
-from mixtura.train import fit as train
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 CLOSED = ("marginals", "gaussian_mixture", "linear_gaussian", "mixture_density", "kde")
 
@@ -23,8 +24,8 @@ def fitted(name, space, x, context):
     if isinstance(model, ClosedForm):
         model.fit_closed(x, context, rng)
     else:
-        recipe = train.Recipe(**{**row.recipe, **model.recipe, "steps": 10})
-        assert [*train.fit(model, Batch(x=x, context=context), recipe, rng=rng)]
+        recipe = Recipe(**{**row.recipe, **model.recipe, "steps": 10})
+        assert [*fit(model, Batch(x=x, context=context), recipe, rng=rng)]
     return model.eval()
 
 

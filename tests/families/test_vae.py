@@ -15,7 +15,8 @@ from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import vae
 from mixtura.families.vae import Config, Vae
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Recipe, fit
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,8 @@ import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal, Normal
 
 from mixtura.contracts import InputError
-from mixtura.ground.distributions import MixtureDensity, Noise
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.noise import Noise
 from mixtura.ground.rng import generator
 
 KINDS = ("diagonal", "full", "isotropic", "shared", "fixed", "low_rank")

@@ -9,18 +9,9 @@ import pytest
 import torch
 
 from mixtura.contracts import Column, Space
-from mixtura.ground.encode import (
-    ABOVE,
-    ASINH,
-    BELOW,
-    BETWEEN,
-    IDENTITY,
-    Columns,
-    Inputs,
-    Parts,
-    log_logistic_mass,
-    log_normal_mass,
-)
+from mixtura.ground.cells import Parts, log_logistic_mass, log_normal_mass
+from mixtura.ground.encode import ABOVE, ASINH, BELOW, BETWEEN, IDENTITY, Columns
+from mixtura.ground.inputs import Inputs
 from mixtura.ground.rng import generator
 
 N = 400

@@ -13,7 +13,10 @@ from torch import nn
 from mixtura.contracts import Batch, Column, InputError, Model, Phase, Space, Stage, single_stage
 from mixtura.families import TABLE
 from mixtura.ground.rng import generator
-from mixtura.train.fit import Average, Recipe, Step, choose_device, fit
+from mixtura.train.average import Average
+from mixtura.train.devices import choose_device
+from mixtura.train.fit import Step, fit
+from mixtura.train.recipe import Recipe
 
 torch.set_num_threads(1)
 ROWS = 100 + 3 * torch.randn(120, 1, generator=generator(0), dtype=torch.float64)

@@ -13,7 +13,7 @@ from mixtura.contracts import InputError
 from mixtura.data.kind import DataKind
 from mixtura.data.schema import Schema
 from mixtura.data.source import rows_like
-from mixtura.ground.encode import Inputs
+from mixtura.ground.inputs import Inputs
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ from mixtura.data.memory import to_numpy
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
 from mixtura.folder.store import as_json, as_safetensors, read_json, read_tensors
+from mixtura.ground.cells import log_normal_mass
 from mixtura.ground.distributions import MixtureDensity
-from mixtura.ground.encode import log_normal_mass
 from mixtura.ground.machine import write_together
 from mixtura.ground.rng import generator
-from mixtura.train import fit as train
+from mixtura.train.devices import choose_device, one_thread
+from mixtura.train.fit import Step, fit
+from mixtura.train.recipe import Recipe
 
 Array = NDArray[Any]
 # scikit-learn has no annotations; what a checker infers from its defaults is too narrow
@@ -188,16 +190,16 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _train(
         self, model: MixtureDensityNetwork, X: Tensor, y: Tensor, weights: Array, rng: torch.Generator
-    ) -> tuple[list[train.Step], dict[str, float]]:
+    ) -> tuple[list[Step], dict[str, float]]:
         steps = min(max(EPOCHS * len(X) // self.batch, STEPS[0]), STEPS[1]) if self.steps is None else self.steps
         asked = {"steps": steps, "batch": self.batch, "rate": self.rate} | (PATIENT if len(X) >= MANY else {})
         if self.members == 1 and len(X) < LEAST_HELD_OUT:  # two rows to stop by, or none to spare
             asked["held_out"] = 2 / len(X) if len(X) >= 4 else 0.0
-        recipe = train.Recipe(**{**mixture_density.RECIPE, **model.recipe, **asked})
+        recipe = Recipe(**{**mixture_density.RECIPE, **model.recipe, **asked})
         uneven = None if (weights == weights[0]).all() else torch.as_tensor(weights)
-        told = {"device": train.choose_device(self.device), "name": type(self).__name__}
-        with train.one_thread(), torch.enable_grad():
-            records = list(train.fit(model, Batch(x=y, context=X, weights=uneven), recipe, **told, rng=rng))
+        told = {"device": choose_device(self.device), "name": type(self).__name__}
+        with one_thread(), torch.enable_grad():
+            records = list(fit(model, Batch(x=y, context=X, weights=uneven), recipe, **told, rng=rng))
             look = torch.randperm(len(X), generator=rng)[:2_000]
             return records, model.diagnose(y[look], X[look], rng)
 
@@ -243,7 +245,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor], tile: int = TILE) -> Array:
         """``tell`` of the law of every row, a tile at a time."""
-        with train.one_thread():
+        with one_thread():
             tiles = [slice(i, i + tile) for i in range(0, len(X), tile)]
             return np.concatenate([tell(self._law(X[t]), t).numpy() for t in tiles])
 
@@ -265,7 +267,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         X = self._rows(X)
         self.model_.eval()
         y = self._targets(X, y)
-        with train.one_thread(), torch.no_grad():
+        with one_thread(), torch.no_grad():
             return self.model_.log_prob(torch.as_tensor(y), context=torch.as_tensor(X)).numpy()
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:

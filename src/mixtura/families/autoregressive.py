@@ -28,7 +28,8 @@ from torch.nn import functional
 
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts, log_logistic_mass
+from mixtura.ground.cells import Parts, log_logistic_mass
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.ground.nets.pixels import PixelNet, PixelWalk
 from mixtura.ground.rng import generator, seeded

@@ -37,7 +37,8 @@ from torch import Tensor, nn
 
 from mixtura.contracts import InputError, LowerBound, Reparameterised, Scored, Space, Stage, Stepwise, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts, log_normal_mass
+from mixtura.ground.cells import Parts, log_normal_mass
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.denoisers import MlpDenoiser, UNet
 from mixtura.ground.nets.masked import CodeLayout
 from mixtura.ground.rng import seeded

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from mixtura.contracts import Density, InputError, LowerBound, Model, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts
+from mixtura.ground.cells import Parts
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.ground.rng import seeded
 

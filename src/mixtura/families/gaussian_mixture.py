@@ -36,7 +36,8 @@ from torch.nn import functional
 
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts, histograms, log_normal_mass
+from mixtura.ground.cells import Parts, log_normal_mass
+from mixtura.ground.encode import Columns, histograms
 
 
 class Config(BaseModel):

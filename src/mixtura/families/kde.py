@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts, log_logistic_mass
+from mixtura.ground.cells import Parts, log_logistic_mass
+from mixtura.ground.encode import Columns
 
 
 class Config(BaseModel):

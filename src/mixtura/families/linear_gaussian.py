@@ -24,7 +24,8 @@ from torch.nn import functional
 
 from mixtura.contracts import ClosedForm, Density, InputError, Reparameterised, Space
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, log_normal_mass
+from mixtura.ground.cells import log_normal_mass
+from mixtura.ground.encode import Columns
 
 
 class Config(BaseModel):

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, Space
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, histograms, log_logistic_mass, log_normal_mass
+from mixtura.ground.cells import log_logistic_mass, log_normal_mass
+from mixtura.ground.encode import Columns, histograms
 
 
 class Config(BaseModel):

@@ -2,7 +2,7 @@
 
     p(y | x) = Σ_k π_k(x) Π_s θ_ks(code_s | x) · N(values present; μ_k(x), Σ_k(x))
 
-The covariance is one of the kinds of :class:`mixtura.ground.distributions.Noise`. Rounded columns score as the mass of their
+The covariance is one of the kinds of :class:`mixtura.ground.noise.Noise`. Rounded columns score as the mass of their
 cells: by the product of Φ-differences where components are diagonal, else by the chain of Gaussian conditionals given the
 (rounded) values before. An absent value is integrated out of its component; its code, "missing" or an atom, has a table in
 every component.
@@ -31,9 +31,11 @@ from torch.nn import functional
 
 from mixtura.contracts import Density, InputError, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.distributions import MixtureDensity, Noise, NoiseKind
-from mixtura.ground.encode import Columns, Parts, log_normal_mass
+from mixtura.ground.cells import Parts, log_normal_mass
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.ensemble import Bins, Ensemble
+from mixtura.ground.noise import Noise, NoiseKind
 from mixtura.ground.rng import seeded
 
 

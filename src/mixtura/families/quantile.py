@@ -30,7 +30,8 @@ from torch import Tensor, nn
 
 from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts
+from mixtura.ground.cells import Parts
+from mixtura.ground.encode import Columns
 from mixtura.ground.trees import Forest
 
 Array = NDArray[np.float64]

@@ -25,7 +25,8 @@ from torch.nn import functional
 
 from mixtura.contracts import InputError, Latent, LowerBound, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.encode import Columns, Parts, log_logistic_mass, log_normal_mass
+from mixtura.ground.cells import Parts, log_logistic_mass, log_normal_mass
+from mixtura.ground.encode import Columns
 from mixtura.ground.nets.coders import ImageDecoder, ImageEncoder, perceptron
 from mixtura.ground.nets.masked import CodeLayout
 from mixtura.ground.rng import seeded

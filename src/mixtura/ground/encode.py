@@ -22,65 +22,35 @@ walls). Of an exponential law with mean c, y is logistic.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from mixtura.contracts import Column, Space
 from mixtura.ground import rng as random
+from mixtura.ground.cells import Parts
+from mixtura.ground.codes import column_codes, column_values, count_codes, is_atom
 
 IDENTITY, ASINH, ABOVE, BELOW, BETWEEN = range(5)
+
 #: scales c of a bend that are tried, in medians of the distance from the wall; the last is a logarithm
 BENDS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 1e9)
+
 #: a wall further from all fit rows than so many of their standard deviations bends nothing: no law reaches it
 FAR_WALL = 100.0
+
 #: the cell at a wall, which lies at −∞, is given an end for those who need one: this share of a step from the wall
 CELL_END = 1 / 8
+
 #: a warp must raise the Gaussian log-likelihood of a column by this many nats a row to be worth its strangeness
 WARP_GAIN = 0.1
+
 #: numbers from 2^-ORDINARY to 2^ORDINARY are counted in units of 1; and the largest number there is
 ORDINARY, LARGEST = 330, torch.finfo(torch.float64).max
+
 #: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
 BORROWED = 10
-
-
-@dataclass(frozen=True)
-class Parts:
-    """n rows as S codes and C standardised values; the values' cells are [low, low + width].
-
-    codes:     (n, S) int64.
-    values:    (n, C), 0 where absent.
-    present:   (n, C) bool.
-    overlap:   (n, C) bool: absent, but its atom has a cell (low, width) that a value can land in too.
-    low:       (n, C) lower edge of the cell (the value itself where the column is not rounded).
-    width:     (n, C) width of the cell, 0 where the column is not rounded.
-    open_low:  (n, C) bool: the cell ends at a wall, and holds everything below it; open_high: everything above.
-    base:      (n, C) nats to add to log p(codes, values), where a rounded value enters as the *mass* of its cell.
-    """
-
-    codes: Tensor
-    values: Tensor
-    present: Tensor
-    overlap: Tensor
-    low: Tensor
-    width: Tensor
-    open_low: Tensor
-    open_high: Tensor
-    base: Tensor
-
-    @property
-    def log_base(self) -> Tensor:
-        """(n,) the whole row's base."""
-        return self.base.sum(1)
-
-    def pack(self) -> Tensor:
-        """(n, S + 8C) float32, for training; :meth:`Columns.unpack` undoes it."""
-        return torch.cat([getattr(self, name).float() for name in self.__dataclass_fields__], 1)
-
-    def __getitem__(self, rows: Tensor | slice) -> Parts:
-        return Parts(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 class Columns(nn.Module):
@@ -107,7 +77,7 @@ class Columns(nn.Module):
         columns = space.columns
         self.numeric = [j for j, c in enumerate(columns) if c.kind == "continuous"]
         self.coded = [j for j, c in enumerate(columns) if c.kind == "levels" or c.atoms or c.missing]
-        self.cardinalities = tuple(_states(columns[j]) for j in self.coded)
+        self.cardinalities = tuple(count_codes(columns[j]) for j in self.coded)
         ends = torch.tensor(self.cardinalities, dtype=torch.int64).cumsum(0)
         missing = [bool(columns[j].missing) for j in self.coded]
         # (S,) where the indicators of each code begin, and where those of "missing" stand
@@ -197,7 +167,7 @@ class Columns(nn.Module):
             return
         for c, j in enumerate(self.numeric):
             values = flat[:, j]
-            values = values[~torch.isnan(values) & ~_is_atom(values, self.space.columns[j])]
+            values = values[~torch.isnan(values) & ~is_atom(values, self.space.columns[j])]
             if len(values) == 0:
                 continue
             self._prepare_one(c, values, self.space.columns[j], warp)
@@ -253,7 +223,7 @@ class Columns(nn.Module):
         flat = self.space.flat(x)
         codes = torch.zeros(len(flat), len(self.coded), dtype=torch.int64, device=flat.device)
         for s, j in enumerate(self.coded):
-            codes[:, s] = _code(flat[:, j], self.space.columns[j])
+            codes[:, s] = column_codes(flat[:, j], self.space.columns[j])
         raw = flat[:, self.numeric]
         missing = torch.isnan(raw)
         present = ~missing
@@ -301,7 +271,7 @@ class Columns(nn.Module):
         for c, j in enumerate(self.numeric):
             x[:, j] = raw[:, c]
         for s, j in enumerate(self.coded):
-            x[:, j] = _decode(codes[:, s], x[:, j], self.space.columns[j])
+            x[:, j] = column_values(codes[:, s], x[:, j], self.space.columns[j])
         return x.reshape(len(x), *self.space.shape)
 
     def round(self, raw: Tensor, at: slice | int = slice(None)) -> Tensor:
@@ -317,7 +287,7 @@ class Columns(nn.Module):
 
     def recode(self, v: int, values: Tensor) -> Tensor:
         """(n,) standardised values of value slot v → the codes they come back with: 0, or the atom they landed on."""
-        return _code(self.round(self.raw(values, v), v), self.space.columns[self.numeric[v]])
+        return column_codes(self.round(self.raw(values, v), v), self.space.columns[self.numeric[v]])
 
     def blank(self, x: Tensor, known: Tensor) -> Tensor:
         """``x`` with a legal placeholder in every entry that is not known, so that it can be split."""
@@ -395,43 +365,6 @@ class Columns(nn.Module):
         return (x * self.unit[at]).clamp(-LARGEST, LARGEST)
 
 
-class Inputs(nn.Module):
-    """What a conditional model sees of the columns it is given: rows of their :class:`Space` → (n, ``width``) float32.
-
-    A column's value is standardised as :class:`Columns` does it, 0 where absent; beside it stand indicators of its code (a
-    level, an atom, "missing"), none of them 1 for a level never seen. A value further than a standard deviation beyond what
-    the fit rows held counts as no further: nothing was learnt out there.
-    """
-
-    owner: Tensor
-    lowest: Tensor
-    highest: Tensor
-
-    def __init__(self, space: Space) -> None:
-        super().__init__()
-        self.space, self.columns = space, Columns(space)
-        self.width = sum(self.columns.cardinalities) + self.columns.continuous
-        # which entry of the space each indicator tells of
-        owners = [torch.full((count,), j) for j, count in zip(self.columns.coded, self.columns.cardinalities, strict=True)]
-        self.register_buffer("owner", torch.cat([torch.zeros(0, dtype=torch.int64), *owners]), persistent=False)
-        self.register_buffer("lowest", torch.zeros(self.columns.continuous, dtype=torch.float64))
-        self.register_buffer("highest", torch.zeros(self.columns.continuous, dtype=torch.float64))
-
-    def prepare(self, x: Tensor) -> None:
-        """Learn centres, scales and ranges from fit rows (n, D) in data units."""
-        self.columns.prepare(x)
-        values = self.columns.split(x).values
-        self.lowest, self.highest = values.amin(0) - 1, values.amax(0) + 1
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Rows (n, D) in data units, NaN where missing, a code past the last for a level never seen."""
-        parts = self.columns.split(self.space.clamp(x))
-        levels = torch.tensor([c.kind == "levels" for c in self.space.columns], device=x.device)
-        unseen = self.space.off(x) & levels
-        indicators = self.columns.indicators(parts.codes).masked_fill(unseen[:, self.owner], 0.0)
-        return torch.cat([indicators, parts.values.clamp(self.lowest, self.highest).float()], 1)
-
-
 def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
     """The probabilities (dims, steps) of every pixel's levels, from the levels (n, dims) of n images:
 
@@ -470,102 +403,3 @@ def _from_nearer(z: Tensor, length: Tensor) -> Tensor:
     log_re, log_r = z + _soft_log(length)[0], torch.log1p(torch.exp(z))
     root = torch.logaddexp(2 * log_r, math.log(4) + log_re) / 2
     return _softplus(math.log(2) + log_re - torch.logaddexp(log_r, root))
-
-
-def _states(column: Column) -> int:
-    base = column.levels if column.kind == "levels" else 1 + len(column.atoms)
-    return base + column.missing
-
-
-@cache
-def _reaches(column: Column) -> tuple[float, ...]:
-    """How far from each atom a value is taken for it: rounding errors, not the next step, nor the next atom."""
-    reaches = []
-    for atom in column.atoms:
-        others = [abs(atom - other) / 2 for other in column.atoms if other != atom]
-        near = 1 / 4 if column.resolution == 0 or column.on_steps(atom) else column.off_steps(atom) / 2
-        reaches.append(min(column.resolution * near, *others, math.inf))
-    return tuple(reaches)
-
-
-def _is_atom(values: Tensor, column: Column) -> Tensor:
-    hit = torch.zeros_like(values, dtype=torch.bool)
-    for atom, reach in zip(column.atoms, _reaches(column), strict=True):
-        hit |= (values - atom).abs() <= reach
-    return hit
-
-
-def _code(values: Tensor, column: Column) -> Tensor:
-    missing = torch.isnan(values)
-    if column.kind == "levels":
-        code = torch.where(missing, float(column.levels), values).long()
-    else:
-        code = torch.zeros(len(values), dtype=torch.int64, device=values.device)
-        for a, (atom, reach) in enumerate(zip(column.atoms, _reaches(column), strict=True)):
-            code[(values - atom).abs() <= reach] = 1 + a
-        code[missing] = 1 + len(column.atoms)
-    return code
-
-
-def _decode(code: Tensor, values: Tensor, column: Column) -> Tensor:
-    if column.kind == "levels":
-        values = code.double()
-        absent = column.levels
-    else:
-        for a, atom in enumerate(column.atoms):
-            values = torch.where(code == 1 + a, atom, values)
-        absent = 1 + len(column.atoms)
-    return torch.where(code == absent, math.nan, values) if column.missing else values
-
-
-# ------------------------------------------------------------------------------------- cells of rounded values
-
-
-def log_logistic_mass(parts: Parts, location: Tensor, log_scale: Tensor) -> Tensor:
-    """log mass of each cell, or log density where there is no cell, under logistic distributions.
-
-    ``location`` and ``log_scale`` broadcast against (n, C, …); parts are (n, C). With a = (low − μ)/s,
-    b = a + width/s:  log(σ(b) − σ(a)) = log σ(b) + log σ(−a) + log(1 − e^{a−b}), exact in both tails.
-    """
-    expand = lambda t: t.reshape(*t.shape, *(1,) * (location.dim() - t.dim()))  # noqa: E731
-    inverse = torch.exp(-log_scale)
-    a = (expand(parts.low) - location) * inverse
-    left = nn.functional.logsigmoid(-a)
-    cell = expand(parts.width > 0)
-    # what no value needs is not computed: in training it would be half of the cost
-    some, every = bool(cell.any()), bool(cell.all())
-    density = left if every else 2 * left + a - log_scale  # log σ(a) = log σ(−a) + a
-    if not some:
-        return density
-    width = expand(parts.width) * inverse
-    safe = width if every else torch.where(cell, width, 1.0)
-    right = nn.functional.logsigmoid(a + safe)
-    open_low, open_high = expand(parts.open_low), expand(parts.open_high)
-    inner = torch.where(open_low | open_high, 0.0, torch.log(-torch.expm1(-safe.clamp(min=1e-30))))
-    mass = torch.where(open_low, 0.0, left) + torch.where(open_high, 0.0, right) + inner
-    return mass if every else torch.where(cell, mass, density)
-
-
-def log_normal_mass(low: Tensor, width: Tensor, open_low: Tensor, open_high: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-    """As :func:`log_logistic_mass` for Gaussians; all arguments broadcast. float64 is expected."""
-    a = (low - location) / scale
-    w = width / scale
-    cell = width > 0
-    safe = torch.where(cell, w, 1.0)
-    b = a + safe
-    # work in the left tail, where log Φ has relative precision
-    flip = a + b > 0
-    left, right = torch.where(flip, -b, a), torch.where(flip, -a, b)
-    log_left, log_right = torch.special.log_ndtr(left), torch.special.log_ndtr(right)
-    wide = log_right + torch.log(-torch.expm1((log_left - log_right).clamp(max=-1e-300)))
-    middle = (a + b) / 2
-    narrow = -0.5 * middle**2 - _LOG_SQRT_2PI + safe.log() + torch.log1p((middle**2 - 1) * safe**2 / 24)
-    # second-order midpoint rule: relative error below 1e-9 for these widths, where the difference would cancel
-    inner = torch.where((safe < 1e-2) & (safe * middle.abs() < 1e-2), narrow, wide)
-    mass = torch.where(open_low, torch.special.log_ndtr(b), torch.where(open_high, torch.special.log_ndtr(-a), inner))
-    mass = torch.where(open_low & open_high, 0.0, mass)
-    density = -0.5 * a**2 - _LOG_SQRT_2PI - scale.log()
-    return torch.where(cell, mass, density)
-
-
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)

@@ -13,7 +13,7 @@ from torch.nn.functional import conv1d
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs
 from mixtura.contracts import Column, Density, Model, Space
-from mixtura.ground.encode import Inputs
+from mixtura.ground.inputs import Inputs
 from mixtura.ground.rng import generator
 
 #: of a portrait: targets, cells of a target and of an input, places of each input that is tried, rows

@@ -21,7 +21,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixtura.blending import blend as mixture
+from mixtura.blending.blend import SamplesAtHand
+from mixtura.blending.gate import FOLDS, Gate, choose_gate
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import Batch, ClosedForm, Density, InputError, LowerBound, Model, Space, density_kind
@@ -35,7 +36,8 @@ from mixtura.features.space import Lens
 from mixtura.folder import store
 from mixtura.folder.records import Score
 from mixtura.ground import machine
-from mixtura.ground.encode import Columns, Inputs
+from mixtura.ground.encode import Columns
+from mixtura.ground.inputs import Inputs
 from mixtura.ground.machine import CannotWrite
 from mixtura.ground.rng import child_seed, generator, seeded
 from mixtura.job import verdict
@@ -46,7 +48,9 @@ from mixtura.job.splits import SAMPLES, looked_at, make_splits
 from mixtura.job.verdict import Pool
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.study import Study, assemble, card
-from mixtura.train import fit as train
+from mixtura.train.devices import choose_device
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
 
 #: rows and images of the verdict's choice that are written to the folder, and of everything that the report shows
 EXAMPLE_ROWS, EXAMPLE_IMAGES, SHOWN_ROWS = 1_000, 64, 400
@@ -144,7 +148,7 @@ class Job(ABC):
 
     def __init__(self, out: Path, options: Options, data: Data, schema: DataKind, began: float) -> None:
         self.out, self.options, self.data, self.whole = out, options, data, schema
-        self.device = train.choose_device(options.device)
+        self.device = choose_device(options.device)
         # what models are of, and, in a run with targets, the features that they are given
         self.schema: DataKind = schema
         self.context: Tensor | None = None
@@ -277,8 +281,8 @@ class Job(ABC):
                     model.fit_closed(rows, context, generator(0))
                     total += (time.monotonic() - began) * min(10, len(self.splits.fit) / len(rows))
                 else:
-                    recipe = train.Recipe(**{**candidate.recipe, **model.recipe, "steps": 20})
-                    steps = train.fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=self.device)
+                    recipe = Recipe(**{**candidate.recipe, **model.recipe, "steps": 20})
+                    steps = fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=self.device)
                     spent = [step.seconds for step in steps]
                     total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(self.options.steps, recipe.most_steps)
             except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
@@ -385,7 +389,7 @@ class Job(ABC):
         shown, unit_of = 0.0, {stage.name: stage.unit for stage in model.stages()}
         checkpoint = work / f"{stem}.checkpoint"
         learnt = Batch(x=x, context=context)
-        for step in train.fit(model, learnt, recipe, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
+        for step in fit(model, learnt, recipe, rng=rng, device=self.device, checkpoint=checkpoint, name=name):
             now = time.monotonic()
             if now - self.saved > 2:
                 self._save_state()
@@ -402,14 +406,14 @@ class Job(ABC):
                 yield Progress(name, done_before + step.share / (folds + 1), reached, left)
         return model
 
-    def _recipe(self, settings: Mapping[str, Any], unit: str, entry: Mapping[str, Any]) -> train.Recipe:
+    def _recipe(self, settings: Mapping[str, Any], unit: str, entry: Mapping[str, Any]) -> Recipe:
         if self.options.stops is not None:
             plan = tuple((steps, end) for steps, end in self.options.stops[unit]["plan"])
-            return train.Recipe(**{**settings, "plan": plan})
+            return Recipe(**{**settings, "plan": plan})
         if self.options.steps is not None:
             most = settings.get("most_steps", self.options.steps)
-            return train.Recipe(**{**settings, "steps": min(self.options.steps, most)})
-        return train.Recipe(**{**settings, "seconds": entry["share"]})
+            return Recipe(**{**settings, "steps": min(self.options.steps, most)})
+        return Recipe(**{**settings, "seconds": entry["share"]})
 
     # ------------------------------------------------------------------------------------------------- verdict
 
@@ -512,7 +516,7 @@ class Together(Job):
         scores = self._scores(fitted, drawn, seen, shown, cost)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
-        everyone = {**models, **{name: mixture.Given(space, rows) for name, rows in given.items()}}
+        everyone = {**models, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
         study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.out)
         for name, rows in given.items():
             store.write_tensors(self.out / "samples" / f"{name}.safetensors", {"rows": rows})
@@ -660,15 +664,15 @@ class Targets(Job):
         portraits = portrait(study.best.model, self.given.inputs, asked, truths, draws=draws, seed=self.options.seed)
         store.write_json(out / "portraits.json", portraits)
 
-    def _gate(self, select: Mapping[str, Tensor], weights: Sequence[float]) -> mixture.Gate | None:
+    def _gate(self, select: Mapping[str, Tensor], weights: Sequence[float]) -> Gate | None:
         """Weights that depend on the inputs, if the select rows speak for them."""
         rows = self.splits.training if self.splits.folds else self.splits.select
         nats = torch.stack([*select.values()], 1)
         possible = (nats > -math.inf).any(1)
-        if len(weights) < 2 or int(possible.sum()) < 2 * mixture.FOLDS:
+        if len(weights) < 2 or int(possible.sum()) < 2 * FOLDS:
             return None
         floor = list(select).index("marginals") if "marginals" in select else None
-        gate = mixture.choose_gate(nats[possible], cast(Tensor, self._context_of(rows))[possible], weights, floor).gate
+        gate = choose_gate(nats[possible], cast(Tensor, self._context_of(rows))[possible], weights, floor).gate
         return None if gate.is_constant else gate
 
     def _calibration_rows(self) -> Tensor:

@@ -30,7 +30,7 @@ from mixtura.ground.machine import CannotWrite
 from mixtura.job.options import Options
 from mixtura.job.run import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
 from mixtura.study import Study, load
-from mixtura.train import fit as train
+from mixtura.train.devices import choose_device, one_thread
 
 __all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "replay", "run"]
 
@@ -50,7 +50,7 @@ def run(data: Any, **options: Any) -> Study:
 def conduct(data: Any, options: Options) -> Iterator[Record]:
     """The main job as an iterator of records: :class:`Planned`, :class:`Progress` and :class:`Judged` a model, :class:`Done`."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, train.one_thread():
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, one_thread():
         loaded, schema = understand(data, options)
         out = Path(options.out) if options.out is not None else Path(scratch)
         config = _question(options, loaded, str(data) if isinstance(data, str | Path) else None)
@@ -75,7 +75,7 @@ def _kind(options: Options) -> type[Together | Targets]:
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, train.one_thread():
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, one_thread():
         loaded, schema = understand(data, options)
         planned = _kind(options)(Path(scratch), options, loaded, schema, time.monotonic()).planned(estimate=True)
         return replace(planned, folder=None if options.out is None else str(options.out))
@@ -102,7 +102,7 @@ def understand(data: Any, options: Options) -> tuple[Data, DataKind]:
 
 def _question(options: Options, data: Data, path: str | None) -> dict[str, Any]:
     """What config.json holds: what is asked, of which data, on which machine."""
-    device = str(train.choose_device(options.device))
+    device = str(choose_device(options.device))
     return {
         "format": store.FORMAT,
         "mixtura": _version(),

@@ -26,28 +26,24 @@ Everything else that decides the bits is in the checkpoint, and a killed run goe
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
-from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Optimiser, Stage, Stream, Turn
-from mixtura.ground.machine import write
 from mixtura.ground.rng import generator
+from mixtura.train.average import AVERAGE, Average
+from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint, save_checkpoint
+from mixtura.train.recipe import WARM_UP, Recipe
+from mixtura.train.stopping import AT_ONCE, Progress, seconds_to_converge
 
 
 @dataclass(frozen=True)
@@ -76,136 +72,8 @@ class Step:
     wanted: float | None = None
     plan: tuple[tuple[int, int], ...] = ()
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. One of: steps, which shape the learning rate and which stages share; seconds, to plan as many steps as fit,
-    measured over the first ``WARM_UP`` of a stage (the run also ends when they are over); plan, that of a run to repeat (see
-    Step.plan). patience: validations without progress before the rate falls. average: decay of the exponential moving average of
-    the parameters (scored and kept in place of the last ones), or None; of a stage without a stopping loss None is ``AVERAGE``.
-    held_out: the share of the rows that is scored and not trained on; 0 for a learner whose stopping loss leaves rows out
-    itself."""
-
-    steps: int | None = None
-    seconds: float | None = None
-    plan: tuple[tuple[int, int], ...] | None = None
-    batch: int = 256
-    rate: float = 2e-3
-    decay: float = 1e-5
-    clip: float = 5.0
-    every: int = 50
-    patience: int = 6
-    plateaus: int = 3
-    average: float | None = None
-    held_out: float = 0.12
-    most_steps: int = 200_000
-
-    def __post_init__(self) -> None:
-        if (self.steps is not None) + (self.seconds is not None) + (self.plan is not None) != 1:
-            raise InputError("fit: give either steps or seconds, or the plan of a run to repeat, and no two of them")
-        for name, value in (("steps", 1 if self.steps is None else self.steps), ("batch", self.batch)):
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-                raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
-        if self.seconds is not None and not 0 < self.seconds < math.inf:
-            raise InputError(f"seconds: expected a finite number above 0, got {self.seconds!r}")
-        if self.every < 1 or not 0 <= self.held_out < 1 or not (self.average is None or 0 < self.average < 1):
-            told = f"{self.every!r}, {self.held_out!r} and {self.average!r}"
-            raise InputError(f"every, held_out, average: expected 1 or more, and shares below 1, got {told}")
-        if not (isinstance(self.rate, Real) and 0 < self.rate < math.inf):
-            raise InputError(f"rate: expected a number above 0, got {self.rate!r}")
-
-
-#: decay of the moving average that a stage without a stopping loss keeps
-AVERAGE = 0.999
 #: rows that a score during training looks at, at most
 MOST_CHECKED = 5_000
-#: rows of the held-out slice that a stopping loss sees at once
-AT_ONCE = 1_000
-#: steps at the full warm-up; also those over which the speed is measured
-WARM_UP = 20
-#: doublings of the steps that a guess looks ahead
-MOST_DOUBLINGS = 12
-#: a score must fall by this many nats to count as progress
-PROGRESS = 1e-3
-
-
-class Average:
-    """Exponential moving average of tensors by name, θ̄ ← d θ̄ + (1 − d) θ with d = min(decay, (1 + t)/(10 + t)); of whole
-    numbers, the last ones. What joins ``live`` later begins as it is then."""
-
-    def __init__(self, live: Mapping[str, Tensor], decay: float) -> None:
-        self.live, self.decay, self.t = live, decay, 0
-        self.mean = {name: now.detach().clone() for name, now in live.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take one step's values in."""
-        self.t += 1
-        d = min(self.decay, (1 + self.t) / (10 + self.t))
-        means, values = [], []
-        for name, now in self.live.items():
-            if name not in self.mean:
-                self.mean[name] = now.detach().clone()
-            elif now.is_floating_point():
-                means.append(self.mean[name])
-                values.append(now.detach())
-            else:
-                self.mean[name].copy_(now)
-        get_ema_multi_avg_fn(d)(means, values, self.t)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the average with the live values; twice is nothing."""
-        for name, mean in self.mean.items():
-            held = self.live[name].detach().clone()
-            self.live[name].copy_(mean)
-            mean.copy_(held)
-
-
-@dataclass
-class _Progress:
-    """Everything scalar that a checkpoint holds. stage: its number. before: seconds of the stages that have ended, plan: their
-    steps (Step.plan), settled: whether all of them converged. The rest is of this stage."""
-
-    stage: int = 0
-    before: float = 0.0
-    plan: list[tuple[int, int]] = field(default_factory=list)
-    settled: bool = True
-    step: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    best: float = math.inf
-    stale: int = 0
-    plateau: int = 0
-    factor: float = 1.0
-    averaged: int = 0
-    curve: list[tuple[int, float]] = field(default_factory=list)
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread for torch and for scikit-learn's libraries inside: measured, two fight over small matrices (a mixture fit takes
-    ten times as long) and no family gains; and the bits do not depend on the number of cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """ "auto" is the accelerator torch finds, else the CPU. InputError if the named one is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device: {name!r} is no torch device; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device: {name!r} was asked for, but torch sees no CUDA device here; use auto or cpu")
-    return device
 
 
 def fit(
@@ -256,7 +124,7 @@ def fit(
             held[part] = rows.at(torch.multinomial(weights, MOST_CHECKED, True, generator=rng))
     learnt, held = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, held))
     learner.to(device).train()
-    training = _Training(learner, recipe, int(torch.randint(2**62, (), generator=rng)), name, learnt, held)
+    training = TrainingState(learner, recipe, int(torch.randint(2**62, (), generator=rng)), name, learnt, held)
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
     last_saved = time.monotonic()
@@ -285,10 +153,9 @@ class _Moves:
 
 
 def _settled(asked: Optimiser, recipe: Recipe) -> _Moves:
-    either = lambda own, common: common if own is None else own  # noqa: E731
-    return _Moves(
-        either(asked.rate, recipe.rate), asked.betas, either(asked.clip, recipe.clip), either(asked.decay, recipe.decay)
-    )  # fmt: skip
+    rate = recipe.rate if asked.rate is None else asked.rate
+    clip = recipe.clip if asked.clip is None else asked.clip
+    return _Moves(rate, asked.betas, clip, recipe.decay if asked.decay is None else asked.decay)
 
 
 def _check_stages(stages: Sequence[Stage], name: str) -> None:
@@ -312,15 +179,15 @@ def _on(learner: Learner, data: Batches, device: torch.device | str) -> Batches:
     return {part: rows.to(device) for part, rows in data.items()}
 
 
-class _Training:
-    """The state of a training run, and the moves."""
+class TrainingState:
+    """A game that is being played: its stage, the players' optimisers, the best state so far; :meth:`play` is one step."""
 
     def __init__(self, learner: Learner, recipe: Recipe, seed: int, name: str, data: Batches, held: Batches) -> None:
         self.learner, self.recipe, self.seed, self.name, self.data, self.held = learner, recipe, seed, name, data, held
         self.stages = learner.stages()
-        self._begin(_Progress())
+        self._begin(Progress())
 
-    def _begin(self, state: _Progress) -> None:
+    def _begin(self, state: Progress) -> None:
         """Begin the stage that ``state`` names, with the steps planned for it; 0 where its speed has to be seen first."""
         self.state, recipe = state, self.recipe
         self._enter()
@@ -400,9 +267,9 @@ class _Training:
         # 0 steps: none were planned yet
         plan, settled = [*state.plan, (state.steps, state.step)], state.settled and converged
         if state.stage + 1 < len(self.stages):
-            self._begin(_Progress(state.stage + 1, seconds, plan, settled))
+            self._begin(Progress(state.stage + 1, seconds, plan, settled))
             return record
-        wanted = None if settled or len(self.stages) > 1 else _wanted(state)
+        wanted = None if settled or len(self.stages) > 1 else seconds_to_converge(state)
         return replace(record, best=state.best, finished=True, converged=settled, wanted=wanted, plan=tuple(plan))
 
     def _players(self, scale: float) -> dict[str, float]:
@@ -470,16 +337,13 @@ class _Training:
             size = 1 if several else len(piece[part])
             score, n = score + float(loss.detach()) * size, n + size
         score /= n
-        state.curve.append((state.step, score))
-        state.stale = 0 if score < state.best - PROGRESS else state.stale + 1
-        if score < state.best:
-            state.best = score
+        if state.note(score):
             self.best = self._snapshot()
         if self.average is not None:
             self.average.swap()
         self.learner.train()
         if state.stale >= self.recipe.patience:
-            state.stale, state.plateau, state.factor = 0, state.plateau + 1, state.factor * 0.3
+            state.begin_anew()
             self._return(self.best)
         return score
 
@@ -517,60 +381,30 @@ class _Training:
         for o, optimiser in enumerate(self.optimisers):
             for i, p in enumerate(optimiser.param_groups[0]["params"]):
                 tensors |= {f"optimiser.{o}.{i}.{k}": v for k, v in optimiser.state.get(p, {}).items()}
-        # copies: two names may share their numbers, as tied weights do
-        copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
-        whole = save(copies, {"state": json.dumps(asdict(self.state))})
-        write(path, whole)
+        save_checkpoint(path, tensors, self.state)
 
     def restore(self, path: Path) -> None:
         """Take up where :meth:`save` left off."""
-        content = path.read_bytes()
-        try:
-            tensors = load(content)
-            size = int.from_bytes(content[:8], "little")
-            state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
-            pairs = {key: [tuple(pair) for pair in state[key]] for key in ("curve", "plan")}
-            self._take(tensors, _Progress(**(state | pairs)))
-        except (KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, SafetensorError) as error:
-            raise InputError(
-                f"{path}: not a checkpoint of this {self.name} ({type(error).__name__}); remove it or start over with --fresh"
-            ) from error
+        with named_if_damaged(path, self.name):
+            self._take(*read_checkpoint(path))
 
-    def _take(self, tensors: dict[str, Tensor], state: _Progress) -> None:
-        part = lambda prefix: {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}  # noqa: E731
-        self.learner.load_state_dict(part("learner."))
+    def _take(self, tensors: dict[str, Tensor], state: Progress) -> None:
+        self.learner.load_state_dict(part_of(tensors, "learner."))
         self.state = state
         self._enter()
-        best = part("best.")
+        best = part_of(tensors, "best.")
         self.live |= {key: self.buffers[key] for key in best if key not in self.live}
         self.best = {key: best[key].to(now.device) for key, now in self.live.items()}
         with torch.no_grad():
-            for key, kept in part("buffer.").items():
+            for key, kept in part_of(tensors, "buffer.").items():
                 self.buffers[key].copy_(kept)
         self.written = {key: b._version for key, b in self.buffers.items()}
         if self.average is not None:
-            mean = part("average.")
+            mean = part_of(tensors, "average.")
             self.average.mean = {key: mean[key].to(now.device) for key, now in self.live.items()}
             self.average.t = state.averaged
         for o, optimiser in enumerate(self.optimisers):
             for i, p in enumerate(optimiser.param_groups[0]["params"]):
-                held: dict[str, Any] = part(f"optimiser.{o}.{i}.")
+                held: dict[str, Any] = part_of(tensors, f"optimiser.{o}.{i}.")
                 if held:
                     optimiser.state[p] = {k: v if k == "step" else v.to(p.device) for k, v in held.items()}
-
-
-def _wanted(state: _Progress) -> float | None:
-    """Seconds a converged run would take: the gain of each doubling of the steps shrinks by a constant ratio,
-    followed until a doubling brings less than 0.01 nats. None where the curve is too short, or the end too far, to tell."""
-    scores = dict(state.curve)
-    steps = sorted(scores)
-    if len(steps) < 4:
-        return None
-    best = lambda until: min(v for s, v in scores.items() if s <= until)  # noqa: E731
-    last = steps[-1]
-    gain, before = best(last / 2) - best(last), best(max(last / 4, steps[0])) - best(last / 2)
-    if gain <= 0.01:
-        return state.seconds
-    ratio = min(0.7, max(0.2, gain / before)) if before > 0 else 0.7
-    doublings = math.ceil(math.log(0.01 / gain) / math.log(ratio))
-    return state.seconds * 2**doublings if doublings <= MOST_DOUBLINGS else None

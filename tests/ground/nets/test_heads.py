@@ -10,8 +10,8 @@ import torch
 from sequence import LEFT, PERIOD, RATE, SIGMA, TURN, nats, trained, walks
 
 from mixtura.contracts import InputError
-from mixtura.ground.distributions import NoiseKind
 from mixtura.ground.nets.heads import MixtureDensityHead
+from mixtura.ground.noise import NoiseKind
 from mixtura.ground.rng import generator, seeded
 
 KINDS = get_args(NoiseKind)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from mixtura.ground.distributions import MixtureDensity, Noise, NoiseKind
+from mixtura.ground.distributions import MixtureDensity
+from mixtura.ground.noise import Noise, NoiseKind
 
 
 class MixtureDensityHead(nn.Module):
@@ -15,7 +16,7 @@ class MixtureDensityHead(nn.Module):
         head = MixtureDensityHead(hidden_size, targets=2, components=5)
         loss = -head(hidden).log_prob(y).mean()
 
-    components, noise, rank, scale, floor: as those of :class:`mixtura.ground.distributions.Noise`. The mixture is in the units
+    components, noise, rank, scale, floor: as those of :class:`mixtura.ground.noise.Noise`. The mixture is in the units
     that y has in training: give standardised y, or components begin in the wrong place. A layer in bfloat16 tells a mixture in
     float32.
     """

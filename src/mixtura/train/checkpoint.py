@@ -1,0 +1,53 @@
+"""A checkpoint of training: tensors by name and the scalars of its progress in one file, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from mixtura.contracts import InputError
+from mixtura.ground.machine import write
+from mixtura.train.stopping import Progress
+
+#: what a damaged file, or one of another learner, may raise when it is read and taken
+DAMAGED = (KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, SafetensorError)
+
+
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+    """Write both. CannotWrite where the disk refuses."""
+    # copies: two names may share their numbers, as tied weights do
+    copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    write(path, save(copies, {"state": json.dumps(asdict(progress))}))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
+    """What :func:`save_checkpoint` wrote; one of ``DAMAGED`` on anything else."""
+    content = path.read_bytes()
+    tensors = load(content)
+    size = int.from_bytes(content[:8], "little")
+    state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
+    pairs = {key: [tuple(pair) for pair in state[key]] for key in ("curve", "plan")}
+    return tensors, Progress(**(state | pairs))
+
+
+def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose name begins with ``prefix``, without it."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+@contextmanager
+def named_if_damaged(path: Path, name: str) -> Iterator[None]:
+    """Inside, what a checkpoint that does not fit raises becomes one InputError that names the file and the learner."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise InputError(
+            f"{path}: not a checkpoint of this {name} ({type(error).__name__}); remove it or start over with --fresh"
+        ) from error
