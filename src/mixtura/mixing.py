@@ -22,7 +22,6 @@ from torch import Tensor
 from mixtura.contracts import InputError, Note
 from mixtura.data import dtypes, numerals, source
 from mixtura.data.field import refuse_nested
-from mixtura.data.images import ImageSchema
 from mixtura.data.names import aligned, header
 from mixtura.features import extractors
 from mixtura.features.space import Lens
@@ -247,7 +246,7 @@ def _looked_at(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple
             warnings.warn(said, Note, stacklevel=4)
     encoded = {name: found.x for name, found in as_made.items()}
     fit = encoded.get("reference", torch.cat([*encoded.values()]))
-    if isinstance(schema, ImageSchema):
+    if schema.pictured:
         look = extractors.parse(asked or IMAGE_FEATURES)
         look.fit(fit.float(), generator(seed, "features"))
         return {name: look(x) for name, x in encoded.items()}, look.name

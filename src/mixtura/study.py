@@ -22,7 +22,6 @@ from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
 from mixtura.data import dtypes, filling, impossible, source
 from mixtura.data.field import Field, refuse_nested
-from mixtura.data.images import ImageSchema
 from mixtura.data.inputs import InputColumns, split_target
 from mixtura.data.kind import Content, DataKind
 from mixtura.data.names import named
@@ -41,8 +40,6 @@ FARTHEST = 1e6
 #: rows left unfilled that are named, and values of one that are
 NAMED = 5
 
-#: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
-BLOCK, BLOCK_IMAGES = 1_000, 64
 #: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
 PREDICTED, AT_ONCE = 999, 2**15
 
@@ -74,7 +71,7 @@ class Facade:
             return self._sample_given(n, given, seed, start)
         if given is not None:
             raise InputError("sample: rows were given, but this run has no targets; leave them out, or run again with --target")
-        size = BLOCK_IMAGES if self.schema.space.is_image else BLOCK
+        size = self.schema.block
         blocks = range(start // size, (start + n - 1) // size + 1)
         rows = []
         for block in blocks:
@@ -163,7 +160,7 @@ class Facade:
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
         frame = self.rows(data)
-        if isinstance(self.schema, ImageSchema) or not isinstance(frame, pd.DataFrame):
+        if not isinstance(self.schema, Schema) or not isinstance(frame, pd.DataFrame):
             raise InputError("impute: images have no missing cells; impute is for tables")
         if draws > 1 and "draw" in frame.columns:
             raise InputError("data: has a column 'draw', the name of that which numbers the completions; rename it")

@@ -305,7 +305,7 @@ def _model(name: str, entry: _Entry) -> Arm:
     study = facade.load(entry.path("path", folder=True))
     which, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
     held = study.best if which is None else study.model(which)
-    size = facade.BLOCK_IMAGES if held.schema.space.is_image else facade.BLOCK
+    size = held.schema.block
     columns = _numeric(held.schema)
     if columns is not None:
         columns = [*entry.order.of_table(pd.DataFrame(columns=columns), name).columns]

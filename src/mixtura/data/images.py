@@ -89,7 +89,7 @@ class ImageSchema(DataKind):
     more = "more.npz"
     gallery_dtype = torch.float32
     held_a_second, least_held, most_held = 5, 100, 1_000
-    samples = None
+    samples = 0
 
     channels: int
     height: int

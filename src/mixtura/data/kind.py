@@ -61,7 +61,7 @@ class DataKind(ABC):
     gallery_dtype:    what the samples of the report are kept in.
     held_a_second, least_held, most_held: scoring and sampling are paid from the budget of a run: rows of the select and of the
                       report part for each second of it, and the bounds of their number.
-    samples:          of every model that are compared; None: as many as rows are held.
+    samples:          of every model that are compared; 0: as many as rows are held.
     """
 
     name: ClassVar[str]
@@ -78,7 +78,7 @@ class DataKind(ABC):
     held_a_second: ClassVar[int]
     least_held: ClassVar[int]
     most_held: ClassVar[int]
-    samples: ClassVar[int | None]
+    samples: ClassVar[int]
 
     @property
     @abstractmethod

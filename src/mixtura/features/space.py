@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mixtura.data.images import ImageSchema
 from mixtura.data.kind import DataKind
 from mixtura.features import extractors as features
 from mixtura.features.columns import plain_features
@@ -36,8 +35,9 @@ class Lens:
         self.columns.prepare(self.space.clamp(fit))
         self._features = None
         self.name = "standardised columns and indicators"
-        if isinstance(schema, ImageSchema) or asked is not None:
-            self._features = features.parse(asked or IMAGE_FEATURES)
+        asked = asked or schema.features
+        if asked is not None:
+            self._features = features.parse(asked)
             self._features.fit(self._plain(fit), generator(seed, "features"))
             self.name = self._features.name
         self.kernel = self._fitted_kernel(fit, seed)

@@ -44,7 +44,7 @@ from mixtura.job import verdict
 from mixtura.job.options import Options, choose_families
 from mixtura.job.portrait import portrait
 from mixtura.job.scoring import appraise, bits_per_dimension, calibrate, memorised, timed_sample
-from mixtura.job.splits import SAMPLES, looked_at, make_splits
+from mixtura.job.splits import SAMPLES, make_splits
 from mixtura.job.verdict import Pool
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.study import Study, assemble, card
@@ -53,7 +53,7 @@ from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
 
 #: rows and images of the verdict's choice that are written to the folder, and of everything that the report shows
-EXAMPLE_ROWS, EXAMPLE_IMAGES, SHOWN_ROWS = 1_000, 64, 400
+EXAMPLE_ROWS, SHOWN_ROWS = 1_000, 400
 #: of a run with targets: draws for each row of the example; report rows whose answers are drawn, and how often at most; for
 #: each of these, draws for a picture
 EXAMPLES_EACH, CALIBRATED, MOST_DRAWS, PICTURE_DRAWS = 10, 300, 99, 128
@@ -153,7 +153,7 @@ class Job(ABC):
         self.schema: DataKind = schema
         self.context: Tensor | None = None
         groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
-        most, self.samples = looked_at(schema.space.is_image, options.planned_seconds)
+        most, self.samples = schema.looked_at(options.planned_seconds)
         rows = schema.encode(source.rows_of(data), name=data.name)
         self.splits = make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
         self.x = self._understand(rows)
@@ -255,7 +255,7 @@ class Job(ABC):
         s, budget = self.splits, self.options.seconds
         sizes = {"fit": len(s.fit), "select": len(s.select), "report": len(s.report)}
         return Planned(
-            name=self.data.name, what=what(self.whole, len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
+            name=self.data.name, what=self.whole.summary(len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
             skipped=list(getattr(self.data, "skipped", ())), columns=self.whole.describe(),
             splits=sizes | {"rule": s.rule, "folds": s.folds, "duplicates": s.duplicates}, resumed=self.earlier,
             families=[c.name for c in self.candidates], budget=budget, steps=self.options.steps, seed=self.options.seed,
@@ -503,13 +503,13 @@ class Together(Job):
         verdicts = {}
         if select:
             kinds = {name: str(density_kind(models[name])) for name in select}
-            verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, noun(self.schema))
+            verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, self.schema.nouns)
         seen = {name: self.lens(x) for name, x in drawn.items()}
         shown = self.lens(self.x[splits.report])
         choosing = self._pools([*models], fitted.kept, {name: self.lens(rows[::2]) for name, rows in outside.items()})
-        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, Pool(shown, seen), self.lens.kernel, noun(self.schema))
+        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, Pool(shown, seen), self.lens.kernel, self.schema.nouns)
         objective, why = verdict.which(
-            verdicts, asked=self.options.objective, images=space.is_image, outside=[*outside]
+            verdicts, asked=self.options.objective, images=self.schema.judged_by_samples, outside=[*outside]
         )
         if objective not in verdicts:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
@@ -522,7 +522,7 @@ class Together(Job):
             store.write_tensors(self.out / "samples" / f"{name}.safetensors", {"rows": rows})
         store.write_json(self.out / "quadratic.json", {**quadratic, "features": self.lens.name})
         store.write_tensors(self.out / "gallery.safetensors", self._gallery(drawn, seen))
-        self._write(study, fitted, study.best.sample(EXAMPLE_IMAGES if space.is_image else EXAMPLE_ROWS, seed=seed))
+        self._write(study, fitted, study.best.sample(self.schema.examples, seed=seed))
         return study
 
     def _outside(self) -> dict[str, Tensor]:
@@ -588,7 +588,7 @@ class Together(Job):
             nearest = torch.cdist(seen[name][:NEAREST].double(), fit.double()).argmin(1)
             shown = self.schema.space.clamp(x[:SHOWN_ROWS])
             gallery |= {f"samples.{name}": shown, f"nearest.{name}": training[nearest]}
-        return {name: x.float() if self.schema.space.is_image else x for name, x in gallery.items()}
+        return {name: x.to(self.schema.gallery_dtype) for name, x in gallery.items()}
 
 
 @dataclass(frozen=True)
@@ -634,7 +634,7 @@ class Targets(Job):
         gate = self._gate(select, [*share.values()])
         weights = None if gate is None else gate(len(self.splits.report), self._context_of(self.splits.report))
         kinds = {name: str(density_kind(models[name])) for name in select}
-        spoken = verdict.in_nats(select, report, kinds, noun(self.schema), weights)
+        spoken = verdict.in_nats(select, report, kinds, self.schema.nouns, weights)
         spoken, beside = verdict.of_inputs(spoken, report, share, weights, self.options.targets, self.given.names)
         rows = self._calibration_rows()
         looks = {name: self._calibrate(model, name, rows) for name, model in models.items()}
@@ -711,18 +711,6 @@ class Targets(Job):
 
     def _score(self, name: str, fitted: _Fitted, look: _Calibrated) -> Score:
         return self._fitted(Score(name, "fitted", rows=len(self.splits.report), metrics=look.found), fitted, look.cost)
-
-
-def noun(schema: DataKind) -> str:
-    """What one calls the observations."""
-    return "images" if schema.space.is_image else "rows"
-
-
-def what(schema: DataKind, n: int) -> str:
-    """The data in a few words."""
-    if schema.space.is_image:
-        return f"{n:,} {schema.describe()[0]['detail']}"
-    return f"{n:,} rows, {len(schema.describe())} columns"
 
 
 def _write_example(example: Content, out: Path) -> None:

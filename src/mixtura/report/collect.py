@@ -18,7 +18,7 @@ from mixtura.data.schema import Schema
 from mixtura.folder import store
 from mixtura.folder.records import Conditioning, Score, Verdict
 from mixtura.ground.shown import command
-from mixtura.job.run import read_state, what
+from mixtura.job.run import read_state
 from mixtura.job.scoring import OF_ANSWERS
 from mixtura.metrics import TABLE
 from mixtura.report import figures, given
@@ -46,7 +46,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
     with store.content_of(out / "schema.json"):
         learnt = store.read_json(out / "schema.json")
         schema = source.from_json(learnt)
-        images, targets = schema.space.is_image, "target" in learnt
+        targets = "target" in learnt
     with store.content_of(out / "verdict.json"):
         verdicts = {name: asdict(store.checked(Verdict, v, out / "verdict.json")) for name, v in told["verdicts"].items()}
         verdict = verdicts[told["objective"]] | {"why": str(told["why"])}
@@ -63,7 +63,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
         curves = _curves(store.read_lines(out / "history.jsonl"), names)
     return {
         "title": made.pop("title"),
-        "kind": "images" if images else "table",
+        "kind": schema.name,
         "folder": str(out),
         "made": made,
         "verdict": verdict,
@@ -87,7 +87,7 @@ def _samples(out: Path, schema: DataKind, names: Sequence[str], best: str) -> di
         return {
             "features": quadratic.pop("features"),
             "quadratic": quadratic,
-            "images": _images(gallery, names, schema) if schema.space.is_image else None,
+            "images": _images(gallery, names, schema) if schema.pictured else None,
             "table": _table(gallery, names, schema, best) if isinstance(schema, Schema) else None,
             "given": None,
         }
@@ -144,7 +144,7 @@ def _made(out: Path, schema: DataKind, told: Mapping[str, Any]) -> dict[str, Any
             "title": str(config["data"]["name"]),
             "mixtura": config["mixtura"], "torch": machine["torch"], "device": machine["device"], "seconds": elapsed,
             "seed": int(asked["seed"]), "budget": asked["budget"], "steps": asked["steps"], "rows": rows,
-            "rows_total": int(config["data"]["rows_total"]), "what": what(schema, rows),
+            "rows_total": int(config["data"]["rows_total"]), "what": schema.summary(rows),
             "splits": splits | {"rule": _rule(asked), "folds": len(folds), "duplicates": duplicates},
         }  # fmt: skip
 
@@ -165,12 +165,10 @@ def _next(out: Path, schema: DataKind, density: bool, targets: bool) -> list[dic
             {"for": "draws for given rows", "command": f"mixtura sample {run} --given new.csv -n 10 -o drawn.csv"},
             {"for": "how likely rows are", "command": f"mixtura score {run} more.csv -o scores.csv"},
         ]
-    images = isinstance(schema, ImageSchema)
-    noun, new, more = ("images", f"new{schema.written}", "more.npz") if images else ("rows", "new.csv", "more.csv")
-    commands = [(f"new {noun}", f"mixtura sample {run} -n 1000 -o {new}")]
+    commands = [(f"new {schema.nouns}", f"mixtura sample {run} -n 1000 -o new{schema.written}")]
     if density:
-        commands.append((f"how likely {noun} are", f"mixtura score {run} {more} -o scores.csv"))
-    if not images:
+        commands.append((f"how likely {schema.nouns} are", f"mixtura score {run} {schema.more} -o scores.csv"))
+    if schema.fillable:
         commands.append(("gaps filled", f"mixtura impute {run} holes.csv -o filled.csv"))
     return [{"for": purpose, "command": line} for purpose, line in commands]
 
