@@ -20,7 +20,6 @@ KINDS = [source.learn(source.load(given)) for given in (WORDS, PIXELS)]
 def test_every_question_is_answered(kind):
     questions = [name for name in DataKind.__annotations__ if not name.startswith("_")]
     assert len(questions) > 10 and all(hasattr(kind, name) for name in questions)
-    assert set(kind.example_endings) and kind.written.startswith(".") and kind.more.startswith("more.")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

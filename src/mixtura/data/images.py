@@ -85,7 +85,6 @@ class ImageSchema(DataKind):
     fillable = False
     block = 64
     examples = 64
-    example_endings = (".npz",)
     more = "more.npz"
     gallery_dtype = torch.float32
     held_a_second, least_held, most_held = 5, 100, 1_000

@@ -22,7 +22,7 @@ Content = pd.DataFrame | np.ndarray
 
 @dataclass(frozen=True)
 class Made:
-    """Rows of a generator, of which nothing was mended before they are measured.
+    """Rows of a generator as they are, with nothing moved or clipped before they are measured.
 
     x:     (n, *shape) float64 in tensor units: a code one past the last for a level never seen, numbers off their steps and
            beyond walls as they are.
@@ -49,19 +49,18 @@ class Made:
 class DataKind(ABC):
     """What the observations of a file mean: turns them into tensors and back, and answers whatever depends on what they are.
 
-    name, nouns:      what such data is called ("table"), and its observations ("rows").
-    features:         what metrics compare where nothing else is asked for; None: the columns themselves.
-    pictured:         whether samples are shown as pictures; a terminal shows the others as text.
-    judged_by_samples: whether samples are wanted rather than a density, as nats say little.
-    fillable:         whether cells may be missing, so that they can be filled.
-    block:            rows that a model is asked for at a time.
-    examples:         samples that a run writes.
-    example_endings:  of the files they are written to, the first that holds them.
-    more:             a file of more such data, in commands to paste.
-    gallery_dtype:    what the samples of the report are kept in.
-    held_a_second, least_held, most_held: scoring and sampling are paid from the budget of a run: rows of the select and of the
-                      report part for each second of it, and the bounds of their number.
-    samples:          of every model that are compared; 0: as many as rows are held.
+    name, nouns:       what such data is called ("table"), and its observations ("rows").
+    features:          the features that samples are compared by if no others are asked for; None: the columns themselves.
+    pictured:          whether samples are shown as pictures; else they are text, which a terminal can show.
+    judged_by_samples: whether a run chooses by samples if nothing is asked for; else by nats, where a model has a density.
+    fillable:          whether cells can be missing, so that models fill them.
+    block:             rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for.
+    examples:          samples that a run writes.
+    more:              a file of more such data, in commands to paste.
+    gallery_dtype:     the dtype of the samples that a report shows.
+    held_a_second, least_held, most_held: rows of the select and of the report part: for each second of the budget, from which
+                       scoring and sampling are paid, at least, and at most.
+    samples:           of every model that are compared; 0: as many as rows are held.
     """
 
     name: ClassVar[str]
@@ -72,7 +71,6 @@ class DataKind(ABC):
     fillable: ClassVar[bool]
     block: ClassVar[int]
     examples: ClassVar[int]
-    example_endings: ClassVar[tuple[str, ...]]
     more: ClassVar[str]
     gallery_dtype: ClassVar[torch.dtype]
     held_a_second: ClassVar[int]

@@ -37,7 +37,6 @@ class Schema(DataKind):
     fillable = True
     block = 1_000
     examples = 1_000
-    example_endings = (".csv", ".jsonl")
     more = "more.csv"
     gallery_dtype = torch.float64
     held_a_second, least_held, most_held = 50, 1_000, 5_000
