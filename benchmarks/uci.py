@@ -49,7 +49,8 @@ from mixtura.data import lattice
 OURS = "mixtura"
 #: modules of which a change may change a fit, or what it says
 DECIDING = (
-    "estimators/estimators.py", "families/mixture_density.py", "ground/distributions.py", "ground/nets/ensemble.py",
+    "estimators/mixture_density.py", "estimators/inputs.py", "families/mixture_density.py",
+    "ground/distributions.py", "ground/nets/ensemble.py",
     "ground/encode.py", "train/fit.py", "ground/rng.py",
     "data/cells.py",
 )  # fmt: skip

@@ -23,7 +23,7 @@ _HOME = {
     "mix": "mixing", "pareto": "mixing", "Optimum": "mixing", "Selector": "policies.selector",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
         "objectives.objective"),
-    "MixtureDensityRegressor": "estimators.estimators", "MixtureDensity": "ground.distributions",
+    "MixtureDensityRegressor": "estimators.mixture_density", "MixtureDensity": "ground.distributions",
     "MixtureDensityHead": "ground.nets.heads",
     "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.quadratic",
 }  # fmt: skip

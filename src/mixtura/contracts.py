@@ -467,9 +467,9 @@ class Model(Learner):
         """:meth:`prepare` of rows x (n, *shape) in data units. Default: nothing."""
 
     def encode_for_training(self, data: Batches) -> Batches:
-        return {name: rows.but(x=self.feed(rows["x"])) for name, rows in data.items()}
+        return {name: rows.but(x=self._encode_for_training(rows["x"])) for name, rows in data.items()}
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         """Data units → what this model's phases see as ``turn.x``, row by row. Default: ``x``."""
         return x
 
@@ -589,7 +589,10 @@ class LowerBound(Model):
         context = self.check_context(context, x.shape[0])
         if len(x) == 0:
             return x.new_zeros(0)
-        estimate = lambda rows, context: self._log_prob_bound(rows, context, draws, rng)  # noqa: E731
+
+        def estimate(rows: Tensor, context: Tensor | None) -> Tensor:
+            return self._log_prob_bound(rows, context, draws, rng)
+
         return estimate(x, context) if self.open_support else _on_support(self.space, x, context, estimate)
 
     @abstractmethod

@@ -44,7 +44,7 @@ class WassersteinGan(Model):
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.centre = x.mean(0).float()
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return x.float() - self.centre
 
     def stages(self) -> tuple[Stage, ...]:

@@ -89,7 +89,7 @@ def test_a_row_does_not_vouch_for_itself():
     """The training loss leaves each row out: it is the leave-one-out likelihood, computed here row by row."""
     x = 100 + 3 * torch.randn(25, 1, generator=generator(7), dtype=torch.float64)
     model = built(Space.continuous(1), x).train()
-    got = model._loss(Turn({ONLY: Batch(x=model.feed(x), context=None)}, partial(generator, 8))).item()
+    got = model._loss(Turn({ONLY: Batch(x=model._encode_for_training(x), context=None)}, partial(generator, 8))).item()
     left_out = [built_without(x, i, model) for i in range(len(x))]
     assert got == pytest.approx(-sum(left_out) / len(x), rel=1e-4)
 

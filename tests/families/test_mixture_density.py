@@ -112,7 +112,7 @@ def test_a_row_never_teaches_the_member_that_judges_it():
     y, x = numbers(400, 1), numbers(400, 2, seed=1)
     model = build(Space.continuous(1), context_shape=(2,), config=Config(**SMALL), rng=generator(1))
     model._prepare(y, x, generator(2))
-    rows, kinds, folds = model.feed(y), model.kinds, model.folds
+    rows, kinds, folds = model._encode_for_training(y), model.kinds, model.folds
     fold = mixture_density._fold(rows[:, :-1], x, folds)  # without the base
     assert (kinds, folds) == (2, 2) and 150 < int((fold == 0).sum()) < 250
     model.train()
@@ -177,7 +177,7 @@ def test_loss_and_gradients_are_finite(noise, y, x, dtype):
     model = build(Space.continuous(y.shape[1]), context_shape=(3,), config=config, rng=generator(1))
     model._prepare(y, x, generator(2))
     model.train()
-    rows = model.feed(y)
+    rows = model._encode_for_training(y)
     parameters = list(model.parameters())
     optimiser = torch.optim.Adam(parameters, lr=5e-3)
     for _ in range(3):

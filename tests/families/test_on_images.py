@@ -13,6 +13,7 @@ from rounding import assert_same_rows
 from mixtura.contracts import Batch, ClosedForm, Conditional, Density, InputError, LowerBound, Space
 from mixtura.families import TABLE, autoregressive, flow, gaussian_mixture, kde, marginals
 from mixtura.folder.store import load_model, save_model
+from mixtura.ground import pixel_scores
 from mixtura.ground.rng import generator
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
@@ -163,7 +164,7 @@ def test_filling_pixels_is_bayes_over_all_completions(name):
 def test_scores_give_back_the_smoothed_histogram_and_every_level():
     """The standard Gaussian of every cell is its share, in both tails; and a score falls in the level it came from."""
     space = Space.image(1, 1, 2, low=0, high=255)
-    columns, rng = gaussian_mixture.PixelScores(space), generator(9)
+    columns, rng = pixel_scores.PixelScores(space), generator(9)
     two, any_of_them = (torch.randint(0, most, (500, 1, 1, 1), generator=rng) for most in (2, 256))
     columns.prepare(torch.cat([255 * two, any_of_them], 3).double())
     levels = torch.arange(256, dtype=torch.float64).reshape(-1, 1, 1, 1).expand(-1, 1, 1, 2)
@@ -182,7 +183,7 @@ def test_the_mean_of_a_gaussian_between_two_edges(low, high):
     t = torch.linspace(max(low, -9), min(high, 12), 200_001, dtype=torch.float64)
     weight = (-0.5 * t.square()).exp()
     want = float((t * weight).sum() / weight.sum())
-    got = gaussian_mixture._normal_mean(torch.tensor(low).double(), torch.tensor(high).double())
+    got = pixel_scores._normal_mean(torch.tensor(low).double(), torch.tensor(high).double())
     assert float(got) == pytest.approx(want, abs=1e-4)
 
 

@@ -274,7 +274,7 @@ def test_the_loss_is_the_bound_or_distortion_and_so_much_of_the_rate(case):
 
     def loss(**more) -> float:
         model = shaken(space, **settings, **more)
-        turn = Turn({ONLY: Batch(x=model.feed(x))}, lambda *_: generator(18))
+        turn = Turn({ONLY: Batch(x=model._encode_for_training(x))}, lambda *_: generator(18))
         return float(model.stages()[0].phases[0].loss(turn))
 
     model = shaken(space, **settings)
@@ -287,7 +287,7 @@ def test_pixels_are_the_parts_that_columns_make():
     model, space = shaken(Space.image(3, 2, 4, high=15), hidden=(8,)), Space.image(3, 2, 4, high=15)
     model.columns.prepare(torch.randint(16, (50, *space.shape), generator=generator(19)).double())
     x = torch.randint(16, (40, *space.shape), generator=generator(20)).double()
-    mine, theirs = model._pixels(model.feed(x)), model.columns.split(x)
+    mine, theirs = model._pixels(model._encode_for_training(x)), model.columns.split(x)
     for name in theirs.__dataclass_fields__:
         got, expected = getattr(mine, name), getattr(theirs, name)
         torch.testing.assert_close(got.double().expand(expected.shape), expected.double(), rtol=1e-5, atol=1e-5)

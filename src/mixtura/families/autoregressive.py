@@ -106,7 +106,7 @@ class Autoregressive(Density, Conditional):
             if start:
                 net.head.bias.data[: self.layout.width] = torch.cat(start).to(net.head.bias)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:

@@ -117,7 +117,10 @@ def cosine(steps: int, lowest: float, highest: float) -> Tensor:
 def linear(steps: int, lowest: float, highest: float) -> Tensor:
     """Even in t, where 1 + s² = exp ∫β with β from 0.1 to 20 (Ho et al. 2020, section 4; Song et al. 2021, appendix C)."""
     low, slope = 0.1, 19.9
-    at = lambda s: (math.sqrt(low**2 + 2 * slope * math.log1p(s**2)) - low) / slope  # noqa: E731
+
+    def at(s: float) -> float:
+        return (math.sqrt(low**2 + 2 * slope * math.log1p(s**2)) - low) / slope
+
     t = torch.linspace(at(lowest), at(highest), steps + 1, dtype=torch.float64)
     return torch.expm1(low * t + slope * t**2 / 2).sqrt()
 
@@ -225,7 +228,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
         narrow = float(cells.min()) * PART_OF_CELL if len(cells) else LOWEST[1] / 5
         self.lowest.fill_(min(max(narrow, LOWEST[0]), LOWEST[1]))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         parts = self.columns.split(x)
         return torch.cat([self._coded(parts.codes), parts.values.float(), parts.present.float()], 1)
 
@@ -294,7 +297,10 @@ class Diffusion(LowerBound, Stepwise, Scored):
 
     def denoiser(self, context: Tensor | None = None) -> Denoise:
         """(D, V) of rows y (n, entries) at one level, which the network then looks at once for all of them."""
-        level = lambda y, s: torch.full((1, 1), s, dtype=torch.float32, device=y.device)  # noqa: E731
+
+        def level(y: Tensor, s: float) -> Tensor:
+            return torch.full((1, 1), s, dtype=torch.float32, device=y.device)
+
         return lambda y, s: self._denoise(y.float(), level(y, s), context)
 
     def respaced(self, steps: int, schedule: str | None = None, *, unit_variance: bool = False) -> Diffusion:
@@ -351,7 +357,10 @@ class Diffusion(LowerBound, Stepwise, Scored):
         if context is not None:
             context = context[torch.tensor(rows, device=context.device).clamp(max=len(context) - 1)]
         streams = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = lambda: torch.stack([torch.randn(self.entries, generator=stream) for stream in streams]).to(self.device)  # noqa: E731
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(self.entries, generator=stream) for stream in streams]).to(self.device)
+
         steps = self.steps if self.config.sampler == "ancestral" else self.config.sampler_steps
         y = SAMPLERS[self.config.sampler](
             self.denoiser(context), math.sqrt(1 + HIGHEST**2) * noise(), self.levels(steps), noise

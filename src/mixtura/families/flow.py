@@ -83,7 +83,7 @@ class _FlowBase(Model):
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:

@@ -22,14 +22,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn import mixture
-from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 from torch.nn import functional
@@ -37,7 +35,18 @@ from torch.nn import functional
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
 from mixtura.ground import rng as random
 from mixtura.ground.cells import Parts, log_normal_mass
-from mixtura.ground.encode import Columns, histograms
+from mixtura.ground.em import (
+    PRIOR_ROWS,
+    CensoredScores,
+    MixtureState,
+    Patterns,
+    distinct_patterns,
+    first_labels,
+    log_joint_of,
+    moments_given,
+)
+from mixtura.ground.encode import Columns
+from mixtura.ground.pixel_scores import PixelScores
 
 
 class Config(BaseModel):
@@ -52,110 +61,17 @@ class Config(BaseModel):
     rows: int = Field(default=20_000, ge=10)
     iterations: int = Field(default=100, ge=1)
 
-
 #: full covariance: at most so many continuous columns, and so many patterns of absent values
 FULL_COLUMNS, FULL_PATTERNS = 64, 4
+
 #: components and covariance are chosen with at most so many rows
 CHOOSING_ROWS = 8_000
-#: prior rows a component borrows: of unit variance, and of each code's overall frequencies
-PRIOR_ROWS = 1.0
-#: pixels of more levels than this are plain numbers
-MOST_LEVELS = 4096
+
 #: images fitted, at most
 PIXEL_ROWS = 10_000
+
 #: nats a row that a round of EM on images must bring
 CENSORED_PROGRESS = 0.05
-
-
-class PixelScores(Columns):
-    """The levels of every pixel as normal scores: level l of pixel j is the cell between Φ⁻¹(F_j(l − 1)) and Φ⁻¹(F_j(l)),
-    F_j the distribution function of its smoothed histogram (``transforms.histograms``), so that one standard Gaussian gives that
-    histogram back. A value is the mean of the standard Gaussian in its cell.
-    """
-
-    cuts: Tensor
-
-    def __init__(self, space: Space) -> None:
-        super().__init__(space)
-        column = space.columns[0]
-        self.low, self.step = column.low, column.resolution
-        self.levels = column.steps
-        even = torch.arange(1, self.levels, dtype=torch.float64) / self.levels
-        # (dims, levels − 1) where one level ends and the next begins
-        self.register_buffer("cuts", torch.special.ndtri(even).repeat(space.dims, 1))
-
-    @staticmethod
-    def serves(space: Space) -> bool:
-        """Whether observations are images of so few levels that every pixel can have a histogram."""
-        return space.is_image and 0 < space.columns[0].steps <= MOST_LEVELS
-
-    def prepare(self, x: Tensor) -> None:
-        """Histograms of fit rows (n, C, H, W) in data units."""
-        mass = histograms(self._levels(x), self.levels, self.space.shape[0])
-        below, above = mass.cumsum(1)[:, :-1], mass.flip(1).cumsum(1).flip(1)[:, 1:]
-        # each tail from its own side, where it has relative precision
-        self.cuts = torch.where(below < 0.5, torch.special.ndtri(below), -torch.special.ndtri(above))
-
-    def _levels(self, x: Tensor) -> Tensor:
-        """(n, C, H, W) in data units → (n, dims) level numbers 0, 1, …"""
-        return ((self.space.flat(x) - self.low) / self.step).round().long()
-
-    def steps(self, values: Tensor) -> Tensor:
-        """(n, dims) scores → (n, dims) level numbers."""
-        return torch.searchsorted(self.cuts, values.double().T.contiguous()).T
-
-    def _cells(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, dims) the scores at which a level begins and ends; an open cell has a width of 1."""
-        edges = functional.pad(self.cuts, (1, 1))
-        edges[:, 0], edges[:, -1] = edges[:, 1] - 1, edges[:, -2] + 1
-        return edges.T.gather(0, level), edges.T.gather(0, level + 1)
-
-    def split(self, x: Tensor) -> Parts:
-        """(n, C, H, W) in data units → Parts. Rows must be on the support (``Space.clamp``)."""
-        level = self._levels(x)
-        low, high = self._cells(level)
-        open_low, open_high = level == 0, level == self.levels - 1
-        no = torch.zeros_like(open_low)
-        return Parts(
-            codes=level[:, :0],
-            values=_normal_mean(torch.where(open_low, -math.inf, low), torch.where(open_high, math.inf, high)),
-            present=~no,
-            overlap=no,
-            low=low,
-            width=high - low,
-            open_low=open_low,
-            open_high=open_high,
-            base=torch.full_like(low, -math.log(self.step)),
-        )
-
-    def join(self, codes: Tensor, values: Tensor) -> Tensor:
-        """Scores (n, dims) → (n, C, H, W) in data units."""
-        return (self.low + self.steps(values) * self.step).reshape(len(values), *self.space.shape)
-
-    def blank(self, x: Tensor, known: Tensor) -> Tensor:
-        """``x`` with a legal placeholder in every entry that is not known."""
-        return torch.where(known, x, self.low)
-
-
-def _normal_mean(low: Tensor, high: Tensor) -> Tensor:
-    """The mean of a standard Gaussian between ``low`` and ``high``: (φ(low) − φ(high)) / (Φ(high) − Φ(low))."""
-    flip = low + high > 0
-    left, right = torch.where(flip, -high, low), torch.where(flip, -low, high)
-    mass = torch.special.ndtr(right) - torch.special.ndtr(left)
-    rise = ((-0.5 * left.square()).exp() - (-0.5 * right.square()).exp()) / math.sqrt(2 * math.pi)
-    # of a narrow interval the middle: the quotient would cancel
-    mean = torch.where(right - left < 1e-3, (left + right) / 2, rise / mass.clamp(min=1e-300))
-    return torch.where(flip, -mean, mean)
-
-
-@dataclass(frozen=True)
-class _State:
-    """π (K,), means (K, C), covariance (K, C, C) or (K, C), log θ (K, Σ cardinalities)."""
-
-    weights: Tensor
-    means: Tensor
-    covariance: Tensor
-    log_tables: Tensor
 
 
 class GaussianMixture(Density, Conditional, ClosedForm):
@@ -214,11 +130,11 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             return [wanted]
         return ["diagonal"] if obstacle or c < 2 else ["full", "diagonal"]
 
-    def _take(self, state: _State) -> None:
+    def _take(self, state: MixtureState) -> None:
         self.weights, self.means = state.weights, state.means
         self.covariance, self.log_tables = state.covariance, state.log_tables
 
-    def _fit(self, parts: Parts, k: int, covariance: str, rng: torch.Generator) -> _State:
+    def _fit(self, parts: Parts, k: int, covariance: str, rng: torch.Generator) -> MixtureState:
         values, _ = self.columns.dequantise(parts, rng)
         seed = int(torch.randint(2**31, (), generator=rng))
         if isinstance(self.columns, PixelScores) and covariance == "diagonal":
@@ -226,14 +142,14 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         if not self.columns.coded:
             return self._library_fit(values, k, covariance, seed)
         hot = self.columns.indicators(parts.codes).double()
-        labels = _start(values, parts.present, hot, k, seed)
+        labels = first_labels(values, parts.present, hot, k, seed)
         shares = functional.one_hot(labels, k).double()
         prior = (hot.sum(0) + 1) / (len(hot) + max(self.columns.cardinalities))
-        patterns = _patterns(parts.present) if covariance == "full" else []
+        patterns = distinct_patterns(parts.present) if covariance == "full" else []
         state = self._maximise(shares, values, parts.present, patterns, hot, prior, None, covariance)
         last = -math.inf
         for _ in range(self.config.iterations):
-            joint = _log_joint(state, values, parts.present, patterns, hot)
+            joint = log_joint_of(state, values, parts.present, patterns, hot)
             score = float(torch.logsumexp(joint, 1).mean())
             state = self._maximise(torch.softmax(joint, 1), values, parts.present, patterns, hot, prior, state, covariance)
             if score - last < 1e-4:
@@ -241,24 +157,27 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             last = score
         return state
 
-    def _library_fit(self, values: Tensor, k: int, covariance: str, seed: int) -> _State:
+    def _library_fit(self, values: Tensor, k: int, covariance: str, seed: int) -> MixtureState:
         kind = "full" if covariance == "full" else "diag"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             fitted = mixture.GaussianMixture(
                 k, covariance_type=kind, reg_covar=self.config.ridge, max_iter=self.config.iterations, random_state=seed
             ).fit(values.cpu().numpy())
-        of = lambda a: torch.as_tensor(np.asarray(a), dtype=torch.float64, device=values.device)  # noqa: E731
-        return _State(of(fitted.weights_), of(fitted.means_), of(fitted.covariances_), values.new_zeros(k, 0))
 
-    def _censored_fit(self, parts: Parts, k: int, seed: int) -> _State:
+        def of(a: Any) -> Tensor:
+            return torch.as_tensor(np.asarray(a), dtype=torch.float64, device=values.device)
+
+        return MixtureState(of(fitted.weights_), of(fitted.means_), of(fitted.covariances_), values.new_zeros(k, 0))
+
+    def _censored_fit(self, parts: Parts, k: int, seed: int) -> MixtureState:
         """EM from k-means; every component borrows ``PRIOR_ROWS`` rows of the standard Gaussian, the fit of all rows."""
         one = parts.values.new_ones(1, parts.values.shape[1])
-        state = _State(one[:, 0], 0 * one, one, one[:, :0])
+        state = MixtureState(one[:, 0], 0 * one, one, one[:, :0])
         if k == 1:
             return state
-        pixels = _Censored(parts, self.config.ridge)
-        labels = _start(parts.values, parts.present, parts.values[:, :0], k, seed)
+        pixels = CensoredScores(parts, self.config.ridge)
+        labels = first_labels(parts.values, parts.present, parts.values[:, :0], k, seed)
         shares, last = functional.one_hot(labels, k).double(), -math.inf
         for _ in range(self.config.iterations):
             state = pixels.maximise(shares, state)
@@ -271,8 +190,8 @@ class GaussianMixture(Density, Conditional, ClosedForm):
 
     def _maximise(
         self, shares: Tensor, values: Tensor, present: Tensor, patterns: Patterns, hot: Tensor, prior: Tensor,
-        state: _State | None, covariance: str,
-    ) -> _State:  # fmt: skip
+        state: MixtureState | None, covariance: str,
+    ) -> MixtureState:  # fmt: skip
         """The M-step, with ``PRIOR_ROWS`` prior rows so that no component collapses."""
         n, k = shares.shape
         size = shares.sum(0)
@@ -285,11 +204,11 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             means = (shares.T @ (seen * values)) / (count + PRIOR_ROWS)
             square = shares.T @ (seen * values**2) - 2 * means * (shares.T @ (seen * values)) + count * means**2
             variance = (square.clamp(min=0) + PRIOR_ROWS * 0.1) / (count + PRIOR_ROWS) + self.config.ridge
-            return _State(weights, means, variance, (tables / totals).log())
-        means, spread = _moments(shares, values, patterns, state)
+            return MixtureState(weights, means, variance, (tables / totals).log())
+        means, spread = moments_given(shares, values, patterns, state)
         eye = torch.eye(values.shape[1], dtype=values.dtype, device=values.device)
         spread = (spread + PRIOR_ROWS * 0.1 * eye) / (size + PRIOR_ROWS)[:, None, None] + self.config.ridge * eye
-        return _State(weights, means, spread, (tables / totals).log())
+        return MixtureState(weights, means, spread, (tables / totals).log())
 
     # ----------------------------------------------------------------------------------------- density
 
@@ -330,7 +249,10 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         n, c = steps.shape
         cells, at = torch.unique(steps * c + torch.arange(c, device=steps.device), return_inverse=True)
         example = torch.empty_like(cells).scatter_(0, at.flatten(), torch.arange(n * c, device=cells.device))
-        pick = lambda t: t.flatten()[example].unsqueeze(1)  # noqa: E731
+
+        def pick(t: Tensor) -> Tensor:
+            return t.flatten()[example].unsqueeze(1)
+
         table = log_normal_mass(
             pick(parts.low), pick(parts.width), pick(parts.open_low), pick(parts.open_high),
             self.means.T[cells % c], self.covariance.T[cells % c].sqrt(),
@@ -340,7 +262,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
     def _chain(self, parts: Parts, use: Tensor) -> Tensor:
         """(n, K) log mass of the used values, each given the used ones before it."""
         out = torch.zeros(len(use), len(self.weights), dtype=torch.float64, device=use.device)
-        for pattern, rows in _patterns(use):
+        for pattern, rows in distinct_patterns(use):
             o = pattern.nonzero().squeeze(1)
             if len(o) == 0:
                 continue
@@ -349,7 +271,10 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             unit = factor / scale.unsqueeze(1)
             deviation = parts.values[rows][:, o].unsqueeze(0) - self.means[:, o].unsqueeze(1)
             residual = torch.linalg.solve_triangular(unit, deviation.mT, upper=False, unitriangular=True).mT
-            pick = lambda t: t[rows][:, o].unsqueeze(0)  # noqa: B023, E731
+
+            def pick(t: Tensor, rows: Tensor = rows, o: Tensor = o) -> Tensor:
+                return t[rows][:, o].unsqueeze(0)
+
             low = residual + pick(parts.low) - pick(parts.values)
             mass = log_normal_mass(
                 low, pick(parts.width), pick(parts.open_low), pick(parts.open_high), torch.zeros_like(low), scale.unsqueeze(1)
@@ -416,7 +341,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             noise = random.normal(tuple(values.shape), rng, values) if noise is None else noise
             values = torch.where(fixed, values, self.means[labels] + self.covariance[labels].sqrt() * noise)
         else:
-            for pattern, rows in _patterns(torch.cat([labels.unsqueeze(1), present, fixed], 1)):
+            for pattern, rows in distinct_patterns(torch.cat([labels.unsqueeze(1), present, fixed], 1)):
                 c = values.shape[1]
                 k, here, given = int(pattern[0]), pattern[1 : 1 + c] > 0, pattern[1 + c :] > 0
                 values[rows] = self._fill_full(k, here & ~given, given, values[rows], rng)
@@ -436,127 +361,6 @@ class GaussianMixture(Density, Conditional, ClosedForm):
                 values[:, column] = self.columns.settle(mean + scale[i] * random.normal((len(values),), rng, values), column)
             residual[:, i] = values[:, column] - mean
         return values
-
-
-class _Censored:
-    """Scores as a Gaussian sees them that is cut off at both ends: in the open cell below, in the one above, or a number
-    in between (whose cell is taken for narrow here; the density is exact). All is a few matrix products of all rows."""
-
-    def __init__(self, parts: Parts, ridge: float) -> None:
-        as_numbers = lambda t: t.to(parts.values)  # noqa: E731
-        self.ridge = ridge
-        self.below, self.above = as_numbers(parts.open_low), as_numbers(parts.open_high)
-        self.between = as_numbers(~parts.open_low & ~parts.open_high)
-        self.value, self.square = self.between * parts.values, self.between * parts.values.square()
-        self.log_width = (self.between * parts.width.clamp(min=1e-300).log()).sum(1, keepdim=True)
-        # the inner edge of each open cell, wherever a row stands in it
-        self.low = torch.where(parts.open_low, parts.low + parts.width, -math.inf).amax(0)
-        self.high = torch.where(parts.open_high, parts.low, math.inf).amin(0)
-
-    def log_joint(self, state: _State) -> Tensor:
-        """(n, K) log π_k + log p_k(row)."""
-        precision, deviation = 1 / state.covariance, state.covariance.sqrt()
-        constant = precision * state.means.square() + state.covariance.log() + math.log(2 * math.pi)
-        quadratic = self.square @ precision.T - 2 * self.value @ (precision * state.means).T + self.between @ constant.T
-        low, high = (self.low - state.means) / deviation, (state.means - self.high) / deviation
-        ends = self.below @ _finite(torch.special.log_ndtr(low)).T + self.above @ _finite(torch.special.log_ndtr(high)).T
-        return state.weights.log() + ends - 0.5 * quadratic + self.log_width
-
-    def maximise(self, shares: Tensor, state: _State) -> _State:
-        """The M-step with the first two moments of a value beyond an edge e, in a component with mean μ and deviation σ:
-        μ ∓ σh and μ² + σ² ∓ σh (e + μ), where h = φ(a) / Φ(a), a = ±(e − μ) / σ."""
-        size = shares.sum(0)
-        first, second = shares.T @ self.value, shares.T @ self.square
-        deviation = state.covariance.sqrt()
-        for rows, edge, sign in ((self.below, self.low, 1.0), (self.above, self.high, -1.0)):
-            a = sign * (edge - state.means) / deviation
-            hazard = deviation * (-0.5 * a.square() - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(a)).exp()
-            count = shares.T @ rows
-            first = first + count * _finite(state.means - sign * hazard)
-            second = second + count * _finite(state.means.square() + state.covariance - sign * hazard * (edge + state.means))
-        total = size.unsqueeze(1) + PRIOR_ROWS
-        means = first / total
-        variance = (second + PRIOR_ROWS) / total - means.square()
-        weights = (size + PRIOR_ROWS / len(size)) / (len(shares) + PRIOR_ROWS)
-        return _State(weights, means, variance.clamp(min=0) + self.ridge, shares.new_zeros(len(size), 0))
-
-
-def _finite(moments: Tensor) -> Tensor:
-    """0 where no row stands at that end."""
-    return torch.where(torch.isfinite(moments), moments, 0.0)
-
-
-def _log_joint(state: _State, values: Tensor, present: Tensor, patterns: Patterns, hot: Tensor) -> Tensor:
-    """(n, K) log π_k θ_k N_k of dequantised values: the E-step."""
-    out = state.weights.log() + hot @ state.log_tables.T
-    seen = present.double()
-    if state.covariance.dim() == 2:
-        precision = 1 / state.covariance
-        quadratic = (seen * values**2) @ precision.T - 2 * (seen * values) @ (precision * state.means).T
-        constant = precision * state.means**2 + state.covariance.log() + math.log(2 * math.pi)
-        return out - 0.5 * (quadratic + seen @ constant.T)
-    for pattern, rows in patterns:
-        o = pattern.nonzero().squeeze(1)
-        if len(o):
-            factor = torch.linalg.cholesky(state.covariance[:, o[:, None], o])
-            eye = torch.eye(len(o), dtype=factor.dtype, device=factor.device)
-            whiten = torch.linalg.solve_triangular(factor, eye, upper=False)
-            z = values[rows][:, o] @ whiten.mT - (whiten @ state.means[:, o].unsqueeze(2)).mT
-            log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1)
-            out[rows] -= (0.5 * z.square().sum(2) + log_det.unsqueeze(1) + 0.5 * len(o) * math.log(2 * math.pi)).T
-    return out
-
-
-def _moments(shares: Tensor, values: Tensor, patterns: Patterns, state: _State | None) -> tuple[Tensor, Tensor]:
-    """Means (K, C) and scatter (K, C, C) with absent values replaced by their conditional expectation under
-    ``state`` (by the origin before there is one)."""
-    n, k = shares.shape
-    c = values.shape[1]
-    filled = values.unsqueeze(0).expand(k, n, c).clone()
-    extra = torch.zeros(k, c, c, dtype=values.dtype, device=values.device)
-    for pattern, rows in patterns:
-        o, u = pattern.nonzero().squeeze(1), (~pattern).nonzero().squeeze(1)
-        if len(u) == 0:
-            continue
-        mass = shares[rows].sum(0)
-        if state is None:
-            filled[:, rows[:, None], u] = 0.0
-            extra[:, u, u] += mass[:, None]
-            continue
-        uu = state.covariance[:, u[:, None], u]
-        if len(o):
-            uo = state.covariance[:, u[:, None], o]
-            gain = torch.linalg.solve(state.covariance[:, o[:, None], o], uo.mT).mT
-            deviation = values[rows][:, o].unsqueeze(0) - state.means[:, o].unsqueeze(1)
-            filled[:, rows[:, None], u] = state.means[:, u].unsqueeze(1) + deviation @ gain.mT
-            uu = uu - gain @ uo.mT
-        else:
-            filled[:, rows[:, None], u] = state.means[:, u].unsqueeze(1)
-        extra[:, u[:, None], u] += mass[:, None, None] * uu
-    weight = shares.T.unsqueeze(2)
-    means = (weight * filled).sum(1) / (shares.sum(0) + PRIOR_ROWS).unsqueeze(1)
-    deviation = filled - means.unsqueeze(1)
-    return means, (weight * deviation).mT @ deviation + extra
-
-
-Patterns = list[tuple[Tensor, Tensor]]
-
-
-def _patterns(rows: Tensor) -> Patterns:
-    """The distinct rows, each with the indices where it stands."""
-    distinct, inverse = rows.unique(dim=0, return_inverse=True)
-    return [(pattern, (inverse == i).nonzero().squeeze(1)) for i, pattern in enumerate(distinct)]
-
-
-def _start(values: Tensor, present: Tensor, hot: Tensor, k: int, seed: int) -> Tensor:
-    """(n,) first labels: k-means of values (absent ones at the centre) beside the indicators."""
-    if k == 1:
-        return torch.zeros(len(values), dtype=torch.int64, device=values.device)
-    features = torch.cat([values * present, hot], 1).cpu().numpy()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        labels = KMeans(k, n_init=cast(Any, 1), max_iter=30, random_state=seed).fit_predict(features)
-    return torch.as_tensor(labels.astype(np.int64), device=values.device)
 
 
 def _powers_of_two(most: int) -> list[int]:

@@ -75,7 +75,7 @@ class KernelDensity(Density, Conditional):
         # Scott's rule as the start of the search
         self.log_bandwidth.data.fill_(math.log(0.6) - math.log(len(parts.codes)) / (self.columns.continuous + 4))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:

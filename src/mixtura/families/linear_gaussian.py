@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,7 +62,10 @@ class LinearGaussian(Density, ClosedForm):
         self.columns = Columns(space)
         f = math.prod(context_shape) if context_shape else 0
         k, c = sum(self.columns.cardinalities), self.columns.continuous
-        zeros = lambda *shape: torch.zeros(*shape, dtype=torch.float64)  # noqa: E731
+
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(*shape, dtype=torch.float64)
+
         # of the context's features
         self.register_buffer("centre", zeros(f))
         self.register_buffer("scale", zeros(f) + 1)
@@ -69,7 +73,7 @@ class LinearGaussian(Density, ClosedForm):
         self.register_buffer("slopes", zeros(c, 1 + f + k + c))
         self.register_buffer("deviation", zeros(c) + 1)
         self.register_buffer("logits", zeros(k, 1 + f + k + c))
-        self.register_buffer("rows", zeros(()))
+        self.register_buffer("rows", torch.tensor(0.0, dtype=torch.float64))
 
     # ----------------------------------------------------------------------------------------- fitting
 
@@ -209,7 +213,10 @@ def _logistic(inputs: Tensor, codes: Tensor, levels: int) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         fitted = LogisticRegression(max_iter=ITERATIONS).fit(inputs[:, 1:].cpu().numpy(), codes.cpu().numpy())
-    of = lambda a: torch.as_tensor(np.asarray(a), dtype=torch.float64, device=inputs.device)  # noqa: E731
+
+    def of(a: Any) -> Tensor:
+        return torch.as_tensor(np.asarray(a), dtype=torch.float64, device=inputs.device)
+
     slopes, offset = of(fitted.coef_), of(fitted.intercept_).unsqueeze(1)
     if len(seen) == 2:
         slopes, offset = functional.pad(slopes, (0, 0, 1, 0)), functional.pad(offset, (0, 0, 1, 0))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,7 +98,10 @@ class Marginals(Density, Conditional, ClosedForm):
         if best is None:
             raise FloatingPointError("no Gaussian mixture of a column has a finite likelihood")
         k = best.n_components
-        as_row = lambda a: torch.as_tensor(np.asarray(a).ravel(), dtype=torch.float64)  # noqa: E731
+
+        def as_row(a: Any) -> Tensor:
+            return torch.as_tensor(np.asarray(a).ravel(), dtype=torch.float64)
+
         self.log_weight[c] = -math.inf
         self.log_weight[c, :k] = as_row(best.weights_).log()
         self.location[c, :k] = as_row(best.means_)

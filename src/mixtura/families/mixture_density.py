@@ -136,7 +136,7 @@ class MixtureDensityNetwork(Density):
             start = torch.cat([start, tables.repeat(self.config.components).cpu()])
         self.network.begin(start.to(self.device))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.split(x).pack()
 
     def stages(self) -> tuple[Stage, ...]:
@@ -250,7 +250,10 @@ class MixtureDensityNetwork(Density):
         whole = self._tell(None if context is None else context.flatten(1), n if context is None else len(context))[0].double()
         whole = whole.pooled(0, self._shares())
         centre, scale = self.columns.centre * self.columns.unit, self.columns.scale * self.columns.unit
-        times = lambda t, own: None if t is None else t * scale.reshape(-1, *(1,) * own)  # noqa: E731
+
+        def times(t: Tensor | None, own: int) -> Tensor | None:
+            return None if t is None else t * scale.reshape(-1, *(1,) * own)
+
         return MixtureDensity(
             whole.log_weights, whole.means * scale + centre, scale=times(whole.scale, 0), factor=times(whole.factor, 1),
             scale_tril=None if whole.scale is not None else times(whole.scale_tril, 1),

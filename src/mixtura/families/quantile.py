@@ -216,7 +216,10 @@ def _segment(at: Tensor, knots: Tensor) -> Tensor:
 def _interpolate(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
     """(n,) the distribution function at y."""
     k = _segment(y, knots)
-    pick = lambda i: knots.gather(1, i.unsqueeze(1)).squeeze(1)  # noqa: E731
+
+    def pick(i: Tensor) -> Tensor:
+        return knots.gather(1, i.unsqueeze(1)).squeeze(1)
+
     share = (y - pick(k)) / (pick(k + 1) - pick(k))
     inside = levels[k] + share * (levels[k + 1] - levels[k])
     lower = _log_tail(y, knots, levels).exp()
@@ -252,7 +255,10 @@ def _log_density(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
 def _inverse(u: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
     """(n,) the quantile function at u (n,)."""
     k = (torch.searchsorted(levels, u, right=True) - 1).clamp(0, len(levels) - 2)
-    pick = lambda i: knots.gather(1, i.unsqueeze(1)).squeeze(1)  # noqa: E731
+
+    def pick(i: Tensor) -> Tensor:
+        return knots.gather(1, i.unsqueeze(1)).squeeze(1)
+
     inside = pick(k) + (u - levels[k]) / (levels[k + 1] - levels[k]) * (pick(k + 1) - pick(k))
     below = (u.clamp(min=1e-16) / levels[0]).log().clamp(max=0) * _decay(knots, levels)
     above = ((1 - u) / (1 - levels[-1])).log().clamp(max=0) * _decay(-knots.flip(1), 1 - levels.flip(0))

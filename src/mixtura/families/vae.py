@@ -105,7 +105,7 @@ class Vae(LowerBound, Latent):
         location.copy_((torch.linspace(-1.5, 1.5, m) if m > 1 else torch.zeros(1))[:, None].expand_as(location))
         log_scale.fill_(math.log(0.5 / m**0.5))
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         if not self.space.is_image:
             return self.columns.split(x).pack()
         # of pixels the values alone: their cells are all alike
@@ -124,12 +124,15 @@ class Vae(LowerBound, Latent):
         return self.config.beta * _rate(mean, log_sd).mean() - self._log_given(z, parts, context).mean()
 
     def _parts(self, x: Tensor) -> Parts:
-        return self._pixels(self.feed(x)) if self.space.is_image else self.columns.split(x)
+        return self._pixels(self._encode_for_training(x)) if self.space.is_image else self.columns.split(x)
 
     def _pixels(self, values: Tensor) -> Parts:
         """Standardised pixels (n, C), float32, as parts: cells of one width, the base of a single row."""
         columns, δ = self.columns, self.columns.resolution
-        unit = lambda t: ((t - columns.centre) / columns.scale).to(values)  # noqa: E731
+
+        def unit(t: Tensor) -> Tensor:
+            return ((t - columns.centre) / columns.scale).to(values)
+
         width = (δ / columns.scale).to(values)
         base = -torch.where(δ > 0, δ, columns.scale).log()
         return Parts(

@@ -19,11 +19,7 @@ from torch.distributions import Distribution, Independent, MultivariateNormal, N
 
 from mixtura.contracts import InputError
 from mixtura.ground import rng as random
-
-_LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-
-#: halvings that bracket a quantile to the last bit, Newton's steps included
-ROUNDS = 100
+from mixtura.ground.normal import LOG_SQRT_2PI, lower_factor, mixture_quantile, ndtr, normal_nats, solve_lower
 
 #: the most rounds of the mean shift, whose convergence is linear
 SHIFTS = 200
@@ -136,7 +132,7 @@ class MixtureDensity(Distribution):
     @property
     def scale_tril(self) -> Tensor:
         """L_k with Σ_k = L_k L_kᵀ, (*batch, K, d, d)."""
-        return self.root if self.factor is None else _triangular(self.root)
+        return self.root if self.factor is None else lower_factor(self.root)
 
     @property
     def deviations(self) -> Tensor:
@@ -169,7 +165,7 @@ class MixtureDensity(Distribution):
         self._check(value)
         far = torch.isinf(value).any(-1, keepdim=True)
         off = value.masked_fill(far, 0.0).unsqueeze(-2) - self.means
-        nats = self._of_present(off) if gaps else _standard_nats(*self._standardised(off)).sum(-1)
+        nats = self._of_present(off) if gaps else normal_nats(*self._standardised(off)).sum(-1)
         return (self.log_weights + nats).masked_fill(far, -math.inf)
 
     def _standardised(self, off: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,7 +173,7 @@ class MixtureDensity(Distribution):
         if self.scale is not None and self.factor is None:
             return off / self.scale, self.scale.log()
         factor = self.scale_tril
-        return _solved(factor, off), factor.diagonal(dim1=-2, dim2=-1).log()
+        return solve_lower(factor, off), factor.diagonal(dim1=-2, dim2=-1).log()
 
     def _of_present(self, off: Tensor) -> Tensor:
         """log N(y; μ_k, Σ_k), (*sample, *batch, K), at y − μ (*sample, *batch, K, d), NaN entries integrated out."""
@@ -187,9 +183,9 @@ class MixtureDensity(Distribution):
             z, log_scale = self._standardised(off)
         else:
             # a missing entry has a direction of its own, N(0, 1), and is at 0
-            factor = _triangular(torch.cat([present.unsqueeze(-1) * self.root, torch.diag_embed((~present).to(off))], -1))
-            z, log_scale = _solved(factor, off), factor.diagonal(dim1=-2, dim2=-1).log()
-        return torch.where(present, _standard_nats(z, log_scale), 0.0).sum(-1)
+            factor = lower_factor(torch.cat([present.unsqueeze(-1) * self.root, torch.diag_embed((~present).to(off))], -1))
+            z, log_scale = solve_lower(factor, off), factor.diagonal(dim1=-2, dim2=-1).log()
+        return torch.where(present, normal_nats(z, log_scale), 0.0).sum(-1)
 
     def _check(self, value: Tensor) -> None:
         if value.dim() == 0 or value.shape[-1:] != self.event_shape:
@@ -210,7 +206,7 @@ class MixtureDensity(Distribution):
         """P(Y_j ≤ y_j) of every entry on its own, (*sample, *batch, d)."""
         self._check(value)
         a = (value.unsqueeze(-2) - self.means) / self.deviations
-        return (self.weights.unsqueeze(-1) * _ndtr(a)).sum(-2)
+        return (self.weights.unsqueeze(-1) * ndtr(a)).sum(-2)
 
     def icdf(self, q: Tensor | float) -> Tensor:
         """The q-quantile of every entry on its own, (*sample, *batch, d), float64; ``q`` in [0, 1] broadcasts against
@@ -221,13 +217,13 @@ class MixtureDensity(Distribution):
         q = q.expand(torch.broadcast_shapes(q.shape, (*self.batch_shape, *self.event_shape)))
         weights, means, deviations = (t.double() for t in (self.weights.unsqueeze(-1), self.means, self.deviations))
         with torch.no_grad():
-            y = _invert(q, weights, means, deviations)
+            y = mixture_quantile(q, weights, means, deviations)
         if not torch.is_grad_enabled() or not any(t.requires_grad for t in (q, weights, means, deviations)):
             return y
         inside = torch.isfinite(y)
         a = (torch.where(inside, y, 0.0).unsqueeze(-2) - means) / deviations
-        f = (weights * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / deviations).sum(-2).detach().clamp(min=1e-300)
-        step = ((weights * _ndtr(a)).sum(-2) - q) / f
+        f = (weights * (-0.5 * a.square() - LOG_SQRT_2PI).exp() / deviations).sum(-2).detach().clamp(min=1e-300)
+        step = ((weights * ndtr(a)).sum(-2) - q) / f
         return torch.where(inside, y - (step - step.detach()), y)
 
     @property
@@ -288,7 +284,7 @@ class MixtureDensity(Distribution):
         """−E log p(Y) in nats, (*batch): exact for one component, else the mean over ``draws``; differentiable."""
         if self.log_weights.shape[-1] == 1:
             zero = torch.zeros_like(self.means)
-            return -_standard_nats(zero, self._standardised(zero)[1]).sum(-1).squeeze(-1) + self.event_shape[0] / 2
+            return -normal_nats(zero, self._standardised(zero)[1]).sum(-1).squeeze(-1) + self.event_shape[0] / 2
         return -self.log_prob(self.rsample((draws,), rng=rng), gaps=False).mean(0)
 
     # -------------------------------------------------------------------------------------------- draws
@@ -298,7 +294,10 @@ class MixtureDensity(Distribution):
         """(*sample_shape, *batch, d)."""
         shape = (*sample_shape, *self.batch_shape)
         which = random.categorical(self.log_weights.expand(*shape, -1), rng)[..., None, None]
-        of = lambda t: t.expand(*shape, *t.shape[len(self.batch_shape) :])  # noqa: E731
+
+        def of(t: Tensor) -> Tensor:
+            return t.expand(*shape, *t.shape[len(self.batch_shape) :])
+
         mean = of(self.means).gather(-2, which.expand(*shape, 1, *self.event_shape)).squeeze(-2)
         noise = random.normal((*shape, *self.event_shape), rng, self.means)
         if self._scale_tril is not None:
@@ -323,8 +322,8 @@ class MixtureDensity(Distribution):
                 shift = shift + factor[..., i, j] * before
             scale, w = factor[..., i, i], log_w.softmax(-1)
             a = (y[..., i].unsqueeze(-1) - shift) / scale
-            f = (w * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / scale).sum(-1).detach().clamp(min=1e-30)
-            step = (w * _ndtr(a)).sum(-1) / f
+            f = (w * (-0.5 * a.square() - LOG_SQRT_2PI).exp() / scale).sum(-1).detach().clamp(min=1e-30)
+            step = (w * ndtr(a)).sum(-1) / f
             moved = y[..., i] - (step - step.detach())
             whole.append(moved)
             z.append((moved.unsqueeze(-1) - shift) / scale)
@@ -339,7 +338,10 @@ class MixtureDensity(Distribution):
         if not (math.isfinite(temperature) and temperature > 0):
             raise InputError(f"temperature: expected a number above 0, got {temperature}; 1 leaves the law as it is")
         root = math.sqrt(temperature)
-        times = lambda t: None if t is None else t * root  # noqa: E731
+
+        def times(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t * root
+
         return MixtureDensity(
             self.log_weights / temperature, self.means,
             scale=times(self.scale), scale_tril=times(self._scale_tril), factor=times(self.factor), validate_args=False,
@@ -349,7 +351,7 @@ class MixtureDensity(Distribution):
         """The law of some entries of y, in the order given. InputError on an entry that is not there, or there twice."""
         at = self._entries(entries)
         if self._scale_tril is not None:
-            tril = _triangular(self._scale_tril[..., at, :])
+            tril = lower_factor(self._scale_tril[..., at, :])
             return MixtureDensity(self.log_weights, self.means[..., at], scale_tril=tril, validate_args=False)
         scale, factor = cast(Tensor, self.scale)[..., at], None if self.factor is None else self.factor[..., at, :]
         return MixtureDensity(self.log_weights, self.means[..., at], scale=scale, factor=factor, validate_args=False)
@@ -367,7 +369,7 @@ class MixtureDensity(Distribution):
         if self.scale is not None and self.factor is None:
             return MixtureDensity(logits, self.means[..., left], scale=self.scale[..., left], validate_args=False)
         # of the entries given and then those left, L = (A 0; B C): the mean moves by B A⁻¹ (value − μ), and C stays
-        whole, g = _triangular(self.root[..., given + left, :]), len(given)
+        whole, g = lower_factor(self.root[..., given + left, :]), len(given)
         off = (value.unsqueeze(-2) - self.means[..., given]).unsqueeze(-1)
         moved = whole[..., g:, :g] @ torch.linalg.solve_triangular(whole[..., :g, :g], off, upper=False)
         means = self.means[..., left] + moved.squeeze(-1)
@@ -424,35 +426,14 @@ class MixtureDensity(Distribution):
 
     def _each(self, change: Callable[[Tensor, int], Tensor]) -> MixtureDensity:
         """``change`` applied to every tensor, told how many of its axes are its own."""
-        to = lambda t, own: None if t is None else change(t, own)  # noqa: E731
+
+        def to(t: Tensor | None, own: int) -> Tensor | None:
+            return None if t is None else change(t, own)
+
         return MixtureDensity(
             change(self.log_weights, 1), change(self.means, 2),
             scale=to(self.scale, 2), scale_tril=to(self._scale_tril, 3), factor=to(self.factor, 3), validate_args=False,
         )  # fmt: skip
-
-
-def _ndtr(a: Tensor) -> Tensor:
-    """Φ(a), with all its digits in the lower tail, where torch's has none below 1e-16."""
-    return 0.5 * torch.erfc(-math.sqrt(0.5) * a)
-
-
-def _standard_nats(z: Tensor, log_scale: Tensor) -> Tensor:
-    """log N(y; μ, σ²) at z = (y − μ)/σ."""
-    return -0.5 * z.square() - log_scale - _LOG_SQRT_2PI
-
-
-def _solved(factor: Tensor, off: Tensor) -> Tensor:
-    """L⁻¹ off, of L (*batch, K, d, d) and off (*sample, *batch, K, d); L is not repeated for the samples of one law."""
-    samples = off.dim() + 1 - factor.dim()
-    columns = off.reshape(math.prod(off.shape[:samples]), *off.shape[samples:]).movedim(0, -1)
-    return torch.linalg.solve_triangular(factor, columns, upper=False).movedim(-1, 0).reshape(off.shape)
-
-
-def _triangular(root: Tensor) -> Tensor:
-    """The lower triangular L of positive diagonal with L Lᵀ = A Aᵀ, of A (…, d, m), m ≥ d. By QR, as a square would lose the
-    half of the digits that a small deviation needs beside a large one."""
-    upper = torch.linalg.qr(root.mT)[1]
-    return (upper * torch.where(upper.diagonal(dim1=-2, dim2=-1) < 0, -1.0, 1.0).unsqueeze(-1)).mT
 
 
 def _peaked(law: MixtureDensity, y: Tensor, precision: Tensor) -> Tensor:
@@ -468,23 +449,3 @@ def _ordered(y: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
     """Points (n, s, d) and their heights (n, s), the highest first."""
     order = height.argsort(dim=1, descending=True, stable=True)
     return y.gather(1, order.unsqueeze(-1).expand_as(y)), height.gather(1, order)
-
-
-def _invert(q: Tensor, weights: Tensor, means: Tensor, deviations: Tensor) -> Tensor:
-    """The root of Σ_k π_k Φ((y − μ_k)/σ_k) = q, between the quantiles of the components."""
-    ends = means + deviations * torch.special.ndtri(q).unsqueeze(-2)
-    low, high = ends.amin(-2), ends.amax(-2)
-    at_end = ~torch.isfinite(low)
-    low, high = low.masked_fill(at_end, 0.0), high.masked_fill(at_end, 0.0)
-    y = (low + high) / 2
-    for _ in range(ROUNDS):
-        a = (y.unsqueeze(-2) - means) / deviations
-        above = (weights * _ndtr(a)).sum(-2) - q
-        low, high = torch.where(above <= 0, y, low), torch.where(above >= 0, y, high)
-        settled = (above.abs() <= (1e-13 * q).clamp(max=1e-15)) | (high - low <= 1e-15 * (low.abs() + high.abs()))
-        if bool(settled.all()):
-            break
-        slope = (weights * (-0.5 * a.square() - _LOG_SQRT_2PI).exp() / deviations).sum(-2)
-        newton = y - above / slope.clamp(min=1e-300)
-        y = torch.where(settled, y, torch.where((newton > low) & (newton < high), newton, (low + high) / 2))
-    return torch.where(at_end, ends.amin(-2), y)

@@ -22,6 +22,7 @@ walls). Of an exponential law with mean c, y is logistic.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -97,7 +98,10 @@ class Columns(nn.Module):
             for a, atom in enumerate(columns[j].atoms)
             if columns[j].resolution > 0 and not columns[j].on_steps(atom)
         ]
-        row = lambda values: torch.tensor(values, dtype=torch.float64)  # noqa: E731
+
+        def row(values: Sequence[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64)
+
         self.register_buffer("resolution", row([c.resolution for c in numeric]), persistent=False)
         self.register_buffer("origin", row([c.origin for c in numeric]), persistent=False)
         self.register_buffer("lowest", row([c.low for c in numeric]), persistent=False)

@@ -87,7 +87,10 @@ class Noise:
     def start(self, means: Tensor, scale: float = 1.0) -> Tensor:
         """(width,) raw numbers of equal weights, ``means`` (K, d) and deviations near ``scale``: a bias to begin with. W
         begins as half that, times the unit matrix."""
-        raw = lambda deviation: math.log(deviation) if deviation < 1 else deviation - 1  # noqa: E731
+
+        def raw(deviation: float) -> float:
+            return math.log(deviation) if deviation < 1 else deviation - 1
+
         own, off = max(scale - self.floor, 1e-6), torch.zeros(self.sizes[3])
         if self.kind == "low_rank":
             off = raw(own / 2) * torch.eye(self.targets, self.rank).repeat(self.components, 1).reshape(-1)

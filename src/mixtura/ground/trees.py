@@ -140,8 +140,13 @@ class Forest(nn.Module):
             told = ", ".join(f"width {width} with baseline {shape}" for width, shape in sorted(kinds)) or "none"
             raise InputError(f"a forest: expected forests of one width and one shape of values to join, got {told}")
         nodes = np.cumsum([0, *(len(f.left) for f in forests)]).tolist()
-        still = lambda name: torch.cat([getattr(f, name) for f in forests])  # noqa: E731
-        moved = lambda name: torch.cat([getattr(f, name) + first for f, first in zip(forests, nodes, strict=False)])  # noqa: E731
+
+        def still(name: str) -> Tensor:
+            return torch.cat([getattr(f, name) for f in forests])
+
+        def moved(name: str) -> Tensor:
+            return torch.cat([getattr(f, name) + first for f, first in zip(forests, nodes, strict=False)])
+
         return cls(
             **{name: still(name) for name in ("feature", "threshold", "missing_left", "value")},
             **{name: moved(name) for name in ("left", "roots")},

@@ -31,7 +31,7 @@ class EnergyModel(Energy):
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.encode(x).float()
 
     def energy(self, e: Tensor, *, context: Tensor | None = None) -> Tensor:

@@ -31,7 +31,7 @@ class Gan(Reparameterised):
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
 
-    def feed(self, x: Tensor) -> Tensor:
+    def _encode_for_training(self, x: Tensor) -> Tensor:
         return self.columns.encode(x).float()
 
     def stages(self) -> tuple[Stage, ...]:

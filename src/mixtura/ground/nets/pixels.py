@@ -124,9 +124,10 @@ class PixelWalk:
         self.blocks = cast(list[_Block], list(net.blocks))
         self.outer = None if net.context is None else net.context(context)
         (channels, height, breadth), like = net.shape, net.place
-        room = lambda conv, inputs: like.new_zeros(  # noqa: E731
-            n, height + conv.margin, breadth + 2 * conv.margin, inputs
-        )
+
+        def room(conv: CausalConv, inputs: int) -> Tensor:
+            return like.new_zeros(n, height + conv.margin, breadth + 2 * conv.margin, inputs)
+
         self.image = room(net.first, channels)
         self.seen = [room(block.look, net.width) for block in self.blocks]
         # of the pixel in hand alone: what the 1×1 layers see
@@ -142,7 +143,10 @@ class PixelWalk:
         """(n, outputs) at channel c of pixel (i, j), once all values before it have been told."""
         net, each = self.net, self.net.width // self.net.shape[0]
         mine = slice(c * each, (c + 1) * each)
-        apply = lambda layer, x: torch.addmm(layer[1], x, layer[0])  # noqa: E731
+
+        def apply(layer: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
+            return torch.addmm(layer[1], x, layer[0])
+
         h = apply(self.first[c], net.first.window(self.image, i, j)) + net.place[mine, i, j]
         if self.outer is not None:
             h = h + self.outer[:, mine]

@@ -8,25 +8,33 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pydantic import ValidationError
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import _check_sample_weight, check_array, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
-from torch.distributions import Normal
 
-from mixtura.contracts import Batch, Column, InputError, Space
-from mixtura.data.lattice import lattice
-from mixtura.data.memory import to_numpy
+from mixtura.contracts import Batch, InputError, Space
+from mixtura.estimators.arithmetic import conformal_quantile, gaussian_nats, moments_of_rounded
+from mixtura.estimators.inputs import (
+    Array,
+    far_row,
+    merge_equal_rows,
+    sklearn_validate,
+    target_numbers,
+    target_space,
+    target_steps,
+    without_times,
+    writable,
+)
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
 from mixtura.folder.store import as_json, as_safetensors, read_json, read_tensors
-from mixtura.ground.cells import log_normal_mass
 from mixtura.ground.distributions import MixtureDensity
 from mixtura.ground.machine import write_together
 from mixtura.ground.rng import generator
@@ -34,24 +42,23 @@ from mixtura.train.devices import choose_device, one_thread
 from mixtura.train.fit import Step, fit
 from mixtura.train.recipe import Recipe
 
-Array = NDArray[Any]
-# scikit-learn has no annotations; what a checker infers from its defaults is too narrow
-_validate, _check = cast(Any, validate_data), cast(Any, check_array)
-
 #: of a fit: a share of weight on the least deviations above which it is called degenerate
 AT_FLOOR = 0.01
+
 #: times through the rows in training, and the least and most steps
 EPOCHS, STEPS = 60, (3_000, 15_000)
+
 #: of so many rows and more a network goes on learning where of fewer it would overfit: its rate falls later
 MANY, PATIENT = 5_000, {"patience": 24}
+
 #: rows told at once, and draws
 TILE, DRAWN = 4_096, 2**16
+
 #: of a step: what a bound on it may be missed by
 HAIR = 1e-6
+
 #: rows of which a single network keeps the usual share to stop by
 LEAST_HELD_OUT = 8
-#: of a target: what can be squared
-LARGEST = 1e150
 
 
 class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
@@ -130,11 +137,11 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             raise
 
     def _fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None) -> Self:
-        X = np.asarray(_validate(self, _without_times(X, "X"), dtype=np.float64, ensure_min_samples=2))
+        X = np.asarray(sklearn_validate(self, without_times(X, "X"), dtype=np.float64, ensure_min_samples=2))
         if y is None:
             raise InputError("y: requires y to be passed, but the target y is None; give one row for each of X")
-        stored = np.asarray(_without_times(y, "y")).dtype
-        y = _numbers(y)
+        stored = np.asarray(without_times(y, "y")).dtype
+        y = target_numbers(y)
         if len(y) != len(X):
             raise InputError(f"y: {len(y)} rows beside {len(X)} of X; give one for each")
         self._flat_ = y.ndim == 1
@@ -148,8 +155,8 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
                 raise InputError(f"{name}: expected a whole number, 1 or more, got {value!r}")
         state = check_random_state(self.random_state)
         seed = int(state.randint(2**31))
-        given, far = len(X), partial(_far_row, y, weights)
-        X, y, weights = _merged(X, y, weights)
+        given, far = len(X), partial(far_row, y, weights)
+        X, y, weights = merge_equal_rows(X, y, weights)
         if len(X) < 2:
             raise InputError(f"X and y: all {given} rows with a weight and a y are equal, expected 2 that differ; give more rows")
         held = state.permutation(len(X)) < round(self.calibration * len(X))
@@ -160,7 +167,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
                 f"y: {len(known[entry])} values to learn entry {entry} from, of {len(X)} rows that differ and {held.sum()} "
                 "of them kept for calibration; expected 2 or more, give more rows"
             )
-        self.resolution_, self._origin_ = np.array([_steps(values, self.resolution, stored) for values in known]).T
+        self.resolution_, self._origin_ = np.array([target_steps(values, self.resolution, stored) for values in known]).T
         self._learn(X[~held], y[~held], weights[~held], generator(seed))
         self._complain(y[~held], weights[~held], far(self.resolution_, self.floor))
         # how far calibration rows are from the middle (m, d), and what they weigh (m,)
@@ -181,7 +188,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         best = math.inf
         for _ in range(self.n_init):
             model = mixture_density.build(
-                _space(self.resolution_), context_shape=(X.shape[1],), config=self._config(len(X)), rng=rng
+                target_space(self.resolution_), context_shape=(X.shape[1],), config=self._config(len(X)), rng=rng
             )
             records, diagnosis = self._train(model, torch.as_tensor(X), torch.as_tensor(y), weights, rng)
             if records[-1].best < best or best == math.inf:
@@ -214,7 +221,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             say(f"y is constant in entry {int(constant.argmax())}: there is nothing to learn")
             return
         nats = max(nats for _, nats in self.history_)
-        plain = sum(_gaussian(values, weights, δ) for values, δ in zip(y.T, self.resolution_, strict=True))
+        plain = sum(gaussian_nats(values, weights, δ) for values, δ in zip(y.T, self.resolution_, strict=True))
         if nats < plain - 0.05:
             say(
                 f"the network says {nats:.3f} nats a row on unseen rows, one Gaussian without any X {plain:.3f}: "
@@ -241,7 +248,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _rows(self, X: ArrayLike) -> Array:
         check_is_fitted(self, "model_")
-        return _tidy(_validate(self, _without_times(X, "X"), dtype=np.float64, reset=False))
+        return writable(sklearn_validate(self, without_times(X, "X"), dtype=np.float64, reset=False))
 
     def _each(self, X: Array, tell: Callable[[MixtureDensity, slice], Tensor], tile: int = TILE) -> Array:
         """``tell`` of the law of every row, a tile at a time."""
@@ -251,7 +258,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _targets(self, X: Array, y: ArrayLike, *, infinite: bool = False) -> Array:
         d = len(self.resolution_)
-        y = _tidy(_numbers(y, infinite=infinite))
+        y = writable(target_numbers(y, infinite=infinite))
         y = y.reshape(len(y), -1)
         if y.shape != (len(X), d):
             raise InputError(f"y: expected shape ({len(X)}, {d}), one row for each of X, got {y.shape}")
@@ -274,7 +281,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         """Mean nats of the rows with any y, higher is better. InputError where none has one and a weight."""
         nats = self.log_prob(X, y)
         weights = np.asarray(_check_sample_weight(sample_weight, nats, dtype=np.float64, ensure_non_negative=True))
-        weights = weights * ~np.isnan(_numbers(y).reshape(len(nats), -1)).all(1)
+        weights = weights * ~np.isnan(target_numbers(y).reshape(len(nats), -1)).all(1)
         if not weights.any():
             raise InputError("y: no row with a value and a weight above 0; give one row or more to score")
         return float(np.average(nats, weights=weights))
@@ -314,14 +321,14 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         for j, (δ, origin) in enumerate(zip(self.resolution_, self._origin_, strict=True)):
             if δ > 0:
                 at = origin + δ * torch.round((mean[:, j] - origin) / δ)
-                first, second = _rounded(law.weights, (law.means[..., j] - at[:, None]) / δ, law.deviations[..., j] / δ)
+                first, second = moments_of_rounded(law.weights, (law.means[..., j] - at[:, None]) / δ, law.deviations[..., j] / δ)
                 mean[:, j], variance[:, j] = at + δ * first, δ**2 * (second - first**2)
         return mean, variance
 
     def predict_quantile(self, X: ArrayLike, q: float | Sequence[float]) -> Array:
         """The q-quantile of every entry on its own, the least y with P(Y ≤ y | x) ≥ q: of the shape of y, with an axis for
         several q after that of the rows."""
-        levels = torch.as_tensor(_tidy(np.atleast_1d(np.asarray(q, dtype=np.float64))))
+        levels = torch.as_tensor(writable(np.atleast_1d(np.asarray(q, dtype=np.float64))))
         if levels.dim() != 1 or not len(levels):
             raise InputError(f"q: expected one probability or a list of some, got shape {tuple(levels.shape)}")
         found = self._written(self._quantiles(X, levels.unsqueeze(1).expand(-1, len(self.resolution_))), -HAIR)
@@ -345,7 +352,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         half = np.full(len(self.resolution_), level / 2)
         if self._calibrated_ is not None:
             ranks, weights = self._calibrated_
-            half = np.array([_conformal(of_entry, weights, level) for of_entry in ranks.T])
+            half = np.array([conformal_quantile(of_entry, weights, level) for of_entry in ranks.T])
         ends = self._quantiles(X, torch.as_tensor(np.stack([0.5 - half, 0.5 + half]).clip(0, 1)))
         return self._shaped(np.stack([self._written(ends[:, 0], -HAIR), self._written(ends[:, 1], HAIR)], 1))
 
@@ -378,7 +385,10 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
         if not isinstance(temperature, Real) or not 0 < temperature < math.inf:
             raise InputError(f"temperature: expected a number above 0, got {temperature!r}; 1 leaves the law as it is")
         rng = generator(int(check_random_state(random_state).randint(2**31)), "sample")
-        draw = lambda law, _: law.tempered(temperature).sample((int(n),), rng=rng).movedim(0, 1)  # noqa: E731
+
+        def draw(law: MixtureDensity, _: Any) -> Tensor:
+            return law.tempered(temperature).sample((int(n),), rng=rng).movedim(0, 1)
+
         return self._written(self._each(X, draw, tile=max(1, DRAWN // int(n)))).swapaxes(0, 1)
 
     # ---------------------------------------------------------------------------------------------------- kept
@@ -421,7 +431,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             made._calibrated_ = (arrays["ranks"].numpy(), arrays["weights"].numpy()) if "ranks" in arrays else None
             config = mixture_density.Config(**kept["config"])
             made.model_ = mixture_density.build(
-                _space(made.resolution_), context_shape=(made.n_features_in_,), config=config, rng=generator(0)
+                target_space(made.resolution_), context_shape=(made.n_features_in_,), config=config, rng=generator(0)
             )
             made.model_.load_state_dict({k.removeprefix("model."): v for k, v in arrays.items() if k.startswith("model.")})
             made.model_.eval()
@@ -429,125 +439,3 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
             why = "damaged" if isinstance(error, InputError) else type(error).__name__
             raise InputError(f"{folder}: holds no MixtureDensityRegressor ({why}); save one there again") from error
         return made
-
-
-def _without_times(values: Any, name: str) -> Any:
-    """The same, a tensor or a masked array as an array; InputError where any of it holds times, which numpy takes for whole
-    numbers in a unit of its own."""
-    if isinstance(values, Tensor):
-        return to_numpy(values)
-    if isinstance(values, np.ma.MaskedArray):
-        return np.ma.filled(values.astype(np.float64), np.nan)
-    kinds = getattr(values, "dtypes", getattr(values, "dtype", None))
-    if kinds is None:
-        kinds = np.asarray(values).dtype
-    for kind in np.atleast_1d(np.asarray(kinds, dtype=object)):
-        if getattr(kind, "kind", "") in ("m", "M"):
-            raise InputError(
-                f"{name}: expected numbers, got times ({kind}); give a number in a unit you choose, such as days since a start"
-            )
-    return values
-
-
-def _numbers(y: Any, *, infinite: bool = False) -> Array:
-    """Targets as float64, NaN where missing, in arrays or frames, nullable or not; InputError where they are no numbers."""
-    try:
-        found = np.asarray(
-            _check(
-                _without_times(y, "y"), dtype=np.float64, ensure_2d=False, input_name="y",
-                ensure_all_finite=False if infinite else "allow-nan",
-            )
-        )  # fmt: skip
-    except TypeError as error:
-        raise InputError(f"y: expected numbers, got something else ({error}); give a number for each row") from error
-    if infinite:  # of a distribution function, which is 0 or 1 that far out
-        return found.clip(-LARGEST, LARGEST)
-    large = np.abs(found[np.isfinite(found)]).max(initial=0.0)
-    if large > LARGEST:
-        raise InputError(f"y: the largest number is {large:.3g}, expected up to {LARGEST:g}; give y in another unit")
-    return found
-
-
-def _far_row(y: Array, weights: Array, resolution: Array, floor: float) -> str:
-    """Which row of y (n, d) is so far off that the least deviation, a share ``floor`` of that of y, is wider than a tenth of the
-    middle half of the rows, whose steps ``resolution`` are wide; empty if none is."""
-    for j, δ in enumerate(resolution):
-        there = np.flatnonzero((weights > 0) & ~np.isnan(y[:, j]))
-        values = y[there, j]
-        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-        if floor * values.std() > 0.1 * max(high - low, δ) > 0:
-            away = np.abs(values - middle)
-            row = int(there[away.argmax()])
-            return (
-                f"y: row {row} is {y[row, j]:.6g}, far from the other rows, half of which lie between {low:.6g} and {high:.6g}"
-                f"{f' in entry {j}' if len(resolution) > 1 else ''}: the network cannot tell those apart; leave the row out, or "
-                "give y on another scale"
-            )
-    return ""
-
-
-def _tidy(values: Any) -> Array:
-    """The same numbers as torch takes them: in one piece, and free to be written to."""
-    return np.require(values, requirements=["C", "W"])
-
-
-def _space(resolution: Array) -> Space:
-    # every entry may be missing; the model takes gaps for no information
-    return Space((len(resolution),), tuple(Column(resolution=float(δ), missing=True) for δ in resolution))
-
-
-def _steps(values: Array, asked: str | float, stored: np.dtype) -> tuple[float, float]:
-    """(δ, a value on the lattice) of the values of one entry of y, which came as ``stored``; δ is 0 where they are points."""
-    if isinstance(asked, str) and asked == "auto":
-        found = lattice(values, stored if stored.kind == "f" else np.dtype(np.float64))
-        return (found[1] / 10 ** found[0], found[2] / 10 ** found[0]) if found else (0.0, 0.0)
-    if isinstance(asked, str | bool) or not isinstance(asked, int | float | np.number) or not 0 <= asked < math.inf:
-        raise InputError(f"resolution: expected 'auto' or a step of 0 or more, got {asked!r}")
-    return float(asked), float(values[0])
-
-
-def _merged(X: Array, y: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Rows in one order, equal ones as one with their weights added; none without weight, none without any y."""
-    use = (weights > 0) & ~np.isnan(y).all(1)
-    X, y, weights = X[use], y[use], weights[use]
-    if len(X) < 2:
-        raise InputError(f"{len(X)} rows with a weight and a y, expected 2 or more; give more rows")
-    rows = np.concatenate([X, np.isnan(y), np.nan_to_num(y)], 1)
-    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return X[first], y[first], np.bincount(which.reshape(-1), weights)
-
-
-def _conformal(ranks: Array, weights: Array, level: float) -> float:
-    """The ⌈(m + 1) level⌉-th smallest of m numbers, by what they weigh; ½, the whole line, where there are too few."""
-    there = ~np.isnan(ranks)
-    order = np.argsort(ranks[there])
-    weighed = weights[there][order].cumsum()
-    m = len(order)
-    k = int(np.searchsorted(weighed, (m + 1) / m * level * weighed[-1] * (1 - 1e-12))) if m else 0
-    return float(ranks[there][order][k]) if k < m else 0.5
-
-
-def _gaussian(values: Array, weights: Array, δ: float) -> float:
-    """Nats a row of one entry of y under the Gaussian of its own mean and deviation; of a missing value 0."""
-    there = ~np.isnan(values)
-    y, w = torch.as_tensor(values[there]), torch.as_tensor(weights[there])
-    share = w / weights.sum()
-    mean = (w * y).sum() / w.sum()
-    deviation = ((w * (y - mean).square()).sum() / w.sum()).sqrt()
-    if δ == 0:
-        return float((share * Normal(mean, deviation).log_prob(y)).sum())
-    no = torch.zeros_like(y, dtype=torch.bool)
-    nats = log_normal_mass(y - δ / 2, torch.full_like(y, δ), no, no, mean.expand_as(y), deviation.expand_as(y)) - math.log(δ)
-    return float((share * nats).sum())
-
-
-def _rounded(weights: Tensor, means: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:
-    """E[R] and E[R²] (n,) of whole numbers R that values of mixtures (n, K) are rounded to. Where a deviation is above 2 the sum
-    over whole numbers is the integral to the last digit (Sheppard)."""
-    first, second = means.clone(), means.square() + deviations.square() + 1 / 12
-    rows, k = (deviations <= 2).nonzero(as_tuple=True)
-    mean, deviation = means[rows, k, None], deviations[rows, k, None]
-    whole = mean.round() + torch.arange(-18, 19, dtype=mean.dtype)
-    mass = torch.special.ndtr((whole + 0.5 - mean) / deviation) - torch.special.ndtr((whole - 0.5 - mean) / deviation)
-    first[rows, k], second[rows, k] = (mass * whole).sum(1), (mass * whole.square()).sum(1)
-    return (weights * first).sum(1), (weights * second).sum(1)
