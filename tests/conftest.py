@@ -47,7 +47,7 @@ def do(
     """``do("sample runs/people -n 3")``: its exit code, out and err, in the folder ``place`` of the test's own file."""
     monkeypatch.chdir(place)
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setattr("mixtura.cli.main.SOON", 600.0)  # how long a command takes here is the machine's affair
+    monkeypatch.setattr("mixtura.cli.work.SOON", 600.0)  # how long a command takes here is the machine's affair
 
     def do(line: str | list[str]) -> SimpleNamespace:
         capsys.readouterr()

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,8 @@ import mixtura
 from mixtura.arms import load_arms
 from mixtura.arms.process import Command
 from mixtura.blending.given import draw_given
-from mixtura.cli import main as cli
+from mixtura.cli.main import main
+from mixtura.cli.work import at_work
 from mixtura.contracts import InputError
 from mixtura.data.tables import read
 from mixtura.ledger import Ledger
@@ -50,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "run people.csv --steps 5 --families linear_gaussian --target size --out target",
             "select arms.yaml --pulls 12 --out selection",
         ):
-            cli.main(words.split())
+            main(words.split())
     finally:
         os.chdir(before)
     return place
@@ -302,12 +304,12 @@ def test_a_terminal_that_lacks_letters(place):
 
 
 def test_work_says_that_it_lasts(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "SOON", 0.02)
-    with cli._at_work("mixing") as watch:
+    monkeypatch.setattr("mixtura.cli.work.SOON", 0.02)
+    with at_work("mixing") as watch:
         watch(0.25)
-        cli.time.sleep(0.2)
+        time.sleep(0.2)
     assert capsys.readouterr().err.startswith("mixing: 25%, ")
-    with cli._at_work("mixing"):
+    with at_work("mixing"):
         pass
     assert capsys.readouterr().err == ""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mixtura
 from mixtura.cli.main import main
+from mixtura.contracts import InputError
 from mixtura.data.tables import read
+from mixtura.job.options import TABLE
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "cli-json.md"
@@ -154,6 +158,32 @@ def test_a_replay_has_the_same_bits(ran, do, place):
     assert did.code == 1 and shown["different"] == ["samples.csv"] and alike(shown, documented("run FILE --replay"))
 
 
+WORDS = {"text": ["a"], "integer": ["3"], "switch": [], "path": ["a"], "names": ["a,b"], "pairs": ["a=b"], "bounds": ["a=0:1"]}
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.flag and row.replay == "recorded"])
+def test_a_replay_refuses_what_the_run_folder_records(name, do):
+    did = do(["run", "--replay", "runs/people", str(TABLE[name].flag), *WORDS[TABLE[name].written]])
+    assert did.code == 2 and did.err.startswith(f"error: --replay: {TABLE[name].flag} was given")
+    with pytest.raises(InputError, match=f"^--replay: {TABLE[name].flag} was given"):
+        mixtura.replay("runs/people", "runs/again", **{name: None})
+
+
+def test_a_replay_has_no_plan_to_show(do):
+    assert "--dry-run was given" in do("run --replay runs/people --dry-run").err
+
+
+def test_every_option_of_python_is_one_of_the_command_line(do):
+    flags = [line.split()[0] for line in do("run --help").out.splitlines() if line.startswith("  --")]
+    assert flags == [
+        *(row.flag for row in list(TABLE.values())[:6]), "--dry-run", *(row.flag for row in list(TABLE.values())[6:] if row.flag),
+        "--replay", "--json",
+    ]  # fmt: skip
+    assert [name for name, row in TABLE.items() if not row.flag] == ["models", "stops"]
+    with pytest.raises(InputError, match="^famlies: a run has no such option; use families"):
+        mixtura.run("penguins", famlies=["kde"])
+
+
 def test_samples_of_an_outside_generator_join_the_table(do, place):
     people()[:30].to_csv(place / "gan.csv", index=False)
     did = do("run people.csv --steps 5 --families marginals --samples our.gan=gan.csv --out runs/gan --json")
@@ -168,7 +198,7 @@ def test_a_stopped_run_says_so_and_goes_on(place):
     log = place / "stopped.log"
     with log.open("w") as err:
         # a test runner in the background has SIGINT ignored, and its children would inherit that
-        heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+        heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
         process = subprocess.Popen([sys.executable, *line.split()], stdout=subprocess.PIPE, stderr=err, preexec_fn=heard)
     while "flow: training" not in log.read_text() and process.poll() is None:
         time.sleep(0.02)
@@ -225,12 +255,12 @@ def test_rows_that_are_impossible_are_counted_and_left_out_of_the_mean(ran, do, 
     nats = pd.read_csv(place / "scores.csv")["nats"]
     assert np.isneginf(nats[3]) and np.isfinite(nats.drop(3)).all()
     assert f"mean {nats.drop(3).mean():.3f} ±" in did.out
-    assert "59 rows; 1 that autoregressive holds impossible (-inf), the first is row 3" in " ".join(did.out.split())
+    assert "59 rows; 1 row impossible under autoregressive (-inf), the first is row 3" in " ".join(did.out.split())
     shown = json.loads(do("score runs/people beyond.csv --model autoregressive --json").out)
     assert shown["impossible"] == 1 and shown["mean_nats"] == pytest.approx(nats.drop(3).mean())
     beyond[3:4].to_csv(place / "beyond.csv", index=False)
     did = do("score runs/people beyond.csv --model autoregressive")
-    assert did.code == 0 and "mean" not in did.out and "1 that autoregressive holds impossible" in " ".join(did.out.split())
+    assert did.code == 0 and "mean" not in did.out and "1 row impossible under autoregressive" in " ".join(did.out.split())
     shown = json.loads(do("score runs/people beyond.csv --model autoregressive --json").out)
     assert shown["impossible"] == 1 and shown["mean_nats"] is shown["error"] is None
 

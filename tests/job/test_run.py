@@ -104,7 +104,7 @@ def test_the_folder_holds_what_the_report_shows(pictures):
 def test_an_objective_asked_for_is_spoken_of(tmp_path):
     study = mixtura.run(people(200), steps=5, families=["marginals"], objective="mmd", out=tmp_path / "asked")
     assert study.objective == "mmd" and study.why == "you asked for it"
-    with pytest.raises(InputError, match="objective: 'fid' is none"):
+    with pytest.raises(InputError, match="objective: expected nats or mmd, got 'fid'"):
         mixtura.run(people(200), steps=5, objective="fid")
 
 

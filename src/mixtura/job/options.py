@@ -1,48 +1,104 @@
-"""What a run may be asked: :class:`Options`, the arguments of ``mixtura.run``."""
+"""The one table of what a run can be asked: :class:`Options`, for ``mixtura.run``, the command line and replays.
+
+An option is declared once, as a field of :class:`Options`: its name, its type and default in Python, and an :class:`Option`
+that says what it is for, how the command line writes it and what a replay does with it. Nothing heavy is imported before an
+option is checked: the command line reads the table before it knows whether torch is needed.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mixtura.contracts import InputError, Model, Space
-from mixtura.data.source import load
+if TYPE_CHECKING:
+    from mixtura.contracts import Model, Space
+
+#: how the command line writes a value: names with commas between, pairs NAME=VALUE, bounds COL=LOW:HIGH; the last three may be
+#: repeated
+Written = Literal["text", "integer", "switch", "path", "names", "pairs", "bounds"]
+#: "recorded": the option decides the result, and a replay takes it from the run folder. "given again": it decides the result,
+#: but opens a file or calls code, which no run folder may name: a replay is given it again. "free": it does not decide the result
+AtReplay = Literal["recorded", "given again", "free"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row of the table. ``flag``: its name on the command line, None where only Python can give it; ``least`` and ``most``
+    bound an integer there, ``metavar`` stands for the value in ``--help``."""
+
+    help: str
+    flag: str | None = None
+    written: Written = "text"
+    metavar: str | None = None
+    least: int | None = None
+    most: int | None = None
+    replay: AtReplay = "recorded"
+
+
+def option(default: Any, flag: str | None, help: str, **row: Any) -> Any:
+    """A field of :class:`Options` with its row of the table. The default ``dict`` means an empty one."""
+    metadata = {"option": Option(help, flag, **row)}
+    return field(default_factory=dict, metadata=metadata) if default is dict else field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a run may be asked; the arguments of ``mixtura.run``. ``models`` maps a name to a callable Space → Model of
-    your own, ``samples`` a name to a file or frame of an outside generator's samples. ``objective``: "nats" or "mmd", by
-    default what suits the data; ``bounds`` maps a column of numbers to (low, high), where its values end, None where they do
-    not; ``features``: what samples are compared by (features.py). ``target``: columns to model given
-    the others. ``stops`` replays recorded steps."""
+    """What a run can be asked: the arguments of ``mixtura.run``, and the options of ``mixtura run``."""
 
-    budget: str | float | None = None
-    steps: int | None = None
-    families: Sequence[str] | None = None
-    seed: int = 0
-    out: str | Path | None = None
-    fresh: bool = False
-    split: str | None = None
-    group: str | None = None
-    time: str | None = None
-    target: str | Sequence[str] | None = None
-    columns: Sequence[str] | None = None
-    kinds: Mapping[str, str] = field(default_factory=dict)
-    bounds: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
-    models: Mapping[str, Callable[[Space], Model]] = field(default_factory=dict)
-    samples: Mapping[str, Any] = field(default_factory=dict)
-    objective: str | None = None
-    features: str | None = None
-    skip_broken: bool = False
-    size: int | None = None
-    device: str = "auto"
-    stops: Mapping[str, Mapping[str, Any]] | None = None
+    budget: str | float | None = option(None, "--budget", "Time for the whole run: 60s (the default), 5m, 1h.")
+    steps: int | None = option(None, "--steps", "Instead of a budget: training steps of every fit.", written="integer")
+    families: Sequence[str] | None = option(
+        None, "--families", "Comma-separated; all by default. Marginals, the floor, are always fitted.", written="names"
+    )
+    seed: int = option(0, "--seed", "Same seed, same bits.", written="integer", least=0)
+    out: str | Path | None = option(None, "--out", "Run folder; runs/NAME by default.", written="path", replay="free")
+    fresh: bool = option(False, "--fresh", "Start over in a folder that holds a run.", written="switch", replay="free")
+    split: str | None = option(None, "--split", "Column that says fit, select or report for each row.", metavar="COL")
+    group: str | None = option(None, "--group", "Keep rows of one group in one part.", metavar="COL")
+    time: str | None = option(None, "--time", "Fit on the oldest rows, report on the newest.", metavar="COL")
+    target: str | Sequence[str] | None = option(
+        None, "--target", "Comma-separated columns to model given the others: p(y given x).", written="names", metavar="COLS"
+    )
+    columns: Sequence[str] | None = option(
+        None, "--columns", "Comma-separated columns to model; all by default.", written="names"
+    )
+    kinds: Mapping[str, str] = option(
+        dict, "--kind", "Kind of a column, instead of the guess: age=integer. Repeatable.", written="pairs", metavar="COL=KIND"
+    )
+    #: in Python, column → (low, high), None for an end that there is not
+    bounds: Mapping[str, Sequence[float | None]] = option(
+        dict, "--bounds", "Lowest and highest possible value of a column: age=0:120. Repeatable.", written="bounds",
+        metavar="COL=LOW:HIGH",
+    )  # fmt: skip
+    models: Mapping[str, Callable[[Space], Model]] = option(
+        dict, None, "Models of your own: a name to a callable that makes a Model for a Space.", replay="given again"
+    )
+    #: in Python, name → a file or a frame
+    samples: Mapping[str, Any] = option(
+        dict, "--samples", "Samples of an outside generator. Repeatable.", written="pairs", metavar="NAME=FILE",
+        replay="given again",
+    )  # fmt: skip
+    objective: str | None = option(
+        None, "--objective", "What the verdict compares: nats or mmd; by default what suits the data."
+    )
+    features: str | None = option(
+        None, "--features", "Features by which samples are compared: pixels, pca:64, conv:256, or a local .onnx network.",
+        replay="given again",
+    )  # fmt: skip
+    skip_broken: bool = option(
+        False, "--skip-broken", "Leave out image files that cannot be read, and name them.", written="switch"
+    )
+    size: int | None = option(None, "--size", "Resize images to so many pixels a side.", written="integer", least=1, most=4096)
+    device: str = option("auto", "--device", "auto, cpu or cuda.", replay="free")
+    stops: Mapping[str, Mapping[str, Any]] | None = option(None, None, "Recorded steps that a replay repeats.", replay="free")
 
     def __post_init__(self) -> None:
+        from mixtura.contracts import InputError
+
         if self.steps is not None and (isinstance(self.steps, bool) or self.steps < 1):
             raise InputError(f"steps: expected a whole number, 1 or more, got {self.steps!r}")
         if self.steps is not None and self.budget is not None:
@@ -53,28 +109,31 @@ class Options:
         if odd is not None:
             raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")
         if self.objective not in (None, "nats", "mmd"):
-            raise InputError(f"objective: {self.objective!r} is none, expected nats or mmd; leave it out for what suits the data")
+            raise InputError(f"objective: expected nats or mmd, got {self.objective!r}; leave it out for what suits the data")
         odd = next((name for name, ends in self.bounds.items() if isinstance(ends, str) or len(ends) != 2), None)
         if odd is not None:
-            raise InputError(f"bounds: of {odd!r}, expected (low, high), None for an end there is not; got {self.bounds[odd]!r}")
+            raise InputError(f"bounds: expected (low, high) for {odd!r}, None for no end, got {self.bounds[odd]!r}")
         self._check_target()
 
     def _check_target(self) -> None:
+        from mixtura.contracts import InputError
+
         if self.target is None:
             return
         if not self.targets or len(set(self.targets)) < len(self.targets):
             raise InputError(f"--target: expected one column or more, each once, got {list(self.targets)}; name them once")
-        for flag, column in (("--split", self.split), ("--group", self.group), ("--time", self.time)):
-            if column in self.targets:
+        for name in ("split", "group", "time"):
+            if getattr(self, name) in self.targets:
+                flag, column = TABLE[name].flag, getattr(self, name)
                 raise InputError(f"--target: {column!r} is the column of {flag} too; a column is one or the other")
         left_out = next((name for name in self.targets if self.columns is not None and name not in self.columns), None)
         if left_out is not None:
             raise InputError(f"--columns: leaves out {left_out!r}, which --target asks for; name it there too")
-        # a conditional run speaks of nats: there is no second set of rows with the same inputs to compare samples with
-        beside = {"--objective mmd": self.objective == "mmd", "--samples": self.samples, "--features": self.features}
-        odd = next((flag for flag, given in beside.items() if given), None)
+        # a run with targets compares nats: there is no second set of rows with the same inputs to compare samples with
+        comparing = {"--objective mmd": self.objective == "mmd", "--samples": self.samples, "--features": self.features}
+        odd = next((flag for flag, given in comparing.items() if given), None)
         if odd is not None:
-            raise InputError(f"{odd}: compares samples, and with --target densities given the inputs are compared; leave it out")
+            raise InputError(f"{odd}: compares samples, but with --target densities are compared; leave it out")
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -93,21 +152,62 @@ class Options:
 
     def asked(self) -> dict[str, Any]:
         """What decides the result, as plain data: two runs that agree in it are the same run."""
-        families = None if self.families is None else list(self.families)
-        columns = None if self.columns is None else list(self.columns)
-        samples = {name: load(source).fingerprint for name, source in self.samples.items()}
-        return {
-            "budget": self.planned_seconds, "steps": self.steps, "families": families, "seed": self.seed,
-            "split": self.split, "group": self.group, "time": self.time, "columns": columns,
-            "kinds": dict(self.kinds), "bounds": {column: list(ends) for column, ends in self.bounds.items()},
-            "models": sorted(self.models), "samples": samples, "objective": self.objective,
-            "features": self.features, "skip_broken": self.skip_broken, "size": self.size,
-            **({"target": list(self.targets)} if self.targets else {}),
-        }  # fmt: skip
+        from mixtura.data.source import load
+
+        special = {
+            "budget": self.planned_seconds,
+            "target": list(self.targets),
+            "models": sorted(self.models),
+            "samples": {name: load(source).fingerprint for name, source in self.samples.items()},
+        }
+        deciding = [name for name, row in TABLE.items() if row.replay != "free" and (name != "target" or self.targets)]
+        return {name: special[name] if name in special else _plain(getattr(self, name)) for name in deciding}
+
+
+#: option → its row of the table, in the order of ``mixtura run --help``
+TABLE: dict[str, Option] = {f.name: f.metadata["option"] for f in fields(Options)}
+Options.__doc__ = "\n".join([f"{Options.__doc__}\n", *(f"{name}: {row.help}" for name, row in TABLE.items())])
+
+
+def make_options(given: Mapping[str, Any]) -> Options:
+    """The options by name. InputError for a name that no option has."""
+    from mixtura.contracts import InputError
+
+    odd = next((name for name in given if name not in TABLE), None)
+    if odd is not None:
+        near = difflib.get_close_matches(odd, TABLE, 1)
+        raise InputError(f"{odd}: a run has no such option; use {near[0] if near else 'one of ' + ', '.join(TABLE)}")
+    return Options(**given)
+
+
+def options_of_record(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a replay takes from what :meth:`Options.asked` recorded. KeyError, TypeError, ValueError if damaged."""
+    kept = {name: asked[name] for name, row in TABLE.items() if row.replay == "recorded" and (name in asked or name != "target")}
+    kept["budget"] = None if asked["steps"] is not None else asked["budget"]
+    Options(**kept)
+    return kept
+
+
+def check_replay(given: Mapping[str, Any]) -> None:
+    """InputError for an option that a replay takes from the run folder."""
+    from mixtura.contracts import InputError
+
+    odd = next((row.flag for name, row in TABLE.items() if row.replay == "recorded" and name in given), None)
+    if odd is not None:
+        raise InputError(f"--replay: {odd} was given, but a replay asks what the run asked; leave it out")
+
+
+def _plain(value: Any) -> Any:
+    """Mappings as dictionaries, other collections as lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain(part) for name, part in value.items()}
+    return [_plain(part) for part in value] if isinstance(value, Iterable) and not isinstance(value, str) else value
 
 
 def parse_budget(budget: str | float) -> float:
     """ "60s", "5m", "1.5h" or a number of seconds → seconds. InputError otherwise."""
+    from mixtura.contracts import InputError
+
     units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(s|m|min|h|)\s*", str(budget))
     seconds = float(found[1]) * units[found[2]] if found else 0.0
@@ -120,6 +220,8 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
     """The asked family names in the order of the table; all that can serve by default. The floor always joins.
 
     ``table``: name → whether the family takes a context ("never", "may", "needs"); ``given``: whether there is one."""
+    from mixtura.contracts import InputError
+
     able = [name for name, context in table.items() if context != ("never" if given else "needs")]
     if asked is None:
         return able

@@ -27,7 +27,7 @@ from mixtura.features import extractors as features
 from mixtura.folder import store
 from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
-from mixtura.job.options import Options
+from mixtura.job.options import Options, check_replay, make_options, options_of_record
 from mixtura.job.run import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
 from mixtura.study import Study, load
 from mixtura.train.devices import choose_device, one_thread
@@ -41,7 +41,7 @@ def run(data: Any, **options: Any) -> Study:
     ``data`` is a frame, an array, a path or the name of a bundled example. With ``out`` the run is kept in that
     folder and goes on where it stopped.
     """
-    for record in conduct(data, Options(**options)):
+    for record in conduct(data, make_options(options)):
         if isinstance(record, Done):
             return record.study
     raise RuntimeError("the run ended without a verdict")
@@ -151,6 +151,7 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
     bundled example is taken from the folder, which may be anybody's.
     ``options``: ``fresh`` and ``device``, and what no folder may bring along, a network as ``features``, ``models`` and
     ``samples``, where the run used them: to be given again."""
+    check_replay(options)
     folder, out = Path(folder), Path(out)
     store.read_json(folder / "verdict.json")
     store.check_format(folder)
@@ -171,24 +172,15 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
     return study, [str(p) for p in same if (folder / p).read_bytes() != (out / p).read_bytes()]
 
 
-#: what decides the result of a run and can be taken from its folder: numbers, names of families and of columns
-_TAKEN = (
-    "budget", "steps", "families", "seed", "split", "group", "time", "columns", "kinds", "bounds", "objective", "features",
-    "skip_broken", "size", "target",
-)  # fmt: skip
-
-
 def _recorded(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, str]:
     """Of a run folder: the options to ask the same again, the file it was made from, the fingerprint of its data. InputError
     where ``given`` lacks what the run used and a folder may not bring along, or has what it did not use."""
     config = store.read_json(folder / "config.json")
     try:
         asked = config["asked"]
-        kept = {name: asked[name] for name in _TAKEN if name != "target" or name in asked}
-        kept["budget"] = None if asked["steps"] is not None else asked["budget"]
+        kept = options_of_record(asked) | {"features": asked["features"]}
         network = asked["features"] if asked["features"] is not None and features.is_file(asked["features"]) else None
         models, samples = sorted(asked["models"]), dict(asked["samples"])
-        Options(**kept)
         made_from, fingerprint = config["source"], config["data"]["fingerprint"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}/config.json: damaged ({type(error).__name__}: {error}); replay another run") from error
