@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from torch import Tensor
 
-from mixtura.contracts import Batch, InputError, Space
+from mixtura.contracts import Batch, InputError, Note, Space
 from mixtura.estimators.arithmetic import conformal_quantile, gaussian_nats, moments_of_rounded
 from mixtura.estimators.inputs import (
     Array,
@@ -212,7 +212,7 @@ class MixtureDensityRegressor(RegressorMixin, BaseEstimator):
 
     def _complain(self, y: Array, weights: Array, far: str) -> None:
         """Say so where the fit is no good; ``far`` says which row is far off, if one is."""
-        say = partial(warnings.warn, category=UserWarning, stacklevel=4)
+        say = partial(warnings.warn, category=Note, stacklevel=4)
         if far:
             say(far)
             return

@@ -212,7 +212,7 @@ def _logistic(inputs: Tensor, codes: Tensor, levels: int) -> Tensor:
         return out
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        fitted = LogisticRegression(max_iter=ITERATIONS).fit(inputs[:, 1:].cpu().numpy(), codes.cpu().numpy())
+        fitted = LogisticRegression(max_iter=ITERATIONS, random_state=0).fit(inputs[:, 1:].cpu().numpy(), codes.cpu().numpy())
 
     def of(a: Any) -> Tensor:
         return torch.as_tensor(np.asarray(a), dtype=torch.float64, device=inputs.device)

@@ -137,6 +137,16 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def read(path: Path) -> bytes:
+    """The content of a file."""
+    return path.read_bytes()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there."""
+    path.unlink(missing_ok=True)
+
+
 def clear(folder: Path, *, last: str) -> None:
     """Remove a folder, ``last`` the last of its files: if it is killed in between, the folder can still be told by that."""
     for path in folder.iterdir():

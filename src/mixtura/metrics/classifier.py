@@ -64,9 +64,9 @@ def _drawn(x: Tensor, size: int, rng: torch.Generator) -> NDArray[np.floating]:
 
 def _right(features: NDArray[np.floating], labels: NDArray[np.bool_], learnt: NDArray[np.bool_]) -> NDArray[np.bool_]:
     leaf = min(max(int(LEAF_SHARE * learnt.sum()), 1), LEAF)
-    # nothing is drawn with this seed, but without one scikit-learn draws from the global generator
     settings: dict[str, Any] = {"max_iter": 50, "learning_rate": 0.2, "max_leaf_nodes": 15, "min_samples_leaf": leaf}
-    settings |= {"early_stopping": False, "random_state": 0}
-    classifier = HistGradientBoostingClassifier(**settings)
+    settings |= {"early_stopping": False}
+    # nothing is drawn with this seed, but without one scikit-learn draws from the global generator
+    classifier = HistGradientBoostingClassifier(**settings, random_state=0)
     classifier.fit(features[learnt], labels[learnt])
     return classifier.predict(features[~learnt]) == labels[~learnt]

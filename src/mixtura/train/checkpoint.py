@@ -13,7 +13,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from mixtura.contracts import InputError
-from mixtura.ground.machine import write
+from mixtura.ground.machine import read, write
 from mixtura.train.stopping import Progress
 
 #: what a damaged file, or one of another learner, may raise when it is read and taken
@@ -29,7 +29,7 @@ def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], progress: Progres
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
     """What :func:`save_checkpoint` wrote; one of ``DAMAGED`` on anything else."""
-    content = path.read_bytes()
+    content = read(path)
     tensors = load(content)
     size = int.from_bytes(content[:8], "little")
     state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])

@@ -4,7 +4,8 @@ The caller's loop body is the callback system:
 
 >>> import torch
 >>> from mixtura import Batch, Space
->>> from mixtura.ground.rng import generator
+>>> from mixtura.ground.machine import remove
+from mixtura.ground.rng import generator
 >>> from mixtura.families.vae import Config, build
 >>> from mixtura.train.fit import Recipe, fit
 >>> rows = Batch(x=torch.randn(100, 2, generator=generator(0)).double())
@@ -134,7 +135,7 @@ def fit(
             learner.to("cpu").eval()
             yield record
             if checkpoint is not None:
-                checkpoint.unlink(missing_ok=True)
+                remove(checkpoint)
             return
         yield record
         if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_every:
