@@ -7,16 +7,16 @@ import pandas as pd
 import pytest
 
 from mixtura.contracts import InputError
-from mixtura.data.files import TABLE
+from mixtura.data.files import DOORS
 from mixtura.data.images import guess_images, is_images, read_images, write_images
 from mixtura.data.tables import read, write
 
 NUMBERS = pd.DataFrame({"x0": np.arange(30.0), "x1": np.arange(30.0) ** 2})
 PIXELS = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3)
-TABLES = [ending for ending, door in TABLE.items() if door.open_table is not None]
+TABLES = [ending for ending, door in DOORS.items() if door.open_table is not None]
 #: the beginnings of other formats, and of files that were cut short
 DAMAGED = [b"\x89PNG\r\n\x1a\n\0\0", b"PK\x03\x04\0\0\0", b"PAR1\xff\xff\xff\xffPAR1", b'{"a": [', b"\xff\xfe\0"]
-IMAGES = [ending for ending, door in TABLE.items() if door.read_images is not None]
+IMAGES = [ending for ending, door in DOORS.items() if door.read_images is not None]
 
 
 def needed(ending: str) -> None:
@@ -25,7 +25,7 @@ def needed(ending: str) -> None:
 
 
 def test_what_can_be_read_can_be_written():
-    for door in TABLE.values():
+    for door in DOORS.values():
         assert (door.open_table is None) == (door.write_table is None)
         assert (door.read_images is None) == (door.write_images is None) == (door.holds_images is None)
 

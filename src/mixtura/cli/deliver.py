@@ -101,9 +101,9 @@ def check_output(output: Path | None, *, images: bool = False, arrays: bool = Tr
     """Refuse a path that cannot be written before any work is done."""
     if output is None:
         return
-    from mixtura.data.files import TABLE
+    from mixtura.data.files import DOORS
 
-    doors = {e: d for e, d in TABLE.items() if (d.write_images if images else d.write_table) and (arrays or not d.only_numbers)}
+    doors = {e: d for e, d in DOORS.items() if (d.write_images if images else d.write_table) and (arrays or not d.only_numbers)}
     known = tuple(doors)
     if output.suffix.lower() not in known:
         shown = f"{', '.join(filter(None, known))}{' or a folder' if images else ''}"
@@ -119,11 +119,11 @@ def check_output(output: Path | None, *, images: bool = False, arrays: bool = Tr
 def check_array(output: Path | None, made: Any, own: Any = None) -> None:
     """Refuse an array file before anything is computed, if it would have to hold columns that are not numeric: columns that
     ``made``, a study or a model, makes, or columns of the person's ``own`` rows, which stand beside them."""
-    from mixtura.data.files import TABLE
+    from mixtura.data.files import DOORS
     from mixtura.data.files.arrays import matrix
 
     if output is None:
         return
     made.schema.check_output(output)
-    if own is not None and TABLE[output.suffix.lower()].only_numbers:
+    if own is not None and DOORS[output.suffix.lower()].only_numbers:
         matrix(own)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import ON_STEPS, Column, InputError, Space
-from mixtura.data.files import TABLE
+from mixtura.data.files import DOORS
 from mixtura.data.files.door import Door
 from mixtura.data.files.image_files import fits_png
 from mixtura.data.files.pixels import FEW_LEVELS, HowImages, Images, channels_first, images_of_array
@@ -70,7 +70,7 @@ def read_images(
 
 
 def _door(path: Path) -> Door | None:
-    return TABLE[""] if path.is_dir() else TABLE.get(path.suffix.lower()) if path.suffix else None
+    return DOORS[""] if path.is_dir() else DOORS.get(path.suffix.lower()) if path.suffix else None
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class ImageSchema(DataKind):
 
     def check_output(self, path: Path) -> None:
         """InputError where PNGs are asked for that cannot hold the levels, or a folder that holds something else."""
-        door = TABLE.get(path.suffix.lower())
+        door = DOORS.get(path.suffix.lower())
         if door is not None and door.check_images is not None:
             door.check_images(self.low, self.high, self.step, self.channels, path)
 
@@ -243,5 +243,5 @@ def write_images(images: np.ndarray, path: str | Path) -> None:
     target = Path(path)
     if not target.parent.is_dir():
         raise InputError(f"{target}: there is no folder {target.parent}; make it first")
-    door = TABLE.get(target.suffix.lower(), TABLE[""])
-    (door.write_images or cast(Any, TABLE[""].write_images))(images, target)
+    door = DOORS.get(target.suffix.lower(), DOORS[""])
+    (door.write_images or cast(Any, DOORS[""].write_images))(images, target)

@@ -20,7 +20,7 @@ from torch import Tensor
 from mixtura.contracts import InputError, Space
 from mixtura.data import dtypes, impossible
 from mixtura.data.field import Field
-from mixtura.data.files import TABLE
+from mixtura.data.files import DOORS
 from mixtura.data.kind import DataKind, Made
 from mixtura.data.names import closest, named
 
@@ -164,7 +164,7 @@ class Schema(DataKind):
 
     def check_output(self, path: Path) -> None:
         """InputError where an array is asked for, and the samples hold more than numbers."""
-        door = TABLE.get(path.suffix.lower())
+        door = DOORS.get(path.suffix.lower())
         if door is not None and door.only_numbers and self.textual:
             raise InputError(
                 f"{path}: column {self.textual[0]!r} holds no numbers, which is all an array can; use .csv, .jsonl or .parquet"

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from mixtura.contracts import InputError
-from mixtura.data.files import TABLE, text_files
+from mixtura.data.files import DOORS, text_files
 from mixtura.data.files.door import BLOCK_CELLS, Door, Levels
 from mixtura.data.memory import in_memory
 from mixtura.data.names import named
@@ -97,7 +97,7 @@ PASSES = 3.5
 def seconds_to_read(source: str) -> float | None:
     """About how long :func:`read` takes for a large text file, by how long its beginning takes; None for anything else."""
     path, _ = named_path(source)
-    door = TABLE.get(path.suffix.lower())
+    door = DOORS.get(path.suffix.lower())
     if door is None or door.read_lines is None or not path.is_file() or path.stat().st_size < LARGE:
         return None
     with path.open("rb") as file:
@@ -125,9 +125,9 @@ def _door(path: Path) -> Door:
     """That of a file to be read. InputError where there is none for tables, or the file is a folder or empty."""
     if path.is_dir():
         raise InputError(f"{path} is a folder, expected a file; give one of the tables in it")
-    door = TABLE.get(path.suffix.lower())
+    door = DOORS.get(path.suffix.lower())
     if door is None or door.open_table is None:
-        readable = " ".join(ending for ending, door in TABLE.items() if door.open_table is not None)
+        readable = " ".join(ending for ending, door in DOORS.items() if door.open_table is not None)
         raise InputError(
             f"{path.name}: {path.suffix or 'a name without ending'} is not read here, expected {readable}; "
             "save the table as one of them"
@@ -142,9 +142,9 @@ def write(frame: pd.DataFrame, path: str | Path) -> None:
     all of it or nothing: a reader never sees half a file. Raises InputError for another ending, a folder
     that is not there or takes no file, or cells that the format cannot hold, naming their column."""
     path = Path(path)
-    door = TABLE.get(path.suffix.lower())
+    door = DOORS.get(path.suffix.lower())
     if door is None or door.write_table is None:
-        writable = " ".join(ending for ending, door in TABLE.items() if door.write_table is not None)
+        writable = " ".join(ending for ending, door in DOORS.items() if door.write_table is not None)
         raise InputError(
             f"{path.name}: {path.suffix or 'a name without ending'} is not written here, expected {writable}; name the file so"
         )

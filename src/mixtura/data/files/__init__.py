@@ -1,4 +1,4 @@
-"""Files of every kind: ``TABLE`` says by their ending what can be read from them and written to them."""
+"""Files of every kind: ``DOORS`` says by their ending what can be read from them and written to them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from mixtura.data.files import arrays, delimited, image_files, json_records, par
 from mixtura.data.files.door import Door
 
 #: ending → door; a folder has no ending
-TABLE: dict[str, Door] = {
+DOORS: dict[str, Door] = {
     ".csv": delimited.CSV,
     ".tsv": delimited.TSV,
     ".parquet": parquet.PARQUET,
