@@ -9,7 +9,7 @@ import torch
 
 from mixtura.blending.nats import REPEATS, TILE, log_probs, sound
 from mixtura.contracts import Column, Density, LowerBound, Model, Space
-from mixtura.features.columns import plain_features
+from mixtura.features.space import plain_features
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator, normal
 from mixtura.job.scoring import MOST_COMPARED, bits_per_dimension, memorised, timed_sample

@@ -32,7 +32,7 @@ from mixtura.data.kind import Content, DataKind
 from mixtura.data.schema import Schema
 from mixtura.data.source import Data
 from mixtura.families import TABLE, Family
-from mixtura.features.space import Lens
+from mixtura.features.space import FeatureSpace
 from mixtura.folder import store
 from mixtura.folder.records import Score
 from mixtura.ground import machine
@@ -486,7 +486,7 @@ class Together(Job):
     """All columns of a table, or images, as one: judged in nats and by samples."""
 
     def _understand(self, rows: Tensor) -> Tensor:
-        self.lens = Lens(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
+        self.lens = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
         return rows
 
     def _look(self, model: Model, n: int, name: str, what: str) -> dict[str, Tensor]:

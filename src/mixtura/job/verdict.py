@@ -19,7 +19,9 @@ from torch import Tensor
 from mixtura.folder.records import Conditioning, Verdict, digits_of
 from mixtura.ground.kernels import Gaussian, KernelSums, sums
 from mixtura.metrics.likelihood import Estimate, Gain, gain
-from mixtura.simplex.quadratic import Weights, minimise_quadratic, stack
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.stacking import stack
+from mixtura.simplex.weights import Weights
 
 Objective = Literal["nats", "mmd"]
 UNITS: dict[str, str] = {"nats": "nats a row", "mmd": "MMD²"}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixtura.ground.kernels import Estimate, Kernel, sums
-from mixtura.objectives.objective import Objective, QuadraticTerm
+from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.simplex.quadratic import convex_on_the_simplex
 
 Array = NDArray[Any]
