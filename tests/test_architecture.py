@@ -48,12 +48,10 @@ from torch import nn
 STILL_BROKEN: dict[str, dict[str, str]] = {
     "a_file_is_short_or_says_why": {
         "contracts": "the lead",
-        "data": "D",
         "families": "the lead",
         "ground": "the lead",
     },
     "lambdas_have_no_names": {
-        "data": "D",
         "ground": "the lead",
     },
 }
