@@ -83,14 +83,14 @@ def main() -> None:
     unseen = torch.as_tensor(data["x_test"][:1_000]).double().unsqueeze(1)
     print(f"\n{'model':<18} {'kind':<6} {'bits/dim':>18} {'Fréchet, classifier':>22}   how the bits were measured")
     everyone = {**study.models, "blend in nats": study.blends["nats"], "blend in MMD²": study.blends["mmd"]}
-    for name, facade in everyone.items():
-        kind, bits, how = density_kind(facade.model), "", ""
+    for name, fitted in everyone.items():
+        kind, bits, how = density_kind(fitted.model), "", ""
         if kind is not None:
-            nats, _ = log_probs(facade.model, unseen, rng=generator(1, name))
-            mean = bits_per_dimension(mean_nats(nats.numpy()), facade.model.space)
+            nats, _ = log_probs(fitted.model, unseen, rng=generator(1, name))
+            mean = bits_per_dimension(mean_nats(nats.numpy()), fitted.model.space)
             bits = f"{mean.value:.3f} ± {mean.error:.3f}"
-            how = getattr(facade.model, "how", "cell masses")
-        distance = frechet_distance(real, net.features(facade.sample(asked.samples, seed=1)), rng=generator(2, name))
+            how = getattr(fitted.model, "how", "cell masses")
+        distance = frechet_distance(real, net.features(fitted.sample(asked.samples, seed=1)), rng=generator(2, name))
         print(f"{name:<18} {kind or '':<6} {bits:>18} {f'{distance.value:.2f} ± {distance.error:.2f}':>22}   {how}")
     floor = frechet_distance(real, net.features(data["x_train"][40_000 : 40_000 + asked.samples]), rng=generator(2, "floor"))
     print(f"{'training images':<18} {'':<6} {'':>18} {f'{floor.value:.2f} ± {floor.error:.2f}':>22}")

@@ -20,14 +20,14 @@ from real import HOME
 from torch import Tensor
 
 from mixtura.blending.nats import log_probs
-from mixtura.contracts import ClosedForm, InputError, Space, density_kind
+from mixtura.contracts import ClosedForm, Estimate, InputError, Space, density_kind
 from mixtura.data import examples
 from mixtura.families import TABLE
 from mixtura.families.autoregressive import Config, Pixels
 from mixtura.ground.nets.pixels import PixelWalk
 from mixtura.ground.rng import generator
 from mixtura.job.scoring import bits_per_dimension
-from mixtura.metrics.likelihood import Estimate, mean_nats
+from mixtura.metrics.likelihood import mean_nats
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -12,10 +13,12 @@ import torch
 from mixtura.blending.given import draw_given
 from mixtura.contracts import ClosedForm, Column, Density, Space
 from mixtura.data import source
+from mixtura.folder.records import Score
 from mixtura.ground.inputs import Inputs
 from mixtura.ground.rng import generator, normal
 from mixtura.job.portrait import portrait
-from mixtura.job.scoring import OF_ANSWERS, calibrate, of_first
+from mixtura.job.scoring import calibrate
+from mixtura.metrics import OF_ANSWERS
 
 ROOT_2PI = math.sqrt(2 * math.pi)
 
@@ -104,7 +107,9 @@ def test_rows_without_a_truth_say_nothing_and_several_targets_are_named():
     found, ranks = calibrate(y, draws, space, ["a", "b", "c"], rng=generator(2))
     assert found["crps:a"].n == 70 and found["crps:c"].n == 100 and not any(name.endswith("b") for name in found)
     assert ranks["a"][:30].isnan().all() and not ranks["a"][30:].isnan().any()
-    assert of_first({name: {"value": e.value} for name, e in found.items()})["crps"]["value"] == found["crps:a"].value
+    score = Score("m", "fitted", metrics={name: asdict(estimate) for name, estimate in found.items()})
+    assert score.measured("crps") == (found["crps:a"].value, found["crps:a"].error)
+    assert score.measured("mmd2") == (None, None) and list(OF_ANSWERS) == [name[:-2] for name in found if name.endswith(":a")]
 
 
 def test_a_portrait_is_the_density_along_what_matters():

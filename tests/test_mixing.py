@@ -12,8 +12,7 @@ import torch
 from scipy.stats import t as student
 
 from mixtura import InputError, mix, pareto
-from mixtura.contracts import Note
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate, Note
 from mixtura.ground.rng import generator
 from mixtura.metrics.neighbours import manifold
 from mixtura.objectives import mixture as problems

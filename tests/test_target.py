@@ -21,12 +21,12 @@ import mixtura
 from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.data import source
-from mixtura.folder.store import read_json, read_tensors
+from mixtura.folder.io import read_json, read_tensors
 from mixtura.ground.rng import normal
 from mixtura.job.options import Options, choose_families
-from mixtura.job.run import Progress
-from mixtura.job.scoring import OF_ANSWERS
-from mixtura.job.start import conduct, preview, replay
+from mixtura.job.replay import replay
+from mixtura.job.start import Progress, conduct, preview
+from mixtura.metrics import OF_ANSWERS
 
 DOCS = Path(__file__).parents[1] / "docs"
 QUICK = ["linear_gaussian"]

@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "run": "job.start", "evaluate": "evaluation", "load": "study", "replay": "job.start", "Study": "study", "Facade": "study",
+    "run": "job.start", "evaluate": "evaluation", "load": "study.study", "replay": "job.replay",
+    "Study": "study.study", "FittedModel": "study.fitted",
     "InputError": "contracts", "Space": "contracts", "Column": "contracts", "Model": "contracts", "ClosedForm": "contracts",
     "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts",
     "Latent": "contracts", "Stepwise": "contracts", "Reparameterised": "contracts", "Scored": "contracts",

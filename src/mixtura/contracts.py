@@ -35,6 +35,17 @@ class Note(UserWarning):
     """What a person should know about a result that they get all the same. The message is one sentence."""
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A number, its standard error (NaN where there is none) and how many rows it was measured on. A value of NaN has a
+    ``reason``: why there is none."""
+
+    value: float
+    error: float
+    n: int
+    reason: str = ""
+
+
 #: a callback that receives the share of the work that is done, from 0 to 1
 Watch = Callable[[float], object]
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mixtura.contracts import InputError, Note
+from mixtura.contracts import Estimate, InputError, Note
 from mixtura.data import made, source
 from mixtura.features.space import FeatureSpace
 from mixtura.ground.rng import generator
-from mixtura.job.scoring import appraise, memorised
-from mixtura.metrics import TABLE, Estimate
+from mixtura.metrics import TABLE
+from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.metrics.neighbours import shared_rows
 
 #: rows that can be compared at all
@@ -64,7 +64,7 @@ def evaluate(
         order = torch.randperm(len(x), generator=generator(seed, "fitted on"))
         fit, x = x[order[: len(x) // 5]], x[order[len(x) // 5 :]]
     space = FeatureSpace.of_rows(schema, fit, features, seed=seed)
-    found = appraise(x, y, space, kernel=space.kernel, codes=space.codes, seed=lambda name: generator(seed, name))
+    found = compare_samples(x, y, space, kernel=space.kernel, codes=space.codes, seed=lambda name: generator(seed, name))
     if "train" in sets:
         found["memorisation"] = memorised(space(y), sets["train"], space(x), space, rng=generator(seed, "memorisation"))
     return pd.DataFrame([_row(name, estimate) for name, estimate in found.items()])

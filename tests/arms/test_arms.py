@@ -591,11 +591,11 @@ def run_folder(tmp_path_factory):
     return mixtura.run(frame, families=["gaussian_mixture"], out=out).folder
 
 
-def test_a_saved_model_gives_the_rows_of_its_facade(run_folder, tmp_path):
+def test_a_saved_model_gives_the_rows_of_its_fitted_model(run_folder, tmp_path):
     entry = {"name": "m", "kind": "model", "path": str(run_folder), "model": "gaussian_mixture", "seed": 3}
     [arm] = load_arms(write_arms(tmp_path, entry))
     rows = mixtura.load(run_folder).model("gaussian_mixture").sample(1_005, seed=3).to_numpy()
-    for draw in (0, 1, 999, 1_004, 0):  # a facade draws in blocks of 1,000
+    for draw in (0, 1, 999, 1_004, 0):  # a fitted model draws in blocks of 1,000
         assert np.allclose(arm.ask(draw, ""), rows[draw], rtol=1e-12)
     assert arm.repeatable
 

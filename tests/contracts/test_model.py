@@ -36,7 +36,7 @@ from mixtura.contracts import (
     density_kind,
 )
 from mixtura.families import TABLE, Family
-from mixtura.folder.store import load_model, save_model
+from mixtura.folder.models import load_model, save_model
 from mixtura.ground.rng import generator
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe

@@ -12,7 +12,7 @@ from rounding import assert_same_rows
 
 from mixtura.contracts import Batch, ClosedForm, Conditional, Density, InputError, LowerBound, Space
 from mixtura.families import TABLE, autoregressive, flow, gaussian_mixture, kde, marginals
-from mixtura.folder.store import load_model, save_model
+from mixtura.folder.models import load_model, save_model
 from mixtura.ground import pixel_scores
 from mixtura.ground.rng import generator
 from mixtura.train.fit import fit

@@ -14,11 +14,12 @@ from mixtura.blending.nats import log_probs
 from mixtura.cli.main import main
 from mixtura.contracts import InputError
 from mixtura.families.kde import KernelDensity
+from mixtura.folder.layout import RunFolder
 from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
-from mixtura.job import run as job
 from mixtura.job import verdict
-from mixtura.job.start import replay
+from mixtura.job.replay import replay
+from mixtura.job.run import Run
 
 FAMILIES = ["marginals", "kde"]
 
@@ -38,7 +39,7 @@ def bits(out):
 
 
 def fit_failures(out):
-    return job.read_state(out)[1]
+    return RunFolder(out).state().failures
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def trouble(where, error, monkeypatch):
     if where == "fit":
         monkeypatch.setattr(KernelDensity, "prepare", fail)
     else:
-        monkeypatch.setattr("mixtura.job.run.log_probs", score)
+        monkeypatch.setattr("mixtura.job.jobs.log_probs", score)
 
 
 @pytest.mark.parametrize(
@@ -101,14 +102,14 @@ def test_a_passing_fault_of_one_family_is_shown_and_tried_again(calm, tmp_path, 
     (out / "report.html").write_text("of the first sitting")
     assert [s.status for s in again(out).scores] == ["fitted", "fitted"] and bits(out) == calm
     assert not (out / "report.html").exists() and not (out / "work").exists() and fit_failures(out) == {}
-    monkeypatch.setattr(job.Job, "train_all", lambda self: pytest.fail("it was finished"))
+    monkeypatch.setattr(Run, "fit_all", lambda *_: pytest.fail("it was finished"))
     again(out)
 
 
 def test_a_fault_of_the_family_itself_is_for_good(tmp_path, monkeypatch):
     trouble("fit", ZeroDivisionError("of its own"), monkeypatch)
     assert {s.name: s.reason for s in again(tmp_path / "run").scores}["kde"] == "ZeroDivisionError: of its own"
-    monkeypatch.setattr(job.Job, "train_all", lambda self: pytest.fail("it was finished"))
+    monkeypatch.setattr(Run, "fit_all", lambda *_: pytest.fail("it was finished"))
     again(tmp_path / "run")
 
 
@@ -118,7 +119,7 @@ def test_what_is_tried_again_has_the_time_it_would_have_had(tmp_path, monkeypatc
         trouble("score", MemoryError(), patch)
         again(tmp_path / "run", **options)
     again(tmp_path / "run", **options)
-    shares = [unit["share"] for name, unit in job.read_state(tmp_path / "run")[0].items() if name.startswith("kde/")]
+    shares = [unit["share"] for name, unit in RunFolder(tmp_path / "run").state().units.items() if name.startswith("kde/")]
     assert len(shares) == 6 and set(shares) == {shares[0]}
 
 
@@ -143,7 +144,7 @@ def test_too_little_memory_in_the_verdict_is_one_sentence(calm, tmp_path, monkey
             main(line.split())
     said = capsys.readouterr().err.splitlines()[-1]
     assert left.value.code == 2 and said.startswith("error: too little memory (") and "go on where they stopped" in said
-    monkeypatch.setattr(job.Job, "_train_one", lambda *_: pytest.fail("nothing was to be trained"))
+    monkeypatch.setattr("mixtura.job.schedule.perform", lambda *_: pytest.fail("nothing was to be trained"))
     main(line.split())
     assert {k: v for k, v in bits(tmp_path / "run").items() if k.startswith("models")} == {
         k: v for k, v in calm.items() if k.startswith("models")

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from mixtura.blending.nats import REPEATS, TILE, log_probs, sound
-from mixtura.contracts import Column, Density, LowerBound, Model, Space
+from mixtura.contracts import Column, Density, Estimate, LowerBound, Model, Space
 from mixtura.features.space import plain_features
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator, normal
-from mixtura.job.scoring import MOST_COMPARED, bits_per_dimension, memorised, timed_sample
-from mixtura.metrics.likelihood import Estimate
+from mixtura.job.scoring import bits_per_dimension, timed_sample
+from mixtura.metrics.compare import MOST_COMPARED, memorised
 
 
 class Samples(Model):

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import mixtura
-from mixtura.job.start import replay
+from mixtura.job.replay import replay
 
 KILLS = int(os.environ.get("MIXTURA_KILLS", "3"))
 STEPS = 150

@@ -15,7 +15,7 @@ from rounding import assert_same_rows
 import mixtura
 from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError
-from mixtura.folder.store import read_json, read_tensors
+from mixtura.folder.io import read_json, read_tensors
 
 QUICK = ["marginals", "gaussian_mixture"]
 
@@ -61,13 +61,13 @@ def test_images_go_in_and_come_out_in_their_own_levels(pictures):
 @pytest.mark.parametrize("which", ["pictures", "table"])
 def test_at_once_or_in_parts_the_same_rows(which, request):
     study = request.getfixturevalue(which)
-    facades = [*study.models.values(), *study.blends.values()]
-    for facade in facades:
-        at_once = facade.sample(70, seed=2)
-        parts = [facade.sample(n, seed=2, start=start) for start, n in ((0, 1), (1, 63), (64, 6))]
+    fitted = [*study.models.values(), *study.blends.values()]
+    for model in fitted:
+        at_once = model.sample(70, seed=2)
+        parts = [model.sample(n, seed=2, start=start) for start, n in ((0, 1), (1, 63), (64, 6))]
         assert_same_rows(at_once, pd.concat(parts) if which == "table" else np.concatenate(parts))
         with pytest.raises(AssertionError, match="rows differ"):
-            assert_same_rows(at_once, facade.sample(70, seed=3))
+            assert_same_rows(at_once, model.sample(70, seed=3))
 
 
 def test_a_loaded_folder_is_the_study(pictures, table):
@@ -188,6 +188,6 @@ def test_a_folder_of_another_version_is_one_sentence(tmp_path):
     config = read_json(out / "config.json")
     (out / "config.json").write_text(json.dumps(config | {"format": 2}))
     for use in (lambda: mixtura.load(out), lambda: mixtura.run(people(60), steps=5, families=["marginals"], out=out)):
-        with pytest.raises(InputError, match="was written by another version of mixtura .format 2, this one reads 5.; run again"):
+        with pytest.raises(InputError, match="was written by another version of mixtura .format 2, this one reads 6.; run again"):
             use()
     assert mixtura.run(people(60), steps=5, families=["marginals"], out=out, fresh=True).best.sample(2).shape == (2, 2)

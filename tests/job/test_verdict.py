@@ -12,7 +12,7 @@ import torch
 from mixtura.folder.records import Verdict, digits_of
 from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
-from mixtura.job.verdict import Pool, in_mmd, in_nats, of_inputs, weigh, which
+from mixtura.job.verdict import Pool, choose_objective, in_mmd, in_nats, of_inputs, weigh
 from mixtura.simplex.quadratic import minimise_quadratic
 
 
@@ -91,7 +91,7 @@ def test_a_blend_that_was_not_better_where_it_was_chosen_is_not_used():
 )
 def test_the_verdict_says_which_objective_it_speaks_of(there, asked, images, outside, objective, because):
     blank = Verdict("", "", "", "", "", {}, 0, 0, 0, None, None, None, None, 0, "")
-    spoken, why = which(dict.fromkeys(there, blank), asked=asked, images=images, outside=outside)
+    spoken, why = choose_objective(dict.fromkeys(there, blank), asked=asked, images=images, outside=outside)
     assert spoken == objective and because in why
 
 

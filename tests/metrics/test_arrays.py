@@ -9,11 +9,11 @@ import torch
 
 from mixtura.contracts import InputError
 from mixtura.ground.rng import generator
-from mixtura.metrics import TABLE
+from mixtura.metrics import OF_ANSWERS, TABLE, calibration, shown_in
 from mixtura.metrics.arrays import rows
 
 X, Y = np.random.default_rng(0).normal(size=(2, 40, 3))
-COMPARED = [row for row in TABLE.values() if row.takes != "nats"]
+COMPARED = [row for row in TABLE.values() if row.takes in ("features", "columns", "copies")]
 
 
 def measured(row, x, y):
@@ -65,3 +65,27 @@ def test_float32_is_widened_where_its_products_would_not_hold(size):
 def test_what_holds_no_numbers_is_refused(row, wrong):
     with pytest.raises(InputError, match="expected an array of numbers"):
         measured(row, wrong, Y)
+
+
+@pytest.mark.parametrize("name", OF_ANSWERS)
+def test_a_metric_of_answers_tells_a_calibrated_model_from_a_shifted_one(name):
+    row, draw = TABLE[name], np.random.default_rng(0)
+    y, draws = draw.normal(size=400), draw.normal(size=(99, 400))
+    given = {0: (y, draws), 3: (y + 3, draws), 30: (y, 30 * draws)}
+    if row.takes == "ranks":
+        given = {shift: (calibration.pit(*pair, rng=generator(0)),) for shift, pair in given.items()}
+    right, shifted, wide = (row.function(*pair) for pair in given.values())
+    assert right.n == 400 and (math.isnan(right.error) if name == "pit" else right.error > 0)
+    if name.startswith("coverage"):
+        assert abs(right.value - float(name[-2:]) / 100) < 4 * right.error and shifted.value < 0.3 and wide.value > 0.95
+    else:
+        assert row.direction == "lower" or row.direction is None
+        assert max(shifted.value, wide.value) > 3 * right.value
+
+
+def test_what_is_shown_is_of_the_run_it_is_shown_for():
+    for answers in (False, True):
+        shown = shown_in("card", "terminal", "wide terminal", "page", answers=answers)
+        assert shown and all((row.name in OF_ANSWERS) is answers and row.heading for row in shown)
+    assert [row.name for row in shown_in("terminal", answers=False)] == ["mmd2", "memorisation"]
+    assert [row.name for row in shown_in("terminal", "wide terminal", answers=True)] == ["crps", "coverage_90", "width_90"]

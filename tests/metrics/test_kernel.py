@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground.kernels import Cubic, Gaussian
 from mixtura.ground.rng import generator
-from mixtura.metrics import Estimate, kernel
+from mixtura.metrics import kernel
 from mixtura.metrics.kernel import kid, mmd2, same_law
 
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mixtura.contracts import InputError
-from mixtura.metrics import TABLE, Estimate, gain, mean_nats
+from mixtura.contracts import Estimate, InputError
+from mixtura.metrics import TABLE, gain, mean_nats
 
 INF, NAN = math.inf, math.nan
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Estimate, Gaussian
+from mixtura.contracts import Estimate, InputError
+from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
 from mixtura.metrics.diversity import mode_count
 from mixtura.metrics.kernel import kid, mmd2

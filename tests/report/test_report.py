@@ -18,10 +18,10 @@ from PIL import Image
 
 from mixtura.contracts import InputError
 from mixtura.data import schema
-from mixtura.folder.store import read_tensors
+from mixtura.folder.io import read_tensors
+from mixtura.folder.records import ranked
 from mixtura.report import build, collect, figures, render
 from mixtura.report.page import HERE
-from mixtura.study import ranked
 
 HOSTILE = ["</script><b>bold", '"quoted" \'twice\'', "<!--<script>", "emoji 🐧\u2028", "x" * 500, "]]>&amp;{{ 7 * 7 }}"]
 
@@ -88,7 +88,8 @@ def test_the_quadratic_at_the_choice_is_the_verdicts_value(which, request):
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("verdict.json", None, "no finished run folder"),
+        ("config.json", None, "no finished run folder"),
+        ("verdict.json", None, "the run in it is not finished"),
         ("verdict.json", "{}", "damaged"),
         ("scores.jsonl", "[1]\n", "one JSON object a line"),
         ("scores.jsonl", '{"name": "kde"}\n', "damaged"),

@@ -10,7 +10,7 @@ import pytest
 
 from mixtura.arms import Function, Pool
 from mixtura.contracts import InputError
-from mixtura.folder.store import write_json
+from mixtura.folder.io import write_json
 from mixtura.report import selection
 from mixtura.selection.mixture import begin
 

@@ -309,13 +309,14 @@ def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _model(name: str, entry: _Entry) -> Arm:
-    from mixtura import study as studies
     from mixtura.data import source
+    from mixtura.study import fitted
+    from mixtura.study.study import load
 
-    study = studies.load(entry.path("path", folder=True))
+    study = load(entry.path("path", folder=True))
     model, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
     held = study.best if model is None else study.model(model)
-    size = studies.BLOCK_IMAGES if held.schema.space.is_image else studies.BLOCK
+    size = fitted.BLOCK_IMAGES if held.schema.space.is_image else fitted.BLOCK
     columns = _numeric(held.schema)
     if columns is not None:
         columns = [*entry.order.of_table(pd.DataFrame(columns=columns), name).columns]

@@ -29,7 +29,7 @@ def emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 def _json_text(record: Any) -> str:
     from mixtura.data.write import json_text
-    from mixtura.folder.store import plain
+    from mixtura.folder.io import plain
 
     return _encodable(json_text(plain(record)))
 

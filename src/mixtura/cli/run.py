@@ -18,7 +18,7 @@ from mixtura.cli.tables import make_console, show_plan, show_study
 
 if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is quick
     from mixtura.job.start import Options
-    from mixtura.study import Study
+    from mixtura.study.study import Study
 
 
 @with_options_of_a_run(following={"fresh": "dry_run"})
@@ -77,7 +77,7 @@ def _write_report(folder: Any) -> None:
 
 
 def _run_again(folder: Path, source: str | None, asked: dict[str, Any], as_json: bool) -> None:
-    from mixtura.job.start import replay
+    from mixtura.job.replay import replay
 
     given = {name: value for name, value in asked.items() if value}
     out = given.pop("out", None) or folder.with_name(folder.name + "-replay")
@@ -105,7 +105,7 @@ def _announce_reading(source: str, options: Options) -> None:
 def _as_record(study: Study) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from mixtura.study import ranked
+    from mixtura.folder.records import ranked
 
     columns = study.schema.describe() if study.given is None else study.given.schema.describe() + study.schema.describe()
     return {

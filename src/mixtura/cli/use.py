@@ -33,7 +33,7 @@ def sample(
 ) -> None:
     """New rows, with the columns, types and rounding of the data; or new images."""
     from mixtura.data.images import ImageSchema, check_png
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     study = load(folder)
     images = study.schema.space.is_image
@@ -94,7 +94,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict the targets of rows: mean and quantiles of numbers, the likeliest category and its probability."""
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     if not 0 < interval < 1:
         fail(f"--interval {interval}: expected a share between 0 and 1, as in 0.9")
@@ -146,7 +146,7 @@ def report(
 
     from mixtura.report import build, selection
     from mixtura.selection.mixture import LEDGER
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     if any((folder / name).exists() for name in ("selection.json", LEDGER)):
         page = selection.build(folder, output)
@@ -159,7 +159,7 @@ def report(
 
 
 def _model_with_density(folder: Path, model: str | None) -> Any:
-    from mixtura.study import load
+    from mixtura.study.study import load
 
     study = load(folder)
     return study.density if model is None else study.model(model)

@@ -34,7 +34,7 @@ from mixtura.estimators.inputs import (
 )
 from mixtura.families import mixture_density
 from mixtura.families.mixture_density import MixtureDensityNetwork
-from mixtura.folder.store import as_json, as_safetensors, read_json, read_tensors
+from mixtura.folder.io import as_json, as_safetensors, read_json, read_tensors
 from mixtura.ground.distributions import MixtureDensity
 from mixtura.ground.machine import write_together
 from mixtura.ground.rng import generator

@@ -27,14 +27,20 @@ from mixtura.families import (
     vae,
 )
 
-__all__ = ["TABLE", "Family"]
+__all__ = ["TABLE", "Family", "with_role"]
+
+#: what a family is good for beside being a candidate. "floor": it makes nothing impossible, so that every blend has a part of it,
+#: and what models gain is measured from it. "proposal": its models condition on any entries of a row, and propose values for the
+#: missing ones where another model cannot draw them itself.
+Role = Literal["floor", "proposal"]
 
 
 @dataclass(frozen=True)
 class Family:
     """One row. ``build`` raises InputError, with the reason, where the family cannot serve a space; ``recipe`` holds
-    what its training wants otherwise than ``train.Recipe`` has it. ``context``: whether its models take one; those that
-    need one take part only where columns are modelled given others."""
+    what its training needs to be different from the defaults of ``train.Recipe``. ``context``: whether its models take one; those
+    that need one take part only where columns are modelled given others. ``fit``: "closed" by a formula or a library in the time
+    it takes, or "trained" by gradient for as long as it may. ``roles``: what else it is good for."""
 
     name: str
     config: type[BaseModel]
@@ -43,6 +49,8 @@ class Family:
     summary: str
     recipe: Mapping[str, Any] = field(default_factory=dict)
     context: Literal["never", "may", "needs"] = "never"
+    fit: Literal["closed", "trained"] = "trained"
+    roles: tuple[Role, ...] = ()
 
 
 TABLE: dict[str, Family] = {
@@ -55,6 +63,8 @@ TABLE: dict[str, Family] = {
             marginals.build,
             "independent columns, the baseline for every other family",
             context="may",
+            fit="closed",
+            roles=("floor", "proposal"),
         ),
         Family(
             "gaussian_mixture",
@@ -62,8 +72,18 @@ TABLE: dict[str, Family] = {
             gaussian_mixture.suggest,
             gaussian_mixture.build,
             "a mixture of Gaussians, with probabilities of the codes in each component",
+            fit="closed",
+            roles=("proposal",),
         ),
-        Family("kde", kde.Config, kde.suggest, kde.build, "a kernel per row, bandwidths by leave-one-out likelihood", kde.RECIPE),
+        Family(
+            "kde",
+            kde.Config,
+            kde.suggest,
+            kde.build,
+            "a kernel per row, bandwidths by leave-one-out likelihood",
+            kde.RECIPE,
+            roles=("proposal",),
+        ),
         Family(
             "flow",
             flow.Config,
@@ -106,6 +126,7 @@ TABLE: dict[str, Family] = {
             linear_gaussian.build,
             "a linear regression with Gaussian residuals",
             context="needs",
+            fit="closed",
         ),
         Family(
             "quantile",
@@ -114,6 +135,12 @@ TABLE: dict[str, Family] = {
             quantile.build,
             "a quantile regression forest",
             context="needs",
+            fit="closed",
         ),
     )
 }
+
+
+def with_role(role: Role) -> list[str]:
+    """The names of the families that have a role, the best first: the floor, which knows no column from another, comes last."""
+    return sorted((name for name, row in TABLE.items() if role in row.roles), key=lambda name: "floor" in TABLE[name].roles)

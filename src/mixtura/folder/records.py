@@ -1,11 +1,13 @@
-"""What a run folder keeps of a model, of a verdict and of what it was given: frozen records, one of each kind of line."""
+"""What the files of a run folder hold: frozen records, one for each kind of file or line."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -16,9 +18,10 @@ class Score:
     nats: mean log-density of a report row, "exact" or "bound" by kind, with its standard error; mc_error is what
     sampling the bound adds; how: what the number is ("cell masses", "uniform dequantisation", …). bits: of images, bits
     per dimension, −(nats + D log δ) / (D log 2). memorisation: ½ = none, 1 = copies. seconds: of training. sample_ms: to
-    draw 1,000 rows. converged and wanted: whether training ended by itself, and the seconds it would have taken.
-    metrics: what the samples are like beside the report rows, by the names of ``metrics.TABLE``. diagnosis: what the
-    family says of itself.
+    draw 1,000 rows. converged and seconds_to_converge: whether training ended by itself,
+    and the seconds it would have taken.
+    metrics: the samples compared with the report rows, by the names of ``metrics.TABLE``. diagnosis: numbers by which the
+    family describes its model.
     """
 
     name: str
@@ -37,12 +40,25 @@ class Score:
     sample_ms_error: float | None = None
     steps: int | None = None
     converged: bool | None = None
-    wanted: float | None = None
+    seconds_to_converge: float | None = None
     how: str = ""
     bits: float | None = None
     bits_error: float | None = None
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     diagnosis: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def has_samples(self) -> bool:
+        """Whether there is a model, or rows of an outside generator, behind it."""
+        return self.status in ("fitted", "samples only")
+
+    def measured(self, metric: str) -> tuple[float | None, float | None]:
+        """Value and standard error of a metric, by its name in the table; None where it was not measured. Of several targets
+        these are of the first that is a number."""
+        if metric == "memorisation":
+            return self.memorisation, self.memorisation_error
+        found = next((value for name, value in self.metrics.items() if name.partition(":")[0] == metric), {})
+        return found.get("value"), found.get("error")
 
 
 @dataclass(frozen=True)
@@ -74,9 +90,9 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a run with targets says beside its verdict, measured on the report rows.
+    """What a run with targets adds to its verdict, measured on the report rows.
 
-    worth ± worth_error: nats a row that the choice has over marginals, which ignore the inputs; None where there are none.
+    worth ± worth_error: nats a row by which the choice exceeds the floor, which ignores the inputs; None where it has none.
     gate: where the blend's weights depend on the inputs, how (``mixture.Gate.plain`` of the models in ``names``); its shares
     are then averages over the report rows. gate_gain ± gate_error: nats a row of such weights over constant ones. calibration:
     of the choice, by the names of :func:`mixtura.job.scoring.calibrate`.
@@ -90,6 +106,128 @@ class Conditioning:
     gate_gain: float | None
     gate_error: float | None
     calibration: Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What verdict.json holds. objective: the one the run speaks of, and ``why``. duplicates: report rows that a training row
+    equals in every column. verdicts: by objective. conditioning: only of a run with targets."""
+
+    objective: str
+    why: str
+    duplicates: int
+    verdicts: Mapping[str, Verdict]
+    conditioning: Conditioning | None = None
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """Which data a run was made from: ``rows`` of ``rows_total`` were read."""
+
+    name: str
+    fingerprint: str
+    rows: int
+    rows_total: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What, with the options and the data, decides the bits of a run."""
+
+    torch: str
+    threads: int
+    device: str
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What config.json holds. format: of the folder. mixtura: the version that wrote it. source: the path or name that the data
+    were read from, None where they were given in memory. asked: the options that decide the result, as plain data."""
+
+    format: int
+    mixtura: str
+    source: str | None
+    data: DataRecord
+    asked: dict[str, Any]
+    same_bits: Environment
+
+
+@dataclass(frozen=True)
+class State:
+    """What state.json holds. elapsed: seconds that the run has had. units: of each fit (model/fold or model/all) what a replay
+    needs. failures: of each model that failed its ``status`` and ``reason``, and ``again`` where the fault may have passed."""
+
+    elapsed: float
+    units: dict[str, dict[str, Any]]
+    failures: dict[str, dict[str, Any]]
+
+    @property
+    def to_be_tried_again(self) -> list[str]:
+        """Models whose faults may have passed: the same command fits them again."""
+        return [name for name, failure in self.failures.items() if failure.get("again")]
+
+
+@dataclass(frozen=True)
+class RowNumbers:
+    """Numbers (n,) int64 of the rows of the data that fit, select and report."""
+
+    fit: Tensor
+    select: Tensor
+    report: Tensor
+
+
+@dataclass(frozen=True)
+class Nats:
+    """Log-densities (n,) of the select rows and of the report rows, by model."""
+
+    select: Mapping[str, Tensor]
+    report: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """MMD²(w) = w'Qw − 2 b'w + c of the blend of the models in ``names`` with weights w, on ``rows`` report rows, in U-form.
+    weights: those that were chosen, with their gap. features: what rows were compared by."""
+
+    unit: str
+    names: list[str]
+    Q: list[list[float]]
+    b: list[float]
+    c: float
+    weights: list[float]
+    gap: float
+    rows: int
+    features: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """What the report shows, in data units: unseen real rows (n, *shape); samples of each model, and the training row nearest to
+    each of the first of them. In a run with targets instead the inputs ``asked`` (n, D) of the real rows."""
+
+    real: Tensor
+    samples: Mapping[str, Tensor]
+    nearest: Mapping[str, Tensor]
+    asked: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Ranks (n,) of true targets among the draws of each model: model → target → ranks, NaN where a truth is missing. rows: the
+    numbers of the report rows they are of."""
+
+    rows: Tensor
+    ranks: Mapping[str, Mapping[str, Tensor]]
+
+
+def ranked(scores: Sequence[Score]) -> list[Score]:
+    """Exact densities by nats, then bounds by nats, then the rest: kinds are never ranked among one another."""
+    order = {"exact": 0, "bound": 1, None: 2}
+    return sorted(scores, key=lambda s: (order[s.kind], _loss(s.nats), s.name))
+
+
+def _loss(nats: float | None) -> float:
+    return math.inf if nats is None or math.isnan(nats) else -nats
 
 
 def digits_of(error: float | None) -> int:

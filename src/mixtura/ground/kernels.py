@@ -1,8 +1,8 @@
-"""Kernels with a known bound, and one pass over all pairs of rows that computes all kernel sums.
+"""Kernels that know their bound, and one pass over all pairs of rows that every kernel sum comes from.
 
 :func:`sums` takes any number of sets and visits each pair of rows once, a tile at a time: one matrix product gives the
 x·y of a tile, the kernel turns them into its values in place, and row sums are added up in float64. Memory does not grow
-with the square of the rows. The result, :class:`KernelSums`, is enough for the maximum mean discrepancy
+with the square of the rows. What is kept, :class:`KernelSums`, is enough for the maximum mean discrepancy
 
     MMD²(P, Q) = E k(X, X′) − 2 E k(X, Y) + E k(Y, Y′)                    (Gretton et al. 2012, lemma 6)
 
@@ -23,29 +23,18 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 
 Array = NDArray[np.float64]
 
-#: rows and columns of a tile: 4 MB of float32 stay in the cache between the product, the kernel and the sums
+#: rows a side of a tile: 4 MB of float32 stay in the cache between the product, the kernel and the sums
 TILE = 1024
-#: exponents are clamped to this (exp gives 2e-35): exp is 30 to 90 times slower where its result is a subnormal float32
+#: a Gaussian is never taken below exp of this, 2e-35: exp is 30 to 90 times slower where its result is not a normal float32
 SMALLEST_EXPONENT = -80.0
-#: the most rows that a median distance is computed from
+#: rows that a median distance is taken from
 MEDIAN_ROWS = 2_000
-#: the number of entries of one chunk of monomials
+#: entries of one chunk of monomials
 CHUNK_ENTRIES = 2**20
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its standard error (NaN where there is none) and the number of rows it was measured on. If the value is NaN,
-    ``reason`` says why."""
-
-    value: float
-    error: float
-    n: int
-    reason: str = ""
 
 
 # --------------------------------------------------------------------------------------------------------- kernels
@@ -54,9 +43,9 @@ class Estimate:
 class Kernel(ABC):
     """k(x, y) of two rows of features, a function of x·y, |x|² and |y|².
 
-    bound: the largest value of k(x, x), which bounds |k| everywhere; inf if there is none.
+    bound: the largest value of k(x, x), which bounds |k| everywhere; inf where there is none.
     centred: whether k(x + c, y + c) = k(x, y). Rows are then centred before they are multiplied, because |x|² − 2 x·y + |y|²
-    loses precision where the mean is far from 0.
+    loses its digits where the mean is far from 0.
     """
 
     bound: float = math.inf
@@ -71,7 +60,7 @@ class Kernel(ABC):
         """(n,) k(x, x) of rows with squared lengths xx (n,)."""
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
-        """(n, m) float64 k(x_i, y_j), for sets so small that all pairs fit in memory."""
+        """(n, m) float64 k(x_i, y_j) of sets small enough that all pairs fit in memory."""
         centre = _centre((x, y), self)
         a, b = (z.double() if centre is None else z.double() - centre for z in (x, y))
         values = torch.empty(len(a), len(b), dtype=torch.float64, device=a.device)
@@ -100,7 +89,7 @@ class Gaussian(Kernel):
     def fill(self, tile: Tensor, x: Tensor, y: Tensor, xx: Tensor, yy: Tensor) -> None:
         h = 0.5 / self.bandwidth**2
         torch.addmm((-h * xx).to(tile.dtype)[:, None], x, y.T, alpha=2 * h, out=tile)
-        # rounding can put a pair of nearly equal rows above the bound
+        # rounding can put a pair that all but coincides above the bound
         tile.sub_((h * yy).to(tile.dtype)).clamp_(min=SMALLEST_EXPONENT, max=0).exp_()
 
     def diagonal(self, xx: Tensor) -> Tensor:
@@ -109,8 +98,8 @@ class Gaussian(Kernel):
 
 @dataclass(frozen=True)
 class Cubic(Kernel):
-    """k(x, y) = (x·y / d + 1)³ with d = ``dims``, the kernel of KID (Bińkowski et al. 2018, section 4). It has no bound. For rows
-    far from 0 compute the sums in float64, because float32 loses precision."""
+    """k(x, y) = (x·y / d + 1)³ with d = ``dims``, the kernel of KID (Bińkowski et al. 2018, section 4). It has no bound, and
+    rows far from 0 lose digits: then take the sums in float64."""
 
     dims: int
 
@@ -137,17 +126,16 @@ class Cosine(Kernel):
 
 def median_bandwidth(x: Tensor, rng: torch.Generator) -> float:
     """The median distance between two different rows of ``x`` (n, d), in its units: the usual first choice of a bandwidth
-    (Gretton et al. 2012, section 8), here computed from at most ``MEDIAN_ROWS`` rows drawn with ``rng``.
+    (Gretton et al. 2012, section 8), here of at most ``MEDIAN_ROWS`` rows drawn with ``rng``.
 
-    Pairs of equal rows are left out, because data with many repeats would have a median of 0. The result is 1 if all rows are
-    equal.
+    Equal rows are left out, since data with many repeats would have a median of 0. It is 1 where all rows are equal.
     """
     x = x[torch.randperm(len(x), generator=rng, device=rng.device)[:MEDIAN_ROWS].to(x.device)].double()
     x = x - x.mean(0)
     xx = x.square().sum(1)
     squares = torch.addmm(xx[:, None] + xx, x, x.T, alpha=-2)
     pairs = squares[torch.ones_like(squares, dtype=torch.bool).triu_(1)]
-    # smaller squared distances are rounding errors of |x|²
+    # below this a squared distance is the rounding of |x|²
     apart = pairs[pairs > 1e-13 * xx.max()]
     return math.sqrt(float(apart.median())) if len(apart) else 1.0
 
@@ -157,10 +145,10 @@ def median_bandwidth(x: Tensor, rng: torch.Generator) -> float:
 
 @dataclass(frozen=True)
 class KernelSums:
-    """Kernel sums over all pairs of rows of sets 0, 1, …, in float64.
+    """What is left of all pairs of rows of sets 0, 1, …; every number float64.
 
-    row_sums:  ``row_sums[a][b]`` (n_a,) = Σ_j k(x_i, y_j), x_i in set a, y_j over all of set b (i itself included where a = b).
-    diagonals: ``diagonals[a]`` (n_a,) = k(x_i, x_i).
+    row_sums:  row_sums[a][b] (n_a,) = Σ_j k(x_i, y_j), x_i in set a, y_j over all of set b (i itself included where a = b).
+    diagonals: diagonals[a] (n_a,) = k(x_i, x_i).
     """
 
     row_sums: tuple[tuple[Tensor, ...], ...]
@@ -168,33 +156,33 @@ class KernelSums:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of rows of every set."""
+        """Rows of every set."""
         return tuple(len(d) for d in self.diagonals)
 
     def others(self, a: int, b: int) -> Tensor:
-        """(n_a,) row sums of block (a, b), without the pair of a row with itself."""
+        """(n_a,) row sums of block (a, b) without the pairs of a row with itself."""
         return self.row_sums[a][b] - self.diagonals[a] if a == b else self.row_sums[a][b]
 
     def block(self, a: int, b: int, *, unbiased: bool) -> float:
-        """The mean of k over the pairs of a row of set a and a row of set b; block(b, a) is the same number. ``unbiased``: leave
-        out the pair of a row with itself.
+        """Mean of k over the pairs of a row of set a and one of set b, the same number as of b and a. ``unbiased``: without a
+        row's pair with itself.
 
-        Raises InputError if that leaves no pair.
+        Raises InputError where that leaves no pair.
         """
         n, m = self.sizes[a], self.sizes[b]
         if not (unbiased and a == b):
-            # the sums of a tile by rows and by columns differ by rounding
+            # a tile summed by rows and by columns rounds to two numbers
             return (float(self.row_sums[a][b].sum()) + float(self.row_sums[b][a].sum())) / (2 * n * m)
         if n < 2:
             raise InputError(f"set {a}: expected 2 rows or more, got {n}; give more rows")
         return float(self.others(a, a).sum()) / (n * (n - 1))
 
     def quadratic(self, reference: int) -> tuple[Array, Array, float]:
-        """Q (K, K), b (K,), c of MMD²(w) = w'Qw − 2 b'w + c, where w holds the weights of all sets but ``reference``, in order.
+        """Q (K, K), b (K,), c of MMD²(w) = w'Qw − 2 b'w + c, where w weighs all sets but ``reference``, in their order.
 
-        This is the V-form: the squared norm of a difference of mean embeddings, hence never negative. Q is exactly symmetric, and
-        positive semidefinite up to the rounding of the sums. Its diagonal entries are too large by about E k(X, X) / n: optimise
-        this form, but report :meth:`mmd2`.
+        It is the V-form: the squared length of a mean embedding, hence never negative. Q is symmetric to the bit, and positive
+        semidefinite up to the rounding of the sums. Each of its diagonal blocks is too large by about E k(X, X) / n, so optimise
+        it and report :meth:`mmd2`.
         """
         blocks = self._blocks(unbiased=False)
         sets = [a for a in range(len(self.sizes)) if a != reference]
@@ -204,9 +192,9 @@ class KernelSums:
         """Unbiased MMD² between the mixture Σ w_a (set a) and set ``reference``, with its delete-one jackknife error.
 
         w: one weight for each set but ``reference``, in their order. Two rows of different sets are independent, so off-diagonal
-        blocks use all pairs, and only diagonal ones leave out i = j (Gretton et al. 2012, equation 3, for mixtures). If the
-        distributions are equal, the value is near 0, above or below; the jackknife then doubles the variance of the statistic,
-        but the statistic is skewed, and ± 2 errors cover about 95 %. Just off equality they cover 90 %.
+        blocks use all pairs and only diagonal ones leave out i = j (Gretton et al. 2012, equation 3, for mixtures). Where the
+        laws are equal it is about 0, above or below; a jackknife then counts the variance of the statistic twice, but its law
+        is skewed, and ± 2 errors cover about 95 %. Just off equality they cover 90 %.
 
         Raises InputError on a wrong number of weights or a set of fewer than 3 rows.
         """
@@ -214,13 +202,13 @@ class KernelSums:
         return self._estimate(np.outer(u, u), reference)
 
     def gain(self, w: ArrayLike, v: ArrayLike, reference: int) -> Estimate:
-        """How much nearer the mixture w is to set ``reference`` than the mixture v: unbiased MMD²(v) − MMD²(w), with the
-        jackknife error of this paired difference: both terms use the same rows. Raises the errors of :meth:`mmd2`."""
+        """How much nearer to set ``reference`` the mixture w is than v: MMD²(v) − MMD²(w), unbiased, and the jackknife error of
+        that difference, smaller than those of its terms because both see the same rows. Raises as :meth:`mmd2`."""
         near, far = self._signed(w, reference), self._signed(v, reference)
         return self._estimate(np.outer(far, far) - np.outer(near, near), reference)
 
     def _signed(self, w: ArrayLike, reference: int) -> Array:
-        """The u with u'Bu = MMD²(w), where B are the blocks: the weights, with −1 at the reference."""
+        """u with u'Bu = MMD²(w) over the blocks B: the weights, and −1 at the reference."""
         weights = np.asarray(w, dtype=np.float64)
         if weights.shape != (len(self.sizes) - 1,):
             raise InputError(
@@ -230,10 +218,10 @@ class KernelSums:
         return np.insert(weights, reference, -1.0)
 
     def _estimate(self, coefficients: Array, reference: int) -> Estimate:
-        """θ = Σ_ab C_ab B_ab over the unbiased blocks, with C symmetric, and its jackknife error.
+        """θ = Σ_ab C_ab B_ab over the unbiased blocks, C symmetric, and its jackknife error.
 
-        The sets are independent, so their jackknife variances add up (Arvesen 1969). Removing row i of set a lowers θ, up to a
-        constant, by 2 (C_aa r_i / (n−1)(n−2) + Σ_b≠a C_ab R_ab,i / (n−1) m_b), where r_i is the row sum without k(x_i, x_i).
+        The sets are independent, so their jackknife variances add up (Arvesen 1969). Without row i of set a, θ is less by
+        2 (C_aa r_i / (n−1)(n−2) + Σ_b≠a C_ab R_ab,i / (n−1) m_b) and a constant, with r_i the row sum without k(x_i, x_i).
         """
         self._need_rows(3)
         variance = 0.0
@@ -258,16 +246,16 @@ class KernelSums:
 def sums(sets: Sequence[Tensor], kernel: Kernel, *, dtype: torch.dtype = torch.float32) -> KernelSums:
     """Row sums of ``kernel`` over all pairs of rows of ``sets``, each (n_a, d) with finite numbers.
 
-    It takes n² d operations, where n is the number of rows of all sets: half of the pairs are computed, the other half follows
-    by symmetry. It needs the memory of a few tiles beyond the sets. Products are computed in ``dtype``, after the mean of all
-    rows is subtracted if the kernel is centred, and added up in float64: float32 sums agree with float64 ones to about 1e-7,
-    unless the bandwidth is hundreds of times smaller than the spread of the rows. For the cubic kernel the sums also follow from
-    third moments, without any pairs; this is done, in float64, where it is faster.
+    Time is that of n² d multiplications, n the rows of all sets together: half of all pairs, the other half by symmetry.
+    Memory is a few tiles beyond the sets. Products are taken in ``dtype`` of rows minus their grand mean where the kernel
+    does not change by that, and added up in float64: float32 sums agree with float64 ones to about 1e-7, unless the
+    bandwidth is hundreds of times smaller than the spread of the rows. The cubic kernel has a way that takes no pairs at all,
+    through third moments in float64, which is used where it is the shorter one.
 
-    Raises InputError on empty sets and on sets with different numbers of features.
+    Raises InputError on sets that are empty or have different numbers of features.
     """
     _check(sets)
-    if isinstance(kernel, Cubic) and _moments_are_faster(sets):
+    if isinstance(kernel, Cubic) and _moments_are_shorter(sets):
         return _sums_by_moments(sets, kernel)
     rows = _Rows(sets, _centre(sets, kernel), dtype)
     row_sums = [[torch.zeros(len(x), dtype=torch.float64, device=x.device) for _ in sets] for x in sets]
@@ -304,21 +292,21 @@ def _parts(sets: Sequence[Tensor]) -> Iterator[_Part]:
 
 
 class _Rows:
-    """The rows of the sets, centred and converted to ``dtype`` one part at a time; and the squared lengths of all rows."""
+    """Rows of the sets, less ``centre`` and in the precision of the products, a part at a time; squared lengths of all."""
 
     def __init__(self, sets: Sequence[Tensor], centre: Tensor | None, dtype: torch.dtype) -> None:
         self.sets, self.centre, self.dtype = sets, centre, dtype
         self._scratch = [torch.empty(TILE, sets[0].shape[1], dtype=dtype, device=sets[0].device) for _ in range(2)]
         self.squares = [torch.empty(len(x), dtype=torch.float64, device=x.device) for x in sets]
         for part in _parts(sets):
-            rows = self._centred(part, 0)
+            rows = self._ready(part, 0)
             self.squares[part.of][part.rows] = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
 
     def take(self, part: _Part, side: int) -> tuple[Tensor, Tensor]:
-        """The rows (n, d) of ``part``, valid until the next call for the same side, and their squared lengths (n,)."""
-        return self._centred(part, side), self.squares[part.of][part.rows]
+        """Rows (n, d) of ``part``, good until that side takes another, and their squared lengths (n,)."""
+        return self._ready(part, side), self.squares[part.of][part.rows]
 
-    def _centred(self, part: _Part, side: int) -> Tensor:
+    def _ready(self, part: _Part, side: int) -> Tensor:
         x = self.sets[part.of][part.rows]
         if self.centre is None:
             return x.to(self.dtype)
@@ -326,7 +314,7 @@ class _Rows:
 
 
 def _centre(sets: Sequence[Tensor], kernel: Kernel) -> Tensor | None:
-    """(d,) the mean of all rows, which need not be exact; None if a shift of all rows would change ``kernel``."""
+    """(d,) the mean of all rows, which need not be exact, only near; None where ``kernel`` would notice a shift."""
     if not kernel.centred:
         return None
     sizes = sets[0].new_tensor([len(x) for x in sets], dtype=torch.float64)
@@ -339,24 +327,23 @@ def _check(sets: Sequence[Tensor]) -> None:
     for a, x in enumerate(sets):
         if x.dim() != 2 or x.numel() == 0 or x.shape[1] != sets[0].shape[1]:
             raise InputError(
-                f"set {a}: expected shape (rows, features), both 1 or more, with as many features as set 0, "
-                f"got {tuple(x.shape)}; give the same features for each set"
+                f"set {a}: expected shape (rows, features) with one of each or more and the features of set 0, "
+                f"got {tuple(x.shape)}; give the same features of each set"
             )
 
 
 # --------------------------------------------------------------------------------------- the cubic kernel by moments
 
 
-def _moments_are_faster(sets: Sequence[Tensor]) -> bool:
-    """Compare n D³ (1 + K) operations, D = d + 1, with the n² d of the tiles; an operation here was measured to take four times
-    as long."""
+def _moments_are_shorter(sets: Sequence[Tensor]) -> bool:
+    """n D³ (1 + K) multiplications and additions with D = d + 1, measured to be four times as slow as the n² d of the tiles."""
     wide = sets[0].shape[1] + 1
     return 4 * (1 + len(sets)) * wide**3 < sum(len(x) for x in sets) * (wide - 1)
 
 
 def _sums_by_moments(sets: Sequence[Tensor], kernel: Cubic) -> KernelSums:
-    """With z = (x / √d, 1), k(x, y) = (z·z′)³ = Σ_pqr z_p z_q z_r z′_p z′_q z′_r, so row sums follow from the third moments of
-    each set; those with p ≤ q are enough."""
+    """With z = (x / √d, 1), k(x, y) is (z·z′)³ = Σ_pqr z_p z_q z_r z′_p z′_q z′_r: row sums follow from the third moments of
+    each set, of which p ≤ q are enough."""
     wide = sets[0].shape[1] + 1
     p, q = torch.triu_indices(wide, wide, device=sets[0].device)
     often = torch.where(p == q, 1.0, 2.0).double()

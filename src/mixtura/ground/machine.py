@@ -156,6 +156,13 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """An empty folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as folder:
+        yield Path(folder)
+
+
 def clear(folder: Path, *, last: str) -> None:
     """Remove a folder, and its file ``last`` last, so that the folder can still be recognised if the process is killed."""
     for path in folder.iterdir():

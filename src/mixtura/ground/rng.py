@@ -6,11 +6,14 @@ Only :func:`seeded`, and a draw whose ``rng`` is None, use torch's global genera
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+_global_generator = threading.RLock()
 
 
 def generator(seed: int, *names: str | int) -> torch.Generator:
@@ -32,8 +35,8 @@ def child_seed(seed: int, *names: str | int) -> int:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Inside this context, layers that torch builds (it draws their weights from the global generator) depend on ``seed`` alone;
-    afterwards the state of the global generator is restored."""
-    with torch.random.fork_rng(devices=[]):
+    afterwards the state of the global generator is restored. One thread at a time: there is one global generator."""
+    with _global_generator, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 

@@ -94,6 +94,16 @@ class Options:
     )
     size: int | None = option(None, "--size", "Resize images to so many pixels a side.", written="integer", least=1, most=4096)
     device: str = option("auto", "--device", "auto, cpu or cuda.", replay="free")
+    workers: int | None = option(
+        None, "--workers", "Models that are trained at the same time, one core each; the cores there are by default.",
+        written="integer", least=1, replay="free",
+    )  # fmt: skip
+    ray: str | None = option(
+        None, "--ray", "Train on a Ray cluster: auto, or its address.", metavar="ADDRESS", replay="free"
+    )
+    executor: Any = option(
+        None, None, "In Python, who trains the models: any concurrent.futures.Executor.", replay="free"
+    )
     stops: Mapping[str, Mapping[str, Any]] | None = option(None, None, "Recorded steps that a replay repeats.", replay="free")
 
     def __post_init__(self) -> None:
@@ -105,6 +115,10 @@ class Options:
             raise InputError("budget and steps: give one of them; steps makes every fit take so many steps")
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise InputError(f"seed: expected a whole number, 0 or more, got {self.seed!r}")
+        if self.workers is not None and (isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1):
+            raise InputError(f"workers: expected a whole number, 1 or more, got {self.workers!r}")
+        if self.ray is not None and self.executor is not None:
+            raise InputError("ray and executor: give one of them; both say who trains the models")
         odd = next((name for name in (*self.models, *self.samples) if Path(name).name != name), None)
         if odd is not None:
             raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")
@@ -221,6 +235,7 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
 
     ``table``: name → whether the family takes a context ("never", "may", "needs"); ``given``: whether there is one."""
     from mixtura.contracts import InputError
+    from mixtura.families import with_role
 
     able = [name for name, context in table.items() if context != ("never" if given else "needs")]
     if asked is None:
@@ -234,4 +249,4 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
     if unable:
         why = "cannot model columns given others" if given else "models columns given others: name them with --target"
         raise InputError(f"families: {unable[0]} {why}; choose from {', '.join(able)}")
-    return [name for name in able if name in asked or name == "marginals"]
+    return [name for name in able if name in asked or name in with_role("floor")]

@@ -47,7 +47,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class _Sitter:
+class _Portrayed:
     """Whose portrait it is: the model, what makes its context of inputs, the draws it gives in all for one picture."""
 
     model: Model
@@ -75,16 +75,19 @@ def portrait(model: Model, inputs: Inputs, asked: Tensor, y: Tensor, *, draws: i
     ``p`` (g densities). An input matters as much as moving it changes the density: the largest total variation distance between
     two of its places.
     """
-    sitter = _Sitter(model, inputs, draws, seed)
+    portrayed = _Portrayed(model, inputs, draws, seed)
     axes = [_axis(y[:, t], column) for t, column in enumerate(model.space.columns[:PICTURED])]
-    pictures = [_pictured(sitter, asked, y[:, t], t, axis) for t, axis in enumerate(axes) if axis is not None]
+    pictures = [_pictured(portrayed, asked, y[:, t], t, axis) for t, axis in enumerate(axes) if axis is not None]
     return [picture for picture in pictures if picture is not None]
 
 
-def _pictured(sitter: _Sitter, asked: Tensor, y: Tensor, t: int, axis: Axis) -> dict[str, Any] | None:
+def _pictured(portrayed: _Portrayed, asked: Tensor, y: Tensor, t: int, axis: Axis) -> dict[str, Any] | None:
     """One target, y (n,), along its axis; None where its densities are beyond what float64 holds."""
-    inputs = sitter.inputs
-    law = lambda rows, name: _densities(sitter, inputs(rows), t, axis, generator(sitter.seed, "portrait", t, name))  # noqa: E731
+    inputs = portrayed.inputs
+
+    def law(rows: Tensor, name: str) -> Tensor:
+        return _densities(portrayed, inputs(rows), t, axis, generator(portrayed.seed, "portrait", t, name))
+
     middle, columns = _middle(asked, inputs.space), inputs.space.columns
     moved = [_moved(middle, j, _places(asked[:, j], column)) for j, column in enumerate(columns)]
     tried = law(torch.cat(moved), "tried").split([len(rows) for rows in moved])
@@ -98,7 +101,7 @@ def _pictured(sitter: _Sitter, asked: Tensor, y: Tensor, t: int, axis: Axis) -> 
         return None
     singled = zip(rows.tolist(), y[rows].tolist(), beside.tolist(), strict=True)
     return {
-        "target": t, "y": axis.places.tolist(), "drawn": None if sitter.formula else sitter.each(len(x)),
+        "target": t, "y": axis.places.tolist(), "drawn": None if portrayed.formula else portrayed.each(len(x)),
         "along": {"input": most, "x": x.tolist(), "p": along.tolist()},
         "rows": [{"row": row, "truth": None if math.isnan(truth) else truth, "p": p} for row, truth, p in singled],
     }  # fmt: skip
@@ -153,16 +156,16 @@ def _change(p: Tensor, axis: Axis) -> float:
 
 
 @torch.no_grad()
-def _densities(sitter: _Sitter, context: Tensor, t: int, axis: Axis, rng: torch.Generator) -> Tensor:
+def _densities(portrayed: _Portrayed, context: Tensor, t: int, axis: Axis, rng: torch.Generator) -> Tensor:
     """(m, g) densities of target t at the places, given m contexts: by the formula where there is one, else by how many draws
     fall in each cell."""
     m, g = len(context), len(axis.places)
-    if sitter.formula:
+    if portrayed.formula:
         rows = axis.places.repeat(m)[:, None]
-        nats, _ = log_probs(sitter.model, rows, context=context.repeat_interleave(g, 0), rng=rng)
+        nats, _ = log_probs(portrayed.model, rows, context=context.repeat_interleave(g, 0), rng=rng)
         return nats.exp().reshape(m, g)
-    draws = sitter.each(m)
-    cells = axis.number(draw_given(sitter.model, context, draws, gaps="kept", rng=rng)[:, :, t]).T
+    draws = portrayed.each(m)
+    cells = axis.number(draw_given(portrayed.model, context, draws, gaps="kept", rng=rng)[:, :, t]).T
     density = torch.stack([(cells == place).sum(1) for place in range(g)], 1) / (draws * axis.cell)
     if axis.levels:
         return density.double()

@@ -114,12 +114,15 @@ def make_splits(
     select, report = (np.setdiff1d(part, extra) for part in (select, report))
     fit = np.concatenate([fit, extra])
     shuffle.shuffle(fit)
-    as_tensor = lambda rows: torch.as_tensor(np.ascontiguousarray(rows), dtype=torch.int64)  # noqa: E731
     # six fits of every model are too dear for images
     plain = times is None and groups is None and given is None and x.dim() == 2
     crossed = plain and len(fit) + len(select) < CROSS_FIT_BELOW
-    splits = Splits(as_tensor(fit), as_tensor(select), as_tensor(report), rule, FOLDS if crossed else 0, 0)
+    splits = Splits(_as_tensor(fit), _as_tensor(select), _as_tensor(report), rule, FOLDS if crossed else 0, 0)
     return Splits(splits.fit, splits.select, splits.report, rule, splits.folds, _repeated(x, splits))
+
+
+def _as_tensor(rows: np.ndarray) -> Tensor:
+    return torch.as_tensor(np.ascontiguousarray(rows), dtype=torch.int64)
 
 
 def _cuts(n: int) -> list[int]:
@@ -175,6 +178,9 @@ def _by_time(times: pd.Series) -> np.ndarray:
 
 def _repeated(x: Tensor, splits: Splits) -> int:
     flat = x.reshape(len(x), -1).nan_to_num(nan=-1.2345e300) + 0.0  # −0 becomes 0, so that equal rows are equal bytes
-    key = lambda part: [row.tobytes() for row in flat[part].numpy()]  # noqa: E731
+
+    def key(part: Tensor) -> list[bytes]:
+        return [row.tobytes() for row in flat[part].numpy()]
+
     known = {*key(splits.fit), *key(splits.select)}
     return sum(row in known for row in key(splits.report))

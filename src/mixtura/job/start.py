@@ -1,15 +1,16 @@
 """The main job: a table or images in, a verdict out.
 
 :func:`conduct` is the long process, an iterator of records; :func:`run` plays it to the end. Both leave a
-:class:`Study`; :func:`mixtura.load` makes the same from a run folder. The work itself is in ``job.py``.
+:class:`Study`; :func:`mixtura.load` makes the same from a run folder. The work itself is in :mod:`mixtura.job.run`.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,21 +18,26 @@ from typing import Any
 import torch
 
 from mixtura.contracts import InputError
-from mixtura.data import examples, source
+from mixtura.data import source
 from mixtura.data.read import Table
 from mixtura.data.schema import listed
 from mixtura.data.source import AnySchema, Data
 from mixtura.data.texts import printable
-from mixtura.features import extractors as features
-from mixtura.folder import store
+from mixtura.folder.io import plain
+from mixtura.folder.layout import RunFolder
+from mixtura.folder.models import FORMAT
+from mixtura.folder.records import DataRecord, Environment, RunConfig
 from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
-from mixtura.job.options import Options, check_replay, make_options, options_of_record
-from mixtura.job.run import Done, Judged, Planned, Progress, Record, Targets, Together, read_state, to_be_tried_again
-from mixtura.study import Study, load
+from mixtura.job.all_columns import AllColumnsRun
+from mixtura.job.given_columns import GivenColumnsRun
+from mixtura.job.options import Options, make_options
+from mixtura.job.records import Done, Judged, Planned, Progress, Record
+from mixtura.job.workers import Processes, RayTasks, cores
+from mixtura.study.study import Study, load
 from mixtura.train.devices import choose_device, one_thread
 
-__all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "replay", "run"]
+__all__ = ["Done", "Judged", "Options", "Planned", "Progress", "Record", "Study", "conduct", "preview", "run"]
 
 
 def run(data: Any, **options: Any) -> Study:
@@ -47,36 +53,55 @@ def run(data: Any, **options: Any) -> Study:
 
 
 def conduct(data: Any, options: Options) -> Iterator[Record]:
-    """The main job as an iterator of records: :class:`Planned`, :class:`Progress` and :class:`Judged` a model, :class:`Done`."""
+    """The main job as an iterator of records: :class:`Planned`, then :class:`Progress` and :class:`Judged` of each model,
+    :class:`Done`."""
     began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, one_thread():
+    with ExitStack() as held:
+        scratch = held.enter_context(machine.scratch())
+        held.enter_context(one_thread())
+        engine, workers = _asked_engine(options)
+        if isinstance(engine, RayTasks):
+            held.callback(engine.shutdown)
         loaded, schema = understand(data, options)
-        out = Path(options.out) if options.out is not None else Path(scratch)
-        config = _question(options, loaded, str(data) if isinstance(data, str | Path) else None)
-        if _finished(out, options, config):
-            yield Done(load(out, models=options.models))
+        folder = RunFolder(Path(options.out) if options.out is not None else scratch)
+        config = _config(options, loaded, str(data) if isinstance(data, str | Path) else None)
+        if _is_finished(folder, options, config):
+            yield Done(load(folder.path, models=options.models))
             return
-        job = _kind(options)(out, options, loaded, schema, began)
+        job = _kind(options)(folder, options, loaded, schema, began)
+        workers = workers or job.worth_workers()
+        if engine is None and workers > 1:
+            engine = Processes(workers)
+            held.callback(engine.shutdown)
         try:
             job.take_up(config)  # nothing is written before all that was asked is known to fit
-            yield job.planned()
-            yield from job.train_all()
+            yield job.planned(workers)
+            yield from job.fit_all(engine, workers)
             study = job.verdict()
         except CannotWrite as error:
             raise CannotWrite(f"{error}; the same command goes on from here") from error
         yield Done(study if options.out is not None else replace(study, folder=None))
 
 
-def _kind(options: Options) -> type[Together | Targets]:
+def _asked_engine(options: Options) -> tuple[Executor | None, int | None]:
+    """Who does the fits, where a person said so, and how many at a time, where that is known before the data are."""
+    if options.ray is not None:
+        cluster = RayTasks(options.ray)
+        return cluster, options.workers or cluster.cores
+    return options.executor, options.workers or (None if options.executor is None else cores())
+
+
+def _kind(options: Options) -> type[AllColumnsRun | GivenColumnsRun]:
     """A run with targets, or without."""
-    return Targets if options.targets else Together
+    return GivenColumnsRun if options.targets else AllColumnsRun
 
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as scratch, one_thread():
+    with machine.scratch() as scratch, one_thread():
         loaded, schema = understand(data, options)
-        planned = _kind(options)(Path(scratch), options, loaded, schema, time.monotonic()).planned(estimate=True)
+        job = _kind(options)(RunFolder(scratch), options, loaded, schema, time.monotonic())
+        planned = job.planned(options.workers or job.worth_workers(), estimate=True)
         return replace(planned, folder=None if options.out is None else str(options.out))
 
 
@@ -99,42 +124,39 @@ def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
     return loaded, source.learn(modelled, kinds=options.kinds, columns=options.columns, bounds=options.bounds)
 
 
-def _question(options: Options, data: Data, path: str | None) -> dict[str, Any]:
+def _config(options: Options, data: Data, path: str | None) -> RunConfig:
     """What config.json holds: what is asked, of which data, on which machine."""
-    device = str(choose_device(options.device))
-    return {
-        "format": store.FORMAT,
-        "mixtura": _version(),
-        "source": None if path is None else printable(path),
-        "data": {
-            "name": data.name, "fingerprint": data.fingerprint, "rows": len(source.content(data)), "rows_total": data.rows_total
-        },  # fmt: skip
-        "asked": options.asked(),
-        "same_bits": {"torch": torch.__version__, "threads": torch.get_num_threads(), "device": device},
-    }
+    return RunConfig(
+        FORMAT,
+        _version(),
+        None if path is None else printable(path),
+        DataRecord(data.name, data.fingerprint, len(source.content(data)), data.rows_total),
+        options.asked(),
+        Environment(torch.__version__, torch.get_num_threads(), str(choose_device(options.device))),
+    )
 
 
-def _finished(out: Path, options: Options, config: Mapping[str, Any]) -> bool:
+def _is_finished(folder: RunFolder, options: Options, config: RunConfig) -> bool:
     """Whether the folder holds a finished run of the same question; InputError if it holds anything else. Only what
     is known to be a run is ever started over: other programs write a config.json too."""
+    out = folder.path
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file, expected a folder to write the run to; give another --out")
-    if not _holds_anything(out):
+    if not folder.holds_anything:
         return False
-    kept = store.read_json(out / "config.json") if (out / "config.json").exists() else None
+    kept = folder.raw_config()
     if not isinstance(kept, dict) or not {"format", "data", "asked"} <= kept.keys():
         raise InputError(f"{out}: the folder is not empty and holds no run; give another --out")
     if options.fresh:
         return False
-    store.check_format(out)
-    for part, what in (("data", "other data"), ("asked", "other options")):
-        if kept[part] != store.plain(config[part]):
-            raise InputError(f"{out}: holds a run on {what}; give another --out, or --fresh to start over")
-    return (out / "verdict.json").exists() and not to_be_tried_again(out)
-
-
-def _holds_anything(out: Path) -> bool:
-    return out.is_dir() and not all(machine.is_draft(path) for path in out.iterdir())
+    folder.check_format()
+    for part, what in ((asdict(config.data), "data"), (config.asked, "asked")):
+        if kept[what] != plain(part):
+            raise InputError(
+                f"{out}: holds a run on other {'data' if what == 'data' else 'options'}; "
+                "give another --out, or --fresh to start over"
+            )
+    return folder.is_finished and not folder.state().to_be_tried_again
 
 
 def _version() -> str:
@@ -142,55 +164,3 @@ def _version() -> str:
         return metadata.version("mixtura")
     except metadata.PackageNotFoundError:
         return "unreleased"
-
-
-def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any) -> tuple[Study, list[str]]:
-    """Do a finished run again from its recorded steps, into ``out``; the study, and the files that differ in any bit
-    (none, on the same machine kind, torch version and thread count). ``data``: what the run was made from; only the name of a
-    bundled example is taken from the folder, which may be anybody's.
-    ``options``: ``fresh`` and ``device``, and what no folder may bring along, a network as ``features``, ``models`` and
-    ``samples``, where the run used them: to be given again."""
-    check_replay(options)
-    folder, out = Path(folder), Path(out)
-    store.read_json(folder / "verdict.json")
-    store.check_format(folder)
-    kept, made_from, fingerprint = _recorded(folder, options)
-    units, _, _ = read_state(folder)
-    if data is None and made_from not in examples.names():
-        raise InputError(f"{folder}: give the data that it was made from again: mixtura run FILE --replay {folder}")
-    data = made_from if data is None else data
-    if out.resolve() == folder.resolve():
-        raise InputError(f"{out}: holds the run to be replayed; give another --out")
-    if not options.get("fresh") and _holds_anything(out):
-        raise InputError(f"{out}: the folder is not empty; give another --out, or --fresh to start over")
-    if source.load(data, seed=kept["seed"], skip_broken=kept["skip_broken"], size=kept["size"]).fingerprint != fingerprint:
-        raise InputError(f"{folder}: was made from other data; a replay needs the same bytes")
-    study = run(data, **(kept | options), stops=units, out=out)
-    weights = sorted(p.relative_to(folder) for p in (folder / "models").rglob("*.safetensors"))
-    same = [*weights, Path("nats.safetensors"), Path("gallery.safetensors"), *(Path(p.name) for p in folder.glob("samples.*"))]
-    return study, [str(p) for p in same if (folder / p).read_bytes() != (out / p).read_bytes()]
-
-
-def _recorded(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, str]:
-    """Of a run folder: the options to ask the same again, the file it was made from, the fingerprint of its data. InputError
-    where ``given`` lacks what the run used and a folder may not bring along, or has what it did not use."""
-    config = store.read_json(folder / "config.json")
-    try:
-        asked = config["asked"]
-        kept = options_of_record(asked) | {"features": asked["features"]}
-        network = asked["features"] if asked["features"] is not None and features.is_file(asked["features"]) else None
-        models, samples = sorted(asked["models"]), dict(asked["samples"])
-        made_from, fingerprint = config["source"], config["data"]["fingerprint"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{folder}/config.json: damaged ({type(error).__name__}: {error}); replay another run") from error
-    if network is not None and not features.is_file(given.get("features") or ""):
-        raise InputError(f"{folder}: compared samples by a network, and no folder may name one to open; give --features again")
-    if network is None and given.get("features") is not None:
-        raise InputError(f"{folder}: compared samples by no network of a file; leave --features out")
-    if models != sorted(given.get("models") or {}):
-        names = ", ".join(models) or "none"
-        raise InputError(f"{folder}: the models of your own that it used ({names}) are to be given again, in Python with models=")
-    if samples != {name: source.load(where).fingerprint for name, where in (given.get("samples") or {}).items()}:
-        names = " ".join(f"--samples {name}=FILE" for name in samples) or "leave --samples out"
-        raise InputError(f"{folder}: the samples that it judged are to be given again, the same bytes: {names}")
-    return kept, made_from, fingerprint

@@ -8,7 +8,7 @@ the gain is measured on report rows, which chose nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mixtura.contracts import Estimate
+from mixtura.families import with_role
 from mixtura.folder.records import Conditioning, Verdict, digits_of
 from mixtura.ground.kernels import Gaussian, KernelSums, sums
-from mixtura.metrics.likelihood import Estimate, Gain, gain
+from mixtura.metrics.likelihood import Gain, gain
 from mixtura.simplex.quadratic import minimise_quadratic
 from mixtura.simplex.stacking import stack
 from mixtura.simplex.weights import Weights
@@ -86,12 +88,13 @@ def of_inputs(
     it too. ``constant``: the shares of :func:`weigh`; ``gate``: as :func:`in_nats` had it. The gate itself and the
     calibration are for the caller to add."""
     chosen = blended(report, v.weights, gate) if v.choice == "blend" else report[v.choice]
-    worth = None if "marginals" not in report else gain(chosen.numpy(), report["marginals"].numpy())
+    floor = floor_of(report)
+    worth = None if floor is None else gain(chosen.numpy(), report[floor].numpy())
     turned = None if gate is None else gain(blended(report, v.weights, gate).numpy(), blended(report, constant).numpy())
     inputs = _listed(given) if len(given) <= SPELT_OUT else f"its {len(given)} inputs"
     said = f"{_pm(v.value, v.value_error)} nats of {_listed(target)} given {inputs}"
-    if worth is not None and v.choice != "marginals":
-        said += f", {_pm(worth.value, worth.error)} more than marginals, which ignore the inputs"
+    if worth is not None and v.choice != floor:
+        said += f", {_pm(worth.value, worth.error)} more than {floor}, which ignore the inputs"
     if turned is not None:
         said += f"; weights that depend on the inputs gain {_pm(turned.value, turned.error)} over constant ones"
     beside = Conditioning(
@@ -99,6 +102,11 @@ def of_inputs(
         turned and turned.error, {},
     )  # fmt: skip
     return replace(v, sentence=f"{v.sentence}; {said}"), beside
+
+
+def floor_of(names: Collection[str]) -> str | None:
+    """The name of the floor among these models: the family that makes nothing impossible; None where it is not there."""
+    return next((name for name in with_role("floor") if name in names), None)
 
 
 def blended(nats: Mapping[str, Tensor], share: Mapping[str, float], gate: Tensor | None = None) -> Tensor:
@@ -120,12 +128,15 @@ def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
     the smoothed floor, so that an unseen category costs nats and not −∞."""
     weights = stack(select)
     w, alone = np.array(weights.weights), list(names).index(best)
-    mixed = lambda w: np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)  # noqa: E731
+
+    def mixed(w: np.ndarray) -> np.ndarray:
+        return np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)
+
     g = gain(mixed(w), select[:, alone])
     if not (g.value == math.inf or _sure(g, _size(select[:, alone]))):
         w = np.eye(len(names))[alone]
-    elif "marginals" in names:
-        least, floor = 1 / (len(select) + 1), list(names).index("marginals")
+    elif (name := floor_of(names)) is not None:
+        least, floor = 1 / (len(select) + 1), list(names).index(name)
         if w[floor] < least:
             w *= (1 - least) / (1 - w[floor])
             w[floor] = least
@@ -179,7 +190,10 @@ def in_mmd(choosing: Sequence[Pool], report: Pool, kernel: Gaussian, noun: str =
 
 
 def _plain(final: KernelSums, k: int) -> dict[str, Any]:
-    block = lambda a, b: final.block(a, b, unbiased=True)  # noqa: E731
+
+    def block(a: int, b: int) -> float:
+        return final.block(a, b, unbiased=True)
+
     Q = [[block(a, b) for b in range(k)] for a in range(k)]
     return {"unit": UNITS["mmd"], "Q": Q, "b": [block(a, k) for a in range(k)], "c": block(k, k)}
 
@@ -213,7 +227,9 @@ def _pm(value: float | None, error: float | None) -> str:
     return f"{math.nan if value is None else value:.{digits}f} ± {math.nan if error is None else error:.{digits}f}"
 
 
-def which(verdicts: Mapping[str, Verdict], *, asked: str | None, images: bool, outside: Sequence[str]) -> tuple[str, str]:
+def choose_objective(
+    verdicts: Mapping[str, Verdict], *, asked: str | None, images: bool, outside: Sequence[str]
+) -> tuple[str, str]:
     """The objective the verdict speaks of, and why."""
     if asked is not None:
         return asked, "you asked for it"

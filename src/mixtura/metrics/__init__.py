@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+from mixtura.contracts import Estimate
+from mixtura.metrics import calibration
 from mixtura.metrics.classifier import c2st
 from mixtura.metrics.diversity import rke, vendi
 from mixtura.metrics.frechet import frechet_distance
 from mixtura.metrics.kernel import kid, mmd2, same_law
-from mixtura.metrics.likelihood import Estimate, Gain, gain, mean_nats
+from mixtura.metrics.likelihood import Gain, gain, mean_nats
 from mixtura.metrics.marginal import marginal_distance
 from mixtura.metrics.neighbours import coverage, density, memorisation, precision, recall
 from mixtura.metrics.wasserstein import sliced_wasserstein
 
 __all__ = [
-    "Estimate",
     "Gain",
     "Metric",
+    "OF_ANSWERS",
     "TABLE",
     "c2st",
     "coverage",
@@ -34,22 +37,43 @@ __all__ = [
     "recall",
     "rke",
     "same_law",
+    "shown_in",
     "sliced_wasserstein",
     "vendi",
 ]
 
 
+#: what a function of the table is given
+Takes = Literal["nats", "features", "columns", "copies", "answers", "ranks"]
+#: where a metric is shown unasked: the model card, the table of the command line (or only that of a wide terminal), the page
+Place = Literal["card", "terminal", "wide terminal", "page"]
+
+
 @dataclass(frozen=True)
 class Metric:
-    """One row. ``direction`` says which values are better; ``takes`` what the function is given: "nats" of rows,
-    "features" (real, generated, rng=), "columns" (the same in data units, codes=), "copies" (samples, train, held_out, rng=)."""
+    """One row.
+
+    direction: which values are better; None where the best is a number that the summary names.
+    takes: what the function is given: "nats" of rows; "features" (real, generated, rng=, and kernel= where ``kernel``);
+    "columns" (the same in data units, codes=); "copies" (samples, train, held_out, rng=); "answers" (true targets y (n,) and
+    draws (s, n) of the model given the inputs of the same rows); "ranks" (u (n,), as :func:`calibration.pit` returns them).
+    title: its heading where it is shown; by default its name. shown: where it is shown unasked.
+    """
 
     name: str
     function: Callable[..., Estimate | Gain]
     summary: str
-    direction: Literal["higher", "lower"]
+    direction: Literal["higher", "lower"] | None
     unit: str
-    takes: Literal["nats", "features", "columns", "copies"]
+    takes: Takes
+    title: str = ""
+    shown: tuple[Place, ...] = ()
+    kernel: bool = False
+
+    @property
+    def heading(self) -> str:
+        """What it is called where it is shown."""
+        return self.title or self.name.replace("_", " ")
 
 
 TABLE: dict[str, Metric] = {
@@ -58,15 +82,19 @@ TABLE: dict[str, Metric] = {
         Metric("mean_nats", mean_nats, "mean log-density of unseen rows", "higher", "nats", "nats"),
         Metric("gain", gain, "mean log-density of a blend less that of a single model, row by row", "higher", "nats", "nats"),
         Metric(
-            "memorisation", memorisation, "share of samples nearest to a training row; ½: no copying", "lower", "share", "copies"
+            "mmd2", mmd2, "unbiased squared distance of the two laws under a Gaussian kernel; 0: equal laws", "lower", "MMD²",
+            "features", "MMD²", ("card", "terminal", "page"), kernel=True,
         ),
-        Metric("mmd2", mmd2, "unbiased squared distance of the two laws under a Gaussian kernel", "lower", "MMD²", "features"),
-        Metric("kid", kid, "unbiased MMD² under the cubic kernel, over all pairs", "lower", "MMD²", "features"),
-        Metric("same_law", same_law, "p-value of equal laws, by permutation; small: they differ", "higher", "p", "features"),
-        Metric("rke", rke, "modes in effect over those of real rows; 1: as diverse", "higher", "ratio", "features"),
+        Metric("kid", kid, "unbiased MMD² under the cubic kernel, over all pairs", "lower", "MMD²", "features", "KID"),
+        Metric(
+            "same_law", same_law, "p-value of equal laws, by permutation; small: they differ", "higher", "p", "features",
+            "p of equal laws", kernel=True,
+        ),
+        Metric("rke", rke, "modes in effect over those of real rows; 1: as diverse", "higher", "ratio", "features", "RKE"),
         Metric("vendi", vendi, "different rows in effect over those of real rows; 1: as diverse", "higher", "ratio", "features"),
         Metric(
-            "frechet", frechet_distance, "distance of the fitted Gaussians, bias taken away", "lower", "squared units", "features"
+            "frechet", frechet_distance, "distance of the fitted Gaussians, bias taken away", "lower", "squared units",
+            "features", "Fréchet distance", ("page",),
         ),
         Metric("precision", precision, "share of generated rows among real ones", "higher", "share", "features"),
         Metric("recall", recall, "share of real rows among generated ones", "higher", "share", "features"),
@@ -74,12 +102,50 @@ TABLE: dict[str, Metric] = {
             "density", density, "how densely real rows surround generated ones; 1 on equal laws", "higher", "ratio", "features"
         ),
         Metric("coverage", coverage, "share of real rows with a generated row near", "higher", "share", "features"),
-        Metric("c2st", c2st, "share a classifier tells apart; ½: it cannot", "lower", "share", "features"),
+        Metric(
+            "c2st", c2st, "share a classifier tells apart; ½: it cannot", "lower", "share", "features", "told apart", ("page",)
+        ),
         Metric(
             "sliced_wasserstein", sliced_wasserstein, "squared transport along random lines", "lower", "squared units", "features"
         ),
         Metric(
-            "marginal_distance", marginal_distance, "mean distance of single columns, in spreads", "lower", "spreads", "columns"
+            "marginal_distance", marginal_distance, "mean distance of single columns, in spreads", "lower", "spreads", "columns",
+            shown=("page",),
+        ),
+        Metric(
+            "memorisation", memorisation, "share of samples nearest to a training row; ½: no copying, 1: copies", "lower",
+            "share", "copies", "memorised", ("card", "terminal", "page"),
+        ),
+        Metric(
+            "crps", calibration.mean_crps, "continuous ranked probability score: how far the draws are from the truth", "lower",
+            "of the target", "answers", "CRPS", ("card", "terminal", "page"),
+        ),
+        Metric(
+            "coverage_90", partial(calibration.coverage, level=0.9),
+            "share of the rows inside the central 90 % of their draws; 0.9 if calibrated", None, "share", "answers",
+            "covered by 90 %", ("card", "terminal", "page"),
+        ),
+        Metric(
+            "width_90", partial(calibration.mean_width, level=0.9),
+            "mean width of the 90 % between 19 draws; less is better at equal coverage", None, "of the target", "answers",
+            "width of 90 %", ("wide terminal", "page"),
+        ),
+        Metric(
+            "coverage_50", partial(calibration.coverage, level=0.5),
+            "share of the rows inside the central 50 % of their draws; 0.5 if calibrated", None, "share", "answers",
+            "covered by 50 %",
+        ),
+        Metric(
+            "pit", calibration.pit_distance, "largest distance of the ranks of the rows among their draws from uniform ones",
+            "lower", "share", "ranks", "PIT distance",
         ),
     )
-}
+}  # fmt: skip
+
+#: what is measured of the draws of a model given inputs; the others are of rows and of samples
+OF_ANSWERS = tuple(row.name for row in TABLE.values() if row.takes in ("answers", "ranks"))
+
+
+def shown_in(*places: Place, answers: bool) -> list[Metric]:
+    """The rows that are shown in one of these places: of a run with targets (``answers``), or of one without."""
+    return [row for row in TABLE.values() if set(places) & set(row.shown) and (row.name in OF_ANSWERS) == answers]

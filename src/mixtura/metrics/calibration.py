@@ -1,4 +1,4 @@
-"""Whether a predictive distribution means what it says, and how sharp it is: real targets, given draws of the model.
+"""Whether a predictive distribution is calibrated, and how sharp it is, from true targets and draws of the model.
 
 Arrays in: targets y (n,) in data units, and draws (s, n), s of them for each target's own prediction. A target of d numbers
 is (n, d) with draws (s, n, d) where a function says so; the others take one column at a time.
@@ -19,10 +19,9 @@ from scipy.special import ndtr
 from scipy.stats import kstest
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground.rng import uniform
 from mixtura.metrics.arrays import numbers
-from mixtura.metrics.likelihood import Estimate
 
 Array = NDArray[np.float64]
 
@@ -65,6 +64,12 @@ def pit_uniformity(u: ArrayLike | Tensor) -> Uniformity:
     return Uniformity(float(found.statistic), float(found.pvalue), len(u))
 
 
+def pit_distance(u: ArrayLike | Tensor) -> Estimate:
+    """The distance of :func:`pit_uniformity`, which has no standard error."""
+    found = pit_uniformity(u)
+    return Estimate(found.distance, math.nan, found.n)
+
+
 def coverage(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, level: float) -> Estimate:
     """Share of targets y (n,) inside the central interval that ``draws`` (s, n) predict with probability ``level``.
 
@@ -97,6 +102,12 @@ def sharpness(draws: ArrayLike | Tensor, level: float) -> Estimate:
     return Estimate(width.value * unit, width.error * unit, width.n)
 
 
+def mean_width(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, level: float) -> Estimate:
+    """:func:`sharpness`, called as the other metrics of answers are; it does not depend on the true targets y (n,)."""
+    _pair(y, draws)
+    return sharpness(draws, level)
+
+
 # --------------------------------------------------------------------------------------------------- proper scores
 
 
@@ -113,6 +124,11 @@ def crps(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
     away = np.sort(draws / unit - y / unit, axis=0)
     rank = 2.0 * np.arange(1, s + 1) - s - 1
     return (np.abs(away).mean(0) - rank @ away / (s * (s - 1))) * unit
+
+
+def mean_crps(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Estimate:
+    """The mean over rows of :func:`crps`."""
+    return average(crps(y, draws))
 
 
 def energy_score(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:

@@ -1,4 +1,4 @@
-"""Classifier two-sample test: can real rows be told from generated ones?"""
+"""Classifier two-sample test: can a classifier distinguish real rows from generated ones?"""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor
 
+from mixtura.contracts import Estimate
 from mixtura.metrics.arrays import pair
-from mixtura.metrics.likelihood import Estimate
 
 #: rows a side that are used at most
 ROWS = 8_000

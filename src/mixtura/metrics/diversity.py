@@ -19,10 +19,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground.kernels import Cosine, Gaussian, median_bandwidth, sums
 from mixtura.metrics.arrays import pair, rows
-from mixtura.metrics.likelihood import Estimate
 
 #: rows a side of the Vendi ratio, at most: eigenvalues of n rows take n³ operations
 VENDI_ROWS = 1_000

@@ -26,9 +26,8 @@ from numpy.typing import ArrayLike
 from scipy.linalg import get_blas_funcs
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.metrics.arrays import pair, rows
-from mixtura.metrics.likelihood import Estimate
 
 #: rows whose products are summed in the precision of the features before they join the float64 sum
 CHUNK = 4096

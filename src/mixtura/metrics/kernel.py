@@ -14,10 +14,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground.kernels import Cubic, Gaussian, Kernel, median_bandwidth, sums
 from mixtura.metrics.arrays import pair
-from mixtura.metrics.likelihood import Estimate
 
 #: rows a side whose labels are permuted, at most
 PERMUTED_ROWS = 1_000

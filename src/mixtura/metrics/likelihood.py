@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate, InputError
 from mixtura.metrics.arrays import numbers
 
 Array = NDArray[np.float64]

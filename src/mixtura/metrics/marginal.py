@@ -24,9 +24,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.metrics.arrays import numbers
-from mixtura.metrics.likelihood import Estimate
 
 Array = NDArray[np.float64]
 

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +14,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.metrics.arrays import numbers, pair, rows
-from mixtura.metrics.likelihood import Estimate
 
 Array = NDArray[np.float64]
 
@@ -238,6 +238,11 @@ def _half_squares(x: Tensor, y: Tensor) -> Tensor:
     return (x - y).square_().sum(-1, dtype=torch.float64) / 2
 
 
+def _half_squares_of_pairs(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
+    """Those of row at[:, 0] of x and row at[:, 1] of y."""
+    return _half_squares(x[at[:, 0]], y[at[:, 1]])
+
+
 def _tile(x: Tensor, half_x: Tensor, y: Tensor, half_y: Tensor) -> Tensor:
     """(a, b) half squared distances, float32."""
     return torch.addmm(half_y, x, y.T, alpha=-1).add_(half_x[:, None])
@@ -275,7 +280,7 @@ class _Held(NamedTuple):
     """For each row: in how many balls it is or how many rows its ball holds, and, where that is one, which."""
 
     count: Tensor
-    which: Tensor
+    holder: Tensor
 
 
 class _Inside(NamedTuple):
@@ -294,7 +299,7 @@ def _cross(real: _Balls, generated: _Balls) -> tuple[_Inside, _Inside, Tensor]:
         for j in _blocks(m):
             distances = _tile(real.centred[i], real.half_norms[i], generated.centred[j], generated.half_norms[j])
             slack = rounding * (real.half_norms[i].max() + generated.half_norms[j].max()).double()
-            exact = lambda at, i=i, j=j: _half_squares(real.rows[i][at[:, 0]], generated.rows[j][at[:, 1]])  # noqa: E731
+            exact = partial(_half_squares_of_pairs, real.rows[i], generated.rows[j])
             for (by_row, by_column), radius in zip(sums, (real.radii[i, :1], generated.radii[j, 0]), strict=True):
                 inside = _inside(distances, radius, slack, exact)
                 by_row[i] += inside @ _numbered(j)
@@ -325,7 +330,7 @@ def _share(held: _Held, holders: int) -> Estimate:
     """Share of rows that are held at all, ``holders`` the number of rows that can hold them."""
     n = len(held.count)
     value = float((held.count > 0).double().mean())
-    alone = torch.bincount(held.which[held.count == 1], minlength=holders).double()
+    alone = torch.bincount(held.holder[held.count == 1], minlength=holders).double()
     drawn = (value * n + 2) / (n + 4)
     return Estimate(value, math.sqrt(drawn * (1 - drawn) / n + float((alone * (alone - 1)).sum()) / n**2), n)
 

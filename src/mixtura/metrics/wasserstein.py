@@ -15,10 +15,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground import rng as random
 from mixtura.metrics.arrays import pair
-from mixtura.metrics.likelihood import Estimate
 
 Array = NDArray[np.floating]
 

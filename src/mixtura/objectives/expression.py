@@ -23,8 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Cubic, Estimate, Kernel, sums
+from mixtura.contracts import Estimate, InputError
+from mixtura.ground.kernels import Cubic, Kernel, sums
 from mixtura.objectives.quadratic import Quadratic, rows_of
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import ConvexTerm, Objective, QuadraticTerm
 from mixtura.objectives.quadratic import Quadratic, same_rows

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate, InputError
 
 Array = NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Cubic, Estimate, Gaussian, Kernel, median_bandwidth
+from mixtura.contracts import Estimate, InputError
+from mixtura.ground.kernels import Cubic, Gaussian, Kernel, median_bandwidth
 from mixtura.objectives.convex import Entropy, FldLikelihood, FrechetOfMixture
 from mixtura.objectives.expression import ConvexTerm, Objective, QuadraticTerm, Term
 from mixtura.objectives.quadratic import rows_of

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Estimate, Gaussian
+from mixtura.contracts import Estimate, InputError
+from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.objectives.terms import Cost

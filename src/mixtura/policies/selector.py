@@ -12,8 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from mixtura.contracts import InputError
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import Expression, Objective, QuadraticTerm
 from mixtura.objectives.quadratic import rows_of
@@ -188,7 +187,8 @@ class Selector:
         the estimated loss."""
         tally = self.settled()
         found = self.policy.weights(self._view())
-        return Weights(found.weights, tally.loss(np.array(found.weights)).value, found.gap)
+        value = tally.loss(np.array(found.weights)).value
+        return Weights(found.weights, value, found.gap, names=tuple(self.names))
 
     @property
     def value(self) -> Estimate:

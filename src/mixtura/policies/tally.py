@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mixtura.ground.kernels import Estimate, Kernel, sums
+from mixtura.contracts import Estimate
+from mixtura.ground.kernels import Kernel, sums
 from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.simplex.quadratic import convex_on_the_simplex
 

@@ -1,16 +1,17 @@
 """Run folder → one self-contained HTML page, to look at offline or to send.
 
-``collect`` reads the folder into plain data, the one source of every number on the page; ``render`` puts that data, the
-style and the script into one file that asks the network for nothing; ``build`` does both and writes it.
+``collect`` reads the folder into plain data, the only source of numbers on the page; ``render`` puts that data, the style and the
+script into one file that needs no network; ``build`` does both and writes the file.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from mixtura.folder import store
-from mixtura.report.collect import collect
+from mixtura.folder.io import content_of, write_document
+from mixtura.folder.layout import RunFolder
 from mixtura.report.page import render
+from mixtura.report.reading import collect
 
 __all__ = ["build", "collect", "render"]
 
@@ -20,9 +21,9 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
 
     Raises InputError if the folder is unfinished or damaged.
     """
-    page = Path(folder) / "report.html" if output is None else Path(output)
+    page = RunFolder(Path(folder)).page_path if output is None else Path(output)
     data = collect(folder)
-    with store.content_of(Path(folder)):
+    with content_of(Path(folder)):
         text = render(data)
-    store.write(page, text)
+    write_document(page, text)
     return page

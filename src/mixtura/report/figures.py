@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from mixtura.data.schema import Field
 
-#: tiles of a sprite in a row; what is tried, tiles of each set and pixels a side, until all of it is small enough to send
+#: tiles in a row of a sprite; (tiles of each set, pixels a side), tried in this order until the page is small enough to send
 ACROSS = 12
 SIZES = ((48, 64), (24, 64), (12, 64), (12, 32), (6, 32), (6, 16))
 MOST_CHARACTERS = 2_000_000
@@ -38,17 +38,21 @@ def short(text: str, most: int = MOST_LETTERS) -> str:
 
 
 def pictures(real: Tensor, models: Mapping[str, tuple[Tensor, Tensor]], low: float, high: float) -> dict[str, Any]:
-    """Sprites of real images and, a model, of its samples and the training image nearest to each, all (n, C, H, W) in
-    levels low … high. So many tiles, and so many pixels a side, as leave the page light enough to send."""
+    """Sprites of real images and, for each model, of its samples and of the training image nearest to each, all (n, C, H, W) in
+    levels low … high. Tiles and pixels a side are as many as keep the page small enough to send."""
     if not math.isfinite(high - low):
         low, high = float(real.min()), float(real.max())
     made: dict[str, Any] = {}
     for count, side in SIZES:
-        sprite = lambda x: _sprite(_tiles(x[:count], side), low, high)  # noqa: E731, B023
         made = {
             "shape": list(real.shape[1:]), "levels": [low, high], "across": ACROSS, "side": _tiles(real[:1], side).shape[2],
-            "real": sprite(real),
-            "models": {n: {"samples": sprite(samples), "nearest": sprite(near)} for n, (samples, near) in models.items()},
+            "real": _sprite(_tiles(real[:count], side), low, high),
+            "models": {
+                name: {
+                    key: _sprite(_tiles(x[:count], side), low, high) for key, x in (("samples", samples), ("nearest", nearest))
+                }
+                for name, (samples, nearest) in models.items()
+            },
         }  # fmt: skip
         sprites = [made["real"], *(one for two in made["models"].values() for one in two.values())]
         if sum(len(s["png"]) for s in sprites) <= MOST_CHARACTERS:
@@ -85,7 +89,7 @@ def _sprite(x: Tensor, low: float, high: float) -> dict[str, Any]:
 class Cut:
     """How a column is cut into bins: one a label, the last for missing values where there are any.
 
-    kind: "number" or "category". ends: what stands at the two ends of a number's axis. number: (n,) values in tensor
+    kind: "number" or "category". ends: the labels of the two ends of a number's axis. number: (n,) values in tensor
     units, none missing → bin numbers.
     """
 
@@ -106,7 +110,7 @@ class Cut:
         """Shares of the rows in the bins; they sum to 1."""
         return np.bincount(self(values), minlength=len(self.labels)) / len(values)
 
-    def told(self) -> dict[str, Any]:
+    def plain(self) -> dict[str, Any]:
         """As plain data."""
         return {"name": short(self.name), "kind": self.kind, "labels": list(self.labels), "ends": self.ends}
 
@@ -120,14 +124,14 @@ def columns(
     apart = [np.abs(c.share(real[:, j]) - c.share(models[best][:, j])).sum() for j, c in enumerate(cuts)]
     shown = sorted(sorted(range(len(cuts)), key=lambda j: -apart[j])[:COLUMNS])
     histograms = [
-        cuts[j].told()
+        cuts[j].plain()
         | {"real": _plain(cuts[j].share(real[:, j]))}
         | {"models": {name: _plain(cuts[j].share(x[:, j])) for name, x in models.items()}}
         for j in shown
     ]
     densities = [
         {
-            "x": cuts[i].told(), "y": cuts[j].told(), "real": _joint(cuts[i], cuts[j], real[:, i], real[:, j]),
+            "x": cuts[i].plain(), "y": cuts[j].plain(), "real": _joint(cuts[i], cuts[j], real[:, i], real[:, j]),
             "models": {name: _joint(cuts[i], cuts[j], x[:, i], x[:, j]) for name, x in models.items()},
         }
         for i, j in _dependent(real, shown)
@@ -179,17 +183,16 @@ def _cut_numbers(field: Field, present: np.ndarray) -> Cut:
         edges = low - δ / 2 + wide * np.arange(math.ceil(values * δ / wide) + 1)
     else:
         edges = np.linspace(low, high if high > low else low + 1, bins + 1)
-    said = lambda value: written(field, value)  # noqa: E731
-    first, last = edges[:-1] + δ / 2, edges[1:] - δ / 2
-    labels = [said(a) if said(a) == said(b) else f"{said(a)} – {said(b)}" for a, b in zip(first, last, strict=True)]
-    if field.low < first[0]:
-        labels[0] = f"up to {said(last[0])}"
-    if field.high > last[-1]:
-        labels[-1] = f"{said(first[-1])} or more"
+    first, last = ([written(field, end) for end in ends] for ends in (edges[:-1] + δ / 2, edges[1:] - δ / 2))
+    labels = [a if a == b else f"{a} – {b}" for a, b in zip(first, last, strict=True)]
+    if field.low < edges[0] + δ / 2:
+        labels[0] = f"up to {last[0]}"
+    if field.high > edges[-1] - δ / 2:
+        labels[-1] = f"{first[-1]} or more"
     labels += ["missing"] * bool(field.absent)
     inner = edges[1:-1]
     return Cut(
-        field.name, "number", tuple(labels), (said(first[0]), said(last[-1])), lambda x: np.searchsorted(inner, x, side="right")
+        field.name, "number", tuple(labels), (first[0], last[-1]), lambda x: np.searchsorted(inner, x, side="right")
     )
 
 

@@ -1,8 +1,8 @@
-"""Plain data → HTML. What stands still is written here and in ``run.html``; ``run.js`` draws what moves. ``frame.html`` and
-``kit.js`` are what every page has, that of a selection too.
+"""Plain data → HTML. The fixed parts are written here and in ``run.html``; ``run.js`` draws what reacts to the reader.
+``frame.html`` and ``kit.js`` belong to every page, that of a selection too.
 
-Every number on a page that is one of the data's carries its path there (``data-key``), which is how the tests hold the page to
-its data. Text only ever enters as text, so that a name may hold anything.
+Every number on a page that comes from its data carries its path there (``data-key``), so that the tests can compare the page with
+its data. Names and labels enter as text, never as HTML, so that they may hold anything.
 """
 
 from __future__ import annotations
@@ -20,35 +20,21 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from mixtura.folder import store
+from mixtura.folder.io import plain
 from mixtura.folder.records import digits_of
 from mixtura.ground.shown import all_visible
+from mixtura.metrics import TABLE
 
 HERE = Path(__file__).parent
 #: colours of models in ``style.css``
 COLOURS = 8
-#: metrics that are shown at once; the others wait for "every measure"
-LEADING = ("mmd2", "frechet", "marginal_distance", "c2st", "crps", "coverage_90", "width_90")
-TITLES = {
-    "mmd2": "MMD²",
-    "frechet": "Fréchet distance",
-    "kid": "KID",
-    "rke": "RKE",
-    "c2st": "told apart",
-    "same_law": "p of equal laws",
-    "crps": "CRPS",
-    "coverage_90": "covered by 90 %",
-    "coverage_50": "covered by 50 %",
-    "width_90": "width of 90 %",
-    "pit": "PIT distance",
-}
 
 Where = Sequence[str | int]
 
 
 def render(data: Mapping[str, Any]) -> str:
     """The page of what :func:`mixtura.report.collect` returned."""
-    data = all_visible(store.plain(data))
+    data = all_visible(plain(data))
     judged = [s["name"] for s in data["scores"] if s["status"] in ("fitted", "samples only")]
     return filled(
         "run", data, "given.js" if data["given"] else None, title=title, board=board(data),
@@ -57,9 +43,8 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def filled(page: str, data: Mapping[str, Any], script: str | None = None, **words: Any) -> str:
-    """``page``.html in the frame, with its script behind those of the kit; in it ``words`` mean what they are given as."""
-    text = lambda name: Markup((HERE / name).read_text(encoding="utf-8"))  # noqa: E731
-    style, scripts = text("style.css"), Markup().join(text(name) for name in ("kit.js", script, f"{page}.js") if name)
+    """``page``.html in the frame, with its script after those of the kit. ``words``: what the names in it stand for."""
+    style, scripts = _text("style.css"), Markup().join(_text(name) for name in ("kit.js", script, f"{page}.js") if name)
     frame = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -69,6 +54,10 @@ def filled(page: str, data: Mapping[str, Any], script: str | None = None, **word
     )
 
 
+def _text(name: str) -> Markup:
+    return Markup((HERE / name).read_text(encoding="utf-8"))
+
+
 def as_json(data: Any) -> Markup:
     """Strict JSON that cannot end the script element it stands in."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -76,7 +65,7 @@ def as_json(data: Any) -> Markup:
 
 
 def hash_of(text: str) -> str:
-    """What a Content-Security-Policy names an inline text by."""
+    """The hash by which a Content-Security-Policy allows an inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
@@ -89,7 +78,7 @@ def at(data: Any, path: Where) -> Any:
 
 
 def number(data: Any, path: Where, digits: int = 0, *, percent: bool = False) -> Markup:
-    """The number at a path, to so many decimals, as a span that knows where it came from."""
+    """The number at a path, to so many decimals, as a span with that path."""
     value = at(data, path)
     text = "–" if value is None else f"{100 * value if percent else value:,.{digits}f}".replace("-", "−") + " %" * percent
     scale = Markup(' data-scale="100"') if percent else ""
@@ -97,7 +86,7 @@ def number(data: Any, path: Where, digits: int = 0, *, percent: bool = False) ->
 
 
 def with_error(data: Any, path: Where, error: Where) -> Markup:
-    """A number and its standard error, to two digits of the error as on the command line."""
+    """A number and its standard error, to two digits of the error, as on the command line."""
     digits = digits_of(at(data, error))
     if at(data, error) is None:
         return number(data, path, digits)
@@ -105,7 +94,7 @@ def with_error(data: Any, path: Where, error: Where) -> Markup:
 
 
 def whisker(gain: float | None, error: float | None) -> tuple[float, float, float] | None:
-    """Of a gain ± 2 errors the low end, the middle and the high end on a line from 0 to 200 that has no gain at 100."""
+    """The low end, the middle and the high end of gain ± 2 errors on a line from 0 to 200, where 100 is no gain."""
     if gain is None or not error:
         return None
     reach = 1.1 * max(abs(gain) + 2 * error, 3 * error)
@@ -114,9 +103,9 @@ def whisker(gain: float | None, error: float | None) -> tuple[float, float, floa
 
 
 def title(metric: str) -> str:
-    """A metric's name as a heading; a target's name may stand behind a colon."""
+    """The heading of a metric, by its name in the table; the name of a target may stand behind a colon."""
     name, _, target = metric.partition(":")
-    return TITLES.get(name, name.replace("_", " ")) + (f" of {target}" if target else "")
+    return TABLE[name].heading + (f" of {target}" if target else "")
 
 
 # ----------------------------------------------------------------------------------------------------- leaderboard
@@ -124,26 +113,28 @@ def title(metric: str) -> str:
 
 @dataclass(frozen=True)
 class Heading:
-    """One column of the leaderboard. ``field``: score → where in it the number is, or None where the score has none.
+    """One column of the leaderboard.
 
-    better: "higher", "lower", or None where no value is the best. minor: shown with every measure only.
+    explanation: what it is, shown when a pointer rests on the title. better: "higher", "lower", or None where no value is the
+    best. minor: whether it is shown only with every measure. field: score → the path of the number in it, or None where the score
+    has none.
     """
 
     title: str
-    says: str
+    explanation: str
     better: str | None
     minor: bool
     field: Callable[[Mapping[str, Any]], tuple[str, ...] | None]
     digits: int | None = None
 
     def error(self, field: Sequence[str]) -> tuple[str, ...]:
-        """Where its error is."""
+        """The path of its standard error."""
         return (*field[:-1], "error") if field[-1] == "value" else (*field[:-1], f"{field[-1]}_error")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of it: what is shown, what it is sorted by, whether it is the best of its column."""
+    """One number of the leaderboard: its HTML, the value it is sorted by, whether it is the best of its column."""
 
     shown: Markup
     value: float | None
@@ -166,21 +157,22 @@ def _columns(data: Mapping[str, Any]) -> list[Heading]:
         Heading(title(m["name"]), f"{m['summary']}; {m['unit']}", m["direction"], _minor(m["name"]), _of_metric(m["name"]))
         for m in data["metrics"]
     ]
-    copies = "share of samples nearest to a training row; ½ is none, 1 is copies"
+    copies = TABLE["memorisation"]
     return [
         Heading("bits/dim, exact", "bits per dimension", "lower", False, _of_kind("exact", "bits")),
         Heading("bits/dim, bound ≤", "upper bound on bits per dimension", "lower", False, _of_kind("bound", "bits")),
         Heading("nats, exact", "mean log-density of a row", "higher", bits, _of_kind("exact", "nats")),
         Heading("nats, bound ≥", "lower bound on the mean log-density of a row", "higher", bits, _of_kind("bound", "nats")),
         *metrics,
-        Heading("memorised", copies, None, False, lambda s: ("memorisation",)),
+        Heading(copies.heading, copies.summary, None, False, lambda s: ("memorisation",)),
         Heading("fit, s", "seconds of training", None, False, lambda s: ("seconds",), 1),
         Heading("draw 1,000, ms", "milliseconds to draw 1,000", None, True, lambda s: ("sample_ms",), 0),
     ]
 
 
 def _minor(metric: str) -> bool:
-    return metric.partition(":")[0] not in LEADING
+    """Whether it is shown only with every measure."""
+    return "page" not in TABLE[metric.partition(":")[0]].shown
 
 
 def _of_kind(kind: str, field: str) -> Callable[[Mapping[str, Any]], tuple[str, ...] | None]:

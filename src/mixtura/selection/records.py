@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixtura.ground.kernels import Estimate
+from mixtura.contracts import Estimate
 from mixtura.policies.selector import Certificate
 from mixtura.simplex.weights import Weights
 

@@ -17,7 +17,7 @@ from mixtura.arms import Arm, Function, Pool, load_arms
 from mixtura.contracts import InputError
 from mixtura.data import source
 from mixtura.features.samples import real_rows
-from mixtura.folder.store import write_json
+from mixtura.folder.io import write_json
 from mixtura.ground import machine
 from mixtura.selection.contexts import ContextualSession, begin_in_contexts, read_contexts
 from mixtura.selection.mixture import LEDGER, MixtureSession, begin

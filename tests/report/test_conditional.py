@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from mixtura.data import schema
-from mixtura.folder.store import read_json, read_tensors
-from mixtura.report import build, collect, given, render
+from mixtura.folder.io import read_json, read_tensors
+from mixtura.report import build, collect, conditional, render
 
 
 def test_the_data_are_the_runs(given_run):
@@ -28,7 +28,7 @@ def test_the_data_are_the_runs(given_run):
     counts = torch.histc(ranks["linear_gaussian/y"], 10, 0, 1) / 80
     assert y["models"]["linear_gaussian"]["histogram"] == pytest.approx(counts.tolist(), abs=1e-3)
     score = next(s for s in data["scores"] if s["name"] == "linear_gaussian")
-    covered = y["models"]["linear_gaussian"]["coverage"][given.LEVELS.index(0.9)]
+    covered = y["models"]["linear_gaussian"]["coverage"][conditional.LEVELS.index(0.9)]
     assert covered == pytest.approx(score["metrics"]["coverage_90"]["value"], abs=0.02)
     assert [step["command"].split()[1] for step in data["next"]] == ["predict", "sample", "score"]
 
@@ -36,11 +36,11 @@ def test_the_data_are_the_runs(given_run):
 def test_bands_hold_what_they_say():
     draw = np.random.default_rng(1)
     u = draw.random((2_000, 300))
-    low, high = given.band(300, given.BINS)
-    shares = np.array([given.histogram(row) for row in u])
+    low, high = conditional.band(300, conditional.BINS)
+    shares = np.array([conditional.histogram(row) for row in u])
     assert ((shares >= low - 1e-4) & (shares <= high + 1e-4)).all(1).mean() == pytest.approx(0.95, abs=0.02)
-    reach = given._calibrated("y", {"m/y": torch.from_numpy(u[0])})["reach"]
-    away = np.abs(np.array([given.coverage(row) for row in u]) - given.LEVELS).max(1)
+    reach = conditional._calibrated("y", {"m": {"y": torch.from_numpy(u[0])}})["reach"]
+    away = np.abs(np.array([conditional.coverage(row) for row in u]) - conditional.LEVELS).max(1)
     assert 0.95 - 0.01 < (away <= reach).mean() < 0.99  # Kolmogorov's is of all levels, not of 19
 
 
@@ -48,7 +48,7 @@ def test_bands_hold_what_they_say():
 def test_narrow_models_fill_the_ends(shift, ends):
     z = np.random.default_rng(0).normal(size=4_000)
     u = np.array([0.5 * (1 + math.erf(v / shift / math.sqrt(2))) for v in z])
-    found, covered = given.histogram(u), given.coverage(u)
+    found, covered = conditional.histogram(u), conditional.coverage(u)
     assert (found[0] > 0.15) == (ends == "full") and (covered[9] < 0.4) == (ends == "full")
     assert sum(found) == pytest.approx(1, abs=1e-3) and covered == sorted(covered)
 
@@ -92,9 +92,9 @@ def test_pages_without_targets_carry_no_such_script(table_run):
     ("low", "high", "expected"), [(0, 1, 5), (94.3, 105.2, 4), (-3e-4, 5e-4, 4), (2_700, 6_300, 4), (-1e7, 3e7, 4)]
 )
 def test_ticks_are_round_numbers(low, high, expected):
-    values = given.nice(low, high)
+    values = conditional.nice(low, high)
     assert expected - 1 <= len(values) <= expected + 3 and values[0] >= low - 1e-9 and values[-1] <= high + 1e-9 * abs(high)
-    texts = given._texts(values)
+    texts = conditional._texts(values)
     assert len(set(texts)) == len(texts)
     assert [float(text.replace(",", "")) for text in texts] == pytest.approx(values.tolist(), rel=1e-6, abs=1e-12)
 
@@ -104,9 +104,9 @@ def test_ticks_speak_the_tables_language():
         "count": np.arange(40) + 1_000_000, "day": pd.date_range("2024-01-01", periods=40), "level": list("abcd") * 10
     })  # fmt: skip
     count, day, level = schema.guess(frame).fields
-    texts = lambda field, places: [text for _, text in given.Axis(field, places).told()["ticks"]]  # noqa: E731
+    texts = lambda field, places: [text for _, text in conditional.Axis(field, places).plain()["ticks"]]  # noqa: E731
     assert texts(count, np.linspace(0, 39, 64)) == ["1,000,000", "1,000,010", "1,000,020", "1,000,030"]
     assert all(text.startswith("2024-") for text in texts(day, np.linspace(0, 39, 64)))
     assert texts(level, [0, 1, 2, 3]) == ["a", "b", "c", "d"] and texts(level, [1, 3]) == ["b", "d"]
-    some = given.Axis(level, [1, 3])  # the commonest
+    some = conditional.Axis(level, [1, 3])  # the commonest
     assert [some.at(code) for code in (0, 1, 3, None)] == [None, 0.5, 1.5, None]

@@ -1,12 +1,11 @@
-"""What a person holds: frames in and out, a verdict, a leaderboard; from a run or from its folder."""
+"""One model of a run in the person's own terms: frames, or arrays of images, in and out, and ``seed=``."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -14,26 +13,19 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from mixtura.blending.blend import SamplesAtHand, blend
 from mixtura.blending.fill import condition
-from mixtura.blending.gate import Gate
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs
-from mixtura.contracts import Conditional, InputError, Model, Note, Space, Watch, density_kind, unwatched
+from mixtura.contracts import Conditional, InputError, Model, Note, Watch, density_kind, unwatched
 from mixtura.data import dtypes, made, own, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema, named, refuse_nested
-from mixtura.data.source import AnySchema, Content, Given
-from mixtura.folder import store
-from mixtura.folder.records import Conditioning, Score, Verdict, digits_of
+from mixtura.data.source import AnySchema, Content, InputColumns
 from mixtura.ground.rng import generator
-from mixtura.ground.shown import markdown
-from mixtura.job.scoring import of_first
-from mixtura.job.splits import Splits
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
 LEAST_ESS = 5.0
-#: a row with a value further beyond what was seen, in ranges of it, is not conditioned on: nothing was learnt out there
+#: a row with a value that is further than this from all values seen, in ranges of them, is not conditioned on
 FARTHEST = 1e6
 #: rows left unfilled that are named, and values of one that are
 NAMED = 5
@@ -41,17 +33,22 @@ NAMED = 5
 #: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
 BLOCK, BLOCK_IMAGES = 1_000, 64
 #: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
-PREDICTED, AT_ONCE = 999, 2**15
+PREDICTED, HELD_AT_ONCE = 999, 2**15
 
 
-class Facade:
-    """A fitted model in the person's own terms: frames (or arrays of images) in and out, ``seed=``. ``given``: of a run with
-    targets, what they are modelled given; ``schema`` then holds the targets alone."""
+class FittedModel:
+    """A fitted model in the person's own terms: frames (or arrays of images) in and out, ``seed=``.
+
+    proposals: models of the same run that may propose values for missing entries, the best first. given: in a run with targets,
+    the columns that they are modelled given; ``schema`` is then that of the targets alone.
+    """
 
     def __init__(
-        self, name: str, model: Model, schema: AnySchema, proposal: Conditional | None = None, given: Given | None = None
-    ) -> None:
-        self.name, self.model, self.schema, self._proposal, self.given = name, model, schema, proposal, given
+        self, name: str, model: Model, schema: AnySchema, proposals: Mapping[str, Conditional] | None = None,
+        given: InputColumns | None = None,
+    ) -> None:  # fmt: skip
+        self.name, self.model, self.schema, self.given = name, model, schema, given
+        self._proposals = dict(proposals or {})
 
     def __repr__(self) -> str:
         return f"<{self.name}: {density_kind(self.model) or 'samples only'}>"
@@ -62,7 +59,7 @@ class Facade:
         A seed names an endless sequence, and these are its rows start … start + n − 1: drawn at once or in parts, the same to
         float32 rounding.
         In a run with targets instead ``given``, rows of the inputs (anything :func:`mixtura.run` takes): n draws of the targets
-        for each, beside its inputs and its other columns, one row after the other. A target that it has gives way to the draws.
+        for each, with its inputs and its other columns, one row after the other. Draws replace the targets of these rows.
         """
         for name, number, least in (("n", n, 1), ("start", start, 0)):
             if isinstance(number, bool) or not isinstance(number, int) or number < least:
@@ -95,24 +92,24 @@ class Facade:
         x = source.encode(self.schema, rows)
         context = None if self.given is None else self.given.features(self.given.frame(rows))
         for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
-            _note(schema, rows)
+            _note_unseen_values(schema, rows)
         nats, _ = log_probs(self.model, x, context=context, rng=generator(seed, "score"), watch=watch)
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
-        given = cast(Given, self.given)
+        given = cast(InputColumns, self.given)
         if asked is None:
             said = f"{', '.join(row['column'] for row in self.schema.describe())} given {', '.join(given.names)}"
             raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")
         if start:
             raise InputError(f"start: is for runs without targets, got {start}; leave it out, or take another seed")
         rows = given.rows(self.rows(asked))
-        _note(given.schema, rows)
+        _note_unseen_values(given.schema, rows)
         drawn = draw_given(self.model, given.features(rows), n, gaps="kept", rng=generator(seed, "sample"))
         targets = cast(pd.DataFrame, self.schema.decode(drawn.transpose(0, 1).flatten(0, 1)))
-        # the person's own columns, but for targets, which are what is drawn
+        # the person's own columns without the targets, which are drawn
         theirs = rows.drop(columns=[name for name in targets if name in rows])
-        return _beside(theirs.loc[theirs.index.repeat(n)].reset_index(drop=True), targets)
+        return _joined(theirs.loc[theirs.index.repeat(n)].reset_index(drop=True), targets)
 
     def predict(
         self, data: Any, levels: Sequence[float] = (0.05, 0.5, 0.95), draws: int = PREDICTED, seed: int = 0,
@@ -120,7 +117,7 @@ class Facade:
     ) -> pd.DataFrame:  # fmt: skip
         """What the targets of rows with these inputs will be, from ``draws`` draws each: of a number its mean and the quantiles
         at ``levels``, columns ``y_mean``, ``y_0.05``, …; of a category the likeliest and its probability, ``y_mode`` and
-        ``y_probability``; all beside the columns of ``data``, its keys and its targets too. A target that may be missing is
+        ``y_probability``; all after the columns of ``data``, its keys and its targets too. A target that may be missing is
         predicted as if it were there.
 
         Quantile p is order statistic p (draws + 1), between two of them interpolated: of a law known by its draws, a fresh
@@ -139,31 +136,32 @@ class Facade:
                 "raise draws, or leave out the levels near 0 and 1"
             )
         fields = cast(Schema, self.schema).modelled
-        twice = next((name for field in fields for name in _headings(field, levels) if name in rows), None)
+        twice = next((name for field in fields for name in _predicted_names(field, levels) if name in rows), None)
         if twice is not None:
-            raise InputError(f"data: has a column {twice!r}, the name of what is predicted for its rows; rename it")
-        _note(self.given.schema, rows)
+            raise InputError(f"data: has a column {twice!r}, the name of a column that predictions need; rename it")
+        _note_unseen_values(self.given.schema, rows)
         rng, pieces, done = generator(seed, "predict"), [], 0
-        for context in self.given.features(rows).split(max(1, AT_ONCE // draws)):
+        for context in self.given.features(rows).split(max(1, HELD_AT_ONCE // draws)):
             drawn = draw_given(self.model, context, draws, rng=rng).numpy()
             pieces.append(pd.concat([_predicted(field, drawn[:, :, j], levels) for j, field in enumerate(fields)], axis=1))
             done += len(context)
             watch(done / len(rows))
-        whole = _beside(rows, pd.concat(pieces, ignore_index=True))
+        whole = _joined(rows, pd.concat(pieces, ignore_index=True))
         return whole.set_axis(data.index, axis=0) if isinstance(data, pd.DataFrame) else whole
 
     def impute(self, data: Any, draws: int = 1, seed: int = 0, watch: Watch = unwatched) -> pd.DataFrame:
         """The rows with every missing cell drawn from its conditional law given the rest of its row. Cells that are
-        there come back as they were given. A row that cannot be conditioned on, as one of its values lies beyond a wall or is too
-        unlike all that was learnt, stays as it is, and a :class:`Note` names it. With several draws the rows are repeated, a
-        column ``draw`` first. In a run with targets the cells of targets are filled, not those of inputs."""
+        there come back as they were given. A row that cannot be conditioned on, because one of its values lies beyond a wall or
+        too far from all values that were learnt from, stays as it is, and a :class:`Note` names it. With several draws the rows
+        are repeated, and the first column, ``draw``, numbers them. In a run with targets the cells of targets are filled, not
+        those of inputs."""
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
         frame = self.rows(data)
         if isinstance(self.schema, ImageSchema) or not isinstance(frame, pd.DataFrame):
             raise InputError("impute: images have no missing cells; impute is for tables")
         if draws > 1 and "draw" in frame.columns:
-            raise InputError("data: has a column 'draw', the name of that which numbers the completions; rename it")
+            raise InputError("data: has a column 'draw', the name of the column that numbers the completions; rename it")
         rows = self.schema.matched(frame, "data")
         fields = self.schema.modelled
         for field in fields:
@@ -172,7 +170,8 @@ class Facade:
         asked = np.flatnonzero(holes.any(1))
         ours, given = self._known(rows.iloc[asked])
         if ours.never_seen:
-            warnings.warn(f"data: what says nothing of the holes beside it: {'; '.join(ours.never_seen)}", Note, stacklevel=2)
+            unseen = "; ".join(ours.never_seen)
+            warnings.warn(f"data: these values say nothing about the holes of their rows: {unseen}", Note, stacklevel=2)
         able, context = ~(ours.barred | self.schema.space.beyond(ours.x)).any(1), None
         if self.given is not None and given is not None:
             able &= ~(given.barred | given.lacking).any(1)
@@ -182,8 +181,8 @@ class Facade:
             values[:, able], filled[able] = self._filled(ours.x[able], context, draws, seed, watch)
         left = (~filled).nonzero().squeeze(1)
         if len(left):
-            warnings.warn(self._left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
-        x = values[:, filled].flatten(0, 1)  # what was known is not read from here
+            warnings.warn(self._why_left(rows.iloc[asked], left, [ours] if given is None else [ours, given]), Note, stacklevel=2)
+        x = values[:, filled].flatten(0, 1)  # only holes are taken from these rows
         drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
         done = (np.arange(draws)[:, None] * len(rows) + asked[filled.numpy()]).reshape(-1)
         rows, holes = pd.concat([rows] * draws, ignore_index=True), np.tile(holes, (draws, 1))
@@ -196,7 +195,7 @@ class Facade:
         return dtypes.keep_stored(out, {**drawn.attrs.get(dtypes.STORED, {}), **frame.attrs.get(dtypes.STORED, {})})
 
     def _known(self, rows: pd.DataFrame) -> tuple[_Known, _Known | None]:
-        """What rows with holes tell: their own entries, and in a run with targets their inputs."""
+        """The known entries of rows with holes, and in a run with targets their inputs."""
         ours = _Known.of(cast(Schema, self.schema).modelled, rows)
         if self.given is None:
             return ours, None
@@ -205,21 +204,21 @@ class Facade:
     def _filled(self, x: Tensor, context: Tensor | None, draws: int, seed: int, watch: Watch) -> tuple[Tensor, Tensor]:
         """(draws, n, D): rows x (n, D) with their missing entries drawn; and (n,) whether they could be."""
         values, known, rng = x.expand(draws, *x.shape).clone(), ~torch.isnan(x), generator(seed, "impute")
-        # where all targets are unknown the model itself says what they are; no conditioning is needed, by importance or else
+        # where all targets are unknown the model itself draws them: there is nothing to condition on
         whole = torch.zeros(len(x), dtype=torch.bool) if context is None else ~known.any(1)
         if context is not None and bool(whole.any()):
             values[:, whole] = draw_given(self.model, context[whole], draws, gaps="rows", rng=rng)
         able, rest = torch.ones(len(x), dtype=torch.bool), ~whole
         if bool(rest.any()):
-            beside = None if context is None else context[rest]
             filled = condition(
-                self.model, x[rest], known[rest], draws=draws, proposal=self._proposal, context=beside, rng=rng, watch=watch
-            )
+                self.model, x[rest], known[rest], draws=draws, proposal=next(iter(self._proposals.values()), None),
+                context=None if context is None else context[rest], rng=rng, watch=watch,
+            )  # fmt: skip
             values[:, rest] = filled.values
             able[rest] = (filled.ess >= LEAST_ESS) & (filled.log_evidence > -math.inf)
         return values, able
 
-    def _left(self, rows: pd.DataFrame, left: Tensor, known: Sequence[_Known]) -> str:
+    def _why_left(self, rows: pd.DataFrame, left: Tensor, known: Sequence[_Known]) -> str:
         """One sentence that names the ``left`` of the rows with holes that were not filled, and the oddest value of each."""
         fields = [field for k in known for field in k.fields]
         odd = torch.cat([torch.where(k.barred | k.lacking & (i > 0), math.inf, k.distance) for i, k in enumerate(known)], 1)
@@ -231,18 +230,22 @@ class Facade:
             told = [f"column {name!r} is {cells[name] if name in present else 'missing'}" for name in names]
             said.append(f"row {rows.index[i]}, {' and '.join(told)}")
         more = f"; and {len(left) - NAMED:,} more" if len(left) > NAMED else ""
-        other = "gaussian_mixture, kde or marginals" if self.given is None else "marginals"
+        others = [name for name in self._proposals if name != self.name]
+        remedy = f"repair them, or try --model {' or '.join(others)}" if others else "repair them"
         return (
             f"{len(left):,} of {len(rows):,} rows with holes are left as they are, because {self.name} cannot be conditioned on "
-            f"what they hold: {'; '.join(said)}{more}; repair them, or try --model {other}"
+            f"what they hold: {'; '.join(said)}{more}; {remedy}"
         )
 
 
 @dataclass(frozen=True)
 class _Known:
-    """What n rows hold in some columns: x (n, D) as the schema encodes them, NaN where missing; (n, D) bool what no law can be
-    given, as it cannot be read or lies too far from all that was seen, and what is missing where none was; how far entries are
-    from what was seen, in ranges of it; and the levels that were never seen, counted."""
+    """What n rows hold in some columns.
+
+    x: (n, D) as the schema encodes them, NaN where missing. barred: (n, D) bool, entries that no law can be conditioned on: they
+    cannot be read, or lie too far from all values seen. lacking: (n, D) bool, missing entries of columns where none was missing.
+    distance: (n, D) from the values seen, in ranges of them. never_seen: levels that were never seen, each with its count.
+    """
 
     fields: tuple[Field, ...]
     x: Tensor
@@ -253,7 +256,7 @@ class _Known:
 
     @staticmethod
     def of(fields: tuple[Field, ...], rows: pd.DataFrame) -> _Known:
-        """Of rows with these columns."""
+        """The entries of rows that have these columns."""
         x, barred, lacking, distance = (torch.zeros(4, len(rows), len(fields), dtype=torch.float64)).unbind(0)
         never_seen: list[str] = []
         for j, field in enumerate(fields):
@@ -278,10 +281,10 @@ def _column(rows: pd.DataFrame, field: Field) -> pd.Series:
 
 
 def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) in tensor units, NaN where a cell is missing or says nothing that the column can hold; and (n,) bool where so."""
+    """(n,) in tensor units, NaN where a cell is missing or holds what the column cannot; and (n,) bool where it is the latter."""
     try:
         return field.encode(series), np.zeros(len(series), dtype=bool)
-    except InputError:  # at least one cell: which they are, each says for itself
+    except InputError:  # at least one cell cannot be read: each is tried alone
         x, unread = np.full(len(series), np.nan), np.zeros(len(series), dtype=bool)
         for i in range(len(series)):
             try:
@@ -291,8 +294,8 @@ def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return x, unread
 
 
-def _note(schema: AnySchema, rows: Content) -> None:
-    """Say which values no row that was learnt from could have."""
+def _note_unseen_values(schema: AnySchema, rows: Content) -> None:
+    """A :class:`Note` of the values that no row could have of those that were learnt from."""
     if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
         warnings.warn(said, Note, stacklevel=3)
     if not isinstance(schema, Schema) or not isinstance(rows, pd.DataFrame):
@@ -305,20 +308,20 @@ def _note(schema: AnySchema, rows: Content) -> None:
                 warnings.warn(said, Note, stacklevel=3)
 
 
-def _beside(theirs: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """The columns of a person's rows, and what was drawn or predicted for them."""
+def _joined(theirs: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """The columns of a person's rows, then the columns that were drawn or predicted for them."""
     stored = {**answers.attrs.get(dtypes.STORED, {}), **theirs.attrs.get(dtypes.STORED, {})}
     return dtypes.keep_stored(pd.concat([theirs, answers], axis=1), stored)
 
 
-def _headings(field: Field, levels: Sequence[float]) -> list[str]:
-    """The columns that :func:`_predicted` makes of a target."""
+def _predicted_names(field: Field, levels: Sequence[float]) -> list[str]:
+    """The names of the columns that :func:`_predicted` makes of a target."""
     made = ("mode", "probability") if field.discrete else ("mean", *(f"{p:g}" for p in levels))
-    return [f"{field.name}_{what}" for what in made]
+    return [f"{field.name}_{ending}" for ending in made]
 
 
 def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.DataFrame:
-    """Of one target, from its draws (s, n) in tensor units."""
+    """The predictions of one target, from its draws (s, n) in tensor units."""
     if field.discrete:
         shares = np.stack([(drawn == code).mean(0) for code in range(len(field.labels))])
         made = [field.decode(shares.argmax(0).astype(np.float64)), shares.max(0)]
@@ -327,189 +330,4 @@ def _predicted(field: Field, drawn: np.ndarray, levels: Sequence[float]) -> pd.D
         if field.kind == "datetime":  # a mean of dates is a date, a mean of whole numbers need not be one
             mean = field.decode(mean)
         made = [mean, *(field.decode(np.quantile(drawn, p, axis=0, method="weibull")) for p in levels)]
-    return pd.DataFrame(dict(zip(_headings(field, levels), made, strict=True)))
-
-
-@dataclass
-class Study:
-    """A finished run. ``verdicts`` by objective ("nats", "mmd"), each with a blend in ``blends``; ``verdict`` is the one of
-    ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density. In a run
-    with targets ``schema`` is theirs, ``given`` what they are modelled given, ``conditioning`` what its verdict says beside."""
-
-    schema: AnySchema
-    scores: list[Score]
-    verdicts: dict[str, Verdict]
-    objective: str
-    why: str
-    models: dict[str, Facade]
-    blends: dict[str, Facade]
-    folder: Path | None = None
-    given: Given | None = None
-    conditioning: Conditioning | None = None
-
-    @property
-    def verdict(self) -> Verdict:
-        """What to use, by how much and how sure."""
-        return self.verdicts[self.objective]
-
-    @property
-    def best(self) -> Facade:
-        """The verdict's choice."""
-        return self._chosen(self.objective)
-
-    @property
-    def density(self) -> Facade:
-        """The choice in nats. InputError where no model has a density."""
-        if "nats" not in self.verdicts:
-            raise InputError("score: no model of this run has a density; run again with a family that has one")
-        return self._chosen("nats")
-
-    def _chosen(self, objective: str) -> Facade:
-        choice = self.verdicts[objective].choice
-        return self.blends[objective] if choice == "blend" else self.models[choice]
-
-    def model(self, name: str) -> Facade:
-        """By name; "blend" is that of the verdict's objective, "blend:nats" and "blend:mmd" the other way. InputError
-        with the names there are."""
-        known = {**self.models, "blend": self.blends[self.objective], **{f"blend:{k}": v for k, v in self.blends.items()}}
-        if name not in known:
-            raise InputError(f"model: no {name!r} in this run; there are {', '.join(known)}")
-        return known[name]
-
-    @property
-    def leaderboard(self) -> pd.DataFrame:
-        """One row a model, exact densities before bounds, best first; a column for each metric of its samples."""
-        rows = []
-        for s in ranked(self.scores):
-            row = asdict(s)
-            found = row.pop("metrics")
-            rows.append(row | {name: value["value"] for name, value in found.items()})
-        return pd.DataFrame(rows)
-
-
-def ranked(scores: Sequence[Score]) -> list[Score]:
-    """Exact densities by nats, then bounds by nats, then the rest: kinds are never ranked among one another."""
-    order = {"exact": 0, "bound": 1, None: 2}
-    worst = lambda nats: math.inf if nats is None or math.isnan(nats) else -nats  # noqa: E731
-    return sorted(scores, key=lambda s: (order[s.kind], worst(s.nats), s.name))
-
-
-def assemble(
-    schema: AnySchema, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
-    models: Mapping[str, Model], folder: Path, given: Given | None = None, conditioning: Conditioning | None = None,
-) -> Study:  # fmt: skip
-    """A :class:`Study` of fitted models and their blends; the first of them that conditions well proposes for the others."""
-    proposal = next((m for n in ("gaussian_mixture", "kde", "marginals") if isinstance(m := models.get(n), Conditional)), None)
-    facades = {name: Facade(name, model, schema, proposal, given) for name, model in models.items()}
-    blends = {}
-    for name, v in verdicts.items():
-        gate = None if conditioning is None else conditioning.gate
-        weights = list(v.weights.values()) if gate is None else Gate.of(gate)
-        blends[name] = Facade("blend", blend([models[n] for n in v.weights], weights), schema, proposal, given)
-    return Study(schema, scores, dict(verdicts), objective, why, facades, blends, folder, given, conditioning)
-
-
-def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None = None) -> Study:
-    """A finished run folder as a :class:`Study`, on the CPU. ``models``: your own models by name, Space → Model, in a run with
-    targets (Space, context shape) → Model.
-
-    Raises InputError if the folder is unfinished, damaged, or needs a model that was not passed.
-    """
-    out = Path(folder)
-    if not out.is_dir():
-        raise InputError(f"{out}: no such folder; give a folder that `mixtura run` wrote")
-    if not (out / "verdict.json").exists() and (out / "config.json").exists():
-        raise InputError(f"{out}: the run in it is not finished; the same `mixtura run` command goes on with it")
-    store.check_format(out)
-    raw, given, conditioning = store.read_json(out / "verdict.json"), None, None
-    scores = [store.checked(Score, record, out / "scores.jsonl") for record in store.read_lines(out / "scores.jsonl")]
-    with store.content_of(out / "schema.json"):
-        learnt = store.read_json(out / "schema.json")
-        schema = source.from_json(learnt)
-        if "target" in learnt:
-            schema, inputs = source.split_target(schema, learnt["target"])
-        space = schema.space
-    if "target" in learnt:
-        with store.content_of(out / "inputs.safetensors"):
-            given = Given.restore(inputs, store.read_tensors(out / "inputs.safetensors"))
-    with store.content_of(out / "scores.jsonl"):
-        named = [s.name for s in scores if s.status in ("fitted", "samples only")]
-        odd = next((n for n in named if Path(n).name != n or n in (".", "..") or not n.isprintable() or named.count(n) > 1), None)
-        if odd is not None or not named:
-            raise ValueError("no model" if odd is None else f"{odd!r} is no name of one model")
-    loaded = {s.name: _load_one(out, s, space, models or {}) for s in scores if s.name in named}
-    with store.content_of(out / "verdict.json"):
-        if given is not None:
-            conditioning = store.checked(Conditioning, raw["conditioning"], out / "verdict.json")
-        verdicts = {name: store.checked(Verdict, v, out / "verdict.json") for name, v in raw["verdicts"].items()}
-        lifted = {
-            name: replace(v, **{k: math.nan for k in ("gain", "error") if getattr(v, k) is None}) for name, v in verdicts.items()
-        }
-        study = assemble(schema, scores, lifted, raw["objective"], str(raw["why"]), loaded, out, given, conditioning)
-        _ = study.best
-        _ = [study.models[v.best] for v in lifted.values()]
-    return study
-
-
-def _load_one(out: Path, score: Score, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
-    if score.status == "fitted":
-        return store.load_model(out / "models" / score.name, space, own)
-    path = out / "samples" / f"{score.name}.safetensors"
-    with store.content_of(path):
-        return SamplesAtHand(space, space.check(store.read_tensors(path)["rows"], name="rows"))
-
-
-def card(study: Study, name: str, splits: Splits) -> str:
-    """The model card of a run, as Markdown: its sentence, how it was measured, the leaderboard."""
-    v = study.verdict
-    why, rule = markdown(study.why), markdown(splits.rule)
-    about = f"Objective: {v.unit} ({why}), measured on {v.rows:,} that chose nothing (split {rule}). "
-    if v.trimmed is not None:
-        about += f"Gain without the 1 % of rows that differ most: {_pm(v.trimmed, v.trimmed_error)} {v.unit}. "
-    about += f"Weights are optimal to {v.gap:.1e} on the select rows."
-    others = [o.sentence for key, o in study.verdicts.items() if key != study.objective]
-    measured = _OF_SAMPLES if study.given is None else _OF_ANSWERS
-    lines = [
-        f"# {markdown(name)}: a mixtura run", "", f"**{markdown(v.sentence)}**", "", about, "",
-        *[f"By the other objective: {markdown(sentence)}." for sentence in others], "",
-        f"| model | nats (exact) | nats (bound) | {' | '.join(measured)} | training, s |", "|---|---|---|---|---|---|",
-    ]  # fmt: skip
-    for s in ranked(study.scores):
-        if s.status in ("skipped", "failed"):
-            lines.append(f"| {markdown(s.name)} | {s.status}: {markdown(s.reason)} | | | | |")
-            continue
-        nats = _pm(s.nats, s.nats_error)
-        exact, bound = (nats if s.kind == kind else "" for kind in ("exact", "bound"))
-        found = " | ".join(_pm(*of(s)) for of in measured.values())
-        seconds = "" if s.seconds is None else f"{s.seconds:.1f}"
-        lines.append(f"| {markdown(s.name)} | {exact} | {bound} | {found} | {seconds} |")
-    verbs = ("sample", "score", "impute") if study.given is None else ("predict", "sample --given", "score")
-    lines += [
-        "", f"{splits.duplicates:,} of the {len(splits.report):,} report rows equal a training row in every column.", "",
-        f"Use: {', '.join(f'`mixtura {verb}`' for verb in verbs)} on this folder, or `mixtura.load(folder)` in Python.",
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-Measured = tuple[float | None, float | None]
-
-
-def _metric(s: Score, name: str) -> Measured:
-    found = {**s.metrics, **of_first(s.metrics)}.get(name, {})
-    return found.get("value"), found.get("error")
-
-
-#: what the card says of samples, and of answers (of the first target that is a number)
-_OF_SAMPLES: dict[str, Callable[[Score], Measured]] = {
-    "MMD²": lambda s: _metric(s, "mmd2"), "memorisation (½ = none)": lambda s: (s.memorisation, s.memorisation_error)
-}  # fmt: skip
-_OF_ANSWERS: dict[str, Callable[[Score], Measured]] = {
-    "CRPS": lambda s: _metric(s, "crps"), "inside 90 % intervals": lambda s: _metric(s, "coverage_90")
-}  # fmt: skip
-
-
-def _pm(value: float | None, error: float | None) -> str:
-    if value is None:
-        return ""
-    digits = digits_of(error)
-    return f"{value:.{digits}f}" + (f" ± {error:.{digits}f}" if error is not None and math.isfinite(error) else "")
+    return pd.DataFrame(dict(zip(_predicted_names(field, levels), made, strict=True)))

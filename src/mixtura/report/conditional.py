@@ -17,30 +17,33 @@ from mixtura.report.figures import short, written
 BINS, LEVELS, INSIDE = 10, tuple(k / 20 for k in range(1, 20)), 0.95
 #: histograms of perfect models that the first band is made of
 PERFECT = 4_000
-#: report rows over a density; inputs that are told of a row; levels whose names an axis has room for
-POINTS, TOLD, NAMED = 300, 3, 10
+#: report rows drawn over a density; inputs of a row that its label names; levels whose names an axis has room for
+POINTS, LABELLED, NAMED = 300, 3, 10
 
 
-def calibrated(ranks: Mapping[str, Tensor]) -> dict[str, Any]:
-    """``calibrated`` (a target each: its ``name``, ``n`` rows, the ``band`` of its histogram, the ``reach`` of its coverage, and
-    of all ``models`` both) at ``levels``. ranks: model/target → (n,)."""
-    names = dict.fromkeys(key.partition("/")[2] for key in ranks)
+def calibrated(ranks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """``levels`` of coverage, and ``calibrated``, for each target: its ``name``, ``n`` rows, the ``band`` that the histogram of
+    a perfect model stays in, the ``reach`` of its coverage, and the ``histogram`` and ``coverage`` of all ``models``.
+
+    ranks: model → target → (n,), NaN where the truth is missing.
+    """
+    names = dict.fromkeys(name for of_one in ranks.values() for name in of_one)
     return {"levels": list(LEVELS), "calibrated": [_calibrated(name, ranks) for name in names]}
 
 
 def portraits(
     drawn: Sequence[Mapping[str, Any]], ours: Schema, others: Schema, asked: np.ndarray, real: np.ndarray
 ) -> list[dict[str, Any]]:
-    """Of :func:`mixtura.job.portrait.portrait`, as the page draws them. asked, real: inputs and targets (n, …) of the same rows
-    in tensor units."""
+    """The portraits of the run folder, as the page draws them. asked, real: inputs and targets (n, …) of the same rows in tensor
+    units."""
     return [_portrait(p, ours.modelled, others.modelled, asked, real) for p in drawn]
 
 
 # ----------------------------------------------------------------------------------------------------- calibration
 
 
-def _calibrated(target: str, ranks: Mapping[str, Tensor]) -> dict[str, Any]:
-    of_models = {key.partition("/")[0]: u.numpy() for key, u in ranks.items() if key.partition("/")[2] == target}
+def _calibrated(target: str, ranks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:
+    of_models = {name: of_one[target].numpy() for name, of_one in ranks.items() if target in of_one}
     there = {name: u[~np.isnan(u)] for name, u in of_models.items()}
     n = min(len(u) for u in there.values())
     return {
@@ -55,12 +58,13 @@ def histogram(u: np.ndarray) -> list[float]:
 
 
 def coverage(u: np.ndarray) -> list[float]:
-    """Of the central intervals of each level, the share of the ranks u (n,) inside."""
+    """The share of the ranks u (n,) inside the central interval of each level."""
     return _rounded(np.array([(np.abs(2 * u - 1) <= level).mean() for level in LEVELS]))
 
 
 def band(n: int, bins: int) -> list[float]:
-    """The shares between which all bins of the histogram of n uniform ranks stay, together, with probability ``INSIDE``."""
+    """The lowest and highest share such that, with probability ``INSIDE``, all bins of the histogram of n uniform ranks stay
+    between them."""
     counts = np.random.default_rng(0).multinomial(n, np.full(bins, 1 / bins), PERFECT)
     away = float(np.quantile(np.abs(counts / n - 1 / bins).max(1), INSIDE, method="higher"))
     return _rounded(np.array([max(0.0, 1 / bins - away), 1 / bins + away]))
@@ -72,7 +76,7 @@ def band(n: int, bins: int) -> list[float]:
 def _portrait(
     p: Mapping[str, Any], ours: Sequence[Field], others: Sequence[Field], asked: np.ndarray, real: np.ndarray
 ) -> dict[str, Any]:
-    """One target: where things are is told in cells, so that the page need not know what an axis means."""
+    """One target. Positions are in cells, so that the page need not know what an axis means."""
     target, along = ours[p["target"]], p["along"]
     field = others[along["input"]]
     x, y = Axis(field, along["x"]), Axis(target, p["y"])
@@ -81,7 +85,7 @@ def _portrait(
     inside = np.isfinite(points).all(1) & (points > 0).all(1) & (points < [len(x.places), len(y.places)]).all(1)
     rows = [
         {
-            "given": _told(asked[row["row"]], others), "p": _rounded(np.array(row["p"])),
+            "given": _label_of_inputs(asked[row["row"]], others), "p": _rounded(np.array(row["p"])),
             "truth": y.at(row["truth"]),
             "said": "missing" if row["truth"] is None else _label(target, row["truth"]),
         }
@@ -89,7 +93,7 @@ def _portrait(
     ]  # fmt: skip
     return {
         "drawn": p["drawn"], "target": short(target.name), "input": short(field.name), "others": len(others) - 1,
-        "x": x.told(), "y": y.told(),
+        "x": x.plain(), "y": y.plain(),
         "p": [_rounded(np.array(column)) for column in along["p"]], "points": [_rounded(point) for point in points[inside]],
         "rows": rows,
     }  # fmt: skip
@@ -102,7 +106,7 @@ class Axis:
         self.field, self.places = field, np.array(places)
 
     def cell(self, values: np.ndarray) -> np.ndarray:
-        """Values in tensor units → where they are, in cells from the axis's beginning; spread a little where they are codes."""
+        """Values in tensor units → positions, in cells from the axis's beginning; codes are spread a little."""
         if self.field.discrete:
             at = np.searchsorted(self.places, values).clip(max=len(self.places) - 1)
             spread = 0.7 * ((np.arange(len(values)) * 0.6180339887) % 1 - 0.5) * (len(values) > 1)
@@ -111,12 +115,12 @@ class Axis:
         return (values - self.places[0]) / width + 0.5
 
     def at(self, value: float | None) -> float | None:
-        """The same of one value; None where it is missing or not among the places."""
+        """The position of one value; None where it is missing or not among the places."""
         where = math.nan if value is None else float(self.cell(np.array([value]))[0])
         return None if math.isnan(where) else where
 
-    def told(self) -> dict[str, Any]:
-        """``cells``, how many; ``ticks``, where and what."""
+    def plain(self) -> dict[str, Any]:
+        """The number of ``cells``, and the ``ticks``: position and text."""
         return {"cells": len(self.places), "ticks": [[round(where, 3), short(text, 24)] for where, text in self._ticks()]}
 
     def _ticks(self) -> list[tuple[float, str]]:
@@ -142,16 +146,16 @@ def nice(low: float, high: float) -> np.ndarray:
 
 
 def _texts(values: np.ndarray) -> list[str]:
-    """Numbers alike: as many decimals as their steps need."""
+    """All numbers with as many decimals as their steps need."""
     step = float(values[1] - values[0]) if len(values) > 1 else 1.0
     decimals = next((d for d in range(7) if abs(round(step, d) - step) <= 1e-6 * step), 7)
     return [f"{v:,.{decimals}f}" if decimals <= 6 and abs(v) < 1e9 else f"{v:.3g}" for v in values]
 
 
-def _told(row: np.ndarray, fields: Sequence[Field]) -> str:
-    """The first inputs of a row, for a person."""
-    said = [f"{short(f.name, 24)} {'missing' if math.isnan(v) else _label(f, v)}" for f, v in zip(fields, row, strict=True)]
-    return ", ".join(said[:TOLD]) + (", …" if len(said) > TOLD else "")
+def _label_of_inputs(row: np.ndarray, fields: Sequence[Field]) -> str:
+    """The names and values of the first inputs of a row."""
+    parts = [f"{short(f.name, 24)} {'missing' if math.isnan(v) else _label(f, v)}" for f, v in zip(fields, row, strict=True)]
+    return ", ".join(parts[:LABELLED]) + (", …" if len(parts) > LABELLED else "")
 
 
 def _label(field: Field, value: float) -> str:

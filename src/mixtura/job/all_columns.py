@@ -1,0 +1,150 @@
+"""A run that models all columns of a table, or images, together: judged in nats and by samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mixtura.blending.blend import SamplesAtHand
+from mixtura.contracts import InputError, density_kind
+from mixtura.data import made, source
+from mixtura.features.space import FeatureSpace
+from mixtura.folder.records import Gallery, Quadratic, Score
+from mixtura.ground.rng import generator
+from mixtura.job import verdict
+from mixtura.job.jobs import describe_failure, unit_name
+from mixtura.job.records import plural_noun
+from mixtura.job.run import EXAMPLE_ROWS, FittedModels, Run
+from mixtura.job.scoring import timed_sample
+from mixtura.job.splits import SAMPLES
+from mixtura.job.verdict import Pool
+from mixtura.metrics.compare import compare_samples, memorised
+from mixtura.study.study import Study, assemble
+
+#: images of the verdict's choice that are written to the folder, and rows of everything that the report shows
+EXAMPLE_IMAGES, SHOWN_ROWS = 64, 400
+#: samples whose nearest training row is shown
+NEAREST = 24
+#: rows of an outside generator, at least, that can be judged
+LEAST_OUTSIDE = 16
+
+
+class AllColumnsRun(Run):
+    """All columns of a table, or images, modelled together: judged in nats and by samples."""
+
+    def _choose_modelled(self, rows: Tensor) -> Tensor:
+        self.lens = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
+        self.notes: dict[str, str] = {}
+        return rows
+
+    def _samples_kept(self) -> int:
+        return self.samples
+
+    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
+        space, splits, seed, noun = self.schema.space, self.splits, self.options.seed, plural_noun(self.schema)
+        models, select = fitted.models, fitted.select
+        outside = self._outside()
+        drawn, cost = {}, {}
+        for name, model in models.items():
+            drawn[name], cost[name] = timed_sample(model, self.samples, rng=generator(seed, name, "samples"))
+        drawn |= {name: rows[1::2] for name, rows in outside.items()}
+        verdicts = {}
+        if select:
+            kinds = {name: str(density_kind(models[name])) for name in select}
+            verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, noun)
+        seen = {name: self.lens(x) for name, x in drawn.items()}
+        shown = self.lens(self.x[splits.report])
+        choosing = self._pools([*models], {name: self.lens(rows[::2]) for name, rows in outside.items()})
+        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, Pool(shown, seen), self.lens.kernel, noun)
+        objective, why = verdict.choose_objective(
+            verdicts, asked=self.options.objective, images=space.is_image, outside=[*outside]
+        )
+        if objective not in verdicts:
+            raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
+        scores = self._scores(fitted, drawn, seen, shown, cost)
+        # judged as they were made, but given back as what the columns can hold
+        given = {name: space.clamp(rows) for name, rows in outside.items()}
+        everyone = {**models, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
+        study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.folder.path)
+        for name, rows in given.items():
+            self.folder.write_outside_rows(name, rows)
+        self.folder.write_quadratic(Quadratic(**quadratic, features=self.lens.name))
+        self.folder.write_gallery(self._gallery(drawn, seen))
+        self._write(study, fitted, study.best.sample(EXAMPLE_IMAGES if space.is_image else EXAMPLE_ROWS, seed=seed))
+        return study
+
+    def _outside(self) -> dict[str, Tensor]:
+        """Rows of every outside generator, as they were made; what real rows cannot have of them is noted, and of rows that do
+        not fit the schema the failure."""
+        found = {}
+        for name, given in self.options.samples.items():
+            try:
+                content = source.contents(given, self.schema)
+                if wrong := made.wrong_constant(self.schema, content, name=name):
+                    raise InputError(f"{name}: {wrong}; repair the column, or leave it out")
+                as_made = made.as_made(self.schema, content, name=name)
+                rows = as_made.x
+                self.notes[name] = as_made.told(name, "real rows").removeprefix(f"{name}: ")
+                if len(rows) < LEAST_OUTSIDE:
+                    raise InputError(f"{name}: {len(rows)} rows are too few to judge; give {LEAST_OUTSIDE} or more")
+                found[name] = rows[: 4 * SAMPLES]
+                self.state.failures.pop(name, None)
+            except InputError as error:
+                self.state.failures[name] = describe_failure("failed", str(error), error)
+        return found
+
+    def _pools(self, names: Sequence[str], outside: Mapping[str, Tensor]) -> list[Pool]:
+        """What weights in MMD² are chosen on: select rows beside samples; or, a fold, its left-out rows beside samples of the
+        models that did not see them."""
+        splits = self.splits
+        if not splits.folds:
+            return [Pool(self.lens(self.x[splits.select]), self._kept_samples(names, None) | dict(outside))]
+        pools = []
+        for k in range(splits.folds):
+            _, left = splits.fold(k)
+            seen = self._kept_samples(names, k)
+            pools.append(Pool(self.lens(self.x[splits.training[left]]), seen | dict(outside)))
+        return pools
+
+    def _kept_samples(self, names: Sequence[str], fold: int | None) -> dict[str, Tensor]:
+        """Features (n, d) of the samples that the jobs kept of each model."""
+        return {name: self.lens(self.jobs.results(unit_name(name, fold))["samples"]) for name in names}
+
+    def _scores(
+        self, fitted: FittedModels, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], shown: Tensor,
+        cost: Mapping[str, float],
+    ) -> list[Score]:  # fmt: skip
+        splits, seed = self.splits, self.options.seed
+        fit, real = self.x[splits.training], self.x[splits.report]
+        scores = []
+        for name in [*(c.name for c in self.candidates), *self.options.samples]:
+            if name in self.state.failures:
+                scores.append(self._score_of_failed(name))
+                continue
+            copied = memorised(seen[name], fit, shown, self.lens, rng=generator(seed, name, "memorisation"))
+            rng = partial(generator, seed, name, "metric")
+            found = compare_samples(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
+            metrics: dict[str, dict[str, Any]] = {metric: asdict(value) for metric, value in found.items()}
+            score = Score(
+                name, "samples only", self.notes.get(name, ""), rows=len(real),
+                memorisation=copied.value, memorisation_error=copied.error, metrics=metrics,
+            )  # fmt: skip
+            scores.append(self._complete_score(score, fitted, cost[name]) if name in fitted.models else score)
+        return scores
+
+    def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Gallery:
+        """What the report shows: unseen real rows, samples, and the training row nearest to some samples."""
+        training = self.x[self.splits.training]
+        fit = self.lens(training).double()
+        nearest = {name: training[torch.cdist(x[:NEAREST].double(), fit).argmin(1)] for name, x in seen.items()}
+        samples = {name: self.schema.space.clamp(x[:SHOWN_ROWS]) for name, x in drawn.items()}
+        real = self.x[self.splits.report][:SHOWN_ROWS]
+        if self.schema.space.is_image:  # in single precision, which holds every level
+            real, samples = real.float(), {name: x.float() for name, x in samples.items()}
+            nearest = {name: x.float() for name, x in nearest.items()}
+        return Gallery(real, samples, nearest)

@@ -1,0 +1,91 @@
+"""Who gets how many seconds: the share of a fit in the budget of its run, the end of a run, what a run by steps will take."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mixtura.contracts import Batch, ClosedForm
+from mixtura.ground.rng import generator
+from mixtura.job.fitting import Candidate, Material
+from mixtura.train.fit import fit
+from mixtura.train.recipe import Recipe
+
+#: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), and what scoring and
+#: sampling a model is thought to take before it has been measured
+ENDING, ENDING_WITH_TARGETS, SCORING = 0.16, 0.22, 0.04
+#: seconds a fit has at least, however late it begins
+LEAST_SHARE = 0.2
+#: steps and rows of the fits that tell what a run by steps will take
+TIMED_STEPS, TIMED_ROWS = 20, 2_000
+#: workers are started where a run has more seconds than this, or would take more alone: a worker imports torch for 2 to 4 s
+WORTH_WORKERS = 20.0
+#: on one core, roughly: seconds of a step of training, and of a closed fit for each entry of the table
+SECONDS_A_STEP, SECONDS_AN_ENTRY = 0.006, 5e-6
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How a run divides its seconds. seconds: of the whole run; infinite where it goes by steps. ending: the share kept for
+    what follows the fits. workers: fits at the same time. folds: of cross-fitting, each of which is a fit beside the final one.
+    timed: the models that train for a share, in the order of their fits; a closed fit takes the time it takes."""
+
+    seconds: float
+    ending: float
+    workers: int
+    folds: int
+    timed: Sequence[str]
+
+    def share(
+        self, begun: Collection[str], units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float
+    ) -> float:
+        """Seconds for the next timed fit: what is left when all scoring is paid, divided evenly among the timed fits to come.
+
+        begun: the fits that were begun in this sitting or are done. units: what is known of each fit. A worker that is free now
+        takes one of every ``workers`` fits to come, so that the last ones end in time whatever the other workers do."""
+        folds = [*map(str, range(self.folds)), "all"]
+        coming = [model for model in self.timed if model not in failed]
+        fits = [f"{model}/{fold}" for model in coming for fold in folds if f"{model}/{fold}" not in begun]
+        unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
+        # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
+        owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
+        owed += SCORING * self.seconds * (1 + 1 / self.workers) * len(unscored)
+        left = (1 - self.ending) * self.seconds - elapsed - owed
+        return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers))
+
+    def share_again(self, name: str, units: Mapping[str, Mapping[str, Any]]) -> float:
+        """Seconds for a fit of a model that is tried again: when the others have had theirs nothing may be left, so it has what
+        its fits had."""
+        had = [u["share"] for key, u in units.items() if key.startswith(f"{name}/") and u.get("share") is not None]
+        return had[0] if had else (1 - self.ending) * self.seconds / (max(1, len(self.timed)) * (self.folds + 1))
+
+
+def guess_seconds(material: Material, trained: int, closed: int, steps: int) -> float:
+    """A rough guess of the seconds that a run by steps takes on one core, without timing anything: enough to decide whether to
+    start workers."""
+    entries = len(material.splits.fit) * material.space.dims
+    return (material.splits.folds + 1) * (trained * steps * SECONDS_A_STEP + closed * entries * SECONDS_AN_ENTRY)
+
+
+def estimate_seconds(material: Material, candidates: Sequence[Candidate], steps: int) -> float:
+    """Seconds that fits by steps will take one after the other, from timing a few steps of every model on a few rows."""
+    few = material.splits.fit[:TIMED_ROWS]
+    total, rows, context = 0.0, material.x[few], material.context_of(few)
+    for candidate in candidates:
+        began = time.monotonic()
+        try:
+            model = candidate.build(material, len(rows), generator(0))
+            if isinstance(model, ClosedForm):
+                model.fit_closed(rows, context, generator(0))
+                total += (time.monotonic() - began) * min(10, len(material.splits.fit) / len(rows))
+            else:
+                recipe = Recipe(**{**candidate.recipe, **model.recipe, "steps": TIMED_STEPS})
+                steps_of = fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=material.device)
+                spent = [step.seconds for step in steps_of]
+                total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(steps, recipe.most_steps)
+        except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
+            continue
+    return total * (material.splits.folds + 1)

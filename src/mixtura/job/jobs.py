@@ -1,0 +1,262 @@
+"""A fit of one model in one fold as a job of its own: a record in the folder ``work`` of the run in, result files out.
+
+    work/material.safetensors, material.json   what all jobs share, written once
+    work/STEM.job.json           the job: which model, which fold, how long
+    work/STEM.progress.json      how far it is, while it runs
+    work/STEM.checkpoint         from which a killed fit goes on
+    work/STEM.history.jsonl      its training records
+    work/STEM.safetensors        log-densities of unseen rows and samples
+    models/NAME/                 the model, of a final fit
+    work/STEM.outcome.json       what its fit took, or why it failed; written last
+
+STEM is the name of the model and the number of the fold, or "all" for the final fit. Every file is written whole or not at all,
+and depends on the record and the material alone (seconds aside), so a job that is done twice, by two processes or on two machines
+that share the folder, gives the same files.
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from mixtura.blending.nats import log_probs, sound
+from mixtura.contracts import InputError, Model, density_kind
+from mixtura.folder.io import checked, content_of, read_json, read_lines, read_tensors, write_json, write_lines, write_tensors
+from mixtura.folder.layout import RunFolder
+from mixtura.ground import machine
+from mixtura.ground.encode import Columns
+from mixtura.ground.machine import CannotWrite, write
+from mixtura.ground.rng import generator
+from mixtura.job.fitting import Candidate, Fitted, Length, Material, Moment, fit_model
+from mixtura.job.splits import Splits
+
+#: seconds between two progress files of a job
+SAVE_PROGRESS_EVERY = 0.5
+#: seconds that a fit has at least, however late its worker began
+LEAST_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit. fold: which fold is left out, None of the final fit. own: whether the model is a callable of the person's own.
+    Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970)
+    even where the job waited long for a worker."""
+
+    name: str
+    fold: int | None
+    own: bool = False
+    plan: list[list[int]] | None = None
+    steps: int | None = None
+    share: float | None = None
+    ends: float | None = None
+
+    @property
+    def unit(self) -> str:
+        """The name of the fit, from which its draws follow."""
+        return unit_name(self.name, self.fold)
+
+
+def unit_name(name: str, fold: int | None) -> str:
+    """The name of a fit: NAME/0, NAME/1, …, NAME/all."""
+    return f"{name}/{'all' if fold is None else fold}"
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """The files of the jobs of one run (see the module), by the name of the fit."""
+
+    run: RunFolder
+
+    def path(self, unit: str, ending: str) -> Path:
+        """A file of one job."""
+        return self.run.work_path / f"{unit.replace('/', '.')}.{ending}"
+
+    def write_material(self, material: Material) -> None:
+        """What all jobs share. The columns are those of schema.json."""
+        tensors = {f"encoding.{name}": value for name, value in material.encoding.state_dict().items()}
+        tensors |= {"x": material.x, "fit": material.splits.fit, "select": material.splits.select}
+        if material.context is not None:
+            tensors["context"] = material.context
+        write_tensors(self.run.work_path / "material.safetensors", tensors)
+        plain = {"seed": material.seed, "samples": material.samples, "seconds": material.seconds}
+        plain |= {"folds": material.splits.folds, "device": str(material.device)}
+        write_json(self.run.work_path / "material.json", plain)
+
+    @property
+    def has_material(self) -> bool:
+        """Whether it is written."""
+        return (self.run.work_path / "material.json").exists()
+
+    def material(self) -> Material:
+        """The inverse of :meth:`write_material`; the report rows, which no job needs, are left out."""
+        path = self.run.work_path / "material.safetensors"
+        plain, tensors, space = read_json(path.with_suffix(".json")), read_tensors(path), self.run.schema().modelled.space
+        with content_of(path):
+            encoding = Columns(space)
+            state = {key.removeprefix("encoding."): value for key, value in tensors.items() if key.startswith("encoding.")}
+            encoding.load_state_dict(state)
+            nothing = torch.empty(0, dtype=torch.int64)
+            splits = Splits(tensors["fit"], tensors["select"], nothing, "", plain["folds"], 0)
+            return Material(
+                space, tensors["x"], tensors.get("context"), splits, encoding, plain["seed"], plain["samples"],
+                plain["seconds"], torch.device(plain["device"]),
+            )  # fmt: skip
+
+    def write_job(self, job: Job) -> None:
+        """The record that a worker reads."""
+        write_json(self.path(job.unit, "job.json"), asdict(job))
+
+    def job(self, unit: str) -> Job:
+        """What :meth:`write_job` wrote."""
+        path = self.path(unit, "job.json")
+        return checked(Job, read_json(path), path)
+
+    def withdraw(self, unit: str) -> None:
+        """Take the record away: a worker that is still at it stops when it notices."""
+        machine.remove(self.path(unit, "job.json"))
+
+    def is_withdrawn(self, unit: str) -> bool:
+        """Whether nobody waits for this job any more."""
+        return not self.path(unit, "job.json").exists()
+
+    def moment(self, unit: str) -> Moment | None:
+        """How far a job is; None where it has said nothing yet."""
+        try:
+            return Moment(**read_json(self.path(unit, "progress.json")))
+        except (InputError, TypeError):
+            return None
+
+    def outcome(self, unit: str) -> dict[str, Any] | None:
+        """What the fit took (``entry``), and why it failed (``failure``), if it did; None of a job that is not done."""
+        path = self.path(unit, "outcome.json")
+        if not path.exists():
+            return None
+        with content_of(path):
+            found = read_json(path)
+            return {"entry": dict(found["entry"]), "failure": None if found["failure"] is None else dict(found["failure"])}
+
+    def forget_outcome(self, unit: str) -> None:
+        """A job whose fault may have passed is to be done again."""
+        machine.remove(self.path(unit, "outcome.json"))
+
+    def history(self) -> list[dict[str, Any]]:
+        """The training records of all jobs."""
+        return [record for path in sorted(self.run.work_path.glob("*.history.jsonl")) for record in read_lines(path)]
+
+    def results(self, unit: str) -> dict[str, torch.Tensor]:
+        """Of a job that is done: ``nats`` of the rows it did not learn from, where the model has a density; ``samples``, where
+        any are kept; of a fold ``position``, which rows of the training rows it left out."""
+        path = self.path(unit, "safetensors")
+        return read_tensors(path) if path.exists() else {}
+
+
+# -------------------------------------------------------------------------------------------------------- doing a job
+
+
+def do_job(folder: str, unit: str, own: Callable[..., Model] | None = None) -> None:
+    """Do one job of the run in ``folder``: what an executor is handed. Whatever goes wrong with the model is written down as its
+    outcome; CannotWrite is raised. ``own``: the person's own model, where it is one."""
+    torch.set_num_threads(1)
+    threadpool_limits(1)
+    files = JobFolder(RunFolder(Path(folder)))
+    if files.is_withdrawn(unit):
+        return
+    saved = 0.0
+    for moment in perform(files, files.material(), files.job(unit), own):
+        now = time.monotonic()
+        if now - saved > SAVE_PROGRESS_EVERY:
+            saved = now
+            if files.is_withdrawn(unit):
+                return
+            write_json(files.path(unit, "progress.json"), moment._asdict())
+
+
+def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., Model] | None = None) -> Iterator[Moment]:
+    """Do one job and leave its files; yields how far it is. A fault of the model is an outcome; CannotWrite is raised."""
+    entry: dict[str, Any] = {} if job.share is None else {"share": job.share}
+    try:
+        yield from _fit_and_score(files, material, job, own, entry)
+        failure = None
+    except CannotWrite:
+        raise
+    except InputError as error:
+        failure = describe_failure("skipped", str(error), error)
+    except Exception as error:  # noqa: BLE001  one family must not take the others down; its reason is in the table
+        write(files.run.work_path / f"{job.name}.error.txt", traceback.format_exc())
+        message = next((line for line in str(error).splitlines() if line.strip()), "no message")
+        failure = describe_failure("failed", f"{type(error).__name__}: {message}", error)
+    write_json(files.path(job.unit, "outcome.json"), {"entry": entry, "failure": failure})
+
+
+def describe_failure(status: str, reason: str, error: Exception) -> dict[str, Any]:
+    """What a run keeps of a failure. The machine's faults pass: the model has another chance in the next sitting."""
+    if not machine.passes(error):
+        return {"status": status, "reason": reason}
+    return {"status": "failed", "reason": f"{reason}; the same command tries it again", "again": True}
+
+
+def _fit_and_score(
+    files: JobFolder, material: Material, job: Job, own: Callable[..., Model] | None, entry: dict[str, Any]
+) -> Generator[Moment, None, None]:
+    """Fit, score and sample one model; fills ``entry`` as it comes to know what its fit took."""
+    name, splits, seed = job.name, material.splits, material.seed
+    candidate = Candidate(name, own)
+    if job.fold is None:
+        rows, unseen = splits.training, splits.select
+    else:
+        learn, left = splits.fold(job.fold)
+        rows, unseen = splits.training[learn], splits.training[left]
+    checkpoint = files.path(job.unit, "checkpoint")
+    fitted: Fitted = yield from fit_model(candidate, material, job.unit, rows, _length(job, checkpoint), checkpoint)
+    model = fitted.model
+    entry |= fitted.entry
+    if fitted.history:
+        write_lines(files.path(job.unit, "history.jsonl"), fitted.history)
+    if job.fold is not None:
+        tensors = {"position": left, **_sampled(model, material, material.samples // splits.folds, name, f"fold {job.fold}")}
+        if density_kind(model) is not None:
+            tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "fold", job.fold))
+        write_tensors(files.path(job.unit, "safetensors"), tensors)
+        return
+    yield Moment(1.0, note="scoring")
+    began = time.monotonic()
+    # one that cannot sample fails here, alone
+    model.sample(8, context=material.context_of(splits.training[:8]), rng=generator(seed, name, "trial"))
+    tensors = {} if splits.folds else _sampled(model, material, material.samples, name, "select")
+    if density_kind(model) is not None and not splits.folds:
+        tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "select"))
+    entry["scoring"] = time.monotonic() - began
+    settings = None if job.own else cast(Any, model).config.model_dump(mode="json")
+    files.run.write_model(name, model, None if job.own else name, settings)
+    if tensors:
+        write_tensors(files.path(job.unit, "safetensors"), tensors)
+
+
+def _length(job: Job, checkpoint: Path) -> Length:
+    """How long the fit is; of one that has begun before, the whole of its share counts, not what is left of this sitting."""
+    if job.plan is not None:
+        return Length(plan=tuple((steps, end) for steps, end in job.plan))
+    if job.share is None or job.ends is None or checkpoint.exists():
+        return Length(steps=job.steps, seconds=job.share)
+    return Length(seconds=max(LEAST_SECONDS, min(job.share, job.ends - time.time())))
+
+
+def _sampled(model: Model, material: Material, n: int, name: str, purpose: str) -> dict[str, torch.Tensor]:
+    """Samples that weights are chosen by, where any are kept."""
+    if not material.samples:
+        return {}
+    return {"samples": model.sample(n, rng=generator(material.seed, name, "samples", purpose))}
+
+
+def nats_of(model: Model, material: Material, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:
+    """As :func:`log_probs` of the rows with these numbers; FloatingPointError where one is NaN or +inf."""
+    nats, error = log_probs(model, material.x[rows], context=material.context_of(rows), rng=rng)
+    return sound(nats, model), error
+

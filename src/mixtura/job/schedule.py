@@ -1,0 +1,271 @@
+"""Which fit is next, and what becomes of it: the fits of a run, one after the other here, or several at a time on workers."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import BrokenExecutor, CancelledError, Executor
+from typing import Any
+
+import torch
+
+from mixtura.contracts import InputError, Note
+from mixtura.ground.machine import CannotWrite
+from mixtura.job.budget import Budget
+from mixtura.job.fitting import Candidate, Material, Moment
+from mixtura.job.jobs import Job, JobFolder, do_job, perform, unit_name
+from mixtura.job.records import Judged, Progress, Record
+from mixtura.job.state import RunState
+from mixtura.job.workers import Processes
+
+#: seconds between two looks at the jobs, between two looks at how far they are, and between two writes of state.json
+LOOK_EVERY, SHOW_EVERY, SAVE_EVERY = 0.02, 0.2, 2.0
+#: times that a worker may die by the same job without getting further in it
+MOST_DEATHS = 3
+
+
+class Schedule:
+    """The fits of a run. ``engine``: who does them, ``workers`` at a time; None is this process, one after the other. Each fit is
+    given its share of the budget, which bounds the wall time of all of them together, when it begins."""
+
+    def __init__(
+        self, files: JobFolder, material: Material, candidates: Sequence[Candidate], state: RunState, budget: Budget,
+        *, steps: int | None, stops: Mapping[str, Mapping[str, Any]] | None,
+    ) -> None:  # fmt: skip
+        self.files, self.material, self.state, self.budget, self.steps, self.stops = files, material, state, budget, steps, stops
+        self.candidates = {candidate.name: candidate for candidate in candidates}
+        self.folds: list[int | None] = [*range(material.splits.folds), None]
+        self.begun: set[str] = set()
+        self.running: dict[str, Any] = {}
+        self.moments: dict[str, Moment] = {}
+        self.furthest: dict[str, float] = {}
+        self.deaths: dict[str, int] = {}
+        self.failed_at: dict[str, int] = {}
+
+    # -------------------------------------------------------------------------------------------------- all of them
+
+    def here(self) -> Iterator[Record]:
+        """All fits in this process, one after the other; a model that fails is a record, not the end. Raises CannotWrite where a
+        disk takes no more."""
+        for name in self._unfinished():
+            if name not in self.state.failures:
+                yield Progress(name, 0.0, None, None)
+            for fold in self.folds:
+                unit = unit_name(name, fold)
+                if name in self.state.failures or unit in self.begun:
+                    continue
+                if (job := self._next(name, fold)) is not None:
+                    yield from self._do_here(job)
+                    self._take(unit)
+            yield self._judged(name)
+
+    def on(self, engine: Executor) -> Iterator[Record]:
+        """All fits on the workers of ``engine``, several at a time; as :meth:`here`. InputError where the engine itself fails."""
+        if not self.files.has_material:
+            self.files.write_material(self.material)
+        names = list(self._unfinished())
+        waiting = [(name, fold) for name in names for fold in self.folds if unit_name(name, fold) not in self.begun]
+        waiting = [(name, fold) for name, fold in waiting if name not in self.state.failures]
+        shown = 0.0
+        try:
+            while names:
+                while waiting and len(self.running) < self.budget.workers:
+                    yield from self._submit(engine, *waiting.pop(0))
+                for unit in [unit for unit, future in self.running.items() if future.done()]:
+                    yield from self._ended(engine, unit)
+                waiting = [(name, fold) for name, fold in waiting if name not in self.state.failures]
+                for name in [name for name in names if self._is_over(name, waiting)]:
+                    names.remove(name)
+                    yield self._judged(name)
+                if time.monotonic() - shown > SHOW_EVERY:
+                    shown = time.monotonic()
+                    yield from self._progress()
+                if time.monotonic() - self.state.saved > SAVE_EVERY:
+                    self.state.save()
+                time.sleep(LOOK_EVERY)
+        finally:
+            for unit, future in self.running.items():
+                self.files.withdraw(unit)
+                future.cancel()
+
+    def _unfinished(self) -> Iterator[str]:
+        """The models that are still to be judged; takes in what is done, and forgets what a passing fault ended."""
+        for name in self.candidates:
+            for fold in self.folds:
+                unit = unit_name(name, fold)
+                found = self.files.outcome(unit)
+                if found is not None and (found["failure"] or {}).get("again"):
+                    self.files.forget_outcome(unit)
+                elif found is not None:
+                    self._take(unit, save=False)
+            yield name
+
+    # ------------------------------------------------------------------------------------------------------ one of them
+
+    def _next(self, name: str, fold: int | None) -> Job | None:
+        """The job of a fit that begins now; None, with the failure noted, where a replay has nothing to repeat."""
+        unit = unit_name(name, fold)
+        own = self.candidates[name].own is not None
+        self.begun.add(unit)
+        if self.stops is not None:
+            if "scoring" not in self.stops.get(f"{name}/all", {}):
+                reason = f"{name}: the run to be replayed has no finished fit of it"
+                self.state.fail(name, {"status": "skipped", "reason": reason})
+                return None
+            return Job(name, fold, own, plan=self.stops[unit]["plan"])
+        if name not in self.budget.timed or math.isinf(self.budget.seconds):
+            return Job(name, fold, own, steps=self.steps)
+        share = self._share(name, unit)
+        left = (1 - self.budget.ending) * self.budget.seconds - self.state.elapsed
+        return Job(name, fold, own, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
+
+    def _share(self, name: str, unit: str) -> float:
+        """Seconds for a fit; of one that was begun in an earlier sitting those that it had then."""
+        share = self.state.units.get(unit, {}).get("share")
+        if share is not None:
+            return share
+        if name in self.state.again:
+            share = self.budget.share_again(name, self.state.units)
+        else:
+            begun = self.begun - {unit}
+            share = self.budget.share(begun, self.state.units, self.state.failures, self.state.elapsed)
+        self.state.units[unit] = {"share": share}
+        self.state.save()
+        return share
+
+    def _do_here(self, job: Job, note: str = "") -> Iterator[Record]:
+        for moment in perform(self.files, self.material, job, self.candidates[job.name].own):
+            if time.monotonic() - self.state.saved > SAVE_EVERY:
+                self.state.save()
+            yield self._progress_of(job.name, {job.unit: moment}, note)
+
+    def _submit(self, engine: Executor, name: str, fold: int | None) -> Iterator[Record]:
+        """Hand a job to the engine; a model that cannot be sent to another process is fitted here."""
+        if not any(unit.startswith(f"{name}/") for unit in self.begun):
+            yield Progress(name, 0.0, None, None)
+        if (job := self._next(name, fold)) is None:
+            return
+        self.files.write_job(job)
+        own = self.candidates[name].own
+        arguments = (str(self.files.run.path.resolve()), job.unit, *(() if own is None else (own,)))
+        try:
+            self.running[job.unit] = engine.submit(do_job, *arguments)
+        except Exception as error:  # noqa: BLE001  an engine raises what it likes for what it cannot send
+            if own is None:
+                raise InputError(
+                    f"executor: takes no job ({type(error).__name__}: {error}); give another, the same command goes on from here"
+                ) from error
+            yield from self._do_own_here(job, error)
+
+    def _do_own_here(self, job: Job, error: BaseException) -> Iterator[Record]:
+        why = f"cannot be sent to a worker ({type(error).__name__})"
+        warnings.warn(
+            f"{job.name}: {why}, so it is fitted in this process, while the workers do the others; "
+            "define it in a module to have it fitted beside them",
+            Note, stacklevel=2,
+        )  # fmt: skip
+        yield from self._do_here(job, f"fitted here: {why}")
+        self._take(job.unit)
+
+    def _ended(self, engine: Executor, unit: str) -> Iterator[Record]:
+        """Take in a job whose future is done; or, where its worker is gone, see to it that it is done again."""
+        future, job = self.running.pop(unit), self.files.job(unit)
+        try:
+            future.result()
+        except CannotWrite:
+            raise
+        except (Exception, CancelledError) as error:  # noqa: BLE001  an engine raises what it likes for a lost worker
+            if self.files.outcome(unit) is None:
+                yield from self._lost(engine, job, error)
+                return
+        self._take(unit)
+
+    def _lost(self, engine: Executor, job: Job, error: BaseException) -> Iterator[Record]:
+        if isinstance(error, BrokenExecutor) and isinstance(engine, Processes):
+            moment = self.files.moment(job.unit)
+            reached = 0.0 if moment is None else moment.done
+            further = reached > self.furthest.get(job.unit, -1.0)
+            self.furthest[job.unit] = max(reached, self.furthest.get(job.unit, -1.0))
+            self.deaths[job.unit] = 1 if further else self.deaths[job.unit] + 1
+            if self.deaths[job.unit] < MOST_DEATHS:
+                yield from self._submit(engine, job.name, job.fold)
+                return
+            reason = f"its process was killed {MOST_DEATHS} times, most likely for want of memory"
+        elif isinstance(error, BrokenExecutor):
+            raise InputError(
+                f"executor: one of its workers died and it takes no more jobs ({type(error).__name__}); "
+                "with a new one the same command goes on from here"
+            ) from error
+        elif job.own:
+            yield from self._do_own_here(job, error)
+            return
+        else:
+            said = next((line for line in str(error).splitlines() if line.strip()), "no message")
+            reason = f"its worker was lost ({type(error).__name__}: {said})"
+        self.state.fail(job.name, {"status": "failed", "reason": f"{reason}; the same command tries it again", "again": True})
+
+    def _take(self, unit: str, *, save: bool = True) -> None:
+        """Take in the outcome of a job that is done. Of several fits of a model that failed, the first gives the reason, in
+        whatever order they ended."""
+        name, found = unit.rpartition("/")[0], self.files.outcome(unit)
+        if found is None:
+            raise InputError(f"{self.files.run.path}: {unit} ended without an outcome; the same command goes on from here")
+        self.begun.add(unit)
+        self.moments.pop(unit, None)
+        self.state.units[unit] = self.state.units.get(unit, {}) | found["entry"]
+        if found["failure"] is not None and self._order(unit) < self.failed_at.get(name, len(self.folds)):
+            self.failed_at[name] = self._order(unit)
+            self.state.failures[name] = found["failure"]
+        if save:
+            self.state.save()
+
+    def _order(self, unit: str) -> int:
+        fold = unit.rpartition("/")[2]
+        return len(self.folds) - 1 if fold == "all" else int(fold)
+
+    # --------------------------------------------------------------------------------------------------- what is told
+
+    def _progress(self) -> Iterator[Progress]:
+        """Of every model that has a job under way, where it has moved on."""
+        moved = set()
+        for unit in self.running:
+            moment = self.files.moment(unit)
+            if moment is not None and moment != self.moments.get(unit):
+                self.moments[unit] = moment
+                moved.add(unit.rpartition("/")[0])
+        for name in moved:
+            mine = {unit: moment for unit, moment in self.moments.items() if unit.startswith(f"{name}/")}
+            yield self._progress_of(name, mine)
+
+    def _progress_of(self, name: str, running: Mapping[str, Moment], note: str = "") -> Progress:
+        units = [unit_name(name, fold) for fold in self.folds]
+        ended = sum(unit in self.begun and unit not in running and unit not in self.running for unit in units)
+        done = (ended + sum(moment.done for moment in running.values())) / len(units)
+        told = [moment.validation for moment in running.values() if moment.validation is not None]
+        left = [moment.left for moment in running.values() if moment.left is not None]
+        notes = [moment.note for moment in running.values() if moment.note]
+        return Progress(name, min(1.0, done), told[-1] if told else None, max(left, default=None), notes[-1] if notes else note)
+
+    def _is_over(self, name: str, waiting: Sequence[tuple[str, int | None]]) -> bool:
+        return all(other != name for other, _ in waiting) and not any(unit.startswith(f"{name}/") for unit in self.running)
+
+    def _judged(self, name: str) -> Judged:
+        self.state.again.pop(name, None)
+        failure = self.state.failures.get(name)
+        if failure is not None:
+            return Judged(name, failure["status"], failure["reason"], None)
+        nats = select_nats(self.files, name, self.material.splits.folds)
+        return Judged(name, "fitted", "", None if nats is None else float(nats.mean()))
+
+
+def select_nats(files: JobFolder, name: str, folds: int) -> torch.Tensor | None:
+    """(n,) nats of the rows that choose weights: the select rows, or, cross-fitted, all training rows, each under the model that
+    did not learn from it. None where the model has no density."""
+    if not folds:
+        return files.results(unit_name(name, None)).get("nats")
+    pieces = [files.results(unit_name(name, k)) for k in range(folds)]
+    if any("nats" not in piece for piece in pieces):
+        return None
+    return torch.cat([p["nats"] for p in pieces])[torch.cat([p["position"] for p in pieces]).argsort()]

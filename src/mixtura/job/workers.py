@@ -1,0 +1,120 @@
+"""Who does the jobs: processes of this machine, a Ray cluster, or any executor that a person hands over.
+
+All are asked by ``submit(function, *arguments)`` and answer with a future. Retries, and workers that are lost, are the affair of
+the engine; of the processes here, which know no retries, of :mod:`mixtura.job.schedule`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from typing import Any
+
+# joblib comes with scikit-learn. Its processes, unlike those of the standard library, do not import the script that called
+# mixtura.run again, take callables that are defined in it, and end at once when they are asked to.
+from joblib.externals.loky import ProcessPoolExecutor, cpu_count
+
+from mixtura.contracts import InputError
+
+#: so that no library of a worker starts threads of its own
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+#: seconds between two looks at whether the process that made a worker is still there
+LOOK_FOR_PARENT_EVERY = 0.5
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return cpu_count()
+
+
+class Processes(Executor):
+    """``n`` processes of this machine, one job at a time each. A process that dies ends the future of its own job with a
+    ``BrokenExecutor``, and no other's; the next job has a new one. Ctrl-C is left to the process that made them; they end when
+    it does, however it ends."""
+
+    def __init__(self, n: int) -> None:
+        self._pools = [_process() for _ in range(n)]
+        self._futures: list[Future[Any] | None] = [None] * n
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """RuntimeError where every process has a job."""
+        free = next((k for k, future in enumerate(self._futures) if future is None or future.done()), None)
+        if free is None:
+            raise RuntimeError("every process has a job")
+        last = self._futures[free]
+        if last is not None and not last.cancelled() and last.exception() is not None:
+            self._pools[free].shutdown(wait=False, kill_workers=True)
+            self._pools[free] = _process()
+        future = self._pools[free].submit(fn, *args, **kwargs)
+        self._futures[free] = future
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes at once, whatever they do."""
+        for pool in self._pools:
+            pool.shutdown(wait=wait, kill_workers=True)
+
+
+def _process() -> ProcessPoolExecutor:
+    pool = ProcessPoolExecutor(max_workers=1, initializer=_begin_worker, initargs=(os.getpid(),), env=ONE_THREAD)
+    pool.submit(_import_all)  # which takes seconds: now rather than with the first job
+    return pool
+
+
+def _begin_worker(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when the one that made it is gone: killed, it cannot tell its workers."""
+    while os.getppid() == parent:
+        time.sleep(LOOK_FOR_PARENT_EVERY)
+    os._exit(1)
+
+
+def _import_all() -> None:
+    import mixtura.job.jobs  # noqa: F401
+
+
+class RayTasks(Executor):
+    """Every job a task of a Ray cluster; all its machines see the run folder under the same path. Ray does a job again whose
+    worker or machine was lost."""
+
+    def __init__(self, address: str) -> None:
+        """``address``: "auto" is the cluster of this machine, or the one in RAY_ADDRESS. InputError where there is none."""
+        try:
+            import ray  # pyright: ignore[reportMissingImports]
+        except ImportError as error:
+            raise InputError("--ray: needs the package ray; install it: pip install 'mixtura[ray]'") from error
+        if not ray.is_initialized():
+            try:
+                ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                said = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise InputError(
+                    f"--ray {address}: no cluster answers ({said}); start one with `ray start --head`, or leave --ray out"
+                ) from error
+        self._ray, self._tasks = ray, []
+
+    @property
+    def cores(self) -> int:
+        """Of all machines of the cluster."""
+        return max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """A task of one core."""
+        task = self._ray.remote(fn).options(num_cpus=1, max_retries=3).remote(*args, **kwargs)
+        self._tasks.append(task)
+        return task.future()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Cancel what is not done."""
+        ready, left = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0) if self._tasks else ([], [])
+        del ready
+        for task in left:
+            self._ray.cancel(task, force=True)

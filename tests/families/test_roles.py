@@ -1,0 +1,32 @@
+"""What the TABLE says of a family is true of the models that it builds."""
+
+from __future__ import annotations
+
+import pytest
+
+from mixtura.contracts import ClosedForm, Column, Conditional, Density, Space
+from mixtura.families import TABLE, with_role
+from mixtura.folder.models import proposals
+from mixtura.ground.rng import generator
+
+SPACE = Space.table((Column(), Column("levels", 3)))
+CHAIN = Space.table((Column(),))
+
+
+def built(row):
+    space, shape = (SPACE, None) if row.context != "needs" else (CHAIN, (2,))
+    return row.build(space, context_shape=shape, config=row.suggest(space, 100), rng=generator(0))
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_a_row_says_how_its_models_are_fitted_and_what_they_can_do(name):
+    row, model = TABLE[name], built(TABLE[name])
+    assert isinstance(model, ClosedForm) == (row.fit == "closed")
+    assert "proposal" not in row.roles or isinstance(model, Conditional)
+    assert "floor" not in row.roles or (isinstance(model, Density) and row.context == "may")
+
+
+def test_there_is_one_floor_and_it_proposes_last():
+    assert with_role("floor") == ["marginals"]
+    assert with_role("proposal") == ["gaussian_mixture", "kde", "marginals"]
+    assert proposals({"flow": 1, "marginals": 2, "kde": 3}) == ["kde", "marginals"]
