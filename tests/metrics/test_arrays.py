@@ -87,5 +87,5 @@ def test_what_is_shown_is_of_the_run_it_is_shown_for():
     for answers in (False, True):
         shown = shown_in("card", "terminal", "wide terminal", "page", answers=answers)
         assert shown and all((row.name in OF_ANSWERS) is answers and row.heading for row in shown)
-    assert [row.name for row in shown_in("terminal", answers=False)] == ["memorisation", "mmd2"]
+    assert [row.name for row in shown_in("terminal", answers=False)] == ["mmd2", "memorisation"]
     assert [row.name for row in shown_in("terminal", "wide terminal", answers=True)] == ["crps", "coverage_90", "width_90"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mixtura.cli.numbers import format_compact, format_duration, format_number, format_to_error, format_with_error
@@ -15,6 +12,7 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 
     from mixtura.folder.records import Score
     from mixtura.job.start import Planned
+    from mixtura.metrics import Metric, Place
     from mixtura.study.study import Study
 
 #: scores shown where no file was asked for
@@ -91,9 +89,9 @@ def show_study(console: Console, study: Study) -> None:
     for objective, other in study.verdicts.items():
         if objective != study.objective:
             console.print(f"in {other.unit}: {other.sentence}", style="dim", soft_wrap=True)
-    meanings = [measure.meaning for measure in _measures(console, study)]
+    meanings = [f"{metric.heading}: {metric.summary}" for metric in _measures(console, study)]
     meanings += ["draw ms: time to draw 1,000 rows"] if console.width >= WIDE else []
-    console.print("; ".join(meanings), style="dim", soft_wrap=True)
+    console.print(". ".join(meanings), style="dim", soft_wrap=True)
     if study.folder is not None:
         _show_next(console, study)
 
@@ -123,10 +121,10 @@ def _show_board(console: Console, study: Study) -> None:
 
     bits = any(s.bits is not None for s in study.scores)
     exact_unit, bound_unit = ("bits/dim, exact", "bits/dim ≤") if bits else ("nats, exact", "nats, bound ≥")
-    measures = _measures(console, study)
+    metrics = _measures(console, study)
     costs = ("fit s", "draw ms") if console.width >= WIDE else ()
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
-    for name in ("model", exact_unit, bound_unit, *(measure.heading for measure in measures), *costs):
+    for name in ("model", exact_unit, bound_unit, *(metric.heading for metric in metrics), *costs):
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     notes = []
     for s in ranked(study.scores):
@@ -137,52 +135,28 @@ def _show_board(console: Console, study: Study) -> None:
         density = format_with_error(s.bits, s.bits_error) if bits else format_with_error(s.nats, s.nats_error)
         exact, bound = (density if s.kind == kind else "" for kind in ("exact", "bound"))
         spent = (format_number(s.seconds, 1), format_number(s.sample_ms, 0))[: len(costs)]
-        table.add_row(s.name, exact, bound, *(measure.cell(s) for measure in measures), *spent)
+        table.add_row(s.name, exact, bound, *(_measured(s, metric) for metric in metrics), *spent)
         notes += [n for n in (_convergence_note(s), _latents_note(s), f"{s.name}: {s.reason}" if s.reason else "") if n]
     console.print(table)
     for note in notes:
         console.print(f"  {note}", style="dim")
 
 
-@dataclass(frozen=True)
-class _Measure:
-    """A column of the leaderboard beside nats: its heading, what it says of a model, and what it means."""
+def _measures(console: Console, study: Study) -> list[Metric]:
+    """The columns of the leaderboard beside nats."""
+    from mixtura.metrics import shown_in
 
-    heading: str
-    cell: Callable[[Score], str]
-    meaning: str
-
-
-def _mmd(s: Score) -> str:
-    return format_to_error(*s.measured("mmd2"))
+    wide: tuple[Place, ...] = ("wide terminal",) if console.width >= WIDE else ()
+    return shown_in("terminal", *wide, answers=study.given is not None)
 
 
-def _memorisation(s: Score) -> str:
-    return format_with_error(*s.measured("memorisation"), 2)
-
-
-def _of_first_target(metric: str, s: Score) -> str:
-    """A metric of the first target that is a number, as for a model of targets given inputs."""
-    return format_compact(*s.measured(metric))
-
-
-_OF_SAMPLES = (
-    _Measure("MMD²", _mmd, "MMD²: 0 for equal distributions"),
-    _Measure("memorised", _memorisation, "memorised: 0.5 if nothing is, 1 if all samples are copies"),
-)
-_OF_PREDICTIONS = (
-    _Measure("CRPS", partial(_of_first_target, "crps"), "CRPS: in the target's units, lower is better"),
-    _Measure(
-        "covered", partial(_of_first_target, "coverage_90"), "covered: share inside the 90 % intervals, 0.9 if calibrated"
-    ),
-    _Measure("width", partial(_of_first_target, "width_90"), "width: of these intervals"),
-)
-
-
-def _measures(console: Console, study: Study) -> tuple[_Measure, ...]:
-    if study.given is None:
-        return _OF_SAMPLES
-    return _OF_PREDICTIONS if console.width >= WIDE else _OF_PREDICTIONS[:2]
+def _measured(score: Score, metric: Metric) -> str:
+    """A metric of a model; of several targets, of the first that is a number."""
+    if metric.takes in ("answers", "ranks"):  # in units of whatever size
+        return format_compact(*score.measured(metric.name))
+    if metric.takes == "copies":
+        return format_with_error(*score.measured(metric.name), 2)
+    return format_to_error(*score.measured(metric.name))
 
 
 def _latents_note(s: Score) -> str:

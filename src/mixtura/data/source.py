@@ -31,7 +31,7 @@ Content = pd.DataFrame | np.ndarray
 
 
 @dataclass(frozen=True)
-class GivenColumns:
+class InputColumns:
     """The columns that a conditional run is given, and what its models see of them."""
 
     schema: Schema
@@ -56,14 +56,14 @@ class GivenColumns:
         return self.inputs(self.schema.encode(frame, name="given"))
 
     @staticmethod
-    def restore(schema: Schema, state: Mapping[str, Tensor]) -> GivenColumns:
+    def restore(schema: Schema, state: Mapping[str, Tensor]) -> InputColumns:
         """From the schema and the ``inputs.state_dict()`` of a run. Raises ValueError if they are not of one another."""
         inputs = Inputs(schema.space)
         try:
             inputs.load_state_dict(dict(state))
         except RuntimeError as error:
             raise ValueError(str(error).splitlines()[-1].strip()) from error
-        return GivenColumns(schema, inputs)
+        return InputColumns(schema, inputs)
 
 
 def split_target(schema: AnySchema, target: Collection[str]) -> tuple[Schema, Schema]:

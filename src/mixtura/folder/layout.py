@@ -227,13 +227,13 @@ class RunFolder:
         """The state of the encoding that all models share."""
         write_tensors(self.path / "encoding.safetensors", state)
 
-    def inputs(self, schema: Schema) -> source.GivenColumns:
+    def inputs(self, schema: Schema) -> source.InputColumns:
         """In a run with targets: the columns that they are modelled given, and their encoding."""
         path = self.path / "inputs.safetensors"
         with content_of(path):
-            return source.GivenColumns.restore(schema, read_tensors(path))
+            return source.InputColumns.restore(schema, read_tensors(path))
 
-    def write_inputs(self, inputs: source.GivenColumns) -> None:
+    def write_inputs(self, inputs: source.InputColumns) -> None:
         """The encoding of the inputs; their schema is part of schema.json."""
         write_tensors(self.path / "inputs.safetensors", inputs.inputs.state_dict())
 

@@ -17,7 +17,7 @@ from mixtura.blending.given import draw_given
 from mixtura.contracts import InputError, Model, density_kind
 from mixtura.data import source
 from mixtura.data.schema import Schema
-from mixtura.data.source import GivenColumns
+from mixtura.data.source import InputColumns
 from mixtura.folder.io import plain
 from mixtura.folder.records import Calibration, Gallery, Score
 from mixtura.ground.inputs import Inputs
@@ -63,7 +63,7 @@ class GivenColumnsRun(Run):
         ours = torch.tensor([name in self.options.targets for name in names])
         inputs = Inputs(schema.space)
         inputs.prepare(rows[self.splits.fit][:, ~ours])
-        self.given = GivenColumns(schema, inputs)
+        self.given = InputColumns(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
         return source.encode(self.schema, source.content(self.data), name=self.data.name)  # as wide as their support now is
@@ -116,7 +116,8 @@ class GivenColumnsRun(Run):
         possible = (nats > -math.inf).any(1)
         if len(weights) < 2 or int(possible.sum()) < 2 * FOLDS:
             return None
-        floor = list(select).index("marginals") if "marginals" in select else None
+        name = verdict.floor_of(select)
+        floor = None if name is None else list(select).index(name)
         gate = choose_gate(nats[possible], cast(Tensor, self.material.context_of(rows))[possible], weights, floor).gate
         return None if gate.is_constant else gate
 

@@ -235,6 +235,7 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
 
     ``table``: name → whether the family takes a context ("never", "may", "needs"); ``given``: whether there is one."""
     from mixtura.contracts import InputError
+    from mixtura.families import with_role
 
     able = [name for name, context in table.items() if context != ("never" if given else "needs")]
     if asked is None:
@@ -248,4 +249,4 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
     if unable:
         why = "cannot model columns given others" if given else "models columns given others: name them with --target"
         raise InputError(f"families: {unable[0]} {why}; choose from {', '.join(able)}")
-    return [name for name in able if name in asked or name == "marginals"]
+    return [name for name in able if name in asked or name in with_role("floor")]

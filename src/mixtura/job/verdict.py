@@ -8,7 +8,7 @@ the gain is measured on report rows, which chose nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import Estimate
+from mixtura.families import with_role
 from mixtura.folder.records import Conditioning, Verdict, digits_of
 from mixtura.ground.kernels import Gaussian, KernelSums, sums
 from mixtura.metrics.likelihood import Gain, gain
@@ -85,12 +86,13 @@ def of_inputs(
     it too. ``constant``: the shares of :func:`weigh`; ``gate``: as :func:`in_nats` had it. The gate itself and the
     calibration are for the caller to add."""
     chosen = blended(report, v.weights, gate) if v.choice == "blend" else report[v.choice]
-    worth = None if "marginals" not in report else gain(chosen.numpy(), report["marginals"].numpy())
+    floor = floor_of(report)
+    worth = None if floor is None else gain(chosen.numpy(), report[floor].numpy())
     turned = None if gate is None else gain(blended(report, v.weights, gate).numpy(), blended(report, constant).numpy())
     inputs = _listed(given) if len(given) <= SPELT_OUT else f"its {len(given)} inputs"
     said = f"{_pm(v.value, v.value_error)} nats of {_listed(target)} given {inputs}"
-    if worth is not None and v.choice != "marginals":
-        said += f", {_pm(worth.value, worth.error)} more than marginals, which ignore the inputs"
+    if worth is not None and v.choice != floor:
+        said += f", {_pm(worth.value, worth.error)} more than {floor}, which ignore the inputs"
     if turned is not None:
         said += f"; weights that depend on the inputs gain {_pm(turned.value, turned.error)} over constant ones"
     beside = Conditioning(
@@ -98,6 +100,11 @@ def of_inputs(
         turned and turned.error, {},
     )  # fmt: skip
     return replace(v, sentence=f"{v.sentence}; {said}"), beside
+
+
+def floor_of(names: Collection[str]) -> str | None:
+    """The name of the floor among these models: the family that makes nothing impossible; None where it is not there."""
+    return next((name for name in with_role("floor") if name in names), None)
 
 
 def blended(nats: Mapping[str, Tensor], share: Mapping[str, float], gate: Tensor | None = None) -> Tensor:
@@ -126,8 +133,8 @@ def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
     g = gain(mixed(w), select[:, alone])
     if not (g.value == math.inf or _sure(g, _size(select[:, alone]))):
         w = np.eye(len(names))[alone]
-    elif "marginals" in names:
-        least, floor = 1 / (len(select) + 1), list(names).index("marginals")
+    elif (name := floor_of(names)) is not None:
+        least, floor = 1 / (len(select) + 1), list(names).index(name)
         if w[floor] < least:
             w *= (1 - least) / (1 - w[floor])
             w[floor] = least

@@ -82,12 +82,8 @@ TABLE: dict[str, Metric] = {
         Metric("mean_nats", mean_nats, "mean log-density of unseen rows", "higher", "nats", "nats"),
         Metric("gain", gain, "mean log-density of a blend less that of a single model, row by row", "higher", "nats", "nats"),
         Metric(
-            "memorisation", memorisation, "share of samples nearest to a training row; ½: no copying, 1: copies", "lower",
-            "share", "copies", "memorised", ("card", "terminal", "page"),
-        ),
-        Metric(
-            "mmd2", mmd2, "unbiased squared distance of the two laws under a Gaussian kernel", "lower", "MMD²", "features",
-            "MMD²", ("card", "terminal", "page"), kernel=True,
+            "mmd2", mmd2, "unbiased squared distance of the two laws under a Gaussian kernel; 0: equal laws", "lower", "MMD²",
+            "features", "MMD²", ("card", "terminal", "page"), kernel=True,
         ),
         Metric("kid", kid, "unbiased MMD² under the cubic kernel, over all pairs", "lower", "MMD²", "features", "KID"),
         Metric(
@@ -115,6 +111,10 @@ TABLE: dict[str, Metric] = {
         Metric(
             "marginal_distance", marginal_distance, "mean distance of single columns, in spreads", "lower", "spreads", "columns",
             shown=("page",),
+        ),
+        Metric(
+            "memorisation", memorisation, "share of samples nearest to a training row; ½: no copying, 1: copies", "lower",
+            "share", "copies", "memorised", ("card", "terminal", "page"),
         ),
         Metric(
             "crps", calibration.mean_crps, "continuous ranked probability score: how far the draws are from the truth", "lower",

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mixtura.folder.io import content_of, write_document
 from mixtura.folder.layout import RunFolder
-from mixtura.report.collect import collect
 from mixtura.report.page import render
+from mixtura.report.reading import collect
 
 __all__ = ["build", "collect", "render"]
 

@@ -20,7 +20,7 @@ from mixtura.contracts import Conditional, InputError, Model, Note, Watch, densi
 from mixtura.data import dtypes, made, own, source
 from mixtura.data.images import ImageSchema
 from mixtura.data.schema import Field, Schema, named, refuse_nested
-from mixtura.data.source import AnySchema, Content, GivenColumns
+from mixtura.data.source import AnySchema, Content, InputColumns
 from mixtura.ground.rng import generator
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
@@ -45,7 +45,7 @@ class FittedModel:
 
     def __init__(
         self, name: str, model: Model, schema: AnySchema, proposals: Mapping[str, Conditional] | None = None,
-        given: GivenColumns | None = None,
+        given: InputColumns | None = None,
     ) -> None:  # fmt: skip
         self.name, self.model, self.schema, self.given = name, model, schema, given
         self._proposals = dict(proposals or {})
@@ -97,7 +97,7 @@ class FittedModel:
         return pd.DataFrame({"nats": nats.numpy(), "kind": kind}, index=rows.index if isinstance(rows, pd.DataFrame) else None)
 
     def _sample_given(self, n: int, asked: Any, seed: int, start: int) -> pd.DataFrame:
-        given = cast(GivenColumns, self.given)
+        given = cast(InputColumns, self.given)
         if asked is None:
             said = f"{', '.join(row['column'] for row in self.schema.describe())} given {', '.join(given.names)}"
             raise InputError(f"sample: this run is of {said}; give rows of these inputs (--given FILE)")

@@ -12,7 +12,7 @@ import pandas as pd
 from mixtura.blending.blend import SamplesAtHand, blend
 from mixtura.blending.gate import Gate
 from mixtura.contracts import Conditional, InputError, Model, Space
-from mixtura.data.source import AnySchema, GivenColumns
+from mixtura.data.source import AnySchema, InputColumns
 from mixtura.folder.io import content_of
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import proposals
@@ -35,7 +35,7 @@ class Study:
     models: dict[str, FittedModel]
     blends: dict[str, FittedModel]
     folder: Path | None = None
-    given: GivenColumns | None = None
+    given: InputColumns | None = None
     conditioning: Conditioning | None = None
 
     @property
@@ -80,7 +80,7 @@ class Study:
 
 def assemble(
     schema: AnySchema, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
-    models: Mapping[str, Model], folder: Path, given: GivenColumns | None = None, conditioning: Conditioning | None = None,
+    models: Mapping[str, Model], folder: Path, given: InputColumns | None = None, conditioning: Conditioning | None = None,
 ) -> Study:  # fmt: skip
     """A :class:`Study` of fitted models and their blends. Where a row is completed, the best of those that can propose values
     for missing entries proposes for the others."""

@@ -4,8 +4,7 @@ The caller's loop body is the callback system:
 
 >>> import torch
 >>> from mixtura import Batch, Space
->>> from mixtura.ground.machine import remove
-from mixtura.ground.rng import generator
+>>> from mixtura.ground.rng import generator
 >>> from mixtura.families.vae import Config, build
 >>> from mixtura.train.fit import Recipe, fit
 >>> rows = Batch(x=torch.randn(100, 2, generator=generator(0)).double())
@@ -40,6 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Optimiser, Stage, Stream, Turn
+from mixtura.ground.machine import remove
 from mixtura.ground.rng import generator
 from mixtura.train.average import AVERAGE, Average
 from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint, save_checkpoint
