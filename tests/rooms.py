@@ -72,7 +72,6 @@ BEYOND_THE_DESIGN: dict[tuple[str, str], str] = {
     ("features", "data"): "which features suit a kind of data, the kind knows",
     ("ledger", "ground.machine"): "whether the process that holds a pull is alive, and files that cannot be written",
     ("arms", "ground.rng"): "every draw names a generator, an arm's too",
-    ("job", "families.Family"): "the type of a row of TABLE",
     ("job", "families.with_role"): "the rows of TABLE that have a role",
     ("folder", "families.with_role"): "the rows of TABLE that have a role",
 }
