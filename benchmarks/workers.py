@@ -1,6 +1,6 @@
 """The wall time of a run with two workers beside one, and whether the bits agree.
 
-python benchmarks/workers.py [--steps 300] [--workers 2] [--data FILE]
+python benchmarks/workers.py [--steps 300] [--workers 2]
 
 On two idle cores at most .65 is wanted: training is shared, reading the file and the verdict are not.
 """
@@ -8,16 +8,16 @@ On two idle cores at most .65 is wanted: training is shared, reading the file an
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from real import TABLES
+
 from mixtura.folder.layout import RunFolder
 
-DATA = Path(os.environ.get("MIXTURA_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data") / "tables"
 RUN = """
 import sys, mixtura
 mixtura.run(sys.argv[1], steps=int(sys.argv[2]), workers=int(sys.argv[3]), out=sys.argv[4])
@@ -34,13 +34,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--data", type=Path, default=DATA / "adult.csv")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
+        data = Path(place) / "adult.csv"
+        TABLES["adult"]().to_csv(data, index=False)
         folders = {workers: Path(place) / str(workers) for workers in (1, asked.workers)}
-        spent = {workers: seconds(asked.data, asked.steps, workers, out) for workers, out in folders.items()}
+        spent = {workers: seconds(data, asked.steps, workers, out) for workers, out in folders.items()}
         one, several = (RunFolder(out).bits() for out in folders.values())
-    print(f"{asked.data.name}, {asked.steps} steps a fit: one worker {spent[1]:.1f} s, {asked.workers} {spent[asked.workers]:.1f} s")
+    told = ", ".join(f"{workers} workers {took:.1f} s" for workers, took in spent.items())
+    print(f"adult.csv, {asked.steps} steps a fit: {told}")
     print(f"ratio {spent[asked.workers] / spent[1]:.2f}; {'the same bits' if one == several else 'DIFFERENT BITS'}")
     sys.exit(0 if one == several else 1)
 

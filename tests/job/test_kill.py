@@ -63,7 +63,7 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
 
 
 def test_killed_runs_end_with_the_same_bits(table: Path, tmp_path: Path) -> None:
-    """Whether the run itself is killed or one of its workers, with one worker or two, which may change from sitting to sitting."""
+    """Whether the run itself is killed or one of its workers, with one worker or two in each sitting."""
     began = time.monotonic()
     assert start(table, tmp_path / "calm", 1).wait() == 0
     whole = time.monotonic() - began
