@@ -24,11 +24,13 @@ check: .venv/ready-to-check
 bench: .venv/ready-to-test
 	@for script in $(sort $(wildcard benchmarks/*.py)); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
-docs: .venv/ready-to-test
-	$(BIN)/pytest tests/test_readme.py tests/test_docs.py
+# the site, to be opened from the disk: site/index.html; any warning is an error
+docs: .venv/ready-for-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "the site is in site/index.html"
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache build dist
+	rm -rf .venv .pytest_cache .ruff_cache build dist site
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Each stamp says what is installed; it is older than what decides it when that changes.
@@ -53,4 +55,8 @@ clean:
 
 .venv/ready-to-check: .venv/ready-to-use
 	$(INSTALL) --editable '.[dev]'
+	@touch $@
+
+.venv/ready-for-docs: .venv/ready-to-use
+	$(INSTALL) --editable '.[docs]'
 	@touch $@

@@ -4,7 +4,7 @@
                                [--features 2 64] [--seconds 600] [--whole]
 
 A repetition draws new samples of both arms and, where it is compared with, a new reference of as many rows, and takes the
-p-value of `mixtura.mixing.gain_of_halves`. No mixture is better than the best arm in
+p-value of `mixtura.objectives.mixture.gain_of_halves`. No mixture is better than the best arm in
 
     equal     both arms and the reference N(0, I)
     away      both arms N(0, I), the reference N(0.5, I)
@@ -35,8 +35,8 @@ from scipy import stats
 from torch import Tensor
 
 from mixtura.ground.rng import generator
-from mixtura.mixing import gain_of_halves
-from mixtura.objectives.objective import parse
+from mixtura.objectives.mixture import gain_of_halves
+from mixtura.objectives.terms import parse
 
 Draw = Callable[[int, int, torch.Generator], Tensor]
 

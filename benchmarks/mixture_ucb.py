@@ -36,8 +36,8 @@ from torch import Tensor
 from mixtura.features.extractors import PrincipalComponents
 from mixtura.ground.kernels import median_bandwidth
 from mixtura.ground.rng import generator
-from mixtura.mixing import Optimum, mix
-from mixtura.objectives.objective import RKE, Density, Precision
+from mixtura.mixing import BestMixture, mix
+from mixtura.objectives.terms import RKE, NeighbourDensity, Precision
 
 Bytes = NDArray[np.uint8]
 
@@ -61,9 +61,9 @@ def curves(problem: Problem, policies: tuple[str, ...], seeds: int, after: tuple
         print(f"{policy:<20}" + "".join(f"{told(list(column), '.3f'):>18}" for column in rke.T), flush=True)
 
 
-def line(what: str, found: Optimum) -> None:
+def line(what: str, found: BestMixture) -> None:
     """Weights and terms of one mixture."""
-    weights = " ".join(f"{w:.2f}" for w in found.weights.values())
+    weights = " ".join(f"{w:.2f}" for w in found.weights)
     terms = ", ".join(f"{name} {value:.3f} ± {error:.3f}" for name, (value, error) in found.terms.items())
     print(f"{what:<24}{weights}   {terms}   gap {found.gap:.0e}", flush=True)
 
@@ -132,8 +132,8 @@ def truncated(seeds: int) -> None:
     print(f"{'digits':<10}{'RKE':>8}{'weight':>9}{'95 %':>14}")
     for name, pool in pools.items():
         single = mix({name: pool}, objective)
-        low, high = (found.intervals or {})[name]
-        print(f"{name:<10}{single.value:>8.2f}{found.weights[name]:>9.3f}{f'{low:.2f} to {high:.2f}':>14}")
+        low, high = (found.intervals_by_name or {})[name]
+        print(f"{name:<10}{single.value:>8.2f}{found.by_name[name]:>9.3f}{f'{low:.2f} to {high:.2f}':>14}")
     whole = mix({"all": look(data["x_train"][rng.choice(len(data["x_train"]), POOL, replace=False)])}, objective)
     print(f"mixture {found.value:.2f} ± {found.error:.2f}; all ten digits as they come {whole.value:.2f}; {found.sentence}")
     problem = of_pools("truncated", [pool.numpy() for pool in pools.values()], objective, POOL)
@@ -166,7 +166,7 @@ def trap() -> None:
     look = Look(digits()["x_test"][:REAL])
     generators = {name: look(samples[name]) for name in GENERATORS}
     strangers = {"photographs": look(photographs(POOL)), "squares": look(squares(POOL))}
-    rke, precision, density = RKE(look.bandwidth), Precision(look.real), Density(look.real)
+    rke, precision, density = RKE(look.bandwidth), Precision(look.real), NeighbourDensity(look.real)
     print("\ntrap: each alone")
     for name, x in (generators | strangers).items():
         line(name, mix({name: x}, rke + precision + density))

@@ -27,7 +27,7 @@ import mixtura
 from mixtura.arms import Arm, Pool, load_arms
 from mixtura.families import vae
 from mixtura.ground.rng import generator
-from mixtura.selection import begin
+from mixtura.selection.mixture import begin
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
 
@@ -58,15 +58,15 @@ def chosen(title: str, arms: list[Arm], objective: str, pulls: int, reference: t
         session.close()
     took = f"{time.monotonic() - began:.1f} s ({time.process_time() - cpu:.1f} s CPU, {overhead:.1f} s not in arms)"
     print(f"\n{title}: {objective}, {found.pulls} pulls in {took}")
-    print(f"  online  {said(found.weights)}: {found.value.value:.4g} ± {found.value.error:.2g} {found.unit}; "
+    print(f"  online  {said(found.by_name)}: {found.value:.4g} ± {found.error:.2g} {found.unit}; "
           f"{found.single[0]} alone {found.single[1].value:.4g} ± {found.single[1].error:.2g}")  # fmt: skip
-    return found.weights
+    return found.by_name
 
 
 def offline(samples: dict[str, np.ndarray], objective: str, **options) -> dict:
     found = mixtura.mix(samples, objective, **options)
-    print(f"  offline {said(found.weights)}: {found.value:.4g} ± {found.error:.2g} {found.unit}; {found.sentence}")
-    return found.weights
+    print(f"  offline {said(found.by_name)}: {found.value:.4g} ± {found.error:.2g} {found.unit}; {found.sentence}")
+    return found.by_name
 
 
 def said(weights: dict[str, float]) -> str:

@@ -46,8 +46,9 @@ from torch import Tensor
 
 from mixtura.ground.kernels import Gaussian, median_bandwidth
 from mixtura.ground.rng import generator
-from mixtura.objectives.objective import MMD, RKE, Expression, QuadraticTerm
-from mixtura.policies.bandit import POLICIES
+from mixtura.objectives.expression import Expression, QuadraticTerm
+from mixtura.objectives.terms import MMD, RKE
+from mixtura.policies import TABLE as POLICIES
 from mixtura.policies.selector import Selector
 from mixtura.simplex.quadratic import minimise_quadratic
 

@@ -50,7 +50,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 }
 DOORS["job"] = tuple(room for room in DOORS if room not in ("arms", "ledger", "families")) + ("families.TABLE",)
 DOORS["mixing"] = ("contracts", "ground", "metrics", "simplex", "objectives", "policies", "data", "features", "study")
-DOORS["selection"] = (*DOORS["mixing"], "arms", "ledger")
+DOORS["selection"] = (*DOORS["mixing"], "folder", "arms", "ledger")
 DOORS["evaluation"] = DOORS["mixing"]
 DOORS["improving"] = (*DOORS["mixing"], "families", "blending", "train", "joint")
 DOORS["estimators"] = tuple(room for room in DOORS if room != "job")

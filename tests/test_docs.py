@@ -1,4 +1,4 @@
-"""What the pages show is true: their code runs, their examples join the house, their links and names exist."""
+"""What the pages show is true: their code runs, their links and names exist."""
 
 from __future__ import annotations
 
@@ -6,96 +6,24 @@ import ast
 import doctest
 import re
 import shlex
-import sys
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path, PurePosixPath
-from types import ModuleType
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
-from test_architecture import SOURCE_RULES, Source
+import typer.main
+from test_recipes import CONTRIBUTED
 
-import mixtura
-from mixtura import families, metrics, policies
+from mixtura.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-TABLES = {"families": families, "metrics": metrics, "policies": policies}
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
-def contributed() -> dict[str, str]:
-    """Path (or ``in TABLE of`` path) in the first line of a block of CONTRIBUTING.md → the text below it."""
-    return {head.removeprefix("# "): body for head, _, body in (block.partition("\n") for block in blocks("CONTRIBUTING.md"))}
-
-
-CONTRIBUTED = contributed()
-RECIPES = [("families", "logistic"), ("metrics", "wins"), ("policies", "drawn")]
-
-
-def build_from(path: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The module that a block would be if it were saved under its path."""
-    name = path.removeprefix("src/").removesuffix(".py").replace("/", ".")
-    module = ModuleType(name)
-    monkeypatch.setitem(sys.modules, name, module)
-    exec(compile(CONTRIBUTED[path], path, "exec", dont_inherit=True), module.__dict__)
-    return module
-
-
-@pytest.fixture
-def join(monkeypatch):
-    """Follow steps 1 and 2 of a recipe: the file, and its line in the TABLE."""
-
-    def follow(package: str, stem: str) -> ModuleType:
-        module = build_from(f"src/mixtura/{package}/{stem}.py", monkeypatch)
-        line = CONTRIBUTED[f"in TABLE of src/mixtura/{package}/__init__.py"]
-        row = eval(line, {**vars(TABLES[package]), **vars(module), stem: module})
-        assert row.name not in TABLES[package].TABLE and row.summary
-        monkeypatch.setitem(TABLES[package].TABLE, row.name, row)
-        monkeypatch.setattr(TABLES[package], stem, module, raising=False)
-        return module
-
-    return follow
-
-
-@pytest.mark.parametrize(("package", "stem"), RECIPES)
-def test_a_recipe_passes_its_own_tests(package, stem, join, monkeypatch):
-    join(package, stem)
-    tests = vars(build_from(f"tests/{package}/test_{stem}.py", monkeypatch))
-    written = [value for name, value in tests.items() if name.startswith("test_")]
-    assert written
-    for test in written:
-        marks = getattr(test, "pytestmark", [])
-        for case in marks[0].args[1] if marks else [()]:
-            test(*(case if isinstance(case, tuple) else (case,)))
-
-
-@pytest.mark.parametrize(("package", "stem"), RECIPES)
-def test_a_recipe_keeps_the_rules_of_the_house(package, stem):
-    path = f"{package}/{stem}.py"
-    source = Source(PurePosixPath(path), CONTRIBUTED[f"src/mixtura/{path}"])
-    assert [breach for rule in SOURCE_RULES for breach in rule(source)] == []
-    assert max(map(len, source.text.splitlines())) <= 130
-
-
-def test_the_family_of_the_recipe_joins_a_run_by_its_line(join, tmp_path):
-    join("families", "logistic")
-    rng = np.random.default_rng(0)
-    hours = np.where(rng.random(60) < 0.3, 40, rng.integers(20, 61, 60)).astype(float)
-    hours[::9] = np.nan
-    frame = pd.DataFrame({"x": rng.normal(100, 3, 60), "hours": hours, "colour": rng.choice(["red", "blue"], 60)})
-    study = mixtura.run(frame, families=["logistic"], out=tmp_path / "run")
-    row = study.leaderboard.set_index("name").loc["logistic"]
-    assert (row["status"], row["kind"]) == ("fitted", "exact") and np.isfinite(row["nats"])
-    loaded = mixtura.load(tmp_path / "run").model("logistic")
-    assert loaded.score(frame).equals(study.model("logistic").score(frame))
-    assert abs(loaded.sample(2_000)["x"].mean() - 100) < 1
 
 
 def test_own_model_page_does_what_it_says(tmp_path, monkeypatch, capsys):
@@ -167,6 +95,26 @@ def test_links_and_paths_exist(page):
     named = re.findall(r"`((?:src|tests|docs|benchmarks)/[\w/.*-]+|\w+(?:/\w+)?\.py)`", text)
     places = (ROOT, ROOT / "src" / "mixtura")
     assert [name for name in named if name not in CONTRIBUTED and not any(any(p.glob(name)) for p in places)] == []
+
+
+def shown_commands() -> list[tuple[str, str]]:
+    """(page, line) of every command of mixtura in a block of any kind, a word of prose after ``#`` left out."""
+    found = []
+    for page in [ROOT / "README.md", *PAGES]:
+        for block in re.findall(r"^```\w*\n(.*?)^```$", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+            found += [(page.name, line) for line in re.findall(r"^(?:\$ |  )?(mixtura [a-z]+ .*)$", block, re.MULTILINE)]
+    return found
+
+
+def test_every_shown_command_has_options_that_exist():
+    commands = typer.main.get_command(app).commands  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(shown_commands()) > 30
+    for page, line in shown_commands():
+        _, name, *words = shlex.split(line, comments=True)
+        assert name in commands, (page, line)
+        options = {option for parameter in commands[name].params for option in (*parameter.opts, *parameter.secondary_opts)}
+        asked = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+        assert set(asked) <= options | {"--help"}, (page, line)
 
 
 def test_names_page_names_what_there_is():

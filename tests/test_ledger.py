@@ -28,7 +28,7 @@ def intend(ledger, arm):
 
 def test_a_pull_goes_from_intent_to_sample_to_features(ledger):
     pull = intend(ledger, "a")
-    assert (pull.number, pull.draw, pull.status) == (0, 0, "asked") and ledger.flying() == {"a": 1}
+    assert (pull.number, pull.draw, pull.status) == (0, 0, "asked") and ledger.in_flight() == {"a": 1}
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     ledger.receive(pull, image, 2.5)
     assert [p.status for p in ledger.pulls()] == ["asked"] and ledger.spent() == 2.5
@@ -112,7 +112,7 @@ def test_an_arm_is_hopeless_after_failures_in_a_row_or_exhausted(ledger, story, 
             ledger.fail(pull, "killed", 0, "unknown")
         else:
             ledger.fail(pull, "exhausted: empty" if what == "e" else "broke", 1)
-    assert ("a" in ledger.hopeless(3)) is closed
+    assert ("a" in ledger.failing(3)) is closed
 
 
 def test_questions_must_agree(ledger):
@@ -135,7 +135,7 @@ def test_what_is_asked_of_some_pulls_is_of_those_alone(ledger):
         ledger.receive(pulls[number], np.zeros(1), cost)
         ledger.tell(pulls[number], np.zeros(1))
     ledger.fail(pulls[4], "broke", 8.0)
-    assert ledger.flying() == {"a": 1}
+    assert ledger.in_flight() == {"a": 1}
     assert [ledger.spent(arm) for arm in ("a", "b", "c", "d", None)] == [1, 10, 4, 0, 15]
     assert [p.number for p in ledger.pulls()] == [0, 1, 2, 3, 4] and [p.number for p in ledger.pulls(after=1)] == [2, 3, 4]
     assert [p.number for p in ledger.told_after(-1)] == [3, 1, 2] and [p.number for p in ledger.told_after(1)] == [2]

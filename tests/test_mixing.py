@@ -12,11 +12,12 @@ import torch
 from scipy.stats import t as student
 
 from mixtura import InputError, mix, pareto
-from mixtura import mixing as blending
 from mixtura.contracts import Estimate, Note
 from mixtura.ground.rng import generator
 from mixtura.metrics.neighbours import manifold
-from mixtura.objectives.objective import KID, MMD, RKE, Cost, Frechet, Precision, parse
+from mixtura.objectives import mixture as problems
+from mixtura.objectives.expression import Objective
+from mixtura.objectives.terms import KID, MMD, RKE, Cost, Frechet, Precision, parse
 from mixtura.simplex import intervals
 
 #: eight Gaussians of deviation 0.4, the bandwidth whose κ is exp(−|x − y|² / 2 · 1.25²), and the weights of most modes
@@ -31,13 +32,13 @@ def gaussians(seed, n, which=range(8), scale=1.0, shift=0.0):
 
 
 def weights(found):
-    return np.array(list(found.weights.values()))
+    return np.array(list(found.by_name.values()))
 
 
 @pytest.fixture
 def few_subsamples(monkeypatch):
     monkeypatch.setattr(intervals, "SUBSAMPLES", 10)
-    monkeypatch.setattr(blending, "CONVEX_SUBSAMPLES", 2)
+    monkeypatch.setattr(problems, "CONVEX_SUBSAMPLES", 2)
 
 
 # ------------------------------------------------------------------------------------------------------- exact cases
@@ -89,7 +90,7 @@ def test_the_shares_of_a_known_mixture():
     assert found.p_value <= 1e-6
     assert "use 0.4" in found.sentence
     given = mix({**arms, **gaussians(3, 400, (0, 1))}, MMD(torch.as_tensor(real), bandwidth=1.25))
-    assert given.weights == found.weights
+    assert given.by_name == found.by_name
 
 
 def test_frechet_of_two_gaussians(few_subsamples):
@@ -121,7 +122,7 @@ def test_no_gain_is_seldom_claimed(few_subsamples):
         found = mix({name: rng.normal(size=(40, 2)) for name in "abc"}, "rke", bandwidth=1.0, seed=seed)
         p.append(found.p_value)
         assert ("no gain" in found.sentence) == (found.p_value >= 0.05 or found.gain <= 0)
-        used = [name for name, w in found.weights.items() if w >= 0.1]
+        used = [name for name, w in found.by_name.items() if w >= 0.1]
         flat += {a for a, _ in found.flat} == set(used)
     assert np.mean(np.array(p) < 0.05) <= 0.1
     assert np.median(p) > 0.3
@@ -140,7 +141,7 @@ def judged(objective, samples, real, seed):
     """gain ± error and p-value of halves."""
     samples = {name: torch.as_tensor(x) for name, x in samples.items()}
     wanted = parse(objective, reference=torch.as_tensor(real)).ready([*samples.values()], generator(seed))
-    return blending.gain_of_halves(samples, wanted, seed=seed)
+    return problems.gain_of_halves(samples, wanted, seed=seed)
 
 
 def p_of_one_law(objective, n, d, repetitions):
@@ -182,7 +183,7 @@ def test_a_gain_is_over_the_arm_that_is_beaten_the_least_surely(which, monkeypat
     """Not over the one that is beaten by the least: 0.1 ± 0.01 is sure and 0.3 ± 0.2 is not. In modes 1 / 0.5 − 1 / 0.8, with an
     error as much larger as the gain is."""
     less = [Estimate(0.1, 0.01, 9), Estimate(0.3, 0.2, 9)]
-    monkeypatch.setattr(blending._Mixing, "_by_influence", lambda *_: (0.5, less[:: 1 - 2 * which], 11))
+    monkeypatch.setattr(problems.Problem, "_by_influence", lambda *_: (0.5, less[:: 1 - 2 * which], 11))
     gain, p = judged("rke", gaussians(0, 40, (0, 6)), np.eye(2), 0)
     assert p == pytest.approx(student.sf(1.5, 11))
     assert (gain.value, gain.error, gain.n) == (pytest.approx(0.75), pytest.approx(0.5), 9)
@@ -220,13 +221,13 @@ def test_who_can_be_judged_by_halves():
     """Arms of twenty samples or more, and two of them; with costs, which go by the order of arms, all of them."""
     of = lambda *sizes: {name: normal(n) for name, n in zip("abc", sizes, strict=False)}  # noqa: E731
     normal = lambda n: np.random.default_rng(n).normal(size=(n, 2))  # noqa: E731
-    costs = blending.Objective((RKE(1.0) + 0.1 * Cost((1.0, 2.0, 3.0))).parts)
+    costs = Objective((RKE(1.0) + 0.1 * Cost((1.0, 2.0, 3.0))).parts)
     tensors = lambda samples: {name: torch.as_tensor(x) for name, x in samples.items()}  # noqa: E731
     assert judged("rke", of(20, 20), np.eye(2), 0) is not None
     assert judged("rke", of(20, 21, 19), np.eye(2), 0) == judged("rke", of(20, 21), np.eye(2), 0)
     assert judged("rke", of(20, 19), np.eye(2), 0) is None
-    assert blending.gain_of_halves(tensors(of(40, 30, 19)), costs) is None
-    assert blending.gain_of_halves(tensors(of(40, 30, 20)), costs) is not None
+    assert problems.gain_of_halves(tensors(of(40, 30, 19)), costs) is None
+    assert problems.gain_of_halves(tensors(of(40, 30, 20)), costs) is not None
 
 
 class Squared:
@@ -242,16 +243,16 @@ class Squared:
 @pytest.mark.parametrize("beside", [False, True], ids=["convex", "and quadratic"])
 def test_equal_counts_by_hand(beside, monkeypatch):
     """The mixture is the first arm: pseudo-values 10 θ − 9 θ without a block, of 24 rows of either, and their difference."""
-    loss = blending._Loss
+    loss = problems.Loss
     monkeypatch.setattr(
-        blending, "_Loss", lambda objective, *rest: (loss if objective.quadratic else Squared)(objective, *rest)
+        problems, "Loss", lambda objective, *rest: (loss if objective.quadratic else Squared)(objective, *rest)
     )  # fmt: skip
-    monkeypatch.setattr(blending, "EQUAL_ROWS", 24)
+    monkeypatch.setattr(problems, "EQUAL_ROWS", 24)
     rng, rke = np.random.default_rng(0), RKE(1.0)
     samples = [torch.as_tensor(rng.normal(by, 1, size=(n, 1))) for n, by in ((30, 0.1), (44, 0.4))]
     frechet = Frechet(torch.as_tensor(rng.normal(size=(40, 1))))
-    objective = blending.Objective((rke + frechet if beside else frechet).parts)
-    mixing = blending._Mixing(["a", "b"], samples, objective, None, None, 0)
+    objective = Objective((rke + frechet if beside else frechet).parts)
+    mixing = problems.Problem(["a", "b"], samples, objective, None, None, 0)
     mixed, less, freedom = mixing._at_equal_counts(objective, samples, np.array([1.0, 0.0]), generator(0))
     of = lambda x: float(x.mean()) ** 2 + (rke.on([x]).loss([1]).value if beside else 0)  # noqa: E731
     whole = np.array([of(x[:24]) for x in samples])
@@ -267,25 +268,25 @@ def test_equal_counts_by_hand(beside, monkeypatch):
 
 def test_the_jackknife_of_a_mean_is_the_error_of_its_blocks():
     rows = torch.as_tensor(np.random.default_rng(0).normal(size=(20, 1)))
-    mixing = blending._Mixing(["a"], [rows], blending.Objective(RKE(1.0).parts), None, None, 0)
+    mixing = problems.Problem(["a"], [rows], Objective(RKE(1.0).parts), None, None, 0)
     means = rows.reshape(10, 2).mean(1)
     assert mixing._jackknife(lambda _, samples: float(samples[0].mean())) == pytest.approx(float(means.std()) / math.sqrt(10))
-    assert math.isnan(blending._Mixing(["a"], [rows[:19]], mixing.objective, None, None, 0)._jackknife(lambda *_: 1.0))
+    assert math.isnan(problems.Problem(["a"], [rows[:19]], mixing.objective, None, None, 0)._jackknife(lambda *_: 1.0))
 
 
 def test_subsamples_are_halves(monkeypatch):
     """Of every arm, and of the reference by twos: even rows and the odd ones that follow them."""
     seen = []
 
-    class Seen(blending._Loss):
+    class Seen(problems.Loss):
         def __init__(self, objective, samples, seed):
             seen.append((objective, samples))
             super().__init__(objective, samples, seed)
 
     rng = np.random.default_rng(0)
     real, arms = torch.as_tensor(rng.normal(size=(44, 1))), [torch.as_tensor(rng.normal(size=(n, 1))) for n in (30, 41)]
-    mixing = blending._Mixing(["a", "b"], arms, blending.Objective(Frechet(real).parts), None, None, 0)
-    monkeypatch.setattr(blending, "_Loss", Seen)
+    mixing = problems.Problem(["a", "b"], arms, Objective(Frechet(real).parts), None, None, 0)
+    monkeypatch.setattr(problems, "Loss", Seen)
     mixing._of_half(generator(0))
     (objective, halves), place = seen[0], {float(v): i for i, v in enumerate(real[:, 0])}
     assert [len(x) for x in halves] == [15, 20]
@@ -297,12 +298,12 @@ def test_subsamples_are_halves(monkeypatch):
 def test_intervals_of_halves_are_as_wide_as_halves_lie_apart(monkeypatch):
     """Of half of all samples weights move about those of half as those of all about the truth; of two the quantiles are 0.95 of
     the way to either."""
-    monkeypatch.setattr(blending, "CONVEX_SUBSAMPLES", 2)
+    monkeypatch.setattr(problems, "CONVEX_SUBSAMPLES", 2)
     ways = iter([0.1, -0.1])
-    monkeypatch.setattr(blending._Mixing, "_of_half", lambda *_: np.array([0.5, 0.5]) + next(ways) * np.array([1, -1]))
-    mixing = blending._Mixing(["a", "b"], [torch.eye(30)] * 2, blending.Objective(Frechet(torch.eye(40)).parts), None, None, 0)
-    found = mixing._intervals(SimpleNamespace(convex=[1], quadratic=None), np.array([0.5, 0.5]))
-    assert np.array([*found.values()]) == pytest.approx(np.array([[0.405, 0.595]] * 2))
+    monkeypatch.setattr(problems.Problem, "_of_half", lambda *_: np.array([0.5, 0.5]) + next(ways) * np.array([1, -1]))
+    mixing = problems.Problem(["a", "b"], [torch.eye(30)] * 2, Objective(Frechet(torch.eye(40)).parts), None, None, 0)
+    found = mixing.intervals(SimpleNamespace(convex=[1], quadratic=None), np.array([0.5, 0.5]))
+    assert np.array(found) == pytest.approx(np.array([[0.405, 0.595]] * 2))
 
 
 def test_a_value_has_every_term_with_its_scale(few_subsamples):
@@ -324,9 +325,9 @@ def test_what_is_flat_by_hand():
             i, j = int(np.flatnonzero(b < a)[0]), int(np.flatnonzero(b > a)[0])
             return Estimate(costs[i, j] * 0.3, 0.3, 9)
 
-    mixing = blending._Mixing(["a", "b", "c"], [], blending.Objective(RKE(1.0).parts), None, None, 0)
+    mixing = problems.Problem(["a", "b", "c"], [], Objective(RKE(1.0).parts), None, None, 0)
     loss = SimpleNamespace(convex=[], quadratic=Known())
-    assert mixing._flat(loss, np.array([0.65, 0.3, 0.05])) == [("a", "b"), ("b", "a"), ("b", "c")]
+    assert mixing.flat(loss, np.array([0.65, 0.3, 0.05])) == [("a", "b"), ("b", "a"), ("b", "c")]
 
 
 def test_the_best_single_arm_is_chosen_without_what_a_sample_has_with_itself():
@@ -340,8 +341,8 @@ def test_a_block_is_left_out_by_twos():
     """Of even and odd rows, which a term can deal to two sides, the rows kept are on the side where they were."""
     rows = torch.arange(47)
     blocks = []
-    for k in range(blending.BLOCKS):
-        kept = blending._without(k)(rows)
+    for k in range(problems.BLOCKS):
+        kept = problems._without(k)(rows)
         assert (kept[::2] % 2 == 0).all() and (kept[1::2] % 2 == 1).all()
         blocks += sorted(set(rows.tolist()) - set(kept.tolist()))
     assert sorted(blocks) == rows.tolist()
@@ -364,12 +365,12 @@ def test_what_chose_does_not_judge(monkeypatch):
     all terms, and one whose radii are taken as given is not."""
     seen = []
 
-    class Seen(blending._Loss):
+    class Seen(problems.Loss):
         def __init__(self, objective, samples, seed):
             seen.append((objective, samples))
             super().__init__(objective, samples, seed)
 
-    monkeypatch.setattr(blending, "_Loss", Seen)
+    monkeypatch.setattr(problems, "Loss", Seen)
     rng = np.random.default_rng(0)
     rows = lambda x: {float(v) for v in torch.as_tensor(x)[:, 0]}  # noqa: E731
     arms, real = {"a": rng.normal(size=(60, 2)), "b": rng.normal(size=(50, 2)) + 1}, rng.normal(size=(70, 2)) + 0.5
@@ -392,7 +393,7 @@ def test_terms_that_hold_copies_of_one_reference_share_its_halves():
     for terms in (MMD(real, bandwidth=1.0) + KID(real.copy()), MMD(real.copy(), bandwidth=1.0) + Frechet(torch.as_tensor(real))):
         first, second = (
             [{float(v) for v in t.reference[:, 0]} for _, t in half.terms]
-            for half in blending._halved(blending.Objective(terms.parts), generator(0))
+            for half in problems._halved(Objective(terms.parts), generator(0))
         )
         assert first[0] == first[1] and second[0] == second[1] and not first[0] & second[1] and len(first[0] | second[0]) == 70
 
@@ -422,7 +423,7 @@ def test_intervals_hold_the_best_weights(monkeypatch):
     held = []
     for seed in range(30):
         found = mix(gaussians(seed, 80), "rke", bandwidth=BANDWIDTH, seed=seed)
-        low, high = np.array(list(found.intervals.values())).T
+        low, high = np.array(list(found.intervals_by_name.values())).T
         assert np.all((low <= weights(found)) & (weights(found) <= high))
         held.append((low - 1e-4 <= BEST) & (BEST <= high + 1e-4))
     assert 0.8 <= np.mean(held) <= 1
@@ -444,15 +445,15 @@ def test_intervals_count_the_luck_of_the_reference(objective):
     widths = []
     for seed in range(2):
         arms, real = sides(seed)
-        low, high = mix(arms, objective, reference=real, bandwidth=1.0).intervals["left"]
+        low, high = mix(arms, objective, reference=real, bandwidth=1.0).intervals_by_name["left"]
         widths.append((high - low) / (2 * 1.96))
     assert 0.03 < np.mean(widths) < 0.08
 
 
 def test_the_error_of_a_convex_value_is_its_deviation(monkeypatch):
     """Of few real rows, which have most of the luck."""
-    monkeypatch.setattr(blending._Mixing, "_intervals", lambda *_: None)
-    monkeypatch.setattr(blending._Mixing, "_gain", lambda *_: (None, None))
+    monkeypatch.setattr(problems.Problem, "intervals", lambda *_: None)
+    monkeypatch.setattr(problems.Problem, "gain", lambda *_: (None, None))
     rng, found = np.random.default_rng(0), []
     for _ in range(40):
         arms = {name: shift + rng.normal(size=(200, 1)) for name, shift in (("a", 1.0), ("b", 1.2))}
@@ -474,7 +475,7 @@ def test_intervals_obey_the_constraints(objective, few_subsamples):
     """All real rows are at the left, and the cap is far below that."""
     arms, real = sides(0, left=1.0)
     found = mix(arms, objective, reference=real, bandwidth=1.0, cap=0.6)
-    assert np.array([*found.intervals.values()]) == pytest.approx(np.array([[0.6, 0.6], [0.4, 0.4]]), abs=1e-6)
+    assert np.array([*found.intervals_by_name.values()]) == pytest.approx(np.array([[0.6, 0.6], [0.4, 0.4]]), abs=1e-6)
 
 
 def test_few_samples_are_not_judged():
@@ -507,8 +508,8 @@ def test_precision_keeps_out_of_the_trap():
     rng = np.random.default_rng(0)
     real = rng.normal(size=(200, 2))
     arms = {"right": rng.normal(size=(150, 2)), "wrong": 30 + 20 * rng.normal(size=(150, 2))}
-    assert mix(arms, "rke", bandwidth=1.5).weights["wrong"] > 0.8
-    assert mix(arms, RKE(1.5) + 2 * Precision(torch.as_tensor(real))).weights["wrong"] < 0.05
+    assert mix(arms, "rke", bandwidth=1.5).by_name["wrong"] > 0.8
+    assert mix(arms, RKE(1.5) + 2 * Precision(torch.as_tensor(real))).by_name["wrong"] < 0.05
 
 
 @pytest.mark.parametrize("objective", ["precision", "density"])
@@ -520,7 +521,7 @@ def test_an_arm_that_is_the_reference_is_within_reach_of_it(objective, rows, few
     found = mix({"copy": real, "away": real + 50.0}, objective, reference=real)
     expected = manifold(real, real)
     assert found.value == pytest.approx(getattr(expected, objective).value, rel=1e-12)
-    assert found.weights["copy"] == 1
+    assert found.by_name["copy"] == 1
     none = mix({"away": real + 50.0, "far": real + 90.0}, objective, reference=real)
     assert str(none.value) == str(none.best_value) == str(none.terms[objective][0]) == "0.0"
 
@@ -591,7 +592,7 @@ def test_tables_with_words(few_subsamples):
     rng = np.random.default_rng(0)
     table = lambda p, n: pd.DataFrame({"x": rng.normal(size=n), "colour": rng.choice(["red", "blue"], n, p=[p, 1 - p])})  # noqa: E731
     found = mix({"red": table(0.95, 60), "blue": table(0.05, 60)}, "mmd", reference=table(0.9, 120))
-    assert found.weights["red"] > 0.7
+    assert found.by_name["red"] > 0.7
     assert found.features != "as given"
 
 
@@ -604,7 +605,7 @@ def test_images(tmp_path, few_subsamples):
     found = mix(sources, "mmd", reference=real)
     assert weights(found) == pytest.approx([0.5, 0.5], abs=0.1)
     assert found.features == "pca:64"
-    assert mix(sources, "mmd", reference=real, features="pixels").weights["dark"] == pytest.approx(0.5, abs=0.1)
+    assert mix(sources, "mmd", reference=real, features="pixels").by_name["dark"] == pytest.approx(0.5, abs=0.1)
 
 
 # ------------------------------------------------------------------------------------------------------------- errors
@@ -689,7 +690,7 @@ def test_levels_that_real_rows_do_not_have_count_against_a_generator():
     real, good = draw(), draw()
     with pytest.warns(Note, match="bad: 100 of 100 rows have values that real rows cannot have: column 'colour', level 'octa"):
         found = mix({"good": good, "bad": draw().assign(colour="octarine")}, "mmd", reference=real)
-    assert found.weights["good"] > 0.9
+    assert found.by_name["good"] > 0.9
     truth = lambda frame, as_written: frame.assign(colour=as_written(frame.colour == "red"))  # noqa: E731
     whole, words = (
         mix({"a": truth(good, how)}, "mmd", reference=truth(real, str_)).value

@@ -10,7 +10,7 @@ import pytest
 from mixtura.cli.main import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*")
+NUMBER = re.compile(r"[-+]?\d[\d,]*\.?\d*(?:e[-+]?\d+)?")
 
 
 def blocks(kind: str) -> list[str]:
@@ -47,6 +47,11 @@ def test_the_first_block_prints_what_it_shows(
     assert [p.split()[:1] for p in steady[0]] == [s.split()[:1] for s in steady[1]]
     for was, expected in zip(*steady, strict=True):
         assert same_line(was, expected), f"the README shows\n{expected}\nbut the command prints\n{was}"
+
+
+def test_the_first_page_of_the_site_shows_the_same_block() -> None:
+    page = (Path(__file__).parents[1] / "docs/index.md").read_text(encoding="utf-8")
+    assert f"```console\n{blocks('console')[0]}```" in page
 
 
 def test_a_wrong_number_would_be_noticed() -> None:

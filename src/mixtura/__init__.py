@@ -21,12 +21,13 @@ _HOME = {
     "Latent": "contracts", "Stepwise": "contracts", "Reparameterised": "contracts", "Scored": "contracts",
     "Energy": "contracts", "Learner": "contracts", "Stage": "contracts", "Phase": "contracts",
     "Optimiser": "contracts", "Turn": "contracts", "Batch": "contracts", "single_stage": "contracts",
-    "mix": "mixing", "pareto": "mixing", "Optimum": "mixing", "Selector": "policies.selector",
+    "mix": "mixing", "pareto": "mixing", "Weights": "simplex.weights", "Selector": "policies.selector",
+    "select": "selection.start",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
-        "objectives.objective"),
+        "objectives.terms"),
     "MixtureDensityRegressor": "estimators.mixture_density", "MixtureDensity": "ground.distributions",
     "MixtureDensityHead": "ground.nets.heads",
-    "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.quadratic",
+    "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.stacking",
 }  # fmt: skip
 
 __all__ = list(_HOME)  # noqa: PLE0604

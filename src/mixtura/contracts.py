@@ -1,9 +1,11 @@
-"""The vocabulary of the house: Space, Learner and its training game, Model and its capabilities.
+"""The vocabulary of the library: Space, Learner and its training game, Model and its capabilities.
+
+Longer than 450 lines because it is the vocabulary that every room shares, and it is meant to be read in one sitting.
 
 A :class:`Space` says what one observation is. A :class:`Learner` is anything that can be trained: a game of players
-(:class:`Phase`) in one or more :class:`Stage`. A :class:`Model` is a learner that samples a space. What else a model can do is
-told by its type (:class:`Density`, :class:`LowerBound`, :class:`Conditional`), so callers ask
-``isinstance(model, Density)`` and nothing is discovered by failing.
+(:class:`Phase`) in one or more :class:`Stage`. A :class:`Model` is a learner that samples a space. The type of a model says what
+else it can do (:class:`Density`, :class:`LowerBound`, :class:`Conditional`, ...): callers ask ``isinstance(model, Density)`` and
+never find out by a failing call.
 
 Tensors are in **data units**, ``float64``, one row an observation: a real number for a continuous entry,
 a code ``0 .. levels-1`` for a discrete one, NaN where a value is missing. Log-densities are in nats with
@@ -30,7 +32,7 @@ class InputError(ValueError):
 
 
 class Note(UserWarning):
-    """What a person should know of a result that they get all the same. The message is one sentence."""
+    """What a person should know about a result that they get all the same. The message is one sentence."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,18 @@ class Estimate:
     reason: str = ""
 
 
-#: is told the share of some work that is done, from 0 to 1
+#: a callback that receives the share of the work that is done, from 0 to 1
 Watch = Callable[[float], object]
 
 
 def unwatched(share: float) -> None:
-    """Nobody looks on."""
+    """The default :data:`Watch`: do nothing."""
 
 
 # ---------------------------------------------------------------------------------------------- spaces
 
 
-#: a value is on its column's steps if it is no further from them, in steps
+#: a value is on the steps of its column if its distance to the nearest step, in steps, is at most this
 ON_STEPS = 1e-6
 
 
@@ -67,14 +69,14 @@ class Column:
     levels:     how many codes there are (kind "levels").
     missing:    whether NaN is a possible value; missingness is then a discrete event with a probability.
     resolution: δ > 0 if values are written in steps of δ (origin + integer·δ): they score as cell masses.
-    low, high:  walls, which no value passes: 0 for an amount, the darkest and the brightest pixel; infinite where
-                there are none. With δ > 0 they are values of the column, and their cells end there. The range that was
-                seen is no wall: laws have tails beyond it.
-    atoms:      values that hold a share of the rows of their own (0, a cap), or lie off the steps; each has a
-                probability.
-    anchor:     a value that the steps are counted from; None: a wall, or 0 where there is none.
-    unseen:     the probability of a level that is not among the ``levels``, the same for every model (0: such a level is
-                impossible).
+    low, high:  walls that no value can pass: 0 for an amount, the darkest and the brightest pixel; infinite where
+                there are none. With δ > 0 the walls are values of the column, and their cells end there. The ends of the
+                range that was seen are not walls: distributions have tails beyond them.
+    atoms:      single values with a probability of their own: values that many rows share (0, a cap) or that lie off the
+                steps.
+    anchor:     a value that the steps are counted from; None means a wall, or 0 where there is no wall.
+    unseen:     the probability of a level that is not among the ``levels``, the same for every model; 0 makes such a level
+                impossible.
     """
 
     kind: Literal["continuous", "levels"] = "continuous"
@@ -100,19 +102,19 @@ class Column:
         return abs(k - round(k)) if math.isfinite(k) else math.inf
 
     def on_steps(self, value: float) -> bool:
-        """Whether a value is one of a rounded column's, but for rounding errors."""
+        """Whether a value lies on the steps of a rounded column, up to rounding errors."""
         return self.off_steps(value) <= ON_STEPS
 
     @property
     def steps(self) -> int:
-        """How many values a rounded column with two ends can have; 0 for any other."""
+        """How many values a rounded column with two walls can have; 0 for any other column."""
         closed = self.resolution > 0 and math.isfinite(self.high - self.low)
         return round((self.high - self.low) / self.resolution) + 1 if closed else 0
 
 
 @dataclass(frozen=True)
 class Space:
-    """Shape and kind of one observation; ``columns`` has one entry per cell of ``shape``, row-major."""
+    """Shape and kind of one observation; ``columns`` has one entry per position of ``shape``, in row-major order."""
 
     shape: tuple[int, ...]
     columns: tuple[Column, ...]
@@ -139,19 +141,19 @@ class Space:
 
     @staticmethod
     def image(channels: int, height: int, width: int, *, low: float = 0, high: float = 255, resolution: float = 1) -> Space:
-        """Pixels in the file's own levels, low … high in steps of ``resolution``."""
+        """Pixels in the levels of the file, low … high in steps of ``resolution``."""
         shape = (channels, height, width)
         return Space(shape, (Column(resolution=resolution, low=low, high=high),) * math.prod(shape))
 
     @property
     def is_image(self) -> bool:
-        """Whether an observation is (channels, height, width) of numbers all of one kind."""
+        """Whether an observation is an array (channels, height, width) of numbers of one and the same kind."""
         c = self.columns[0]
         return len(self.shape) == 3 and c.kind == "continuous" and not c.missing and not c.atoms and set(self.columns) == {c}
 
     @property
     def plain(self) -> bool:
-        """Whether every entry is a real number: no levels, steps, atoms or missing values (walls may be)."""
+        """Whether every entry is a real number: no levels, steps, atoms or missing values (walls are allowed)."""
         return not any(c.kind == "levels" or c.resolution > 0 or c.atoms or c.missing for c in self.columns)
 
     @property
@@ -166,7 +168,7 @@ class Space:
     def check(self, x: Tensor, *, name: str = "x") -> Tensor:
         """``x`` as float64 (n, *shape), or an InputError that names the row and the entry.
 
-        Codes ≥ levels and values off the support pass: they are possible questions with probability 0.
+        Codes ≥ levels and values off the support are accepted: they are valid questions whose probability is 0.
         """
         if not isinstance(x, Tensor):
             raise InputError(f"{name}: expected a torch tensor of shape (n, {_commas(self.shape)}), got {type(x).__name__}")
@@ -187,15 +189,15 @@ class Space:
         return x
 
     def outside(self, x: Tensor) -> Tensor:
-        """(n,) bool: rows that no model of this space can produce (unseen level, value beyond a wall)."""
+        """(n,) bool: the rows that no model of this space can produce (an unseen level, or a value beyond a wall)."""
         return self.off(x).any(1)
 
     def off(self, x: Tensor) -> Tensor:
-        """(n, dims) bool: the entries that put a row outside."""
+        """(n, dims) bool: the entries because of which a row is outside."""
         return self.unseen(x) | self.beyond(x)
 
     def unseen(self, x: Tensor) -> Tensor:
-        """(n, dims) bool: the entries that hold a level never seen."""
+        """(n, dims) bool: the entries whose level is not among the ``levels`` of the column."""
         return self.flat(x) > self._row(x, [c.levels - 1 if c.kind == "levels" else math.inf for c in self.columns])
 
     def beyond(self, x: Tensor) -> Tensor:
@@ -233,8 +235,8 @@ ONLY = "rows"
 
 
 class Batch:
-    """Rows by name, all of one length n: ``x`` (n, *shape) in data units, ``context`` (n, *context_shape), or whatever a learner
-    reads. ``weights`` (n,), where there are some, are for drawing: minibatches hold rows in proportion to them.
+    """Rows by name, all of one length n: ``x`` (n, *shape) in data units, ``context`` (n, *context_shape), or whatever else a
+    learner reads. ``weights`` (n,), if given, weight the rows: minibatches are drawn in proportion to them.
 
     >>> rows = Batch(x=torch.zeros(5, 2), context=None)
     >>> len(rows), rows.get("context"), rows.at(torch.tensor([0, 1]))["x"].shape
@@ -245,12 +247,12 @@ class Batch:
         self.rows = {name: values for name, values in rows.items() if values is not None}
         lengths = {name: len(values) if isinstance(values, Tensor) and values.dim() else -1 for name, values in self.rows.items()}
         if len(set(lengths.values())) != 1 or -1 in lengths.values():
-            told = ", ".join(f"{name} {length if length >= 0 else 'none'}" for name, length in lengths.items()) or "nothing"
-            raise InputError(f"a batch: expected tensors with one row for each row of the others, got rows: {told}")
+            found = ", ".join(f"{name} {length if length >= 0 else 'none'}" for name, length in lengths.items()) or "nothing"
+            raise InputError(f"batch: expected tensors with the same number of rows, got rows: {found}; give each the same rows")
         weights = self.rows.get("weights")
-        sound = weights is None or (weights.dim() == 1 and bool((weights >= 0).all()) and 0 < float(weights.sum()) < math.inf)
-        if not sound:
-            raise InputError("weights: expected one finite number of 0 or more for each row, some above 0; repair them")
+        valid = weights is None or (weights.dim() == 1 and bool((weights >= 0).all()) and 0 < float(weights.sum()) < math.inf)
+        if not valid:
+            raise InputError("weights: expected one finite number of 0 or more for each row, and some above 0; repair them")
 
     def __len__(self) -> int:
         return len(next(iter(self.rows.values())))
@@ -263,37 +265,37 @@ class Batch:
         return self.rows.get(name)
 
     def at(self, index: Tensor | slice) -> Batch:
-        """The rows with these numbers."""
+        """The rows at these positions."""
         pick = (lambda t: t[index]) if isinstance(index, slice) else (lambda t: t.index_select(0, index.to(t.device)))
-        return self._each(pick)
+        return self._map(pick)
 
     def but(self, **rows: Tensor | None) -> Batch:
-        """This batch with some rows replaced; None leaves them out."""
+        """This batch with some tensors replaced; a name that is None is left out."""
         return Batch(**{**self.rows, **rows})
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same on a device."""
-        return self._each(lambda t: t.to(device))
+        """The same batch on a device."""
+        return self._map(lambda t: t.to(device))
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
-        """Made of sound rows, it is not looked at again: of a few rows all may weigh nothing."""
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch of the changed tensors. It is not validated again: in a small part of a batch all weights may be 0."""
         batch = object.__new__(Batch)
         batch.rows = {name: change(values) for name, values in self.rows.items()}
         return batch
 
 
-#: what a learner learns from: batches by name, each of a length of its own; one alone is called ``ONLY``
+#: the training data of a learner: batches by name, each with its own length; a single batch is called ``ONLY``
 Batches = Mapping[str, Batch]
-#: a generator for a path of names, independent of every other path
+#: gives the generator for a path of names, independent of the generators of all other paths
 Stream = Callable[..., torch.Generator]
 T = TypeVar("T")
 
 
 class Turn:
-    """One step of a training game, as its players see it: a minibatch of every batch, and the player's own randomness.
+    """One step of a training game, as its players see it: a minibatch of every batch, and a generator for each player.
 
-    Players of one step see the same minibatch and share what :meth:`once` makes. What one of them draws changes nothing for
-    another: ``rng`` is a stream of (seed, stage, step, phase name, repeat), a shared value has a stream of its own name.
+    All players of a step see the same minibatch and share what :meth:`once` makes. The draws of one player do not change those
+    of another: ``rng`` is keyed by (seed, stage, step, phase name, repeat), and each shared value has a stream keyed by its name.
     """
 
     def __init__(
@@ -305,20 +307,20 @@ class Turn:
 
     @property
     def rng(self) -> torch.Generator:
-        """The stream of the player whose loss is being computed."""
+        """The generator of the player whose loss is being computed."""
         if self._rng is None:
             self._rng = self._stream("phase", *self._player)
         return self._rng
 
     def of(self, name: str) -> Batch:
-        """The minibatch of the batch of that name."""
+        """The minibatch of the batch with this name."""
         if name not in self.data:
-            raise InputError(f"no batch is called {name!r}; fit was given {', '.join(self.data)}")
+            raise InputError(f"no batch is called {name!r}; fit was given {', '.join(self.data)}; use one of these names")
         return self.data[name]
 
     @property
     def x(self) -> Tensor:
-        """(b, …) the rows x of the only batch, as ``encode_for_training`` made them."""
+        """(b, …) the rows x of the only batch, as ``encode_for_training`` encoded them."""
         return self.of(ONLY)["x"]
 
     @property
@@ -327,8 +329,8 @@ class Turn:
         return self.of(ONLY).get("context")
 
     def once(self, name: str, make: Callable[[torch.Generator], T]) -> T:
-        """What ``make(rng)`` gives, made when first asked for in this step and shared by all players (a rollout). It must not
-        carry a gradient that two players walk back through: a graph is gone after the first."""
+        """The value of ``make(rng)``, such as a rollout: computed when it is first asked for in this step, then shared by all
+        players. Two players must not backpropagate through it: the first backward pass frees the graph."""
         if name not in self._made:
             self._made[name] = make(self._stream("once", name))
         return self._made[name]
@@ -340,8 +342,8 @@ class Turn:
 
 @dataclass(frozen=True)
 class Optimiser:
-    """How a player moves: AdamW. rate, clip (of the norm of the gradient) and decay of the weights are the recipe's where they
-    are None; the recipe's warm-up and fall scale every rate."""
+    """The settings of a player's AdamW optimiser. A rate, clip (of the gradient norm) or weight decay of None is taken from the
+    recipe; the warm-up and the final decrease of the recipe scale every rate."""
 
     rate: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
@@ -356,10 +358,10 @@ class Optimiser:
 
 @dataclass(frozen=True)
 class Phase:
-    """One player of a training game: it lowers ``loss(turn)``, a scalar, by moving ``parameters`` and no others.
+    """One player of a training game: it minimises ``loss(turn)``, a scalar, over ``parameters`` and no others.
 
-    Maximum likelihood has one phase, a GAN two, maximum-entropy inverse reinforcement learning three. It plays at every
-    ``every``-th step, ``repeats`` times.
+    Maximum likelihood has one phase, a GAN two, maximum-entropy inverse reinforcement learning three. The player updates its
+    parameters at every ``every``-th step, ``repeats`` times.
     """
 
     name: str
@@ -370,20 +372,20 @@ class Phase:
     optimiser: Optimiser = Optimiser()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parameters", tuple(self.parameters))  # which may come from a generator
+        object.__setattr__(self, "parameters", tuple(self.parameters))  # they may be given as a generator
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A game that is played to its end before the next stage begins (an autoencoder, then an energy).
+    """A game that is played to its end before the next stage begins (for example an autoencoder, then an energy).
 
     phases:        the players, in playing order.
-    stopping_loss: loss(turn) of rows held out, a scalar, in evaluation mode: the state with the lowest is kept, and training
-                   ends where it falls no more. It is called with gradients enabled. Of a single batch it is a mean over at
-                   most 1,000 rows at a time, of several it sees all held-out rows. None: all steps are played, and the moving
-                   average of parameters and of buffers that are written in place is kept.
-    share:         of the learner's steps or seconds, relative to its other stages.
-    unit:          of the stopping loss, a row.
+    stopping_loss: a scalar loss(turn) of held-out rows, computed in evaluation mode with gradients enabled. The state with the
+                   lowest value is kept, and training ends when the value no longer falls. With a single batch it is called on
+                   at most 1,000 rows at a time and averaged; with several batches it sees all held-out rows at once. None: all
+                   steps are played, and the moving average of the parameters, and of the buffers that change in place, is kept.
+    share:         the part of the learner's steps or seconds that this stage gets, relative to its other stages.
+    unit:          the unit of the stopping loss, per row.
     """
 
     name: str
@@ -396,42 +398,43 @@ class Stage:
 def single_stage(
     name: str, parameters: Iterable[nn.Parameter], loss: Callable[[Turn], Tensor], unit: str = "nats"
 ) -> tuple[Stage]:
-    """One player who lowers a loss of rows, and stops by the same loss of rows held out: maximum likelihood and its kind."""
+    """One stage with one player, which minimises a loss of rows and stops by the same loss of held-out rows: maximum likelihood
+    and similar methods."""
     return (Stage(name, (Phase(name, tuple(parameters), loss),), torch.no_grad()(loss), unit=unit),)
 
 
 class Learner(nn.Module, ABC):
     """Anything that ``train.fit`` trains: a model, a density ratio, a critic, a joint game of models."""
 
-    #: what this learner's training wants otherwise than its family's row of the TABLE has it (see train.Recipe)
+    #: settings of :class:`mixtura.train.recipe.Recipe` in which this learner differs from its family's row of the TABLE
     recipe: Mapping[str, Any] = {}
 
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]:
-        """The games of training, in order; asked before ``prepare`` too."""
+        """The training games, in order. It is also called before ``prepare``."""
 
     def check(self, data: Batches) -> Batches:
-        """The data as this learner takes them, or an InputError that names what is wrong. Default: as they are."""
+        """The data in the form that this learner needs, or an InputError that names what is wrong. Default: unchanged."""
         return data
 
     def prepare(self, data: Batches, rng: torch.Generator) -> None:
-        """Look at the fit rows once before training (centres, scales). Default: nothing."""
+        """See the fit rows once before training, for example to compute centres and scales. Default: do nothing."""
 
     def encode_for_training(self, data: Batches) -> Batches:
-        """Rows → what the phases see, row by row, done once before training. Default: as they are."""
+        """Encode the rows as the phases see them, row by row, once before training. Default: unchanged."""
         return data
 
     @property
     def device(self) -> torch.device:
-        """Where the numbers live."""
+        """The device of the parameters and buffers."""
         return next((t.device for t in (*self.parameters(), *self.buffers())), torch.device("cpu"))
 
 
 class Model(Learner):
     """Something that samples a :class:`Space`, optionally given a context (one context row per sample row).
 
-    A family writes ``_sample``; the public ``sample`` checks. A model that learns by gradient offers
-    ``stages``; one with a closed-form or library fit is a :class:`ClosedForm`.
+    A family implements ``_sample``; the public ``sample`` checks arguments and results. A model that is trained by gradients
+    offers ``stages``; a model with a closed-form or library fit is a :class:`ClosedForm`.
     """
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None = None) -> None:
@@ -455,7 +458,7 @@ class Model(Learner):
             row, column = (int(i) for i in bad.nonzero()[0])
             raise FloatingPointError(
                 f"{type(self).__name__} sampled {float(flat[row, column])} at row {row}, column {column}: "
-                "its training went wrong; fit it again with a lower learning rate"
+                "its training failed; fit it again with a lower learning rate"
             )
         return x
 
@@ -463,7 +466,7 @@ class Model(Learner):
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor: ...
 
     def check(self, data: Batches) -> Batches:
-        """One batch with rows ``x`` of the space, and their contexts where the model has any."""
+        """One batch with rows ``x`` of the space, and their contexts if the model takes a context."""
         if set(data) != {ONLY} or data[ONLY].get("x") is None:
             raise InputError(f"{type(self).__name__}: expected one batch with rows x to train on, got {', '.join(data)}")
         rows = data[ONLY]
@@ -475,23 +478,23 @@ class Model(Learner):
         self._prepare(data[ONLY]["x"], data[ONLY].get("context"), rng)
 
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
-        """:meth:`prepare` of rows x (n, *shape) in data units. Default: nothing."""
+        """:meth:`prepare` for rows x (n, *shape) in data units. Default: do nothing."""
 
     def encode_for_training(self, data: Batches) -> Batches:
         return {name: rows.but(x=self._encode_for_training(rows["x"])) for name, rows in data.items()}
 
     def _encode_for_training(self, x: Tensor) -> Tensor:
-        """Data units → what this model's phases see as ``turn.x``, row by row. Default: ``x``."""
+        """Encode rows in data units as the phases of this model see them in ``turn.x``, row by row. Default: ``x``."""
         return x
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
-        """What the family's experts would look at beside the score, measured on unseen rows x: name → number, in nats
-        unless the name says otherwise. Default: nothing."""
+        """Diagnostics that an expert of the family would read in addition to the score, measured on unseen rows x:
+        name → number, in nats unless the name says otherwise. Default: none."""
         return {}
 
     @final
     def check_context(self, context: Tensor | None, n: int) -> Tensor | None:
-        """``context`` if it fits this model and ``n`` rows, else an InputError."""
+        """``context`` if it has the shape that this model needs for ``n`` rows, else an InputError."""
         if self.context_shape is None:
             if context is not None:
                 raise InputError(f"context: {type(self).__name__} was built without a context; leave it out")
@@ -520,13 +523,13 @@ class ClosedForm(Model):
 class Density(Model):
     """An exact, normalised log-density."""
 
-    #: whether the model gives positive probability to what the space calls outside (the smoothed floor)
+    #: whether rows that are outside the space have positive probability (true of the smoothed floor)
     open_support: bool = False
 
     @final
     def log_prob(self, x: Tensor, *, context: Tensor | None = None) -> Tensor:
-        """(n,) nats, float64, with respect to the base measure of the space. −inf beyond a wall. A level never seen costs
-        nats (:attr:`Column.unseen`), and the rest of its row has the density it has without that entry."""
+        """(n,) nats, float64, with respect to the base measure of the space; −inf beyond a wall. An entry with an unseen level
+        contributes log :attr:`Column.unseen`, and the other entries of its row contribute their density without that entry."""
         x = self.space.check(x)
         context = self.check_context(context, x.shape[0])
         if len(x) == 0:
@@ -537,16 +540,16 @@ class Density(Model):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor: ...
 
 
-#: rows that a row with levels never seen is turned into at most, and rows of that kind in hand at once
+#: the most rows that one row with unseen levels is expanded into, and the most such rows that are scored at once
 MOST_LISTED, LISTED_AT_ONCE = 4_096, 16_384
 
 
 def _on_support(
     space: Space, x: Tensor, context: Tensor | None, nats: Callable[[Tensor, Tensor | None], Tensor]
 ) -> Tensor:
-    """(n,) nats of rows x (n, *shape), by ``nats`` of rows on the support. With the unseen entries U of a row and ε_j their
-    probability, log Π_{j ∈ U} ε_j Π_{j ∉ U} (1 − ε_j) Σ_c p(x, the entries U being c), c over all levels of U (of more than
-    ``MOST_LISTED`` of them the first: less than the sum). −inf beyond a wall."""
+    """(n,) nats of rows x (n, *shape), computed with ``nats``, which takes rows on the support. Let U be the unseen entries of a
+    row and ε_j their probabilities; the result is log Π_{j ∈ U} ε_j Π_{j ∉ U} (1 − ε_j) Σ_c p(x with the entries U equal to c),
+    where c runs over all levels of U, or over the first ``MOST_LISTED`` of them (a smaller sum). −inf beyond a wall."""
     unseen = space.unseen(x)
     ε = torch.tensor([c.unseen for c in space.columns], dtype=x.dtype, device=x.device)
     out = torch.where(unseen, ε.log(), torch.log1p(-ε)).sum(1).masked_fill(space.beyond(x).any(1), -math.inf)
@@ -558,19 +561,19 @@ def _on_support(
         out = out.index_add(0, plain, nats(space.clamp(x[plain]), None if context is None else context[plain]))
     listed = [(row, _listed(space, x[row], unseen[row])) for row in odd.nonzero().squeeze(1).tolist()]
     while listed:
-        # as many rows as fit in hand; one at least
+        # as many rows as LISTED_AT_ONCE allows, but at least one
         sizes = [len(rows) for _, rows in listed]
         take = max(1, sum(total <= LISTED_AT_ONCE for total in itertools.accumulate(sizes)))
-        which, rows = [row for row, _ in listed[:take]], torch.cat([rows for _, rows in listed[:take]])
-        at, listed = torch.tensor(which, device=x.device), listed[take:]
-        beside = None if context is None else context[at].repeat_interleave(torch.tensor(sizes[:take], device=x.device), 0)
-        sums = [torch.logsumexp(part, 0) for part in nats(rows.reshape(-1, *space.shape), beside).split(sizes[:take])]
+        numbers, rows = [row for row, _ in listed[:take]], torch.cat([rows for _, rows in listed[:take]])
+        at, listed = torch.tensor(numbers, device=x.device), listed[take:]
+        repeated = None if context is None else context[at].repeat_interleave(torch.tensor(sizes[:take], device=x.device), 0)
+        sums = [torch.logsumexp(part, 0) for part in nats(rows.reshape(-1, *space.shape), repeated).split(sizes[:take])]
         out = out.index_add(0, at, torch.stack(sums))
     return out
 
 
 def _listed(space: Space, row: Tensor, unseen: Tensor) -> Tensor:
-    """(m, dims): the row with every combination of levels in the place of its unseen ones."""
+    """(m, dims): copies of the row in which every combination of known levels replaces the unseen ones."""
     at = unseen.nonzero().squeeze(1)
     most = max(1, int(MOST_LISTED ** (1 / len(at))))
     levels = [torch.arange(min(space.columns[j].levels, most), dtype=row.dtype, device=row.device) for j in at.tolist()]
@@ -581,11 +584,11 @@ def _listed(space: Space, row: Tensor, unseen: Tensor) -> Tensor:
 
 
 class LowerBound(Model):
-    """A stochastic lower bound on the log-density: exp of one draw is an unbiased estimate of a density, or falls short."""
+    """A stochastic lower bound on the log-density: exp of one draw is, in expectation, at most the density."""
 
-    #: what makes it a bound: "uniform dequantisation", "importance-weighted", "variational"
+    #: why it is a bound: "uniform dequantisation", "importance-weighted" or "variational"
     how: str = "uniform dequantisation"
-    #: estimates behind one call of a judge: more tighten the bound, and cost
+    #: how many estimates the evaluation averages for each row: more of them tighten the bound and cost more time
     draws: int = 8
 
     #: as :attr:`Density.open_support`
@@ -593,8 +596,8 @@ class LowerBound(Model):
 
     @final
     def log_prob_bound(self, x: Tensor, *, context: Tensor | None = None, draws: int = 8, rng: torch.Generator) -> Tensor:
-        """(n,) nats, float64: log of the mean of ``draws`` unbiased estimates of the density, whose
-        expectation is at most log p (Burda et al. 2016, section 3). −inf beyond a wall; a level never seen as in
+        """(n,) nats, float64: the log of the mean of ``draws`` unbiased estimates of the density, whose
+        expectation is at most log p (Burda et al. 2016, section 3). −inf beyond a wall; unseen levels are treated as in
         :meth:`Density.log_prob`."""
         x = self.space.check(x)
         context = self.check_context(context, x.shape[0])
@@ -611,13 +614,13 @@ class LowerBound(Model):
 
 
 class Reparameterised(Model):
-    """A model of plain numbers whose samples are a differentiable function of its parameters: the gradient of a mean over
-    draws is, in expectation, that of the mean over the law, weights of mixtures included."""
+    """A model of plain numbers whose samples are differentiable in its parameters: in expectation, the gradient of a mean over
+    samples equals the gradient of the mean over the distribution, including the gradient in the weights of a mixture."""
 
     @final
     def draw(self, n: int, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
-        """(n, dims) samples in the encoding, standardised values that carry a gradient. InputError on a context that does not
-        fit."""
+        """(n, dims) samples in the encoding, as standardised values that carry a gradient. InputError on a context of the wrong
+        shape."""
         return self._draw(n, self.check_context(context, n), rng)
 
     @abstractmethod
@@ -625,25 +628,25 @@ class Reparameterised(Model):
 
 
 class Energy(Model):
-    """A model that knows its density but for a constant."""
+    """A model whose density is known up to a constant factor."""
 
     @abstractmethod
     def energy(self, e: Tensor, *, context: Tensor | None = None) -> Tensor:
-        """(n,) −log p of encoded rows e (n, width) up to one constant for all of them, differentiable in e. The density is that
-        of the encoding: of rows in data units it is higher by their log-Jacobian."""
+        """(n,) −log p of encoded rows e (n, width), up to a constant that all rows share; differentiable in e. p is the density
+        in the encoding; the log-density in data units is higher by the log-Jacobian."""
 
 
 class Scored(Model):
-    """A model that knows the slope of its density under noise."""
+    """A model with the score of its noised density."""
 
     @abstractmethod
     def score(self, y: Tensor, level: float, *, context: Tensor | None = None) -> Tensor:
-        """∇_y log p(y) (n, width) of rows y of the encoding, codes as the corners −1 and 1 of ``CodeLayout``, to which normal
-        noise of deviation ``level`` was added."""
+        """∇_y log p(y), (n, width), where y is an encoded row (codes as the numbers −1 and 1 of ``CodeLayout``) plus normal noise
+        of standard deviation ``level``."""
 
 
 class Latent(Model):
-    """A model with a hidden code z for every row: p(x) = ∫ p(x | z) p(z) dz, z standard normal of ``latent`` numbers."""
+    """A model with a latent code z for every row: p(x) = ∫ p(x | z) p(z) dz, z standard normal with ``latent`` entries."""
 
     latent: int
 
@@ -653,7 +656,7 @@ class Latent(Model):
 
     @abstractmethod
     def decode(self, z: Tensor, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
-        """Codes (n, latent) → (n, *shape) in data units, a draw of p(x | z)."""
+        """Codes (n, latent) → (n, *shape) in data units, a sample of p(x | z)."""
 
 
 class Stepwise(Model):
@@ -664,7 +667,7 @@ class Stepwise(Model):
 
     @abstractmethod
     def first(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        """y_T, pure noise."""
+        """Draw y_T, which is pure noise."""
 
     @abstractmethod
     def transition(self, y: Tensor, k: int, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -672,22 +675,22 @@ class Stepwise(Model):
 
     @abstractmethod
     def finish(self, y: Tensor, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        """y_0 → (n, *shape) in data units, a draw of p(x | y_0)."""
+        """y_0 → (n, *shape) in data units, a sample of p(x | y_0)."""
 
     @abstractmethod
     def respaced(self, steps: int, schedule: str | None = None, *, unit_variance: bool = False) -> Stepwise:
-        """The same model, whose parameters it shares, as a chain of other steps: so many, at the noise levels of another
-        schedule where one is named. ``transition`` has the densities of that chain. ``unit_variance``: its states are divided by
-        the deviation that a row of unit variance has at their level."""
+        """The same model, with shared parameters, as a chain with this number of steps, at the noise levels of ``schedule`` if
+        one is named. ``transition`` gives the densities of the new chain. ``unit_variance``: divide each state by the standard
+        deviation that a row of unit variance has at its noise level."""
 
 
 @dataclass(frozen=True)
 class Conditioned:
-    """Draws of the unknown entries given the known ones.
+    """Samples of the unknown entries given the known ones.
 
-    values:       (draws, n, *shape); known entries are copied bit for bit, no entry is missing.
-    log_evidence: (n,) log p(known entries, and the others not missing), nats: a component's claim on a row.
-    ess:          (n,) effective number of the proposals behind each row's draws (infinite when exact).
+    values:       (draws, n, *shape); known entries are copied bit for bit, and no entry is missing.
+    log_evidence: (n,) log p(known entries, and the others are not missing), nats; a blend reweights its models by it.
+    ess:          (n,) effective sample size of the proposals that each row was drawn from (infinite when exact).
     """
 
     values: Tensor
@@ -696,7 +699,7 @@ class Conditioned:
 
 
 class Conditional(Model):
-    """p(some entries | others), the unknown ones being observed values (never "missing")."""
+    """p(some entries | others), given that the unknown entries are observed values (never "missing")."""
 
     #: as :attr:`Density.open_support`
     open_support: bool = False
@@ -705,19 +708,19 @@ class Conditional(Model):
     def condition(
         self, x: Tensor, known: Tensor, *, draws: int = 1, context: Tensor | None = None, rng: torch.Generator
     ) -> Conditioned:
-        """``known`` (n, *shape) bool marks the entries of ``x`` to condition on; others are ignored. A row with a known value
-        beyond a wall has evidence −inf, and draws as if it stood at the wall; a known level never seen says nothing of the
-        other entries, and costs evidence as it costs :meth:`Density.log_prob`."""
+        """Draw the other entries of ``x`` given those that ``known`` (n, *shape), bool, marks. A row with a known value beyond a
+        wall has evidence −inf, and is completed as if the value were at the wall. A known entry with an unseen level gives no
+        information on the other entries; its evidence is that of :meth:`Density.log_prob`."""
         context = self.check_context(context, len(x))
         seen = torch.where(known, x, torch.zeros_like(x))
         if self.open_support:
             return self._condition(seen, known, draws, context, rng)
-        there, unseen = self.space.flat(known), self.space.unseen(seen)
-        telling = (there & ~unseen).reshape(known.shape)
-        filled = self._condition(torch.where(telling, self.space.clamp(seen), 0.0), telling, draws, context, rng)
+        given, unseen = self.space.flat(known), self.space.unseen(seen)
+        informative = (given & ~unseen).reshape(known.shape)
+        filled = self._condition(torch.where(informative, self.space.clamp(seen), 0.0), informative, draws, context, rng)
         ε = torch.tensor([c.unseen for c in self.space.columns], dtype=x.dtype, device=x.device)
-        cost = torch.where(unseen, ε.log(), torch.where(there, torch.log1p(-ε), 0.0)).sum(1)
-        evidence = (filled.log_evidence + cost).masked_fill((self.space.beyond(seen) & there).any(1), -math.inf)
+        cost = torch.where(unseen, ε.log(), torch.where(given, torch.log1p(-ε), 0.0)).sum(1)
+        evidence = (filled.log_evidence + cost).masked_fill((self.space.beyond(seen) & given).any(1), -math.inf)
         return Conditioned(torch.where(known, x, filled.values), evidence, filled.ess)
 
     @abstractmethod
@@ -725,5 +728,5 @@ class Conditional(Model):
 
 
 def density_kind(model: Model) -> Literal["exact", "bound"] | None:
-    """Which column of nats a model belongs in."""
+    """The kind of nats that a model gives: "exact", "bound", or None if it gives none."""
     return "exact" if isinstance(model, Density) else "bound" if isinstance(model, LowerBound) else None

@@ -10,7 +10,7 @@ import torch
 
 from mixtura.contracts import Estimate, InputError, Note
 from mixtura.data import made, source
-from mixtura.features.space import Lens
+from mixtura.features.space import FeatureSpace
 from mixtura.ground.rng import generator
 from mixtura.metrics import TABLE
 from mixtura.metrics.compare import compare_samples, memorised
@@ -63,10 +63,10 @@ def evaluate(
     else:
         order = torch.randperm(len(x), generator=generator(seed, "fitted on"))
         fit, x = x[order[: len(x) // 5]], x[order[len(x) // 5 :]]
-    lens = Lens(schema, fit, features, seed=seed)
-    found = compare_samples(x, y, lens, kernel=lens.kernel, codes=lens.codes, seed=lambda name: generator(seed, name))
+    space = FeatureSpace.of_rows(schema, fit, features, seed=seed)
+    found = compare_samples(x, y, space, kernel=space.kernel, codes=space.codes, seed=lambda name: generator(seed, name))
     if "train" in sets:
-        found["memorisation"] = memorised(lens(y), sets["train"], lens(x), lens, rng=generator(seed, "memorisation"))
+        found["memorisation"] = memorised(space(y), sets["train"], space(x), space, rng=generator(seed, "memorisation"))
     return pd.DataFrame([_row(name, estimate) for name, estimate in found.items()])
 
 

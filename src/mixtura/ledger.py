@@ -17,6 +17,7 @@ import json
 import math
 import sqlite3
 import time
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class Ledger:
             self._db.executescript(_TABLES)
             self._db.execute(f"SELECT {_COLUMNS} FROM pulls LIMIT 1").fetchall()
         except (*_BROKEN, OSError) as error:
-            raise self._said(error) from error
+            raise self._as_input_error(error) from error
 
     def close(self) -> None:
         """Let go of the file."""
@@ -100,7 +101,7 @@ class Ledger:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             if isinstance(error, _BROKEN):
-                raise self._said(error) from error
+                raise self._as_input_error(error) from error
             raise
 
     def _rows(self, query: str, given: Sequence[Any] = ()) -> list[Any]:
@@ -108,7 +109,7 @@ class Ledger:
         try:
             return self._db.execute(query, given).fetchall()
         except _BROKEN as error:
-            raise self._said(error) from error
+            raise self._as_input_error(error) from error
 
     def _pulls(self, query: str, given: Sequence[Any] = ()) -> list[Pull]:
         """The same of rows of pulls."""
@@ -117,9 +118,9 @@ class Ledger:
         except (ValueError, TypeError, OverflowError, MemoryError) as error:
             if isinstance(error, InputError):
                 raise
-            raise self._said(error) from error
+            raise self._as_input_error(error) from error
 
-    def _said(self, error: BaseException) -> InputError:
+    def _as_input_error(self, error: BaseException) -> InputError:
         """What SQLite, or what stands in the file, comes to for a person: CannotWrite where it may pass."""
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(_REFUSED):
             busy = "BUSY" in error.sqlite_errorname
@@ -145,12 +146,16 @@ class Ledger:
                     "or --fresh to start over"
                 )
 
+    def agree_on(self, question: Mapping[str, Any]) -> None:
+        """:meth:`agree` on a question, with a name of this selection in it that no other has."""
+        self.agree({**question, "identity": self.about().get("identity", uuid.uuid4().hex[:12])})
+
     def about(self) -> dict[str, Any]:
         """What was asked."""
         try:
             return {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM about")}
         except (ValueError, TypeError, RecursionError) as error:
-            raise self._said(error) from error
+            raise self._as_input_error(error) from error
 
     # ---------------------------------------------------------------------------------------------------- pulls
 
@@ -160,9 +165,14 @@ class Ledger:
         with self._transaction():
             yield
 
+    def next_number(self) -> int:
+        """Of the pull that :meth:`intend` makes next, as long as :meth:`dealing` lasts."""
+        [[number]] = self._rows("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls")
+        return int(number)
+
     def intend(self, arm: str) -> Pull:
         """Write down that an arm is about to be asked; call it within :meth:`dealing`."""
-        [[number]] = self._rows("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls")
+        number = self.next_number()
         [[draw]] = self._rows("SELECT COALESCE(MAX(draw), -1) + 1 FROM pulls WHERE arm = ?", (arm,))
         key = f"{self.about().get('identity', 'pull')}-{number}"
         now = time.time()
@@ -211,11 +221,11 @@ class Ledger:
         columns = _COLUMNS.replace("shape, sample", "NULL, NULL")
         return self._pulls(f"SELECT {columns} FROM pulls WHERE place > ? ORDER BY place", (place,))
 
-    def flying(self) -> dict[str, int]:
+    def in_flight(self) -> dict[str, int]:
         """Arm → requests that are awaited, by whomever."""
         return dict(self._rows("SELECT arm, COUNT(*) FROM pulls WHERE status = 'asked' GROUP BY arm"))
 
-    def hopeless(self, failures: int) -> dict[str, str]:
+    def failing(self, failures: int) -> dict[str, str]:
         """Arm → reason, of arms that are exhausted or whose last so many requests have all failed."""
         found = {}
         for (arm,) in self._rows("SELECT DISTINCT arm FROM pulls WHERE status = 'failed'"):

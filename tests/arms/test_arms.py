@@ -175,6 +175,31 @@ def test_a_command_is_asked_in_the_protocol(persistent):
     assert len(set(answers[:, 2])) == (1 if persistent else 3)
 
 
+CONTEXT = {"prompt": "a red bird", "length": 10, "warmth": 0.5, "note": None}
+
+
+def test_every_kind_that_takes_a_context_gets_the_whole_row(tmp_path):
+    line = "import json; asked = json.loads(input()); c = asked['context']; "
+    arm = shell(line + "print(json.dumps({'sample': [len(c['prompt']), c['length'], c['warmth'], c['note'] is None]}))")
+    assert arm.takes_context and arm.ask(0, "k", CONTEXT).tolist() == [10, 10, 0.5, 1]
+    (tmp_path / "mine.py").write_text("def f(seed, scale, context):\n    return [seed, scale * context['length']]\n")
+    kept = program("mine", "mine:f", folder=tmp_path, options={"scale": 2})
+    assert kept.ask(3, "k", CONTEXT).tolist() == [3, 20] and kept.ask(4, "k", CONTEXT).tolist() == [4, 20]
+    kept.close()
+    with server(lambda out, n: out.write(say(200, b'{"sample": 1}'))) as (url, seen):
+        Service("w", url, body={"size": 3}).ask(5, "k", CONTEXT)
+        assert seen[0][1] == {"size": 3, "seed": 5, "key": "k", "context": CONTEXT}
+    given = Function("f", lambda seed, context: [seed, context["length"]], takes_context=True)
+    assert given.ask(1, "k", CONTEXT).tolist() == [1, 10]
+
+
+def test_an_arm_without_a_context_says_so():
+    pool = Pool("p", ROWS)
+    assert not pool.takes_context and not Function("f", lambda seed: 1.0).takes_context
+    with pytest.raises(ArmError, match="p: takes no context"):
+        pool.ask(0, "k", CONTEXT)
+
+
 @pytest.mark.parametrize(
     ("code", "expected"),
     [

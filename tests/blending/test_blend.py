@@ -1,4 +1,4 @@
-"""Blends of toy models whose laws are known, far from zero: densities, samples, conditionals in closed form."""
+"""Blends of toy models with known distributions, far from zero: densities, samples, conditionals in closed form."""
 
 import math
 
@@ -517,7 +517,7 @@ def test_a_constant_gate_is_the_blend_of_its_weights():
         (lambda p, c: fit_gate(p - INF, c, [0.5, 0.5], 1.0), "row 0 is -inf under every model"),
         (lambda p, c: fit_gate(p, c, [0.5, 0.5], -1.0), "penalty: expected"),
         (lambda p, c: choose_gate(p[:9], c[:9], [0.5, 0.5]), "9 rows are too few"),
-        (lambda p, c: blend(pair(), Gate(torch.zeros(2, 3), torch.zeros(2))), "a gate over 3 features, expected 0"),
+        (lambda p, c: blend(pair(), Gate(torch.zeros(2, 3), torch.zeros(2))), "the gate has 3 features, expected 0"),
         (lambda p, c: blend(pair(), Gate(torch.zeros(3, 1), torch.zeros(3))), "got 3 for 2 models"),
     ],
 )
@@ -689,7 +689,7 @@ def ask(model, x=ROW, known=SEEN, **options):
 @pytest.mark.parametrize(
     "call, says",
     [
-        (lambda: blend([], []), "one model or more"),
+        (lambda: blend([], []), "one or more models"),
         (lambda: blend(pair(), [1.0]), "got 1 for 2 models"),
         (lambda: blend(pair(), [0.5, 0.4]), "add up to 1"),
         (lambda: blend(pair(), [1.5, -0.5]), "0 or more"),

@@ -1,4 +1,4 @@
-"""What the final methods of the contracts refuse, and in which words: rules of the base classes, told once, on toys."""
+"""What the final methods of the base classes refuse, and the messages, tested once on toy models."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_a_sample_that_is_no_number_is_named():
         def _sample(self, n, context, rng):
             return torch.tensor([[0.0, 1.0], [0.0, math.nan]])
 
-    with pytest.raises(FloatingPointError, match="Broken sampled nan at row 1, column 1: its training went wrong"):
+    with pytest.raises(FloatingPointError, match="Broken sampled nan at row 1, column 1: its training failed"):
         Broken(PLAIN).sample(2, rng=generator(0))
 
 

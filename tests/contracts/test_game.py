@@ -1,4 +1,4 @@
-"""The contracts of training carry the games that are to come: five sketches train, die and resume to the same bits."""
+"""The training contracts carry multi-player games: five sketches train, are killed and resume with the same bits."""
 
 from __future__ import annotations
 
@@ -244,22 +244,22 @@ def test_seconds_are_shared_too():
 @pytest.mark.parametrize(
     ("attempt", "said"),
     [
-        (lambda: Batch(x=torch.zeros(3, 1), context=torch.zeros(2, 1)), r"a batch: .* got rows: x 3, context 2"),
-        (lambda: Batch(), "a batch: expected tensors with one row for each row of the others, got rows: nothing"),
-        (lambda: Batch(x=[1, 2]), "a batch: .* got rows: x none"),
+        (lambda: Batch(x=torch.zeros(3, 1), context=torch.zeros(2, 1)), r"batch: .* got rows: x 3, context 2"),
+        (lambda: Batch(), "batch: expected tensors with the same number of rows, got rows: nothing"),
+        (lambda: Batch(x=[1, 2]), "batch: .* got rows: x none"),
         (lambda: Turn({"one": X}, generator).x, "no batch is called 'rows'; fit was given one"),
         (lambda: list(fit(WassersteinGan(PLANE, 0), {"one": X}, RECIPE, rng=generator(1))), "expected one batch with rows x"),
         (lambda: list(fit(WeightedRatio(0), {"one": X, "two": Batch(x=torch.zeros(5, 1))}, RECIPE, rng=generator(1))),
          "WeightedRatio: expected at least 8 rows to train on in 'two', got 5"),
         (lambda: list(fit(Numbers(), X, RECIPE, rng=generator(1))), "Numbers: nothing to train"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: torch.ones(())),))), "depends on no parameter"),
-        (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: m.a * turn.x),))), r"'a' is one of shape \(64, 1\)"),
+        (lambda: play(lambda m: Stage("s", (Phase("a", (m.a,), lambda turn: m.a * turn.x),))), r"'a' has shape \(64, 1\)"),
         (lambda: list(fit(Numbers(), [1.0], RECIPE, rng=generator(1))), "expected rows as a tensor, a Batch or batches by name"),
         (lambda: Batch(x=torch.zeros(2, 1), weights=torch.zeros(2)), "weights: expected one finite number of 0 or more"),
         (lambda: play(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: m.a * turn.x)), r"stage 's' is of shape \(12, 1\)"),
         (lambda: play(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: 1.0)), "stopping loss of stage 's' is a float"),
         (lambda: list(fit(Numbers(lambda m: Stage("s", (towards(1.0)(m),), lambda turn: m.a)), ONE, RECIPE, rng=generator(1))),
-         "too few rows weigh more than 0"),
+         "too few rows have a weight above 0"),
         (lambda: Optimiser(rate=0.0), "optimiser: expected a rate above 0 and betas from 0 to below 1"),
         (lambda: Recipe(seconds=float("nan")), "seconds: expected a finite number above 0"),
         (lambda: Recipe(steps=1, every=0), "every, held_out, average: expected 1 or more"),
@@ -267,10 +267,10 @@ def test_seconds_are_shared_too():
          "plan: expected the steps and the end, 1 or more, of each of 1 stages"),
         (lambda: play(lambda m: Stage("s", ())), "stage 's' has no player, or one without parameters"),
         (lambda: play(lambda m: Stage("s", (Phase("a", (), lambda turn: m.a),))), "stage 's' has no player, or one without"),
-        (lambda: play(lambda m: Stage("s", (towards(1.0)(m), towards(2.0)(m)))), "two players of one, are called 'a'"),
-        (lambda: play(*[lambda m: Stage("s", (towards(1.0)(m),))] * 2), "two stages, or two players of one, are called 's'"),
-        (lambda: play(lambda m: Stage("s", (towards(1.0, every=0)(m),))), "phase 'a' plays with every=0, repeats=1, expected 1"),
-        (lambda: play(lambda m: Stage("s", (towards(1.0, repeats=0)(m),))), "phase 'a' plays with every=1, repeats=0"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0)(m), towards(2.0)(m)))), "two players of a stage, are called 'a'"),
+        (lambda: play(*[lambda m: Stage("s", (towards(1.0)(m),))] * 2), "two stages, or two players of a stage, are called 's'"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0, every=0)(m),))), "phase 'a' has every=0, repeats=1, expected 1"),
+        (lambda: play(lambda m: Stage("s", (towards(1.0, repeats=0)(m),))), "phase 'a' has every=1, repeats=0"),
     ],
 )  # fmt: skip
 def test_wrong_games_are_named(attempt, said):

@@ -1,4 +1,4 @@
-"""The regressor keeps scikit-learn's contract, says honest things of known laws, and refuses what it cannot use."""
+"""The regressor passes scikit-learn's checks, is correct on known distributions, and refuses input it cannot use."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_quantiles_rise_and_invert(bent):
     assert bent.predict_quantile(x, 0.5) == pytest.approx(y[:, 2], rel=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore:the network says")
+@pytest.mark.filterwarnings("ignore:the network has")
 def test_conformal_intervals_hold_where_the_network_is_wrong():
     """Of a network told a deviation three times too small, plain intervals hold far too little, conformal ones what they say."""
     x, y, *_ = bend(4_000, 2)
@@ -214,7 +214,7 @@ def test_intervals_of_counts_hold_what_they_say(counted):
     assert abs(((low <= y) & (y <= high)).mean() - truth) < 0.015  # .97: of counts an interval holds more than 90 %
 
 
-@pytest.mark.filterwarnings("ignore:the network says")
+@pytest.mark.filterwarnings("ignore:the network has")
 def test_conformal_intervals_of_counts_hold_what_they_say():
     r = np.random.default_rng(4)
     x = r.uniform(-2, 2, (14_000, 1))
@@ -351,7 +351,7 @@ def test_saved_and_loaded_is_the_same(bent, tmp_path):
     [
         ({}, lambda r, x: np.full(len(x), 7.0), "constant"),
         ({"resolution": 0, "floor": 0.05}, lambda r, x: r.choice([0.0, 1.0], len(x)), "floor"),
-        ({"noise": "fixed", "scale": 50.0}, lambda r, x: r.standard_normal(len(x)), "X tells nothing"),
+        ({"noise": "fixed", "scale": 50.0}, lambda r, x: r.standard_normal(len(x)), "X does not help to predict y"),
     ],
     ids=["constant", "repeated", "nothing to learn"],
 )
@@ -427,8 +427,8 @@ TIMES = np.arange("2020-01-01", "2020-01-31", dtype="M8[D]")
         (lambda: MixtureDensityRegressor(steps=2.5).fit(X, X[:, 0]), "steps: expected a whole number"),
         (lambda: MixtureDensityRegressor(rate=math.nan).fit(X, X[:, 0]), "rate: expected a number above 0"),
         (lambda: MixtureDensityRegressor(n_init=0).fit(X, X[:, 0]), "n_init: expected"),
-        (lambda: MixtureDensityRegressor().fit(X, X * [1.0, math.nan]), "0 values to learn entry 1 from"),
-        (lambda: MixtureDensityRegressor().fit(X, X[:9, 0]), "give one for each"),
+        (lambda: MixtureDensityRegressor().fit(X, X * [1.0, math.nan]), "entry 1 has 0 values to train on"),
+        (lambda: MixtureDensityRegressor().fit(X, X[:9, 0]), "one for each row of X, got 9"),
         (lambda: MixtureDensityRegressor().fit(X, TIMES), "y: expected numbers, got times"),
         (lambda: MixtureDensityRegressor().fit(X, TIMES - TIMES[0]), "y: expected numbers, got times"),
         (lambda: MixtureDensityRegressor().fit(X, pd.DataFrame({"a": X[:, 0], "t": TIMES})), "y: expected numbers, got times"),

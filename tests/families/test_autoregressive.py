@@ -1,4 +1,4 @@
-"""Bars and stripes to the last nat, and orderings that agree on what they mix."""
+"""Autoregressive models: bars and stripes to the exact nats, and orderings that agree on the density."""
 
 from __future__ import annotations
 

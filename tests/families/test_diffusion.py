@@ -1,4 +1,4 @@
-"""Diffusion: its formulas are the textbook's, its samplers solve the equation, its bound speaks of the chain that samples."""
+"""Diffusion: formulas equal the textbook's, samplers solve the equation, and the bound is that of the chain that samples."""
 
 from __future__ import annotations
 

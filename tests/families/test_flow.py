@@ -1,4 +1,4 @@
-"""Flows: an exact density on plain numbers, and a bound on cells that is the one of the integral."""
+"""Flows: an exact density of plain numbers, and a bound for cells that agrees with the integral."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gaussian mixtures: scikit-learn's where it serves, cells that are masses, EM that finds what is there."""
+"""Gaussian mixtures: scikit-learn's fit where it is used, cells with exact masses, and EM that finds the components."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_the_covariance_that_serves_is_chosen():
 def test_full_covariance_says_where_it_cannot_serve():
     column = Column(resolution=1.0, low=0, high=99, atoms=(0.0,))
     x = torch.randint(0, 99, (60, 2), generator=generator(5)).double()
-    with pytest.raises(InputError, match="full covariance cannot serve here .rounded columns with atoms"):
+    with pytest.raises(InputError, match="full covariance is not possible here .rounded columns with atoms"):
         fitted(Space.table((column, column)), x, covariance="full")
 
 

@@ -1,4 +1,4 @@
-"""The kernel estimate is its formula, and its bandwidths are worth learning."""
+"""The kernel density estimate equals its formula, and trained bandwidths are better than the rule of thumb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The line against least squares, enumeration and the law it was drawn from."""
+"""Linear regression against least squares, enumeration and the distribution of the data."""
 
 from __future__ import annotations
 

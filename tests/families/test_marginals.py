@@ -1,4 +1,4 @@
-"""The floor: smoothed frequencies, and a price for everything."""
+"""Marginals: smoothed frequencies, and finite nats for every row."""
 
 from __future__ import annotations
 

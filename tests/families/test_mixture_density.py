@@ -1,4 +1,4 @@
-"""Mixture density networks: what they learn of known laws, and what cannot break them."""
+"""Mixture density networks learn known distributions, and extreme data do not break them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures in the families that are older than they: densities over all small images, samples, ends, and parts."""
+"""Images in families that also model tables: densities over all small images, samples, walls, and draws in parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The forest against the library that grows it, its law against its own quantiles, and against the truth."""
+"""Quantile forests against scikit-learn, their density against their own quantiles, and both against the truth."""
 
 from __future__ import annotations
 
@@ -182,9 +182,9 @@ def test_an_input_that_says_nothing_leaves_the_law_of_all_rows():
     ("space", "shape", "named"),
     [
         (Space.continuous(1), None, "no context was given"),
-        (Space.levels(1, levels=3), (2,), "the target is no number"),
+        (Space.levels(1, levels=3), (2,), "the target is not a number"),
         (Space.table((Column(), Column(missing=True))), (2,), "target 2 of 2 may be missing"),
-        (Space.table((Column(atoms=(0.0,)),)), (2,), "probability of their own"),
+        (Space.table((Column(atoms=(0.0,)),)), (2,), "has atoms"),
         (Space.image(1, 8, 8), (2,), "64 targets are more than the 32"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Families against laws that are known."""
+"""Families on samples of known distributions."""
 
 from __future__ import annotations
 

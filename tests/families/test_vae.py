@@ -1,4 +1,4 @@
-"""Variational auto-encoders: the linear one is probabilistic PCA, the bounds lie where they should, masses sum to one."""
+"""Variational auto-encoders: the linear one equals probabilistic PCA, bounds are below exact values, masses sum to one."""
 
 from __future__ import annotations
 
@@ -326,9 +326,9 @@ def test_at_once_or_in_parts_the_rows_are_the_same(space, settings, context):
 @pytest.mark.parametrize(
     ("space", "settings", "named"),
     [
-        (MIXED, {"network": "conv"}, "vae: 2 halvings need images"),
-        (Space.image(1, 6, 8), {"network": "conv", "hidden": (4, 4)}, r"multiples of 4, and this is of shape \(1, 6, 8\)"),
-        (Space.image(1, 8, 8), {"network": "conv", "hidden": ()}, "vae: 0 halvings"),
+        (MIXED, {"network": "conv"}, "vae: 2 convolutions need images"),
+        (Space.image(1, 6, 8), {"network": "conv", "hidden": (4, 4)}, r"multiples of 4, but the shape is \(1, 6, 8\)"),
+        (Space.image(1, 8, 8), {"network": "conv", "hidden": ()}, "vae: 0 convolutions"),
         (MIXED, {"beta": 2.0, "samples": 3}, "beta is 2 and samples 3"),
         (Space.image(3, 256, 256), {}, "196,608 entries are more than the 50,000"),
     ],

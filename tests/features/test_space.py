@@ -12,7 +12,7 @@ import torch
 import mixtura
 from mixtura.contracts import InputError, Note
 from mixtura.data.schema import guess
-from mixtura.features.space import Lens
+from mixtura.features.space import FeatureSpace
 from mixtura.ground.rng import generator
 from mixtura.metrics import TABLE
 
@@ -143,7 +143,7 @@ def test_independent_columns_are_compared_by_the_median_distance(seed):
     """Shuffled columns are of the same law then, and the best of five bandwidths would be one of noise."""
     x = torch.randn(300, 6, generator=generator(seed), dtype=torch.float64)
     schema = guess(pd.DataFrame(x.numpy()))
-    lens = Lens(schema, x, None, seed=0)
-    assert lens.kernel.bandwidth == pytest.approx(float(torch.pdist(lens(x)).median()), rel=0.1)
+    features = FeatureSpace.of_rows(schema, x, None, seed=0)
+    assert features.kernel.bandwidth == pytest.approx(float(torch.pdist(features(x)).median()), rel=0.1)
     x[:, 1:] = x[:, :1] + 0.1 * x[:, 1:]
-    assert Lens(schema, x, None, seed=0).kernel.bandwidth < lens.kernel.bandwidth / 2
+    assert FeatureSpace.of_rows(schema, x, None, seed=0).kernel.bandwidth < features.kernel.bandwidth / 2

@@ -1,4 +1,4 @@
-"""Transforms lose nothing, their Jacobians are derivatives, and the masses of their cells are right to the last tail."""
+"""The encoding is reversible, its Jacobians equal derivatives, and the masses of cells are accurate far into the tails."""
 
 from __future__ import annotations
 

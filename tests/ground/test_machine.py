@@ -1,4 +1,4 @@
-"""A full disk, a kill, too little memory: what was there is there still, nothing is left behind, and nobody is condemned."""
+"""After a full disk, a kill or too little memory, old files are unchanged, no draft is left, and no family counts as failed."""
 
 from __future__ import annotations
 

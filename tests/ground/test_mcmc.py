@@ -1,4 +1,4 @@
-"""Markov chains against closed forms: moments, reversibility, known bias, errors of the integrator, effective sample sizes."""
+"""Markov chains against closed forms: moments, reversibility, known bias, integration errors, effective sample sizes."""
 
 import math
 from dataclasses import replace
@@ -487,5 +487,5 @@ def test_draws_that_cannot_be_used_are_named(diagnostic):
     spoilt[7, 2] = math.nan
     with pytest.raises(InputError, match="draw 7 of chain 2, entry 0, is nan, expected a finite number"):
         diagnostic(spoilt)
-    with pytest.raises(InputError, match="entry 1 is 5 in every draw, expected one that varies"):
+    with pytest.raises(InputError, match="entry 1 is 5 in every draw, expected an entry that varies"):
         diagnostic(torch.stack([ar1(10, 3, 0.0), zeros(10, 3) + 5], -1))

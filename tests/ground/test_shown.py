@@ -1,4 +1,4 @@
-"""Names out of files neither steer a terminal, nor the model card, the page or a command that is pasted."""
+"""Names from files cannot control a terminal, break the model card or the page, or change a command that is pasted."""
 
 from __future__ import annotations
 

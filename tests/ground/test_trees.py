@@ -1,4 +1,4 @@
-"""Forests as tensors against the library that grew them, bit for bit; and against files that hold no forest."""
+"""Forests as tensors equal those of scikit-learn, bit for bit, and files that hold no forest are refused."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_leaves_hold_what_they_are_given():
     held = forest.holding(torch.stack([number, -number, 2 * number], 1))
     assert held.values(x).shape == (20, 4, 3) and torch.equal(held.values(x)[..., 2], 2 * forest.leaves(x).double())
     assert torch.equal(held.predict(x)[:, 0, 1], -forest.leaves(x).double().sum(1))
-    with pytest.raises(InputError, match="one row a leaf"):
+    with pytest.raises(InputError, match="one row for each leaf"):
         forest.holding(number[1:])
 
 

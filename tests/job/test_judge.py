@@ -9,7 +9,7 @@ import torch
 
 from mixtura.blending.nats import REPEATS, TILE, log_probs, sound
 from mixtura.contracts import Column, Density, Estimate, LowerBound, Model, Space
-from mixtura.features.columns import plain_features
+from mixtura.features.space import plain_features
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator, normal
 from mixtura.job.scoring import bits_per_dimension, timed_sample

@@ -15,22 +15,23 @@ from mixtura.ground.rng import generator
 from mixtura.metrics.diversity import mode_count
 from mixtura.metrics.kernel import kid, mmd2
 from mixtura.metrics.neighbours import manifold
-from mixtura.objectives.objective import (  # fmt: skip
+from mixtura.objectives.expression import Objective
+from mixtura.objectives.terms import (
     FLD,
     KID,
     MMD,
     RKE,
     TERMS,
     Cost,
-    Density,
     Frechet,
     LogLikelihood,
-    Objective,
+    NeighbourDensity,
     Precision,
     Vendi,
     parse,
 )
-from mixtura.simplex.quadratic import minimise_quadratic, minimise_sparse
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.sparse import minimise_sparse
 
 #: eight Gaussians of deviation SIGMA, and a kernel exp(−|x − y|² / 2H²)
 MEANS = np.array([[-3, -2], [-2, 1.5], [-0.8, -1.2], [0, 2.4], [1.2, 0.2], [2.2, -1.8], [3, 1.4], [0.9, 3.2]])
@@ -314,7 +315,7 @@ def brute(term, arms, a, unbiased):
 
 ARMS = [normals(1, 30, 3), normals(2, 41, 3) + 0.5, 0.6 * normals(3, 25, 3) - 0.5]
 ROWS = normals(4, 60, 3)
-ALL = [RKE(1.5), MMD(ROWS, bandwidth=1.5), KID(ROWS), Precision(ROWS), Density(ROWS, k=3)]
+ALL = [RKE(1.5), MMD(ROWS, bandwidth=1.5), KID(ROWS), Precision(ROWS), NeighbourDensity(ROWS, k=3)]
 
 
 @pytest.mark.parametrize("term", ALL, ids=lambda term: term.name)
@@ -342,7 +343,7 @@ def test_values_are_those_of_the_metrics():
     assert (cubic.value, cubic.error) == (pytest.approx(found.value, rel=1e-9), pytest.approx(found.error, rel=0.02))
     near = manifold(real, x, k=5)
     assert -Precision(real).on([x]).loss(one).value == pytest.approx(near.precision.value)
-    assert -Density(real).on([x]).loss(one).value == pytest.approx(near.density.value)
+    assert -NeighbourDensity(real).on([x]).loss(one).value == pytest.approx(near.density.value)
 
 
 def test_terms_of_one_reference_have_its_luck_once():
@@ -394,7 +395,7 @@ def test_sums_and_scales():
         lambda s, c: MMD(c + s * ROWS, bandwidth=1.5 * s),
         lambda s, c: MMD(c + s * ROWS).ready([], generator(0)),
         lambda s, c: RKE(reference=c + s * ROWS).ready([], generator(0)) + 0.2 * Precision(c + s * ROWS),
-        lambda s, c: Density(c + s * ROWS),
+        lambda s, c: NeighbourDensity(c + s * ROWS),
     ],
     ids=["rke", "mmd", "mmd of the median", "rke+precision", "density"],
 )

@@ -10,8 +10,8 @@ import pytest
 
 from mixtura.contracts import InputError
 from mixtura.ground.rng import generator
-from mixtura.policies import TABLE
-from mixtura.policies.bandit import Cab, Greedy, Ogd, SuccessiveHalving, VanillaUcb, VarianceUcb, View, of_name, published_bonus
+from mixtura.policies import TABLE, of_name
+from mixtura.policies.bandit import Cab, Greedy, Ogd, SuccessiveHalving, VanillaUcb, VarianceUcb, View, published_bonus
 from mixtura.policies.sparse import Sparse
 from mixtura.simplex.quadratic import minimise_quadratic
 

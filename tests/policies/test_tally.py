@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mixtura.objectives.objective import KID, MMD, RKE, Cost, Objective, Precision, QuadraticTerm
+from mixtura.objectives.expression import Objective, QuadraticTerm
+from mixtura.objectives.terms import KID, MMD, RKE, Cost, Precision
 from mixtura.policies import tally as tallies
 from mixtura.policies.tally import Tally, bounds
 

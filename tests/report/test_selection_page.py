@@ -12,7 +12,7 @@ from mixtura.arms import Function, Pool
 from mixtura.contracts import InputError
 from mixtura.folder.io import write_json
 from mixtura.report import selection
-from mixtura.selection import begin
+from mixtura.selection.mixture import begin
 
 CENTRES = {"left": -3.0, "<b>right</b>": 3.0, "far": 9.0}
 

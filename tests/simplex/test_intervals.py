@@ -10,7 +10,7 @@ import torch
 
 from mixtura.ground.rng import generator
 from mixtura.simplex import intervals
-from mixtura.simplex.quadratic import Polytope
+from mixtura.simplex.polytope import Polytope
 
 K = np.array([[1.0, 0.2], [0.2, 0.7]])
 #: of two arms a₁ = (K₂₂ − K₁₂ + (f₂ − f₁) / 2) / CURVED
@@ -39,7 +39,7 @@ def test_every_source_of_luck_counts(source, slope):
     else:
         beside[:, 0] += noise
     both = [torch.zeros_like(beside), beside]
-    low, high = intervals.of_quadratic(K, np.zeros(2), near, linear, beside=both, rng=generator(0)).T
+    low, high = intervals.of_quadratic(K, np.zeros(2), near, linear, references=both, rng=generator(0)).T
     expected = slope / CURVED * 0.2 / math.sqrt(N)
     assert low[0] < BEST < high[0]
     assert (high[0] - low[0]) / (2 * 1.96) == pytest.approx(expected, rel=0.15)

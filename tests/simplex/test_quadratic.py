@@ -9,7 +9,9 @@ import pytest
 from scipy.optimize import minimize
 
 from mixtura.contracts import InputError
-from mixtura.simplex.quadratic import Polytope, minimise_quadratic, minimise_sparse
+from mixtura.simplex.polytope import Polytope
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.sparse import minimise_sparse
 
 
 def objective(Q, linear, w):
@@ -317,7 +319,7 @@ def test_a_search_says_that_it_is_one(monkeypatch):
         Q, linear = problem("optimum inside", seed, 10)
         truth = minimise_sparse(Q, linear, 3)
         with monkeypatch.context() as patch:
-            patch.setattr("mixtura.simplex.quadratic.SUPPORTS", 0)
+            patch.setattr("mixtura.simplex.sparse.SUPPORTS", 0)
             found = minimise_sparse(Q, linear, 3)
         assert truth.exact and not found.exact and sum(w > 0 for w in found.weights) <= 3
         assert truth.value - 1e-12 <= found.value <= truth.value + found.gap

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mixtura.contracts import InputError
-from mixtura.simplex.quadratic import stack
+from mixtura.simplex.stacking import stack
 
 
 def random_scores(seed, n=200, k=3, scale=1.0):
@@ -57,7 +57,7 @@ def test_agrees_with_a_long_reference_solve(seed):
 def test_gap_bounds_what_an_early_stop_leaves(steps, seed, monkeypatch):
     log_probs = random_scores(seed, n=60, k=6, scale=3.0)
     best = stack(log_probs).value
-    monkeypatch.setattr("mixtura.simplex.quadratic._newton", lambda likelihoods, start: em(likelihoods, start, steps))
+    monkeypatch.setattr("mixtura.simplex.stacking._newton", lambda likelihoods, start: em(likelihoods, start, steps))
     early = stack(log_probs)
     assert early.gap > 1e-4
     assert 0 < best - early.value <= early.gap

@@ -1,4 +1,4 @@
-"""Training plays its game by the rules, ends where it should and, interrupted anywhere, goes on with the same bits."""
+"""Training follows the recipe, stops when it should and, interrupted anywhere, continues with the same bits."""
 
 from __future__ import annotations
 
@@ -217,9 +217,9 @@ class Idle(Toy):
 @pytest.mark.parametrize(
     ("attempt", "named"),
     [
-        (lambda: Recipe(), "either steps or seconds"),
-        (lambda: Recipe(steps=1, seconds=1.0), "either steps or seconds"),
-        (lambda: Recipe(steps=1, plan=((1, 1),)), "either steps or seconds"),
+        (lambda: Recipe(), "exactly one of steps, seconds and plan"),
+        (lambda: Recipe(steps=1, seconds=1.0), "exactly one of steps, seconds and plan"),
+        (lambda: Recipe(steps=1, plan=((1, 1),)), "exactly one of steps, seconds and plan"),
         (lambda: Recipe(steps=0), "steps: expected a whole number, 1 or more, got 0"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS[:7]), "Toy: expected at least 8 rows to train on, got 7"),
         (lambda: play(Toy(squared), Recipe(steps=1), ROWS[:, :0]), r"training rows: expected shape \(n, 1\)"),

@@ -11,7 +11,7 @@ import io
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -49,8 +49,11 @@ class Arm(ABC):
 
     cost: of one sample, in any unit that the arms share. takes_key: a request with a key it has seen gives the same sample and
     is not charged again. repeatable: the same seed gives the same sample, and asking again does no harm. retries: how often a
-    failed request is repeated within one :meth:`ask`. shape: of every sample; that of the first one, if nobody says.
+    failed request is repeated within one :meth:`ask`. takes_context: a request may come with a context, such as a prompt, and
+    the sample then depends on it. shape: of every sample; that of the first one, if nobody says.
     """
+
+    takes_context = False
 
     #: seconds before a repetition; each further one waits twice as long
     pause: float = 0.0
@@ -62,19 +65,23 @@ class Arm(ABC):
         self.shape: tuple[int, ...] | None = None
 
     @final
-    def ask(self, seed: int, key: str) -> NDArray[Any]:
-        """One sample, of any shape. ``seed``: the number of this arm's draw, 0, 1, 2, … ``key``: names the request.
+    def ask(self, seed: int, key: str, context: Mapping[str, Any] | None = None) -> NDArray[Any]:
+        """One sample, of any shape. ``seed``: the number of this arm's draw, 0, 1, 2, … ``key``: names the request. ``context``:
+        column → value, of an arm that takes one.
 
         Raises ArmError for whatever goes wrong in the arm, and Exhausted when a pool has no more.
         """
         for failures in range(self.retries):
             try:
-                return self._fitting(self._ask(seed, key))
+                return self._fitting(self._answer(seed, key, context))
             except ArmError as error:
                 if not error.again:
                     raise
                 time.sleep(min(self.pause * 2**failures, LONGEST_PAUSE))
-        return self._fitting(self._ask(seed, key))
+        return self._fitting(self._answer(seed, key, context))
+
+    def _answer(self, seed: int, key: str, context: Mapping[str, Any] | None) -> Any:
+        return self._ask(seed, key) if context is None else self._ask_in(seed, key, context)
 
     def _fitting(self, answer: Any) -> NDArray[Any]:
         sample = checked(answer, self.name)
@@ -86,6 +93,10 @@ class Arm(ABC):
 
     @abstractmethod
     def _ask(self, seed: int, key: str) -> Any: ...
+
+    def _ask_in(self, seed: int, key: str, context: Mapping[str, Any]) -> Any:
+        """The same in a context; an arm that has it sets ``takes_context``."""
+        raise ArmError(f"{self.name}: takes no context", again=False)
 
     def close(self) -> None:  # noqa: B027  most arms keep nothing running
         """End whatever the arm keeps running. It may be called twice."""
@@ -120,17 +131,25 @@ class Pool(Arm):
 
 
 class Function(Arm):
-    """A Python function ``f(seed) -> array`` called in this process. It can hang or crash the process; :func:`program` cannot."""
+    """A Python function ``f(seed) -> array`` called in this process, with ``takes_context`` as ``f(seed, context=...)`` where a
+    request has one. It can hang or crash the process; :func:`program` cannot."""
 
     def __init__(
-        self, name: str, f: Callable[[int], Any], *, cost: float = 0.0, repeatable: bool = False, retries: int = 0
-    ) -> None:
+        self, name: str, f: Callable[..., Any], *, cost: float = 0.0, repeatable: bool = False, retries: int = 0,
+        takes_context: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(name, cost=cost, repeatable=repeatable, retries=retries)
-        self._f = f
+        self._f, self.takes_context = f, takes_context
 
     def _ask(self, seed: int, key: str) -> Any:
+        return self._call(seed)
+
+    def _ask_in(self, seed: int, key: str, context: Mapping[str, Any]) -> Any:
+        return self._call(seed, context=context)
+
+    def _call(self, seed: int, **context: Any) -> Any:
         try:
-            return self._f(seed)
+            return self._f(seed, **context)
         except Exception as error:  # noqa: BLE001  whatever a foreign function raises is about this arm
             raise ArmError(f"{self.name}: raised {type(error).__name__}: {shown(str(error))}") from error
 

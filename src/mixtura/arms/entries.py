@@ -1,4 +1,4 @@
-"""arms.yaml or arms.json → arms. The format is told in docs/arms.md; every mistake is one sentence that names the entry."""
+"""arms.yaml or arms.json → arms. docs/arms.md describes the format; every mistake is one sentence that names the entry."""
 
 from __future__ import annotations
 
@@ -172,26 +172,36 @@ class _Entry:
         return self._take(option, False, lambda v: isinstance(v, bool), "true or false")
 
     def number(self, option: str, default: Any, least: float, most: float) -> float:
-        fits = lambda v: isinstance(v, int | float) and not isinstance(v, bool) and least <= v <= most  # noqa: E731
+        def fits(v: Any) -> bool:
+            return isinstance(v, int | float) and not isinstance(v, bool) and least <= v <= most
+
         return float(self._take(option, default, fits, f"a number, {least:g} to {most:g}"))
 
     def whole(self, option: str, default: Any, least: int, most: int) -> Any:
-        fits = lambda v: isinstance(v, int) and not isinstance(v, bool) and least <= v <= most  # noqa: E731
+        def fits(v: Any) -> bool:
+            return isinstance(v, int) and not isinstance(v, bool) and least <= v <= most
+
         return self._take(option, default, fits, f"a whole number, {least:,} to {most:,}")
 
     def one_of(self, option: str, choices: tuple[str, ...]) -> str:
         return self._take(option, choices[0], lambda v: v in choices, " or ".join(choices))
 
     def texts(self, option: str) -> list[str]:
-        fits = lambda v: isinstance(v, list) and v != [] and all(isinstance(part, str) for part in v)  # noqa: E731
+        def fits(v: Any) -> bool:
+            return isinstance(v, list) and v != [] and all(isinstance(part, str) for part in v)
+
         return self._take(option, ..., fits, "a list of texts (quote what looks like a number)")
 
     def wholes(self, option: str) -> list[int] | None:
-        fits = lambda v: isinstance(v, list) and all(type(part) is int and part > 0 for part in v)  # noqa: E731
+        def fits(v: Any) -> bool:
+            return isinstance(v, list) and all(type(part) is int and part > 0 for part in v)
+
         return self._take(option, None, fits, "a list of whole numbers, 1 or more")
 
     def mapping(self, option: str) -> dict[str, Any]:
-        fits = lambda v: isinstance(v, dict) and all(isinstance(key, str) for key in v) and _is_json(v)  # noqa: E731
+        def fits(v: Any) -> bool:
+            return isinstance(v, dict) and all(isinstance(key, str) for key in v) and _is_json(v)
+
         return self._take(option, {}, fits, "a mapping of names to numbers, texts and lists of them")
 
     def path(self, option: str, *, folder: bool = False) -> Path:
@@ -304,8 +314,8 @@ def _model(name: str, entry: _Entry) -> Arm:
     from mixtura.study.study import load
 
     study = load(entry.path("path", folder=True))
-    which, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
-    held = study.best if which is None else study.model(which)
+    model, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
+    held = study.best if model is None else study.model(model)
     size = fitted.BLOCK_IMAGES if held.schema.space.is_image else fitted.BLOCK
     columns = _numeric(held.schema)
     if columns is not None:

@@ -19,15 +19,17 @@ from mixtura.ground.rng import generator, normal, seeded, uniform
 
 def onnx(
     seed: int, *, name: str, path: str, shape: Sequence[int] | None = None, noise: Literal["normal", "uniform"] = "normal",
-    inputs: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None,
 ) -> NDArray[Any]:  # fmt: skip
     """The first output of an .onnx generator, its batch axis of one removed.
 
     The one input that ``inputs`` leaves open gets noise: standard normal, or uniform in [0, 1). ``shape``: of the noise, batch
-    axis included, where the file does not say (an open first axis is 1).
+    axis included, where the file does not say (an open first axis is 1). A column of ``context`` that is called like an input
+    is fed to it, as an array of one number.
     """
     session = _session(path)
     fed = {key: np.asarray(value) for key, value in (inputs or {}).items()}
+    fed |= {i.name: np.asarray([context[i.name]]) for i in session.get_inputs() if context is not None and i.name in context}
     free = [i for i in session.get_inputs() if i.name not in fed]
     if len(free) != 1:
         names = [i.name for i in free]
@@ -65,9 +67,11 @@ def _open_shape(declared: Sequence[Any], path: str) -> tuple[int, ...]:
 
 def diffusers(
     seed: int, *, name: str, path: str, prompt: str | None = None, steps: int | None = None, device: str = "cpu",
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None,
 ) -> NDArray[Any]:  # fmt: skip
-    """One image (H, W, C) in 0 … 1 of a saved pipeline. ``settings``: further arguments of its call, as in guidance_scale."""
+    """One image (H, W, C) in 0 … 1 of a saved pipeline. ``settings``: further arguments of its call, as in guidance_scale. The
+    column ``prompt`` of a context takes the place of ``prompt``."""
+    prompt = (context or {}).get("prompt", prompt)
     asked: dict[str, Any] = dict(settings or {})
     asked |= {} if prompt is None else {"prompt": prompt}
     asked |= {} if steps is None else {"num_inference_steps": steps}
@@ -86,10 +90,12 @@ def _pipeline(path: str, device: str) -> Any:
 
 def transformers(
     seed: int, *, name: str, path: str, prompt: str, embed: str, max_new_tokens: int = 64, device: str = "cpu",
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None,
 ) -> NDArray[Any]:  # fmt: skip
     """The vector (h,) of a text that a saved language model writes after ``prompt``: the mean over its tokens of the last hidden
-    state of the encoder saved in ``embed``. ``settings``: further arguments of generate, as in temperature."""
+    state of the encoder saved in ``embed``. ``settings``: further arguments of generate, as in temperature. The column
+    ``prompt`` of a context takes the place of ``prompt``."""
+    prompt = (context or {}).get("prompt", prompt)
     text = _written(seed, name, path, prompt, max_new_tokens, device, settings or {})
     if not text.strip():
         raise InputError(f"{path}: wrote no text after the prompt; give another prompt, or min_new_tokens in `settings`")

@@ -40,6 +40,8 @@ class Command(Arm):
     limit: bytes an answer may have. What the program writes to standard error is shown when it fails.
     """
 
+    takes_context = True
+
     def __init__(
         self, name: str, argv: Sequence[str], *, folder: Path | None = None, persistent: bool = False, timeout: float = TIMEOUT,
         retries: int = 0, limit: int = LIMIT, cost: float = 0.0, takes_key: bool = False, repeatable: bool = False,
@@ -50,13 +52,19 @@ class Command(Arm):
         self._turn = threading.Lock()  # a program answers one request at a time
 
     def _ask(self, seed: int, key: str) -> NDArray[Any]:
+        return self._request({"seed": seed, "key": key})
+
+    def _ask_in(self, seed: int, key: str, context: Mapping[str, Any]) -> NDArray[Any]:
+        return self._request({"seed": seed, "key": key, "context": dict(context)})
+
+    def _request(self, request: dict[str, Any]) -> NDArray[Any]:
         with self._turn:
             deadline = time.monotonic() + self.timeout
             answers = False
             try:
                 if self._running is None:
                     self._running = _Program(self.name, self.argv, self.folder)
-                self._running.request(json.dumps({"seed": seed, "key": key}).encode() + b"\n", last=not self.persistent)
+                self._running.request(json.dumps(request).encode() + b"\n", last=not self.persistent)
                 line = self._running.answer(deadline, self.timeout, self.limit, last=not self.persistent)
                 answers = True
             finally:

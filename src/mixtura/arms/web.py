@@ -30,6 +30,7 @@ class Service(Arm):
     """
 
     pause = 0.5
+    takes_context = True
 
     def __init__(
         self, name: str, url: str, *, headers: Mapping[str, str] | None = None, body: Mapping[str, Any] | None = None,
@@ -41,10 +42,16 @@ class Service(Arm):
         self.headers, self.body, self.timeout, self.limit = dict(headers or {}), dict(body or {}), timeout, limit
 
     def _ask(self, seed: int, key: str) -> NDArray[Any]:
+        return self._request({"seed": seed, "key": key})
+
+    def _ask_in(self, seed: int, key: str, context: Mapping[str, Any]) -> NDArray[Any]:
+        return self._request({"seed": seed, "key": key, "context": dict(context)})
+
+    def _request(self, request: dict[str, Any]) -> NDArray[Any]:
         post = _Post(self._connection(), self.limit)
-        headers = {"Content-Type": "application/json", **self.headers, "Idempotency-Key": key}
+        headers = {"Content-Type": "application/json", **self.headers, "Idempotency-Key": request["key"]}
         path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
-        body = json.dumps({**self.body, "seed": seed, "key": key}).encode()
+        body = json.dumps({**self.body, **request}).encode()
         thread = threading.Thread(target=post.run, args=(path, body, headers), daemon=True)
         thread.start()
         # a socket's own timeout starts anew at every byte: a server that drips would never reach it

@@ -44,9 +44,10 @@ def _listen(requests: queue.Queue[str]) -> None:
 
 
 def _answer(f: Callable[..., Any], request: dict[str, Any], settings: dict[str, Any]) -> dict[str, str]:
+    context = {"context": request["context"]} if "context" in request else {}
     try:
         packed = io.BytesIO()
-        np.lib.format.write_array(packed, np.asarray(f(request["seed"], **settings)), allow_pickle=False)
+        np.lib.format.write_array(packed, np.asarray(f(request["seed"], **settings, **context)), allow_pickle=False)
         return {"npy": base64.b64encode(packed.getvalue()).decode()}
     except Exception as error:  # noqa: BLE001  it goes back as a sentence
         traceback.print_exc()

@@ -1,1 +1,1 @@
-"""Models made of models when they are sampled: a blend of them, weights that depend on the context, gaps that they fill."""
+"""Fitted models used together: a blend of models, weights that depend on the context, imputation, nats and conditional draws."""

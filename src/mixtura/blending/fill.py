@@ -1,4 +1,4 @@
-"""Gaps filled by any model given the rest of the row: :func:`condition`."""
+"""Imputation: fill missing entries with any model, given the rest of the row: :func:`condition`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from mixtura.blending.blend import SampleBlend, context_at, log_density, log_sum
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Model, Watch, density_kind, unwatched
 from mixtura.ground.rng import categoricals
 
-#: numbers in flight at a time while filling gaps (32 MiB as float64)
+#: the number of values that are processed at a time (32 MiB as float64)
 TILE_ENTRIES = 2**22
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What :func:`condition` was asked for, beside the rows."""
+    """The arguments of :func:`condition` other than the rows."""
 
     draws: int
     proposal: Conditional | None
@@ -43,16 +43,15 @@ def condition(
 ) -> Conditioned:
     """``draws`` completions of each row of ``x`` (n, *shape), given the entries that ``known`` (n, *shape) marks.
 
-    A Conditional answers itself. A blend weighs its models by w_k p_k(known entries) and completes each row
-    with models drawn in that proportion; its effective sample size is the harmonic mean of theirs, so
-    weighted. Any other Density or LowerBound resamples by importance: ``particles`` completions of
-    ``proposal`` (a Conditional that is also a Density and draws from its conditional exactly) are weighted
-    by p(row) / q(row). A bound serves, as its exponential estimates a density without bias; evidence and
-    draws are then those of the density it implies.
+    A Conditional completes rows itself. A blend weights its models by w_k p_k(known entries) and completes each row with models
+    drawn in that proportion; its effective sample size is the harmonic mean of theirs with these weights. For any other Density
+    or LowerBound there is importance resampling: ``particles`` completions by ``proposal`` (a Conditional that is also a Density
+    and draws from its conditional exactly) are weighted by p(row) / q(row). A bound can be used because its exponential is an
+    unbiased estimate of a density; evidence and draws are then those of that density.
 
-    ``watch`` is told the share of the rows that is done. A row whose known entries have probability zero has evidence −inf, and
-    its draws mean nothing. Raises InputError on misshapen arguments and on a model that can fill no gaps with what it was given;
-    FloatingPointError where a model's evidence is NaN.
+    ``watch`` receives the share of the rows that is done. A row whose known entries have probability zero has evidence −inf, and
+    its draws are meaningless. Raises InputError on arguments of the wrong shape and on a model that cannot fill gaps with the
+    given proposal; FloatingPointError if the evidence of a model is NaN.
     """
     for name, count in (("draws", draws), ("particles", particles)):
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
@@ -102,7 +101,7 @@ def _resample(model: Model, x: Tensor, known: Tensor, context: Tensor | None, re
     rows = guess.values.flatten(0, 1)
     widened = None if context is None else context.expand(particles, *context.shape).flatten(0, 1)
     ours = log_density(model, rows, widened, request.rng)
-    # what the model rules out has no weight, whatever the proposal says
+    # rows that the model rules out have no weight, whatever their density under the proposal
     ratio = torch.where(ours > -math.inf, ours - log_density(proposal, rows, widened, request.rng), ours)
     log_weight = ratio.reshape(particles, n).T + guess.log_evidence[:, None]
     values = guess.values[categoricals(log_weight, request.draws, request.rng), torch.arange(n, device=x.device)]
@@ -123,26 +122,26 @@ def _check_known(x: Tensor, known: Tensor) -> None:
     tensors = isinstance(x, Tensor) and isinstance(known, Tensor)
     if not tensors or known.dtype != torch.bool or known.shape != x.shape or not len(x):
         raise InputError(
-            "known: expected a bool tensor of the shape of the tensor x, with one row or more; "
-            "mark with True the entries to condition on"
+            "known: expected a bool tensor of the shape of x, with one row or more; "
+            "mark the entries to condition on with True"
         )
 
 
 def _check_able(model: Model, proposal: Conditional | None) -> None:
     leaves = list(_leaves(model))
-    helpless = [leaf for leaf in leaves if not isinstance(leaf, Conditional)]
-    blind = _names(leaf for leaf in helpless if density_kind(leaf) is None)
-    if blind:
+    unable = [leaf for leaf in leaves if not isinstance(leaf, Conditional)]
+    without_density = _names(leaf for leaf in unable if density_kind(leaf) is None)
+    if without_density:
         raise InputError(
-            f"model: {blind} can only be sampled and cannot fill gaps, expected models with a density; blend without it"
+            f"model: {without_density} can only be sampled and cannot fill gaps, expected models with a density; blend without it"
         )
-    if not helpless:
+    if not unable:
         return
     if proposal is None:
         able = _names(leaf for leaf in leaves if isinstance(leaf, Conditional))
         hint = f"{able} can" if able else "no model here can"
         raise InputError(
-            f"proposal: {_names(helpless)} cannot fill gaps by itself, {hint}; "
+            f"proposal: {_names(unable)} cannot fill gaps by itself, {hint}; "
             "give as proposal a model of the same space that can"
         )
     if not (isinstance(proposal, Conditional) and isinstance(proposal, Density)):
@@ -153,7 +152,7 @@ def _check_able(model: Model, proposal: Conditional | None) -> None:
     if proposal.space != model.space or proposal.context_shape != model.context_shape:
         raise InputError(
             f"proposal: {type(proposal).__name__} has another space or context than the model, "
-            "expected the same; fit both on one schema"
+            "expected the same; fit both on the same schema"
         )
 
 
@@ -167,5 +166,5 @@ def _check_evidence(model: Model, evidence: Tensor) -> None:
         row = int(broken[0])
         raise FloatingPointError(
             f"{type(model).__name__} has evidence {float(evidence[row])} at row {row}: "
-            "a model is badly trained or the proposal rules the row out; try another"
+            "the training of a model failed, or the proposal rules the row out; try another model or proposal"
         )

@@ -1,8 +1,8 @@
-"""Weights of a blend that depend on the context: a gate, how it is fitted, and whether it pays.
+"""Weights of a blend that depend on the context: a gate, its fit, and the test whether it is better than constant weights.
 
     π(c) = softmax(A c + b)
 
-It is constant where A has no columns.
+The weights are constant if A has no columns.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ from mixtura.contracts import InputError
 
 Array = NDArray[np.float64]
 
-#: penalties on the slopes that are tried, strongest first; beyond all of them stands the constant blend
+#: the penalties on the slopes that are tried, strongest first; an infinite penalty is the constant blend
 PENALTIES = (1000.0, 100.0, 10.0, 1.0, 0.1)
+#: folds of the cross-validation that chooses the penalty
 FOLDS = 5
-#: relative gain in nats of a step of the solver that ends it
+#: the solver stops when a step gains less than this, relative to the loss
 TOLERANCE = 1e-7
-#: the weight every model gets to begin with, or its slope would have no gradient
+#: the least initial weight of a model, because a weight of 0 gives its slope no gradient
 LEAST_START = 0.01
-#: the mean share from which on a model without a constant weight is worth its cost
+#: a model without a constant weight is kept if its mean weight is at least this
 LEAST_SHARE = 0.01
 
 
 class Gate(nn.Module):
     """Log weights of K models as a function of the context, π = (1 − Σ least) softmax(A c + b) + least: ``slope`` A (K, f),
-    ``offset`` b (K,) and ``least`` (K,), by default 0, float64. With f = 0 they are constant, and the context is not looked at.
-    A model whose offset is −inf and whose least is 0 takes no part."""
+    ``offset`` b (K,) and ``least`` (K,), by default 0, all float64. With f = 0 the weights are constant, and the context is
+    ignored. A model whose offset is −inf and whose least is 0 has weight 0."""
 
     slope: Tensor
     offset: Tensor
@@ -51,7 +52,7 @@ class Gate(nn.Module):
 
     @classmethod
     def constant(cls, weights: Sequence[float]) -> Gate:
-        """The gate of weights ≥ 0 in proportion."""
+        """The gate with constant weights in proportion to ``weights`` ≥ 0."""
         shares = torch.tensor(weights, dtype=torch.float64)
         return cls(torch.zeros(len(shares), 0), (shares / shares.sum()).log())
 
@@ -64,36 +65,37 @@ class Gate(nn.Module):
 
     @property
     def used(self) -> Tensor:
-        """(K,) whether a model takes part."""
+        """(K,) bool: which models have a positive weight."""
         return (self.offset > -math.inf) | (self.least > 0)
 
     @property
     def is_constant(self) -> bool:
-        """Whether the context is not looked at."""
+        """Whether the weights do not depend on the context."""
         return self.slope.shape[1] == 0
 
     def plain(self) -> dict[str, Any]:
-        """As plain data, for JSON: None stands for an offset of −inf."""
+        """The gate as plain data for JSON; None stands for an offset of −inf."""
         offset = [None if b == -math.inf else b for b in self.offset.tolist()]
         return {"slope": self.slope.tolist(), "offset": offset, "least": self.least.tolist()}
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Gate:
-        """The inverse of :meth:`plain`. Raises ValueError where the numbers are not those of a gate."""
+        """The inverse of :meth:`plain`. Raises ValueError if the numbers are not those of a gate."""
         offset = torch.tensor([-math.inf if b is None else b for b in plain["offset"]], dtype=torch.float64)
         slope = torch.tensor(plain["slope"], dtype=torch.float64).reshape(len(offset), -1)
         least = torch.tensor(plain["least"], dtype=torch.float64).reshape(offset.shape)
         if not (torch.isfinite(slope).all() and torch.isfinite(offset.max()) and (offset < math.inf).all()):
-            raise ValueError("a gate of numbers that are not finite")
+            raise ValueError("gate: expected finite numbers")
         if not ((least >= 0).all() and least.sum() < 1):
-            raise ValueError("a gate whose least weights are none")
+            raise ValueError("gate: expected least weights of 0 or more with a sum below 1")
         return cls(slope, offset, least)
 
 
 @dataclass(frozen=True)
 class Gating:
-    """A gate and what speaks for it. ``penalty``: infinite where the constant blend stays. gated, constant: nats a row of
-    both on rows left out of their fits; gain ± error: their paired difference, for the penalty with the largest."""
+    """A gate and the evidence for it. penalty: the chosen penalty, infinite if the constant blend is kept. gated, constant: nats
+    per row of both, on rows left out of their fits; gain ± error: their paired difference, for the penalty with the largest
+    gain."""
 
     gate: Gate
     penalty: float
@@ -104,15 +106,16 @@ class Gating:
 
 
 def choose_gate(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float], floor: int | None = None) -> Gating:
-    """Weights of K models that depend on the context where that pays, else the constant ``weights`` (K,), on the simplex.
+    """Weights of K models that depend on the context if that is better, else the constant ``weights`` (K,), on the simplex.
 
     log_p: (n, K) nats of held-out rows under each model; features: their contexts (n, f), standardised. Every penalty of
-    ``PENALTIES`` is judged on ``FOLDS`` folds (row i is left out of fold i mod FOLDS), the constant blend being fitted
-    anew in each as well. A gate is taken if it gains more than one standard error (Breiman et al. 1984, section 3.4.3). Of
-    models without a constant weight it keeps those with a share of ``LEAST_SHARE`` or more, for each has to be kept and asked.
-    ``floor``: the model that has 1 part in n + 1 in every row, so that what no other model thinks possible costs nats, not −∞.
+    ``PENALTIES`` is evaluated by cross-validation with ``FOLDS`` folds (row i belongs to fold i mod FOLDS), in which the
+    constant blend is refitted as well. The gate is used if it gains more than one standard error (Breiman et al. 1984, section
+    3.4.3). Models without a constant weight are kept only if their mean weight is at least ``LEAST_SHARE``, because every model
+    costs storage and time. ``floor``: the number of the model with a weight of at least 1/(n + 1) in every row, so that rows
+    that all other models rule out cost finitely many nats.
 
-    Raises InputError as :func:`fit_gate`, and on fewer than 2 rows a fold.
+    Raises the errors of :func:`fit_gate`, and InputError on fewer than 2 rows per fold.
     """
     log_p, features = _check_gating(log_p, features, weights)
     if len(log_p) < 2 * FOLDS:
@@ -137,7 +140,7 @@ def choose_gate(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float],
 
 
 def _pruned(log_p: Array, features: Array, weights: Sequence[float], penalty: float) -> Gate:
-    """The fitted gate, fitted anew without the models that are hardly used, unless a row is possible under these alone."""
+    """The fitted gate, refitted without the models that are hardly used, unless some row is possible only under these."""
     gate = fit_gate(log_p, features, weights, penalty)
     share = gate(len(features), torch.as_tensor(features)).exp().mean(0).numpy()
     kept = (np.asarray(weights) > 0) | (share >= LEAST_SHARE)
@@ -153,14 +156,14 @@ def fit_gate(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float], pe
     """The gate that maximises Σ_i log Σ_k π_k(c_i) exp(log_p[i, k]) − penalty/2 |A|², by L-BFGS from ``weights`` (K,).
 
     log_p: (n, K) nats, −inf where a model rules a row out; features: (n, f) contexts. A mixture of experts whose experts
-    stay as they are (Jacobs et al. 1991; the gradient in A c + b is responsibilities − π). An infinite penalty gives the
-    constant gate of ``weights`` as they are.
+    are fixed (Jacobs et al. 1991; the gradient in A c + b is responsibilities − π). An infinite penalty gives the constant gate
+    with ``weights``.
 
-    Raises InputError on misshapen arrays, NaN, +inf, a row that is −inf under every model, or a negative penalty.
+    Raises InputError on arrays of the wrong shape, NaN, +inf, a row that is −inf under every model, or a negative penalty.
     """
     log_p, features = _check_gating(log_p, features, weights)
     if not penalty >= 0:
-        raise InputError(f"penalty: expected a number of 0 or more, got {penalty}; more keeps the weights nearer to constant")
+        raise InputError(f"penalty: expected a number of 0 or more, got {penalty}; a larger one makes the weights more constant")
     if math.isinf(penalty):
         return Gate.constant(weights)
     _, b = _climb(log_p, features, np.log(_inside(weights)), math.inf)
@@ -169,24 +172,24 @@ def fit_gate(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float], pe
 
 
 def _inside(weights: Sequence[float]) -> Array:
-    """The weights moved off the boundary of the simplex."""
+    """The weights, moved away from the boundary of the simplex."""
     return (1 - LEAST_START) * np.asarray(weights, dtype=np.float64) + LEAST_START / len(weights)
 
 
 def _climb(log_p: Array, features: Array, b: Array, penalty: float) -> tuple[Array, Array]:
-    """(A, b) at the optimum that is reached from (0, b); an infinite penalty keeps A at 0."""
+    """The optimal (A, b), starting from (0, b); an infinite penalty keeps A at 0."""
     k, f = log_p.shape[1], features.shape[1]
     constant = math.isinf(penalty)
     c, λ = (features[:, :0], 0.0) if constant else (features, penalty)
     start = np.concatenate([np.zeros(k * c.shape[1]), b])
     found = minimize(_loss, start, (log_p, c, λ), "L-BFGS-B", jac=True, options={"ftol": TOLERANCE}).x
     A = np.zeros((k, f)) if constant else found[:-k].reshape(k, f)
-    # a number added to all of b changes nothing
+    # adding a constant to b changes nothing, so centre it
     return A, found[-k:] - found[-k:].mean()
 
 
 def _loss(parameters: Array, log_p: Array, features: Array, penalty: float) -> tuple[float, Array]:
-    """− mean nats of the rows + penalty |A|²/2n and its gradient, at (A, b) in a row."""
+    """− mean nats of the rows + penalty |A|²/2n, and its gradient; ``parameters`` are A and b in one vector."""
     n, k = log_p.shape
     A, b = parameters[:-k].reshape(k, features.shape[1]), parameters[-k:]
     log_π = log_softmax(features @ A.T + b, 1)
@@ -199,13 +202,13 @@ def _loss(parameters: Array, log_p: Array, features: Array, penalty: float) -> t
 
 
 def _log_sum(joint: Array) -> Array:
-    """(n,) log Σ_k exp of (n, K), none of whose rows is −inf throughout."""
+    """(n,) log Σ_k exp of (n, K), in which no row is −inf everywhere."""
     top = joint.max(1)
     return np.log(np.exp(joint - top[:, None]).sum(1)) + top
 
 
 def _mixed(log_p: Array, features: Array, A: Array, b: Array) -> Array:
-    """(n,) nats of the blend."""
+    """(n,) nats of the blend with this gate."""
     return _log_sum(log_softmax(features @ A.T + b, 1) + log_p)
 
 
@@ -218,7 +221,7 @@ def _check_gating(log_p: ArrayLike, features: ArrayLike, weights: Sequence[float
             "give a column for each weight"
         )
     if not np.isfinite(features).all() or np.isnan(log_p).any() or (log_p == np.inf).any():
-        raise InputError("log_p, features: expected numbers, and -inf in log_p at most, got NaN or inf; drop those rows")
+        raise InputError("log_p, features: expected finite numbers, or -inf in log_p, got NaN or inf; drop those rows")
     dead = np.flatnonzero((log_p == -np.inf).all(1))
     if len(dead):
         raise InputError(

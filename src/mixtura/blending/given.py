@@ -1,4 +1,4 @@
-"""Draws of any model given a context, each row asked as often as it takes: :func:`draw_given`."""
+"""Draws of any model given a context, with missing entries drawn again: :func:`draw_given`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,33 @@ from torch import Tensor
 
 from mixtura.contracts import Model
 
-#: rows of context that are drawn for at a time; how many times as many rows may be drawn because some were missing, for entries
-#: one by one and for whole rows, and how often one of them
-DRAWN_AT_ONCE, REDRAWS, REDRAWS_OF_ROWS, ATTEMPTS = 2**15, 4, 100, 100
+#: rows of context for which draws are made at a time
+DRAWN_AT_ONCE = 2**15
+#: how many times the number of requested rows may be drawn again because of missing entries: to replace single entries, and to
+#: replace whole rows
+REDRAWS, REDRAWS_OF_ROWS = 4, 100
+#: how often one row may be drawn again
+ATTEMPTS = 100
+
 
 @torch.no_grad()
 def draw_given(
     model: Model, context: Tensor, draws: int, *, gaps: Literal["entries", "rows", "kept"] = "entries", rng: torch.Generator
 ) -> Tensor:
-    """(draws, n, *shape) rows in data units: so many for each row of the context (n, …).
+    """(draws, n, *shape) rows in data units: ``draws`` of them for each row of the context (n, …).
 
-    gaps: what becomes of missing entries. Each is drawn again on its own ("entries", for whoever looks at one column at a
-    time), or its whole row is ("rows"), or they are "kept". Where ``ATTEMPTS``, or ``REDRAWS`` times as many rows as were asked
-    for, are not enough, an entry takes that of another draw of its row; it stays missing only where it is so in all of them.
+    gaps: what is done with missing entries. "entries": each entry is drawn again by itself (for use of one column at a time);
+    "rows": its whole row is drawn again; "kept": it stays missing. If ``ATTEMPTS`` draws, or ``REDRAWS`` (``REDRAWS_OF_ROWS``)
+    times the requested rows, are not enough, a missing entry is copied from another draw of the same row; it stays missing only
+    if it is missing in all of them.
     """
     asked = context.repeat(draws, *(1,) * (context.dim() - 1))
     x = model.space.flat(_drawn(model, asked, rng))
-    # one draw of a row cannot take another's entry: it may be tried as often as an attempt allows
+    # even for few draws per row, which have little to copy from, allow some draws in every attempt
     times = {"kept": 0, "entries": REDRAWS, "rows": REDRAWS_OF_ROWS}[gaps]
     left = times * max(len(asked), ATTEMPTS // 4 * len(context))
     gone = torch.isnan(x).any(1).nonzero().squeeze(1)
-    for _ in range(ATTEMPTS):  # a row whose targets are nearly always missing is not waited for
+    for _ in range(ATTEMPTS):  # do not wait for a row whose targets are nearly always missing
         gone = gone[torch.isnan(x[gone]).any(1)][:left]
         if len(gone) == 0:
             break
@@ -38,12 +44,12 @@ def draw_given(
         left -= len(gone)
     x = x.reshape(draws, len(context), -1)
     if gaps != "kept":
-        x = _borrowed(x)
+        x = _filled_from_other_draws(x)
     return x.reshape(draws, len(context), *model.space.shape)
 
 
-def _borrowed(x: Tensor) -> Tensor:
-    """Draws (s, n, D) whose missing entries are those of other draws, in turn."""
+def _filled_from_other_draws(x: Tensor) -> Tensor:
+    """Draws (s, n, D) in which missing entries are copied from the other draws of the row, in turn."""
     gone = torch.isnan(x)
     if not gone.any():
         return x

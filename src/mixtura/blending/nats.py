@@ -1,4 +1,4 @@
-"""The nats of rows under any model, blends included, exact or a bound: :func:`log_probs`."""
+"""The nats of rows under any model or blend, exact or as a bound: :func:`log_probs`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mixtura.contracts import Density, LowerBound, Model, Watch, unwatched
 
-#: independent repetitions of a sampled bound, and of one on more entries than LARGE
+#: independent repetitions of a sampled bound, for rows of up to LARGE entries and for larger rows
 REPEATS, REPEATS_OF_LARGE, LARGE = 4, 2, 1_024
 
 #: rows that are scored at once
@@ -21,10 +21,10 @@ TILE = 2_048
 def log_probs(
     model: Model, x: Tensor, *, context: Tensor | None = None, rng: torch.Generator, watch: Watch = unwatched
 ) -> tuple[Tensor, float]:
-    """(n,) nats of rows x in data units, and the Monte-Carlo error of their mean (0 where exact).
+    """(n,) nats of rows x in data units, and the Monte-Carlo error of their mean (0 if exact).
 
-    A bound is estimated ``REPEATS`` times; the log of the mean is the tighter bound that is returned. ``watch`` is told the share
-    that is done.
+    A bound is estimated ``REPEATS`` times; the result is the log of the mean, which is a tighter bound. ``watch`` receives the
+    share that is done.
     """
     if isinstance(model, Density):
         times, nats_of = 1, model.log_prob
@@ -47,13 +47,13 @@ def log_probs(
 
 
 def sound(nats: Tensor, model: Model) -> Tensor:
-    """The (n,) nats of a model, which are numbers or −inf; FloatingPointError, with the row, where one is NaN or +inf."""
+    """The (n,) nats of a model, unchanged; FloatingPointError, with the row, if one of them is NaN or +inf."""
     broken = (torch.isnan(nats) | (nats == math.inf)).nonzero()
     if len(broken):
         row = int(broken[0])
         raise FloatingPointError(
             f"{type(model).__name__} gives row {row} a log-density of {float(nats[row])}: "
-            "its training went wrong; fit it again with a lower learning rate"
+            "its training failed; fit it again with a lower learning rate"
         )
     return nats
 

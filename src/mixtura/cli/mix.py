@@ -17,6 +17,8 @@ from mixtura.cli.work import at_work
 if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is quick
     from rich.console import Console
 
+    from mixtura.mixing import BestMixture
+
 
 def mix(
     samples: Annotated[list[str], typer.Argument(metavar="SAMPLES...", help="One file, FILE.npz:KEY, or folder a generator.")],
@@ -37,11 +39,9 @@ def mix(
     as_json: Json = False,
 ) -> None:
     """The best mixture of generators, from samples at hand: weights, value, gap, intervals."""
-    from dataclasses import asdict
+    from mixtura import mixing
 
-    from mixtura import mixing as blending
-
-    names = [blending.name_of(path) for path in samples]
+    names = [mixing.name_of(path) for path in samples]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         fail(f"mix: two generators would be called {twice!r}; rename a file, or take keys of one .npz")
@@ -50,23 +50,23 @@ def mix(
     named = dict(zip(names, samples, strict=True))
     with collected_notes() as notes, at_work("mixing"):
         if pareto is None:
-            found = blending.mix(named, objective, skip_broken=skip_broken, **options)
+            found = mixing.mix(named, objective, skip_broken=skip_broken, **options)
         else:
-            table = blending.pareto(named, objective, parse_numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
+            table = mixing.pareto(named, objective, parse_numbers(pareto, "--pareto") or [], skip_broken=skip_broken, **options)
     if pareto is not None:
         deliver(table, None, as_json, {"objective": objective, "notes": notes})
         return
-    emit({**asdict(found), "notes": notes}, as_json, lambda: _show_optimum(make_console(stderr=False), found))
+    emit({**found.record(), "notes": notes}, as_json, lambda: _show_mixture(make_console(stderr=False), found))
 
 
-def _show_optimum(console: Console, o: Any) -> None:
+def _show_mixture(console: Console, o: BestMixture) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     for name in ("generator", "samples", "weight", "95 % interval"):
         table.add_column(name, justify="left" if name == "generator" else "right", no_wrap=True)
-    for name, weight in sorted(o.weights.items(), key=lambda item: -item[1]):
-        low, high = (o.intervals or {}).get(name, (None, None))
+    for name, weight in sorted(o.by_name.items(), key=lambda item: -item[1]):
+        low, high = (o.intervals_by_name or {}).get(name, (None, None))
         table.add_row(name, f"{o.samples[name]:,}", f"{weight:.3f}", "" if low is None else f"{low:.2f} – {high:.2f}")
     console.print(table)
     console.print()

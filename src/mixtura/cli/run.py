@@ -38,7 +38,7 @@ def run(
     **texts: Any,
 ) -> None:
     """From a table or images to a verdict. The same command again goes on where it stopped."""
-    from mixtura.job.start import Options, conduct, preview
+    from mixtura.job.start import Done, Options, conduct, preview
 
     asked = values_of_options(texts)
     if replay is not None:
@@ -58,7 +58,8 @@ def run(
     study = None
     _announce_reading(source, options)
     for record in shown_on(conduct(source, options), screen):
-        study = getattr(record, "study", study)
+        if isinstance(record, Done):
+            study = record.study
     if study is None:
         raise RuntimeError("the run ended without a verdict")
     _write_report(options.out)

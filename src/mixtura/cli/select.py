@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mixtura.cli.app import Features, Json, Seed
-from mixtura.cli.deliver import collected_notes, emit
-from mixtura.cli.errors import fail
+from mixtura.cli.deliver import emit
 from mixtura.cli.tables import make_console
 
 if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is quick
     from rich.console import Console
+
+    from mixtura.selection.records import Selected, SelectedByContext
 
 
 def select(
@@ -31,52 +32,38 @@ def select(
     features: Features = None,
     stop: Annotated[float | None, typer.Option(help="Stop as soon as the excess loss is at most this.")] = None,
     certified: Annotated[bool, typer.Option("--certified", help="By a proven bound, which takes far more pulls.")] = False,
+    contexts: Annotated[
+        str | None, typer.Option(help="Table of contexts, one a row: the best weights at each (docs/contextual.md).")
+    ] = None,
+    reach: Annotated[
+        float | None, typer.Option(help="How far one context speaks of another, in deviations of the columns of numbers.")
+    ] = None,
     seed: Seed = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over in a folder that holds a selection.")] = False,
     as_json: Json = False,
 ) -> None:
     """Ask generators for samples one by one: their best mixture with the fewest. The same command goes on where it stopped."""
-    from dataclasses import asdict
-
-    from mixtura import selection as sessions
-    from mixtura.arms import load_arms
-    from mixtura.folder.io import write_json
-    from mixtura.ground import machine
-    from mixtura.mixing import gain_of_halves, real_rows
     from mixtura.report import selection
+    from mixtura.selection.records import SelectedByContext
+    from mixtura.selection.start import conduct
 
     out = out or Path("runs") / arms.stem
-    if fresh and (out / sessions.LEDGER).exists():
-        machine.clear(out, last=sessions.LEDGER)
-    if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()) and not (out / sessions.LEDGER).exists():
-        fail(f"{out}: the folder is not empty and holds no selection; give another --out")
-    mode = "certified" if certified else "asymptotic"
-    with collected_notes():
-        real, columns = (None, None) if reference is None else real_rows(reference, seed=seed)
-        listed = load_arms(arms, columns)
-    session = sessions.begin(
-        listed, out, objective, reference=real, name=reference,
-        extractor=features, bandwidth=bandwidth, policy=policy, seed=seed, pulls=pulls,
-        stop=None if stop is None else sessions.Stop(stop, mode),
-    )  # fmt: skip
-    began = time.monotonic()
-    try:
-        _show_rounds(make_console(stderr=True), session.conduct(), pulls)
-        found = session.finish()
-        record = session.record(found, arms.stem, time.monotonic() - began)
-        judged = gain_of_halves(session.samples(), session.selector.objective, seed=seed)
-    finally:
-        session.close()
-    gain = None if judged is None else {**asdict(judged[0]), "p_value": judged[1]}
-    write_json(out / "selection.json", {**record, "gain": gain})
-    selection.build(out)
-    result = {**asdict(found), "sentence": found.sentence, "gain": gain, "folder": str(out)}
-    emit(result, as_json, lambda: _show_selection(make_console(stderr=False), found, gain, out))
+    options: dict[str, Any] = {"reference": reference, "pulls": pulls, "out": out, "policy": policy, "bandwidth": bandwidth}
+    options |= {"features": features, "stop": stop, "certified": certified, "contexts": contexts, "reach": reach}
+    found = _show_rounds(make_console(stderr=True), conduct(arms, objective, seed=seed, fresh=fresh, **options), pulls)
+    if isinstance(found, SelectedByContext):
+        show = partial(_show_contexts, make_console(stderr=False), found, out)
+    else:
+        selection.build(out)
+        show = partial(_show_selection, make_console(stderr=False), found, out)
+    emit({**found.record(), "folder": str(out)}, as_json, show)
 
 
-def _show_rounds(console: Console, rounds: Iterator[Any], pulls: int) -> None:
-    """A line that moves on a terminal, a line every twentieth elsewhere; failures at once."""
+def _show_rounds(console: Console, records: Iterator[Any], pulls: int) -> Any:
+    """The end of a selection. On the way a line that moves on a terminal, a line every twentieth elsewhere; failures at once."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mixtura.selection.records import Round
 
     shown = 0
     with Progress(
@@ -84,20 +71,23 @@ def _show_rounds(console: Console, rounds: Iterator[Any], pulls: int) -> None:
         TextColumn("{task.description}"), console=console, disable=not console.is_terminal, transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("", total=pulls)
-        for r in rounds:
+        for r in records:
+            if not isinstance(r, Round):
+                return r
             if r.status != "told":
                 console.print(f"{r.arm}: {r.status}, {r.reason.removeprefix(r.arm + ': ')}", soft_wrap=True, highlight=False)
             bar.update(task, completed=r.pulls)
-            if r.value is None:
+            if r.value is None or r.single is None:
                 continue
             said = f"{r.value.value:.4g} ± {r.value.error:.2g}"
             bar.update(task, description=said)
             if not console.is_terminal and r.pulls - shown >= pulls / 20:
                 shown = r.pulls
                 console.print(f"{r.pulls:,} samples: {said}, best alone {r.single[0]} {r.single[1].value:.4g}", highlight=False)
+    raise RuntimeError("the selection ended without a result")
 
 
-def _show_selection(console: Console, found: Any, gain: dict[str, Any] | None, out: Path) -> None:
+def _show_selection(console: Console, found: Selected, out: Path) -> None:
     from rich.table import Table
 
     from mixtura.simplex.intervals import p_in_words
@@ -105,21 +95,38 @@ def _show_selection(console: Console, found: Any, gain: dict[str, Any] | None, o
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
     for name in ("arm", "samples", "weight", "95 % interval", ""):
         table.add_column(name, justify="left" if name in ("arm", "") else "right", no_wrap=name != "")
-    for name, weight in sorted(found.weights.items(), key=lambda item: -item[1]):
+    for name, weight in sorted(found.by_name.items(), key=lambda item: -item[1]):
         counts = found.counts[name]
-        low, high = (found.intervals or {}).get(name, (None, None))
+        low, high = (found.intervals_by_name or {}).get(name, (None, None))
         lost = ", ".join(f"{counts[status]} {status}" for status in ("failed", "unknown") if counts[status])
         note = found.closed.get(name, "") and f"closed: {found.closed[name]}" or lost
         table.add_row(name, f"{counts['told']:,}", f"{weight:.3f}", "" if low is None else f"{low:.2f} – {high:.2f}", note)
     console.print(table)
     console.print()
     console.print(found.sentence, style="bold", soft_wrap=True)
-    if gain is not None:
-        told = f"{gain['value']:+.3g} ± {gain['error']:.2g} {found.unit} ({p_in_words(gain['p_value'])})"
-        console.print(f"gain over any one arm on halves that chose nothing: {told}", style="dim", soft_wrap=True)
+    if found.gain is not None and found.p_value is not None:
+        gain = f"{found.gain.value:+.3g} ± {found.gain.error:.2g} {found.unit} ({p_in_words(found.p_value)})"
+        console.print(f"gain over any one arm on halves that chose nothing: {gain}", style="dim", soft_wrap=True)
     for c in found.certificates:
         wanted = f"; it would take about {c.wanted:,.0f} samples" if c.wanted and c.wanted > found.pulls else ""
         console.print(f"{c.mode}: at most {c.excess:.3g} above the least loss{wanted}", style="dim", soft_wrap=True)
     spent = f", cost {found.spent:,.6g}" if found.spent else ""
     console.print(f"{found.why}{spent}; sums of {found.sums}", style="dim", soft_wrap=True)
     console.print(f"everything is in {out} (report.html, ledger.sqlite)", style="dim", soft_wrap=True)
+
+
+def _show_contexts(console: Console, found: SelectedByContext, out: Path) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    for name in ("arm", "samples", "mean weight", ""):
+        table.add_column(name, justify="left" if name in ("arm", "") else "right", no_wrap=name != "")
+    for name, weight in sorted(found.mean_weights.items(), key=lambda item: -item[1]):
+        note = f"closed: {found.closed[name]}" if name in found.closed else ""
+        table.add_row(name, f"{found.counts[name]['told']:,}", f"{weight:.3f}", note)
+    console.print(table)
+    console.print()
+    console.print(found.sentence, style="bold", soft_wrap=True)
+    spent = f", cost {found.spent:,.6g}" if found.spent else ""
+    console.print(f"{found.why}{spent}", style="dim", soft_wrap=True)
+    console.print(f"everything is in {out} (weights.csv: a row for each context; ledger.sqlite)", style="dim", soft_wrap=True)

@@ -97,6 +97,7 @@ def show_study(console: Console, study: Study) -> None:
 
 
 def _show_next(console: Console, study: Study) -> None:
+    from mixtura.data.images import ImageSchema
     from mixtura.ground.shown import command
 
     folder, images = command(study.folder), study.schema.space.is_image
@@ -106,7 +107,7 @@ def _show_next(console: Console, study: Study) -> None:
         commands += [f"predict {folder} new.csv -o predicted.csv", f"sample {folder} --given new.csv -n 10 -o drawn.csv"]
         commands += [f"score {folder} more.csv -o scores.csv"]
     else:
-        commands += [f"sample {folder} -n 1000 -o new{getattr(study.schema, 'written', '.csv')}"]
+        commands += [f"sample {folder} -n 1000 -o new{study.schema.written if isinstance(study.schema, ImageSchema) else '.csv'}"]
         commands += [f"score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv"] * ("nats" in study.verdicts)
         commands += [f"impute {folder} holes.csv -o filled.csv"] * (not images)
     for line in commands:

@@ -145,7 +145,7 @@ def report(
     import webbrowser
 
     from mixtura.report import build, selection
-    from mixtura.selection import LEDGER
+    from mixtura.selection.mixture import LEDGER
     from mixtura.study.study import load
 
     if any((folder / name).exists() for name in ("selection.json", LEDGER)):

@@ -1,1 +1,1 @@
-"""The face that scikit-learn knows."""
+"""Estimators with the interface of scikit-learn."""

@@ -1,4 +1,4 @@
-"""Numbers that an estimator needs of its answers: a conformal quantile, a Gaussian's nats, moments of rounded values."""
+"""Statistics that estimators need: a conformal quantile, the nats of a Gaussian baseline, moments of rounded values."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from mixtura.estimators.inputs import (
-    Array,
-)
+from mixtura.estimators.inputs import Array
 from mixtura.ground.cells import log_normal_mass
 
 
 def conformal_quantile(ranks: Array, weights: Array, level: float) -> float:
-    """The ⌈(m + 1) level⌉-th smallest of m numbers, by what they weigh; ½, the whole line, where there are too few."""
+    """The ⌈(m + 1) level⌉-th smallest of m numbers, or their weighted quantile; ½, which means the whole line, if there are too
+    few numbers."""
     there = ~np.isnan(ranks)
     order = np.argsort(ranks[there])
-    weighed = weights[there][order].cumsum()
+    total = weights[there][order].cumsum()
     m = len(order)
-    k = int(np.searchsorted(weighed, (m + 1) / m * level * weighed[-1] * (1 - 1e-12))) if m else 0
+    k = int(np.searchsorted(total, (m + 1) / m * level * total[-1] * (1 - 1e-12))) if m else 0
     return float(ranks[there][order][k]) if k < m else 0.5
 
 
 def gaussian_nats(values: Array, weights: Array, δ: float) -> float:
-    """Nats a row of one entry of y under the Gaussian of its own mean and deviation; of a missing value 0."""
+    """Mean nats per row of one entry of y under a Gaussian with its mean and deviation; a missing value counts 0."""
     there = ~np.isnan(values)
     y, w = torch.as_tensor(values[there]), torch.as_tensor(weights[there])
     share = w / weights.sum()
@@ -40,8 +39,8 @@ def gaussian_nats(values: Array, weights: Array, δ: float) -> float:
 
 
 def moments_of_rounded(weights: Tensor, means: Tensor, deviations: Tensor) -> tuple[Tensor, Tensor]:
-    """E[R] and E[R²] (n,) of whole numbers R that values of mixtures (n, K) are rounded to. Where a deviation is above 2 the sum
-    over whole numbers is the integral to the last digit (Sheppard)."""
+    """E[R] and E[R²], (n,), where R is a value of a Gaussian mixture (n, K) rounded to a whole number. For deviations above 2,
+    integrals with Sheppard's correction replace the sums over whole numbers, to full precision."""
     first, second = means.clone(), means.square() + deviations.square() + 1 / 12
     rows, k = (deviations <= 2).nonzero(as_tuple=True)
     mean, deviation = means[rows, k, None], deviations[rows, k, None]

@@ -1,4 +1,4 @@
-"""What scikit-learn's callers hand over, as arrays of numbers; and steps, merged rows and weights of targets."""
+"""Checks and conversions of X, y and weights, as scikit-learn's users pass them; resolution and merged rows of targets."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mixtura.data.read import to_numpy
 
 Array = NDArray[Any]
 
-# scikit-learn has no annotations; what a checker infers from its defaults is too narrow
+# scikit-learn has no annotations, and the types that a type checker infers from its default values are too narrow
 sklearn_validate, sklearn_check = cast(Any, validate_data), cast(Any, check_array)
 
-#: of a target: what can be squared
+#: the largest absolute value of a target, so that it can be squared
 LARGEST = 1e150
 
 
 def without_times(values: Any, name: str) -> Any:
-    """The same, a tensor or a masked array as an array; InputError where any of it holds times, which numpy takes for whole
-    numbers in a unit of its own."""
+    """``values``, with tensors and masked arrays converted to arrays; InputError if they contain times, which numpy would convert
+    to whole numbers in some unit."""
     if isinstance(values, Tensor):
         return to_numpy(values)
     if isinstance(values, np.ma.MaskedArray):
@@ -36,13 +36,13 @@ def without_times(values: Any, name: str) -> Any:
     for kind in np.atleast_1d(np.asarray(kinds, dtype=object)):
         if getattr(kind, "kind", "") in ("m", "M"):
             raise InputError(
-                f"{name}: expected numbers, got times ({kind}); give a number in a unit you choose, such as days since a start"
+                f"{name}: expected numbers, got times ({kind}); give numbers in a unit you choose, such as days since a start"
             )
     return values
 
 
 def target_numbers(y: Any, *, infinite: bool = False) -> Array:
-    """Targets as float64, NaN where missing, in arrays or frames, nullable or not; InputError where they are no numbers."""
+    """Targets, given as an array or a frame, as float64 with NaN where missing; InputError if they are not numbers."""
     try:
         found = np.asarray(
             sklearn_check(
@@ -52,7 +52,7 @@ def target_numbers(y: Any, *, infinite: bool = False) -> Array:
         )  # fmt: skip
     except TypeError as error:
         raise InputError(f"y: expected numbers, got something else ({error}); give a number for each row") from error
-    if infinite:  # of a distribution function, which is 0 or 1 that far out
+    if infinite:  # for a distribution function, which is 0 or 1 that far out
         return found.clip(-LARGEST, LARGEST)
     large = np.abs(found[np.isfinite(found)]).max(initial=0.0)
     if large > LARGEST:
@@ -61,8 +61,8 @@ def target_numbers(y: Any, *, infinite: bool = False) -> Array:
 
 
 def far_row(y: Array, weights: Array, resolution: Array, floor: float) -> str:
-    """Which row of y (n, d) is so far off that the least deviation, a share ``floor`` of that of y, is wider than a tenth of the
-    middle half of the rows, whose steps ``resolution`` are wide; empty if none is."""
+    """A message that names a row of y (n, d) that is so far from the others that the least deviation, ``floor`` times the
+    deviation of y, exceeds a tenth of the interquartile range (or of ``resolution``); empty if there is none."""
     for j, δ in enumerate(resolution):
         there = np.flatnonzero((weights > 0) & ~np.isnan(y[:, j]))
         values = y[there, j]
@@ -72,39 +72,40 @@ def far_row(y: Array, weights: Array, resolution: Array, floor: float) -> str:
             row = int(there[away.argmax()])
             return (
                 f"y: row {row} is {y[row, j]:.6g}, far from the other rows, half of which lie between {low:.6g} and {high:.6g}"
-                f"{f' in entry {j}' if len(resolution) > 1 else ''}: the network cannot tell those apart; leave the row out, or "
-                "give y on another scale"
+                f"{f' in entry {j}' if len(resolution) > 1 else ''}: the network cannot resolve differences between those; leave "
+                "the row out, or give y on another scale"
             )
     return ""
 
 
 def writable(values: Any) -> Array:
-    """The same numbers as torch takes them: in one piece, and free to be written to."""
+    """The same numbers as a contiguous, writable array, which torch needs."""
     return np.require(values, requirements=["C", "W"])
 
 
 def target_space(resolution: Array) -> Space:
-    """The space of targets whose steps are ``resolution`` (d,)."""
-    # every entry may be missing; the model takes gaps for no information
+    """The space of targets with steps ``resolution`` (d,)."""
+    # every entry may be missing; the model ignores missing entries
     return Space((len(resolution),), tuple(Column(resolution=float(δ), missing=True) for δ in resolution))
 
 
 def target_steps(values: Array, asked: str | float, stored: np.dtype) -> tuple[float, float]:
-    """(δ, a value on the lattice) of the values of one entry of y, which came as ``stored``; δ is 0 where they are points."""
+    """(δ, a value on the lattice) for the values of one entry of y, which were given as dtype ``stored``; δ = 0: no steps."""
     if isinstance(asked, str) and asked == "auto":
         found = lattice(values, stored if stored.kind == "f" else np.dtype(np.float64))
         return (found[1] / 10 ** found[0], found[2] / 10 ** found[0]) if found else (0.0, 0.0)
     if isinstance(asked, str | bool) or not isinstance(asked, int | float | np.number) or not 0 <= asked < math.inf:
-        raise InputError(f"resolution: expected 'auto' or a step of 0 or more, got {asked!r}")
+        raise InputError(f"resolution: expected 'auto' or a step of 0 or more, got {asked!r}; 0 means no steps")
     return float(asked), float(values[0])
 
 
 def merge_equal_rows(X: Array, y: Array, weights: Array) -> tuple[Array, Array, Array]:
-    """Rows in one order, equal ones as one with their weights added; none without weight, none without any y."""
+    """The distinct rows in sorted order, with the weights of equal rows added; rows without a weight or without any y are left
+    out."""
     use = (weights > 0) & ~np.isnan(y).all(1)
     X, y, weights = X[use], y[use], weights[use]
     if len(X) < 2:
-        raise InputError(f"{len(X)} rows with a weight and a y, expected 2 or more; give more rows")
+        raise InputError(f"X and y: expected 2 or more rows with a weight above 0 and a y, got {len(X)}; give more rows")
     rows = np.concatenate([X, np.isnan(y), np.nan_to_num(y)], 1)
-    _, first, which = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    return X[first], y[first], np.bincount(which.reshape(-1), weights)
+    _, first, number = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    return X[first], y[first], np.bincount(number.reshape(-1), weights)

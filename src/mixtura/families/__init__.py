@@ -1,8 +1,8 @@
-"""Families: one file and one line in :data:`TABLE` each.
+"""Families: each is one file and one row of :data:`TABLE`.
 
-A row's module offers ``Config`` (a frozen pydantic model), ``suggest(space, rows, seconds=None) -> Config``
-(for so many fit rows and a run of so many seconds) and
-``build(space, *, context_shape=None, config, rng) -> Model``.
+The module of a row offers ``Config`` (a frozen pydantic model), ``suggest(space, rows, seconds=None) -> Config``
+(the configuration for a number of fit rows and the seconds of the run) and
+``build(space, *, encoding=None, context_shape=None, config, rng) -> Model``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ TABLE: dict[str, Family] = {
             marginals.Config,
             marginals.suggest,
             marginals.build,
-            "independent columns: the floor to beat",
+            "independent columns, the baseline for every other family",
             context="may",
             fit="closed",
             roles=("floor", "proposal"),
@@ -71,7 +71,7 @@ TABLE: dict[str, Family] = {
             gaussian_mixture.Config,
             gaussian_mixture.suggest,
             gaussian_mixture.build,
-            "Gaussians with a table a code",
+            "a mixture of Gaussians, with probabilities of the codes in each component",
             fit="closed",
             roles=("proposal",),
         ),
@@ -80,7 +80,7 @@ TABLE: dict[str, Family] = {
             kde.Config,
             kde.suggest,
             kde.build,
-            "a kernel on every row, bandwidths by leave-one-out",
+            "a kernel per row, bandwidths by leave-one-out likelihood",
             kde.RECIPE,
             roles=("proposal",),
         ),
@@ -89,7 +89,7 @@ TABLE: dict[str, Family] = {
             flow.Config,
             flow.suggest,
             flow.build,
-            "normalising flow of the values given the codes (zuko)",
+            "a normalising flow of the values given the codes (zuko)",
             context="may",
         ),
         Family(
@@ -97,16 +97,16 @@ TABLE: dict[str, Family] = {
             autoregressive.Config,
             autoregressive.suggest,
             autoregressive.build,
-            "one column after the other (MADE)",
+            "each column given the columns before it (MADE, PixelCNN)",
             context="may",
         ),
-        Family("vae", vae.Config, vae.suggest, vae.build, "a hidden normal code behind every row", vae.RECIPE, "may"),
+        Family("vae", vae.Config, vae.suggest, vae.build, "a variational auto-encoder (normal latent codes)", vae.RECIPE, "may"),
         Family(
             "diffusion",
             diffusion.Config,
             diffusion.suggest,
             diffusion.build,
-            "a chain of Gaussian steps from noise to data",
+            "a diffusion model, a chain of Gaussian steps from noise to data",
             diffusion.RECIPE,
             "may",
         ),
@@ -115,7 +115,7 @@ TABLE: dict[str, Family] = {
             mixture_density.Config,
             mixture_density.suggest,
             mixture_density.build,
-            "networks that tell a Gaussian mixture",
+            "networks that predict the parameters of a Gaussian mixture",
             mixture_density.RECIPE,
             "needs",
         ),
@@ -124,7 +124,7 @@ TABLE: dict[str, Family] = {
             linear_gaussian.Config,
             linear_gaussian.suggest,
             linear_gaussian.build,
-            "linear regression with Gaussian residuals",
+            "a linear regression with Gaussian residuals",
             context="needs",
             fit="closed",
         ),
@@ -133,7 +133,7 @@ TABLE: dict[str, Family] = {
             quantile.Config,
             quantile.suggest,
             quantile.build,
-            "quantile regression by a forest",
+            "a quantile regression forest",
             context="needs",
             fit="closed",
         ),

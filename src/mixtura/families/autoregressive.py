@@ -1,15 +1,14 @@
-"""Autoregressive density with exact likelihood: of mixed columns (MADE, Germain et al. 2015; survey section 2) and of
-images (PixelCNN, van den Oord et al. 2016).
+"""Autoregressive models with an exact density: of mixed columns (MADE, Germain et al. 2015) and of images (PixelCNN, van den
+Oord et al. 2016).
 
     p(x) = (1/R) Σ_r Π_j p(x_j | x_{before j in ordering r})
 
-Each column is a code and a value. A code has logits; a value, given that it is present, is a mixture of M
-logistics, and a rounded one scores as the mass of its cell, Σ_m π_m (σ((high−μ_m)/s_m) − σ((low−μ_m)/s_m))
-(Salimans et al. 2017, PixelCNN++, section 2.1). Missing is one more level of the code. One masked network
-an ordering; the R orderings are an even mixture.
+Each column is a code and a value. A code has logits; "missing" is one of its levels. A value, given that it is present, has a
+mixture of M logistics, and a rounded value scores as the mass of its cell, Σ_m π_m (σ((high−μ_m)/s_m) − σ((low−μ_m)/s_m))
+(Salimans et al. 2017, PixelCNN++, section 2.1). Each ordering has its own masked network, and the R orderings have equal weights.
 
-Of images, :class:`Pixels` takes the values in raster order through causal convolutions (nets/pixels.py): a softmax over
-the levels (van den Oord et al. 2016, section 3.2), or the same mixture of logistics.
+For images, :class:`Pixels` models the values in raster order with causal convolutions (nets/pixels.py): each value has a
+softmax over the levels (van den Oord et al. 2016, section 3.2), or the same mixture of logistics.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from mixtura.ground.rng import generator, seeded
 
 
 class Config(BaseModel):
-    """kind: "masked" (any columns) or "pixels" (images alone).
+    """kind: "masked" (any columns) or "pixels" (images only).
 
-    masked: hidden: widths of the hidden layers. orderings: R, one network each. natural: whether the first ordering is the
-    table's own (others are drawn). particles: proposals a row when filling gaps.
-    pixels: width: features a channel. dilations: of the residual blocks, one each. head: "levels" (a softmax, where the
-    levels are few against the rows) or "logistics".
-    components: logistics a value, in both."""
+    For "masked": hidden: widths of the hidden layers. orderings: R, with one network for each. natural: whether the first
+    ordering is that of the table; the others are random. particles: proposals for each row when missing entries are filled in.
+    For "pixels": width: features for each channel. dilations: one for each residual block. head: "levels" (a softmax, for few
+    levels and many rows) or "logistics".
+    components: for both kinds, the number of logistics for each value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     kind: Literal["masked", "pixels"] = "masked"
@@ -56,12 +55,16 @@ class Config(BaseModel):
     head: Literal["levels", "logistics"] = "logistics"
 
 
-#: log-scales of the logistics are held in this range of standardised units
+#: log-scales of the logistics are clamped to this range, in standardised units
 LOG_SCALE = (-9.0, 5.0)
+#: the most images that are scored or drawn at once
+TILE = 256
+#: the fewest images that are drawn at once: with fewer rows a matrix product may sum in another order
+LEAST_TILE = 32
 
 
 class Autoregressive(Density, Conditional):
-    """Exact density of typed columns, one after the other."""
+    """Exact density of typed columns, each given the columns before it."""
 
     positions: Tensor
     nets: nn.ModuleList
@@ -73,7 +76,7 @@ class Autoregressive(Density, Conditional):
         self.layout = CodeLayout(self.columns.cardinalities)
         c, k = self.columns.continuous, self.layout.width
         self.sizes = [k, c * config.components, c * config.components, c * config.components]
-        # the orderings follow from the configuration alone: a loaded model has the masks it was trained with
+        # the orderings depend on the configuration only, so a loaded model has the masks it was trained with
         positions = [torch.randperm(space.dims, generator=generator(r, "ordering")) for r in range(config.orderings)]
         if config.natural:
             positions[0] = torch.arange(space.dims)
@@ -113,7 +116,7 @@ class Autoregressive(Density, Conditional):
         return single_stage("likelihood", self.nets.parameters(), self._loss)
 
     def _loss(self, turn: Turn) -> Tensor:
-        # the mean over orderings bounds the mixture's own loss from above, and trains every network fully
+        # the mean over orderings is an upper bound on the loss of the mixture, and trains every network fully
         parts = self.columns.unpack(turn.x)
         x = self._inputs(parts, turn.context)
         terms = [self._terms(net(x), parts) for net in self.nets]
@@ -127,7 +130,7 @@ class Autoregressive(Density, Conditional):
         return x if context is None else torch.cat([x, context.float().flatten(1)], 1)
 
     def _entries(self, out: Tensor, parts: Parts) -> Tensor:
-        """Parameters (n, outputs) → nats of every column given those before it (n, dims), in data units."""
+        """Network outputs (n, outputs) → (n, dims) nats of every column given those before it, in data units."""
         codes, values = self._terms(out, parts)
         nats = torch.zeros(len(out), self.space.dims, dtype=out.dtype, device=out.device)
         nats[:, self.columns.coded] = codes
@@ -135,7 +138,7 @@ class Autoregressive(Density, Conditional):
         return nats
 
     def _terms(self, out: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
-        """Nats of every code (n, S) and of every value with its base (n, C)."""
+        """Nats of every code (n, S), and of every value including its base (n, C)."""
         logits, *mixture = out.split(self.sizes, 1)
         codes = self.layout.log_chosen(logits, parts.codes)
         if not self.columns.continuous:
@@ -145,7 +148,7 @@ class Autoregressive(Density, Conditional):
         nats = torch.log_softmax(weights, -1) + log_logistic_mass(parts, location, log_scale.clamp(*LOG_SCALE))
         values = torch.logsumexp(nats, -1)
         for s, v in self.columns.overlaps:
-            # log P(0) − log P(atom): the normaliser of the logits cancels
+            # log P(0) − log P(atom), in which the normaliser of the logits cancels
             group = self.layout.logits(s, logits[:, self.layout.blocks[s]])
             ratio = group[:, 0] - group.gather(1, parts.codes[:, [s]]).squeeze(1)
             landed = nn.functional.softplus(ratio + values[:, v])
@@ -173,18 +176,19 @@ class Autoregressive(Density, Conditional):
         return x.reshape(n, *self.space.shape)
 
     def _sample_image(self, u: Tensor, context: Tensor | None) -> Tensor:
-        """Every row from its own uniform numbers (n, 1 + 2 dims)."""
+        """Draw every row from its own uniform numbers (n, 1 + 2 dims)."""
         ordering = (u[:, 0] * len(self.nets)).long()
         x = torch.empty(len(u), *self.space.shape, dtype=torch.float64, device=self.device)
         for r in range(len(self.nets)):
-            # every ordering walks with all rows: how a product is summed depends on how many there are
+            # draw all rows in every ordering: the rounding of a matrix product depends on the number of rows
             walked = self._walk(r, len(u), context, iter(u[:, 1:].unbind(1)).__next__)
             x[ordering == r] = walked.reshape(x.shape)[ordering == r]
         return x
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
-        """Likelihood weighting along every ordering: unknown entries are drawn in turn, known ones weigh the
-        particle by their conditional; draws are taken from the particles by weight. ``ess`` says how many count."""
+        """Likelihood weighting along every ordering: unknown entries are drawn in turn, and each known entry multiplies the
+        weight of its particle by its conditional density. Draws are particles chosen by weight; ``ess`` is their effective
+        sample size."""
         n, R = len(x), len(self.nets)
         each = max(1, self.config.particles // R)
         flat = self.space.flat(self.columns.blank(x, known)).repeat_interleave(each, 0)
@@ -207,7 +211,7 @@ class Autoregressive(Density, Conditional):
 
     @torch.no_grad()
     def _log_weight(self, r: int, x: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
-        """(n,) nats of the known entries, each given all before it, and of the others not being missing."""
+        """(n,) nats of the known entries, each given all before it, and of the other entries not being missing."""
         parts = self.columns.split(x.reshape(-1, *self.space.shape))
         out = self.nets[r](self._inputs(parts, context)).double()
         nats = torch.where(known, self._entries(out, parts), 0.0)
@@ -227,8 +231,8 @@ class Autoregressive(Density, Conditional):
         x: Tensor | None = None,
         known: Tensor | None = None,
     ) -> Tensor:
-        """(n, dims) rows in data units, drawn column by column in ordering r from the uniform numbers (n,) that ``draw``
-        gives; ``known`` entries are those of x."""
+        """(n, dims) rows in data units, drawn column by column in ordering r. Each call of ``draw`` gives (n,) uniform numbers.
+        Entries in ``known`` are copied from x."""
         net, columns, m = cast(MaskedNet, self.nets[r]), self.columns, self.config.components
         k, c = self.sizes[0], columns.continuous
         given = None if x is None else columns.split(x.reshape(n, *self.space.shape))
@@ -243,7 +247,7 @@ class Autoregressive(Density, Conditional):
             if s is not None:
                 logits = self.layout.logits(s, walk.outputs(position, [self.layout.blocks[s]])[0]).double()
                 if given is not None and self.space.columns[j].missing:
-                    logits[:, -1] = -math.inf  # an unknown entry is one that was observed
+                    logits[:, -1] = -math.inf  # an unknown entry is filled with an observed value
                 codes[:, s] = _invert(logits, draw())
             if v is not None:
                 rows = [slice(k + (i * c + v) * m, k + (i * c + v + 1) * m) for i in range(3)]
@@ -268,7 +272,7 @@ class Autoregressive(Density, Conditional):
 class Pixels(Density):
     """Exact density of images: p(x) = Π_j p(x_j | values before j in raster order, channel by channel within a pixel)."""
 
-    #: a pass over a whole image is dear: small batches, large steps, and the average of where they lead
+    #: a pass over a whole image is expensive: use small batches, large steps and the moving average of the parameters
     recipe: Mapping[str, Any] = MappingProxyType({"batch": 16, "rate": 3e-3, "average": 0.99})
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
@@ -285,7 +289,7 @@ class Pixels(Density):
     # -------------------------------------------------------------------------------------------- training
 
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
-        """The outputs start as the marginals: smoothed frequencies of every pixel's levels, or logistics spread evenly."""
+        """Start with the marginals as outputs: smoothed frequencies of the levels of every pixel, or evenly spread logistics."""
         self.columns.prepare(x)
         level = self.net.level.data.view(-1, self.net.outputs)
         if self.levels:
@@ -338,7 +342,7 @@ class Pixels(Density):
         return _in_tiles(self._walk, self.space.dims * (1 if self.levels else 2), n, context, rng)
 
     def _walk(self, u: Tensor, context: Tensor | None) -> Tensor:
-        """(n, C, H, W) images in data units, value by value, each from its own one or two of the uniform numbers."""
+        """(n, C, H, W) images in data units, drawn value by value; each value uses one or two of the uniform numbers."""
         walk = PixelWalk(self.net, len(u), None if context is None else context.float().flatten(1))
         values = torch.zeros(len(u), *self.space.shape, dtype=torch.float64, device=u.device)
         draw = iter(u.unbind(1)).__next__
@@ -354,28 +358,22 @@ class Pixels(Density):
                 weights, location, log_scale = out.split(self.config.components, 1)
                 drawn = _draw_logistic(weights, location, log_scale, draw(), draw())
                 values[:, c, i, j] = self.columns.settle(drawn, at)
-            walk.tell(c, i, j, values[:, c, i, j])
+            walk.set(c, i, j, values[:, c, i, j])
         return self.columns.join(torch.zeros(len(u), 0, dtype=torch.int64, device=u.device), values.flatten(1))
-
-
-#: images in hand at once: scored, and drawn
-TILE = 256
-#: images are drawn at least so many at once: with fewer rows a matrix product may sum in another order
-LEAST_TILE = 32
 
 
 def _in_tiles(
     draw: Callable[[Tensor, Tensor | None], Tensor], numbers: int, n: int, context: Tensor | None, rng: torch.Generator
 ) -> Tensor:
-    """n images by ``draw``, which turns uniform numbers (tile, ``numbers``) and contexts into images. An image has its
-    numbers to itself, so that drawing n at once or in parts gives the same ones."""
+    """n images from ``draw``, which turns uniform numbers (tile, ``numbers``) and contexts into images. Every image uses its own
+    numbers, so that drawing n at once or in parts gives the same images."""
     made = []
     for i in range(0, n, TILE):
         rows = min(TILE, n - i)
         u = random.uniform((rows, numbers), rng, torch.empty(0, dtype=torch.float64))
         filler = -rows % LEAST_TILE
-        mine = None if context is None else functional.pad(context[i : i + rows].flatten(1), (0, 0, 0, filler))
-        made.append(draw(functional.pad(u, (0, 0, 0, filler), value=0.5), mine)[:rows])
+        padded = None if context is None else functional.pad(context[i : i + rows].flatten(1), (0, 0, 0, filler))
+        made.append(draw(functional.pad(u, (0, 0, 0, filler), value=0.5), padded)[:rows])
     return torch.cat(made)
 
 
@@ -384,22 +382,22 @@ def _uniform(n: int, rng: torch.Generator) -> Tensor:
 
 
 def _invert(logits: Tensor, u: Tensor) -> Tensor:
-    """(n, k) unnormalised log-probabilities and uniform numbers (n,) → (n,) codes, by the inverse distribution function."""
+    """(n, k) unnormalised log-probabilities and uniform numbers (n,) → (n,) codes, by inverting the distribution function."""
     cdf = torch.softmax(logits.double(), 1).cumsum(1)
     return (u.to(cdf).unsqueeze(1) * cdf[:, -1:] >= cdf).sum(1).clamp(max=logits.shape[1] - 1)
 
 
 def _draw_logistic(weights: Tensor, location: Tensor, log_scale: Tensor, choice: Tensor, u: Tensor) -> Tensor:
     """(n, M) parameters and two uniform numbers a row → (n,) draws, by inverting the logistic distribution function."""
-    which = _invert(weights, choice).unsqueeze(1)
-    scale = log_scale.clamp(*LOG_SCALE).gather(1, which).squeeze(1).exp()
-    return location.gather(1, which).squeeze(1) + scale * torch.logit(u.to(scale).clamp(1e-12, 1 - 1e-12))
+    component = _invert(weights, choice).unsqueeze(1)
+    scale = log_scale.clamp(*LOG_SCALE).gather(1, component).squeeze(1).exp()
+    return location.gather(1, component).squeeze(1) + scale * torch.logit(u.to(scale).clamp(1e-12, 1 - 1e-12))
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for so many fit rows: of images, convolutions, with a softmax where there are rows to learn every
-    level; of a table narrow nets and two orderings for few
-    rows, where variance is what hurts, and one wide net where steps are what is short."""
+    """The configuration for this number of fit rows. For images: convolutions, with a softmax if there are enough rows to learn
+    the probability of every level. For tables: narrow networks and two orderings if there are few rows, to reduce variance; one
+    wide network otherwise, because there the number of training steps is the limit."""
     if space.is_image:
         many = 0 < space.columns[0].steps <= 256 and rows >= 4_000
         head: Literal["levels", "logistics"] = "levels" if many else "logistics"
@@ -420,14 +418,14 @@ def build(
     """An untrained model; InputError where the configuration cannot serve the space."""
     if space.dims > 4096:
         raise InputError(
-            f"autoregressive: {space.dims} columns are more than the 4,096 this family walks through; choose fewer with --columns"
+            f"autoregressive: {space.dims} columns are more than the 4,096 this family can model; choose fewer with --columns"
         )
     if config.kind == "masked":
         masked = Autoregressive(space, context_shape, config, rng)
         masked.columns.adopt(encoding)
         return masked
     if not space.is_image:
-        raise InputError("autoregressive: kind 'pixels' is for images, and these rows are a table; use kind 'masked'")
+        raise InputError("autoregressive: kind 'pixels' is for images, but these rows are a table; use kind 'masked'")
     if config.head == "levels" and not space.columns[0].steps:
         raise InputError("autoregressive: head 'levels' needs pixels in steps between two ends; use head 'logistics'")
     pixels = Pixels(space, context_shape, config, rng)

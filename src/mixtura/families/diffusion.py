@@ -1,27 +1,27 @@
 """Diffusion model of mixed columns and images: a chain of Gaussian steps from noise to data, with its variational bound
 (Sohl-Dickstein et al. 2015; Ho, Jain & Abbeel 2020; Kingma et al. 2021), in the coordinates of Karras et al. 2022.
 
-A row is a vector x: standardised values, and a code as numbers −1 and 1. Noise of level s makes y = x + s ε. One network
-tells mean and variance of what is behind,
+A row is a vector x: standardised values, and codes as numbers −1 and 1. Noise of level s gives y = x + s ε. One network
+predicts the mean and the variance of x,
 
-    D(y, s) ≈ E[x | y],    V(y, s) ≈ Var[x | y]  (an entry at a time),
+    D(y, s) ≈ E[x | y],    V(y, s) ≈ Var[x | y]  (for each entry),
 
 and a step from level s to s′ < s draws from
 
     p(y′ | y) = N(D + r (y − D), s′² (1 − r) + (1 − r)² V),    r = s′² / s²,
 
-which is q(y′ | y, x) = N(x + r (y − x), s′² (1 − r)) with x integrated out as if it were N(D, V). So few steps do: the chain is
-exact, for any number of them, where x given y is Gaussian with independent entries. Of a code the network tells log-odds F that
-the noise itself does not, and D and V are those of π = softmax_k(F_k − |y − e_k|² / 2s²), Bayes' rule for the corners e_k: at low
-noise nothing is left to learn. At the lowest level s₀ a value is drawn from N(D, V), hence a rounded one has the exact mass of
-its cell, and a code from π. The bound,
+which is q(y′ | y, x) = N(x + r (y − x), s′² (1 − r)) with x integrated out as if it were N(D, V). Few steps are therefore enough:
+where x given y is Gaussian with independent entries, the chain is exact for any number of steps. For a code the network predicts
+log-odds F, which are added to those of the noise: D and V are the moments of π = softmax_k(F_k − |y − e_k|² / 2s²), Bayes' rule
+for the corners e_k, so at low noise nothing is left to learn. At the lowest level s₀ a value is drawn from N(D, V), hence a
+rounded one has the exact mass of its cell, and a code is drawn from π. The bound,
 
     log p(x) ≥ E_q [log p(y_T) / q(y_T | x) + Σ_k log p(y_{k−1} | y_k) / q(y_{k−1} | y_k, x) + log p(x | y₀)],
 
-is estimated along a whole path: exp of one path is an unbiased estimate of the density of the very chain that samples.
+is estimated along a whole path: exp of one path is an unbiased estimate of the density of the chain that samples.
 
-What the network predicts is one choice (``PARAMETERISATIONS``), which levels a chain visits another (``SCHEDULES``), how a
-sampler walks them a third (``SAMPLERS``); all are free functions.
+Three tables of functions hold the choices: what the network predicts (``PARAMETERISATIONS``), the noise levels of a chain
+(``SCHEDULES``), and the sampler (``SAMPLERS``).
 """
 
 from __future__ import annotations
@@ -43,35 +43,35 @@ from mixtura.ground.nets.denoisers import MlpDenoiser, UNet
 from mixtura.ground.nets.masked import CodeLayout
 from mixtura.ground.rng import seeded
 
-#: (D, V) of (y, s)
+#: computes (D, V) from (y, s)
 Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]
-#: fresh standard normal noise of the shape of y
+#: draws standard normal noise of the shape of y
 Noise = Callable[[], Tensor]
 
-#: the highest noise level, in standard deviations; beyond it rows are as good as Gaussian
+#: the highest noise level, in standard deviations; there rows are practically Gaussian
 HIGHEST = 40.0
-#: the lowest is this part of the narrowest cell, within these limits
+#: the lowest noise level is this share of the narrowest cell, within these limits
 PART_OF_CELL, LOWEST = 1 / 6, (0.002, 0.05)
-#: the log of V over its value for Gaussian rows stays within
+#: a bound on |log(V / V of Gaussian rows)|
 LOG_RATIO = 9.0
-#: weight of the variances' likelihood beside the error of the means
+#: the weight of the likelihood of the variances in the loss, relative to the error of the means
 VARIANCE_WEIGHT = 0.1
-#: rows whose cells say how wide cells are
+#: the number of rows from which the typical width of cells is computed
 LOOKED_AT = 1_000
-#: rows sampled at a time, always so many: matrix kernels round a row otherwise in a batch of another size
+#: rows are sampled in batches of exactly this size, because the rounding of a row depends on the size of its batch
 TILE = 128
-#: half of the training levels are drawn around this log level, with this deviation; the others evenly in log
+#: half of the training levels are normal in log s with this mean and deviation; the others are even in log s
 LOG_CENTRE, LOG_SPREAD = -0.5, 1.2
 
 RECIPE = {"rate": 2e-3, "batch": 256, "average": 0.998, "patience": 8}
 
 
 # ------------------------------------------------------------------------------------------------- parameterisations
-# A network F sees c_in y and gives D = c_skip y + c_out F.
+# A network F takes c_in y as input, and D = c_skip y + c_out F.
 
 
 def noise(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """F predicts ε (Ho et al. 2020, equation 11): D = y − s F. (c_skip, c_out, c_in)."""
+    """F predicts ε (Ho et al. 2020, equation 11): D = y − s F. Returns (c_skip, c_out, c_in), as do the others."""
     return torch.ones_like(s), -s, (1 + s**2).rsqrt()
 
 
@@ -81,14 +81,14 @@ def data(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def velocity(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """F predicts v = (ε − s x) / √(1 + s²) (Salimans & Ho 2022, appendix D), up to sign the preconditioning of Karras et al.
-    2022, table 1, for data of unit variance: its target has unit variance at every level."""
+    """F predicts v = (ε − s x) / √(1 + s²) (Salimans & Ho 2022, appendix D). For data of unit variance this is, up to sign, the
+    preconditioning of Karras et al. 2022, table 1: the target has unit variance at every level."""
     return 1 / (1 + s**2), -s * (1 + s**2).rsqrt(), (1 + s**2).rsqrt()
 
 
 def flow(s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """F predicts u = ε − x, flow matching on straight paths z = (1 − t) x + t ε = y / (1 + s) with t = s / (1 + s) (Lipman et
-    al. 2023): x = z − t u."""
+    """F predicts u = ε − x, as in flow matching on straight paths z = (1 − t) x + t ε = y / (1 + s) with t = s / (1 + s) (Lipman
+    et al. 2023): x = z − t u."""
     return 1 / (1 + s), -s / (1 + s), 1 / (1 + s)
 
 
@@ -96,26 +96,26 @@ PARAMETERISATIONS = {"noise": noise, "data": data, "velocity": velocity, "flow":
 
 
 # --------------------------------------------------------------------------------------------------------- schedules
-# steps + 1 levels from lowest to highest.
+# Each returns steps + 1 noise levels from lowest to highest.
 
 
 def geometric(steps: int, lowest: float, highest: float) -> Tensor:
-    """Even in log s."""
+    """Evenly spaced in log s."""
     return torch.linspace(math.log(lowest), math.log(highest), steps + 1, dtype=torch.float64).exp()
 
 
 def karras(steps: int, lowest: float, highest: float, rho: float = 7.0) -> Tensor:
-    """Even in s^(1/ρ) (Karras et al. 2022, equation 5)."""
+    """Evenly spaced in s^(1/ρ) (Karras et al. 2022, equation 5)."""
     return torch.linspace(lowest ** (1 / rho), highest ** (1 / rho), steps + 1, dtype=torch.float64) ** rho
 
 
 def cosine(steps: int, lowest: float, highest: float) -> Tensor:
-    """Even in t, where s = tan(π t / 2) (Nichol & Dhariwal 2021, equation 17, without offset)."""
+    """Evenly spaced in t, where s = tan(π t / 2) (Nichol & Dhariwal 2021, equation 17, without offset)."""
     return torch.linspace(math.atan(lowest), math.atan(highest), steps + 1, dtype=torch.float64).tan()
 
 
 def linear(steps: int, lowest: float, highest: float) -> Tensor:
-    """Even in t, where 1 + s² = exp ∫β with β from 0.1 to 20 (Ho et al. 2020, section 4; Song et al. 2021, appendix C)."""
+    """Evenly spaced in t, where 1 + s² = exp ∫β, β from 0.1 to 20 (Ho et al. 2020, section 4; Song et al. 2021, appendix C)."""
     low, slope = 0.1, 19.9
 
     def at(s: float) -> float:
@@ -126,7 +126,7 @@ def linear(steps: int, lowest: float, highest: float) -> Tensor:
 
 
 def straight(steps: int, lowest: float, highest: float) -> Tensor:
-    """Even in t = s / (1 + s), the time of flow matching."""
+    """Evenly spaced in t = s / (1 + s), the time of flow matching."""
     t = torch.linspace(lowest / (1 + lowest), highest / (1 + highest), steps + 1, dtype=torch.float64)
     return t / (1 - t)
 
@@ -135,18 +135,18 @@ SCHEDULES = {"geometric": geometric, "karras": karras, "cosine": cosine, "linear
 
 
 # ---------------------------------------------------------------------------------------------------------- samplers
-# y at the highest level → y at the lowest, along ``levels`` from lowest to highest.
+# Each turns y at the highest level into y at the lowest; ``levels`` are given from lowest to highest.
 
 
 def reverse_step(denoise: Denoise, y: Tensor, s: float, lower: float) -> tuple[Tensor, Tensor]:
-    """Mean and variance of p(y′ | y), from level s to ``lower``."""
+    """Mean and variance of p(y′ | y) for a step from level s to ``lower``."""
     D, V = denoise(y, s)
     r = lower**2 / s**2
     return D + r * (y - D), lower**2 * (1 - r) + (1 - r) ** 2 * V
 
 
 def ancestral(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) -> Tensor:
-    """Draw every step (DDPM: Ho et al. 2020, algorithm 2, with the variance of the module's head)."""
+    """Draw every step (DDPM: Ho et al. 2020, algorithm 2, with the variance given at the top of this module)."""
     for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
         mean, variance = reverse_step(denoise, y, s, lower)
         y = mean + variance.sqrt() * noise()
@@ -154,8 +154,7 @@ def ancestral(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) ->
 
 
 def ddim(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) -> Tensor:
-    """No noise on the way (Song et al. 2021, equation 12 with σ = 0): y′ = D + (s′/s) (y − D), Euler's method on
-    dy/ds = (y − D) / s."""
+    """Euler's method for dy/ds = (y − D) / s: y′ = D + (s′/s) (y − D) (Song et al. 2021, equation 12 with σ = 0)."""
     for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
         D, _ = denoise(y, s)
         y = D + lower / s * (y - D)
@@ -163,7 +162,7 @@ def ddim(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) -> Tens
 
 
 def heun(denoise: Denoise, y: Tensor, levels: list[float], noise: Noise) -> Tensor:
-    """The same equation by Heun's second-order method (Karras et al. 2022, algorithm 1): two passes a step, few steps."""
+    """The same equation by Heun's second-order method (Karras et al. 2022, algorithm 1): two passes per step, fewer steps."""
     for s, lower in zip(levels[:0:-1], levels[-2::-1], strict=True):
         slope = (y - denoise(y, s)[0]) / s
         ahead = y + (lower - s) * slope
@@ -178,9 +177,9 @@ SAMPLERS = {"ancestral": ancestral, "ddim": ddim, "heun": heun}
 
 
 class Config(BaseModel):
-    """network: "mlp", or "unet" for images. width, depth: of hidden layers (of the U-Net: channels at full size, scales).
-    steps: T, of the chain whose bound is reported. sampler: "ancestral" draws from that very chain; "ddim" and "heun" take
-    ``sampler_steps``."""
+    """network: "mlp", or "unet" for images. width, depth: width and number of hidden layers (for a U-Net: channels at full
+    size, and number of scales). steps: T, the length of the chain whose bound is reported. sampler: "ancestral" draws from that
+    chain; "ddim" and "heun" take ``sampler_steps`` steps."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     network: Literal["mlp", "unet"] = "mlp"
@@ -196,7 +195,7 @@ class Config(BaseModel):
 class Diffusion(LowerBound, Stepwise, Scored):
     """A chain of Gaussian steps, and the bound on its density."""
 
-    #: whether states have unit variance (:meth:`respaced`)
+    #: whether states are divided by their deviation (see :meth:`respaced`)
     unit_variance = False
 
     how = "variational"
@@ -222,7 +221,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
         width = self.columns.split(x[:LOOKED_AT]).width
-        # of each rounded column a typical cell, if it is not wider than the column
+        # the typical width of a cell in each rounded column, unless it is wider than the column
         typical = torch.where(width > 0, width, math.nan).nanmedian(0).values
         cells = typical[typical < 1]
         narrow = float(cells.min()) * PART_OF_CELL if len(cells) else LOWEST[1] / 5
@@ -236,14 +235,14 @@ class Diffusion(LowerBound, Stepwise, Scored):
         return single_stage("denoising", self.net.parameters(), self._loss, unit="squared error")
 
     def _loss(self, turn: Turn) -> Tensor:
-        """Squared error of F, whose target has about unit variance, and the likelihood of V; a mean over entries."""
+        """The squared error of F, whose target has about unit variance, plus the likelihood of V; a mean over entries."""
         rows, rng, c = turn.x, turn.rng, self.columns.continuous
         codes, values, present = rows.split([self.layout.width, c, c], 1)
         x = torch.cat([codes, torch.where(present > 0, values, random.normal((len(rows), c), rng, rows))], 1)
         s = self._training_levels(len(x), rng, x)[:, None]
         y = x + s * random.normal(tuple(x.shape), rng, x)
-        logits, D, V = self._behind(y, s, turn.context)
-        # the variance of Gaussian rows: errors count as those of v, whatever is predicted
+        logits, D, V = self._predict(y, s, turn.context)
+        # divide by the variance for Gaussian rows: errors are weighted as errors of v, whatever F predicts
         plain, x = s**2 / (1 + s**2), x[:, self.layout.width :]
         likelihood = (x - D.detach()).square() / V + (V / plain).log()
         terms = ((x - D).square() / plain).sum() + VARIANCE_WEIGHT * likelihood.sum()
@@ -254,32 +253,32 @@ class Diffusion(LowerBound, Stepwise, Scored):
         return terms / (len(rows) * self.entries)
 
     def _training_levels(self, n: int, rng: torch.Generator, like: Tensor) -> Tensor:
-        """(n,) levels, half of them around LOG_CENTRE and half even in log, each half stratified."""
+        """(n,) noise levels, half of them around LOG_CENTRE and half even in log s, each half stratified."""
         low, high = math.log(float(self.lowest)), math.log(HIGHEST)
         u = (torch.arange(n, dtype=like.dtype, device=like.device) + random.uniform((n,), rng, like)) / n
         even, bell = low + (high - low) * u[::2], torch.special.ndtri(u[1::2].clamp(1e-6, 1 - 1e-6))
         logs = torch.cat([even, LOG_CENTRE + LOG_SPREAD * bell]).clamp(low, high)
         return logs[torch.randperm(n, generator=rng).to(like.device)].exp()
 
-    def _behind(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
-        """What is behind y (n, entries) at levels s, (n, 1) or one for all (1, 1): log π (n, k) up to a constant of every code;
-        D, V of the values."""
+    def _predict(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[list[Tensor], Tensor, Tensor]:
+        """The prediction of x from y (n, entries) at levels s, (n, 1) or (1, 1) for all: for every code log π (n, k) up to a
+        constant; D and V of the values."""
         k = self.layout.width
         c_skip, c_out, c_in = PARAMETERISATIONS[self.config.parameterisation](s)
-        seen = c_in * y
+        scaled = c_in * y
         if self.config.network == "unet":
-            F, ratio = (t.flatten(1) for t in self.net(seen.reshape(-1, *self.space.shape), s[:, 0].log(), context))
+            F, ratio = (t.flatten(1) for t in self.net(scaled.reshape(-1, *self.space.shape), s[:, 0].log(), context))
         else:
-            F, ratio = self.net(seen, s[:, 0].log(), context)
+            F, ratio = self.net(scaled, s[:, 0].log(), context)
         variance = s**2 / (1 + s**2) * (LOG_RATIO * torch.tanh(ratio[:, k:] / LOG_RATIO)).exp()
-        # −|y − e_k|² / 2s² for corners of −1 and 1 is 2 y_k / s² up to a constant, for one number as for a group
+        # for corners of −1 and 1, −|y − e_k|² / 2s² is 2 y_k / s² up to a constant, for a single number and for a group
         odds = F[:, :k] + 2 * y[:, :k] / s**2
         logits = [self.layout.logits(i, odds[:, block]) for i, block in enumerate(self.layout.blocks)]
         return logits, c_skip * y[:, k:] + c_out * F[:, k:], variance
 
     def _denoise(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """D and V of y (n, entries) at levels s, as :meth:`_behind` takes them."""
-        logits, D, V = self._behind(y, s, context)
+        """D and V of all entries of y (n, entries) at levels s, (n, 1) or (1, 1)."""
+        logits, D, V = self._predict(y, s, context)
         if not logits:
             return D, V
         # a two-level code is one number: the share of its second level
@@ -296,7 +295,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
         return SCHEDULES[self.config.schedule](steps, float(self.lowest), HIGHEST).tolist()
 
     def denoiser(self, context: Tensor | None = None) -> Denoise:
-        """(D, V) of rows y (n, entries) at one level, which the network then looks at once for all of them."""
+        """A function that computes (D, V) of rows y (n, entries) at one level, which is embedded once for all rows."""
 
         def level(y: Tensor, s: float) -> Tensor:
             return torch.full((1, 1), s, dtype=torch.float32, device=y.device)
@@ -315,7 +314,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
         return other
 
     def _deviation(self, level: float) -> float:
-        """What states at a level are divided by."""
+        """The number by which states at a level are divided."""
         return math.sqrt(1 + level**2) if self.unit_variance else 1.0
 
     def first(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -340,20 +339,20 @@ class Diffusion(LowerBound, Stepwise, Scored):
 
     def _read(self, y: Tensor, context: Tensor | None, noise: Tensor) -> Tensor:
         """y₀ and normal noise, both (n, entries) → rows in data units."""
-        logits, D, V = self._behind(y, self.lowest.to(y).expand(1, 1), context)
+        logits, D, V = self._predict(y, self.lowest.to(y).expand(1, 1), context)
         codes = torch.zeros(len(y), len(self.columns.coded), dtype=torch.int64, device=y.device)
         for i, (group, block) in enumerate(zip(logits, self.layout.blocks, strict=True)):
             codes[:, i] = _inverted(group, torch.special.ndtr(noise[:, block.start]))
         return self.columns.join(codes, D + V.sqrt() * noise[:, self.layout.width :])
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        # a seed a row, drawn one after the other: n rows and then n more are the 2n rows of one call
+        # one seed for each row, drawn in order: n rows and then n more rows equal the 2n rows of one call
         seeds = torch.randint(2**62, (n,), generator=rng, device=rng.device).tolist()
         tiles = [range(i, i + TILE) for i in range(0, n, TILE)]
         return torch.cat([self._tile([seeds[min(i, n - 1)] for i in tile], context, tile) for tile in tiles])[:n]
 
     def _tile(self, seeds: list[int], context: Tensor | None, rows: range) -> Tensor:
-        """A row for each seed; those beyond the last one asked for repeat it, and fall away."""
+        """One row for each seed. The last tile is filled up by repeating the last seed; the caller drops these rows."""
         if context is not None:
             context = context[torch.tensor(rows, device=context.device).clamp(max=len(context) - 1)]
         streams = [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -394,13 +393,13 @@ class Diffusion(LowerBound, Stepwise, Scored):
             y = x + r * (y - x) + math.sqrt(q_variance) * ε
             # log p(y) − log q(y), and ε² is the squared distance under q
             path += 0.5 * (ε.square() - (y - mean).square() / variance - (variance / q_variance).log()).sum(1)
-        logits, D, V = self._behind(y.float(), self.lowest.float().expand(1, 1), context)
+        logits, D, V = self._predict(y.float(), self.lowest.float().expand(1, 1), context)
         cell = parts.present & (parts.width > 0)
         low, width = torch.where(cell, parts.low, values), torch.where(cell, parts.width, 0.0)
         inside = log_normal_mass(low, width, parts.open_low & cell, parts.open_high & cell, D.double(), V.double().sqrt())
         chosen = [-nn.functional.cross_entropy(g.double(), parts.codes[:, i], reduction="none") for i, g in enumerate(logits)]
-        behind = inside.sum(1) + sum(chosen, parts.log_base - filled)
-        return {"prior": prior, "path": path, "reconstruction": behind}
+        reconstruction = inside.sum(1) + sum(chosen, parts.log_base - filled)
+        return {"prior": prior, "path": path, "reconstruction": reconstruction}
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
         terms = self._path(self.columns.split(self.space.clamp(x)), context, rng)
@@ -408,7 +407,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
 
 
 class PlainDiffusion(Diffusion, Reparameterised):
-    """Of plain numbers alone."""
+    """The model of a space of plain numbers."""
 
     def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         y, levels = self.first(n, context, rng) * self._deviation(HIGHEST), self.levels(self.steps)
@@ -428,8 +427,8 @@ def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for so many fit rows and a run of so many seconds: on one core a row-wide network learns more in a
-    minute than a U-Net, which needs a quarter of an hour."""
+    """The configuration for this number of fit rows and this time: on one core a perceptron learns more in a minute than a U-Net,
+    which needs a quarter of an hour."""
     if space.is_image and seconds is not None and seconds >= 900 * max(1.0, space.dims / 256):
         return Config(network="unet", width=32, depth=2 if min(space.shape[1:]) < 16 else 3)
     if space.dims > 100:
@@ -441,11 +440,11 @@ def build(
     space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
     rng: torch.Generator,
 ) -> Diffusion:  # fmt: skip
-    """An untrained model; InputError where its network cannot serve."""
+    """An untrained model; InputError if the network does not fit the space."""
     if config.network == "unet" and not space.is_image:
-        raise InputError("diffusion: a U-Net is for images, and this is a table; use network='mlp'")
+        raise InputError("diffusion: a U-Net is for images, but this is a table; use network='mlp'")
     if space.dims > 50_000:
-        raise InputError(f"diffusion: {space.dims:,} entries are more than the 50,000 it is made for; resize with --size")
+        raise InputError(f"diffusion: {space.dims:,} entries are more than the 50,000 it can model; resize with --size")
     model = (PlainDiffusion if space.plain else Diffusion)(space, context_shape, config, rng)
     model.columns.adopt(encoding)
     return model

@@ -1,15 +1,13 @@
-"""Normalising flow for tables (zuko), beside an autoregressive table of the codes.
+"""Normalising flow of the values of a row (zuko), with an autoregressive model of its codes.
 
     p(x) = p(codes) · p(values | codes),   p(codes) = Π_s p(code_s | codes before it)
 
-The flow transforms standardised values given the codes' indicators: masked affine (Papamakarios et al. 2017)
-or rational-quadratic spline (Durkan et al. 2019), autoregressive or coupling. Where every column is a plain
-number this is an exact :class:`Flow`. Rounded columns have cells whose mass a flow cannot give, and absent
-values have no coordinate; both are filled with noise of known density r, which leaves the bound
+The flow transforms standardised values given the indicators of the codes, by masked affine (Papamakarios et al. 2017) or
+rational-quadratic spline (Durkan et al. 2019) transforms, autoregressive or coupling. If every column is a plain number or a
+level, this is an exact :class:`Flow`. A flow cannot compute the mass of the cell of a rounded value, and an absent value has no
+coordinate; both are filled with noise u of known density r. The result is a :class:`BoundedFlow`, with the bound
 
     log p(x) ≥ E_{u~r} [log p(codes, values(x, u)) − log r(u)]      (Theis et al. 2016; Ho et al. 2019)
-
-and makes it a :class:`BoundedFlow`.
 """
 
 from __future__ import annotations
@@ -31,8 +29,9 @@ from mixtura.ground.rng import seeded
 
 
 class Config(BaseModel):
-    """transform: "affine" or "spline". order: "autoregressive" (each value sees all before it; sampling takes a
-    pass a column) or "coupling" (halves; sampling takes two). transforms: how many. bins: of a spline."""
+    """transform: "affine" or "spline". order: "autoregressive" (each value depends on all before it; sampling needs one pass for
+    each column) or "coupling" (one half given the other; sampling needs two passes). transforms: their number. bins: of a
+    spline."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     transform: Literal["affine", "spline"] = "affine"
@@ -42,12 +41,12 @@ class Config(BaseModel):
     bins: int = Field(default=8, ge=2, le=256)
 
 
-#: values a row may have
+#: the most values of a row of a table, and of an image
 MOST_COLUMNS, MOST_PIXELS = 512, 4096
 
 
 class _FlowBase(Model):
-    """What the exact flow and the bounded one share."""
+    """The common part of the exact flow and the bounded one."""
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
         super().__init__(space, context_shape)
@@ -70,10 +69,10 @@ class _FlowBase(Model):
                 self.flow = zuko.flows.NSF(c, bins=config.bins, **common)
             else:
                 self.flow = zuko.flows.MAF(c, **common)
-            # start at the identity: what sets the transforms says nothing yet (without context, a single value's are bare)
+            # start at the identity: zero the last layer of each hypernetwork, or the parameters of a transform without one
             for transform in self.flow.modules():
-                bare, network = getattr(transform, "phi", ()), getattr(transform, "hyper", ())
-                for p in (*bare, *(p for layer in [*network][-1:] for p in layer.parameters())):
+                own, network = getattr(transform, "phi", ()), getattr(transform, "hyper", ())
+                for p in (*own, *(p for layer in [*network][-1:] for p in layer.parameters())):
                     nn.init.zeros_(p)
             self.codes = None
             if codes:
@@ -93,7 +92,7 @@ class _FlowBase(Model):
         return -self._estimate(self.columns.unpack(turn.x), turn.context, turn.rng).mean()
 
     def _estimate(self, parts: Parts, context: Tensor | None, rng: torch.Generator | None) -> Tensor:
-        """(n,) log p, or one draw whose exponential is unbiased for p where there are cells or absent values."""
+        """(n,) log p; or, with ``rng``, one draw whose exponential is an unbiased estimate of p, for cells and absent values."""
         values, log_ratio = parts.values, parts.log_base
         if rng is not None:
             values, log_width = self.columns.dequantise(parts, rng)
@@ -123,16 +122,16 @@ class _FlowBase(Model):
                 logits = self.layout.logits(s, walk.outputs(s, [block])[0])
                 codes[:, s] = random.categorical(logits, rng).to(self.device)
                 inputs[:, block] = self.layout.input(s, codes[:, s])
-        law = self.flow(self._given(codes, context))
-        # zuko draws from torch's global generator; the same inverse is applied to our own draws
-        return self.columns.join(codes, law.transform.inv(self._base(n, rng)))
+        distribution = self.flow(self._given(codes, context))
+        # zuko would draw from torch's global generator, so apply its inverse transform to draws from rng
+        return self.columns.join(codes, distribution.transform.inv(self._base(n, rng)))
 
     def _base(self, n: int, rng: torch.Generator) -> Tensor:
         """(n, C) standard normal numbers."""
         shape, like = (n, self.columns.continuous), torch.empty(0, device=self.device)
         if not self.space.is_image:
             return random.normal(shape, rng, like)
-        # an image has its uniform numbers to itself, so that drawing n at once or in parts gives the same ones
+        # every image uses its own uniform numbers, so that drawing n at once or in parts gives the same images
         u = random.uniform(shape, rng, like.double())
         return torch.special.ndtri(u.clamp(min=1e-16)).float()
 
@@ -148,14 +147,14 @@ class Flow(_FlowBase, Density):
 
 
 class PlainFlow(Flow, Reparameterised):
-    """Of plain numbers alone."""
+    """The flow of a space of plain numbers."""
 
     def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         return self.flow(self._given(torch.zeros(n, 0), context)).transform.inv(self._base(n, rng))
 
 
 class BoundedFlow(_FlowBase, LowerBound):
-    """Lower bound, by noise inside cells and in place of absent values."""
+    """A lower bound on the density, by noise inside cells and in place of absent values."""
 
     def _log_prob_bound(self, x: Tensor, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
         parts = self.columns.split(x)
@@ -163,8 +162,8 @@ class BoundedFlow(_FlowBase, LowerBound):
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for a table of so many fit rows: small and affine for few rows or many columns, splines where
-    there are rows to feed them; one or two columns need splines in any case (an affine flow of one is a Gaussian)."""
+    """The configuration for this number of fit rows: small affine flows for few rows or many columns, splines otherwise. One or
+    two columns always need splines (an affine flow of one column is a Gaussian)."""
     continuous = sum(c.kind == "continuous" for c in space.columns)
     if space.is_image:
         return Config(order="coupling", transforms=6, hidden=(256, 256))
@@ -186,7 +185,7 @@ def build(
     most = MOST_PIXELS if space.is_image else MOST_COLUMNS
     if len(plain) > most:
         raise InputError(
-            f"flow: {len(plain):,} continuous columns are more than the {most:,} this family is made for; use autoregressive"
+            f"flow: {len(plain):,} continuous columns are more than the {most:,} this family can model; use autoregressive"
         )
     exact = not any(c.resolution > 0 or c.missing or c.atoms for c in plain)
     model = (PlainFlow if space.plain else Flow if exact else BoundedFlow)(space, context_shape, config, rng)

@@ -2,20 +2,18 @@
 
     p(x) = Σ_k π_k Π_s θ_ks[code_s] · N_k(values present)
 
-Where every column is a plain number the Gaussians are scikit-learn's fit. Codes and absent values add a step
-that library does not have: expectation–maximisation of the same mixture with a table of probabilities per
-code and the missing-data M-step (Ghahramani & Jordan 1994, sections 3 and 4), started from scikit-learn's
-k-means.
+If every column is a plain number, scikit-learn fits the Gaussians. For codes and absent values, which scikit-learn does not
+support, the mixture is fitted by expectation–maximisation here, with a table of probabilities for each code and the M-step for
+missing data (Ghahramani & Jordan 1994, sections 3 and 4), starting from scikit-learn's k-means.
 
-A rounded column is a cell, so a component is the chain Π_j [Φ((high_j − m_j)/s_j) − Φ((low_j − m_j)/s_j)]
-with m_j, s_j the Gaussian conditional of value j given the (rounded) values before it: a proper mass
-function whose limit for small cells is the Gaussian density, exact for diagonal and full covariance alike.
+A rounded value is a cell, so a component is the product Π_j [Φ((high_j − m_j)/s_j) − Φ((low_j − m_j)/s_j)], where m_j and s_j
+are the conditional mean and deviation of value j given the (rounded) values before it. This is a normalised mass function, for
+diagonal and full covariances, and its limit for small cells is the Gaussian density.
 
-The levels of a pixel are far from normal: most stand at one end of their range (background, glare). Images are therefore
-modelled in normal scores (:class:`PixelScores`), where one standard Gaussian is exactly the histogram of every pixel and
-a mixture adds what pixels have to do with one another: a Gaussian mixture copula (Tewari et al. 2011). Its diagonal
-Gaussians are fitted as seen through the open cells at both ends: EM with the moments of censored values (Lee & Scott 2012,
-section 3).
+The levels of a pixel are far from normal: most lie at one end of their range (background, glare). Images are therefore
+modelled in normal scores (:class:`PixelScores`): one standard Gaussian reproduces the histogram of every pixel, and a mixture
+adds the dependence between pixels. This is a Gaussian mixture copula (Tewari et al. 2011). Its diagonal Gaussians are fitted
+to values censored by the open cells at both ends, by EM with the moments of censored values (Lee & Scott 2012, section 3).
 """
 
 from __future__ import annotations
@@ -50,9 +48,9 @@ from mixtura.ground.pixel_scores import PixelScores
 
 
 class Config(BaseModel):
-    """components: the most Gaussians tried (1, 2, 4, …), chosen on held-out rows. covariance: "full", "diagonal"
-    or "auto" (both tried where full can serve). ridge: added to variances, in units of the column's variance.
-    rows: at most so many rows are fitted. iterations: the most rounds of EM."""
+    """components: the largest number of Gaussians that is tried (1, 2, 4, …); held-out rows choose. covariance: "full",
+    "diagonal" or "auto" (both are tried where full is possible). ridge: added to variances, in units of the column's variance.
+    rows: the most rows that are fitted. iterations: the most iterations of EM."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     components: int = Field(default=32, ge=1)
@@ -61,21 +59,22 @@ class Config(BaseModel):
     rows: int = Field(default=20_000, ge=10)
     iterations: int = Field(default=100, ge=1)
 
-#: full covariance: at most so many continuous columns, and so many patterns of absent values
+
+#: the most continuous columns, and the most patterns of absent values, for full covariances
 FULL_COLUMNS, FULL_PATTERNS = 64, 4
 
-#: components and covariance are chosen with at most so many rows
+#: the most rows that are fitted while components and covariance are chosen
 CHOOSING_ROWS = 8_000
 
-#: images fitted, at most
+#: the most images that are fitted
 PIXEL_ROWS = 10_000
 
-#: nats a row that a round of EM on images must bring
+#: EM on images stops when an iteration gains less than this many nats per row
 CENSORED_PROGRESS = 0.05
 
 
 class GaussianMixture(Density, Conditional, ClosedForm):
-    """Exact mixture density; fitted in closed form steps."""
+    """Exact density of a mixture; fitted by EM, without gradients."""
 
     weights: Tensor
     means: Tensor
@@ -95,7 +94,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
     # ----------------------------------------------------------------------------------------- fitting
 
     def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
-        """Choose components and covariance on a held-out seventh of the rows, then fit to all of them."""
+        """Choose components and covariance on a held-out seventh of the rows, then fit the mixture to all rows."""
         self.columns.prepare(x)
         x = x[torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)]
         parts = self.columns.split(x)
@@ -105,16 +104,16 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         for covariance in self._covariances(parts):
             worse = 0
             for k in _powers_of_two(min(self.config.components, max(1, len(learn.codes) // 10))):
-                self._take(self._fit(learn, k, covariance, rng))
+                self._set_state(self._fit(learn, k, covariance, rng))
                 score = float(self._log_prob_of(check).mean())
                 worse = 0 if score > best[0] + 1e-3 else worse + 1
                 best = max(best, (score, covariance, k))
                 if worse == 2:
                     break
-        self._take(self._fit(parts, best[2], best[1], rng))
+        self._set_state(self._fit(parts, best[2], best[1], rng))
 
     def _covariances(self, parts: Parts) -> list[str]:
-        wanted = self.config.covariance
+        chosen = self.config.covariance
         c = self.columns.continuous
         patterns = len(parts.present.unique(dim=0)) if c else 0
         obstacle = (
@@ -124,13 +123,13 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             else "pixels" if self.space.is_image
             else ""
         )  # fmt: skip
-        if wanted == "full" and obstacle:
-            raise InputError(f"gaussian_mixture: full covariance cannot serve here ({obstacle}); use covariance='diagonal'")
-        if wanted != "auto":
-            return [wanted]
+        if chosen == "full" and obstacle:
+            raise InputError(f"gaussian_mixture: full covariance is not possible here ({obstacle}); use covariance='diagonal'")
+        if chosen != "auto":
+            return [chosen]
         return ["diagonal"] if obstacle or c < 2 else ["full", "diagonal"]
 
-    def _take(self, state: MixtureState) -> None:
+    def _set_state(self, state: MixtureState) -> None:
         self.weights, self.means = state.weights, state.means
         self.covariance, self.log_tables = state.covariance, state.log_tables
 
@@ -171,7 +170,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         return MixtureState(of(fitted.weights_), of(fitted.means_), of(fitted.covariances_), values.new_zeros(k, 0))
 
     def _censored_fit(self, parts: Parts, k: int, seed: int) -> MixtureState:
-        """EM from k-means; every component borrows ``PRIOR_ROWS`` rows of the standard Gaussian, the fit of all rows."""
+        """EM from k-means; the prior of every component is ``PRIOR_ROWS`` rows of the standard Gaussian, which fits all rows."""
         one = parts.values.new_ones(1, parts.values.shape[1])
         state = MixtureState(one[:, 0], 0 * one, one, one[:, :0])
         if k == 1:
@@ -220,7 +219,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         return torch.logsumexp(self._joint(parts, parts.present, everything), 1) + parts.log_base
 
     def _joint(self, parts: Parts, use: Tensor, use_code: Tensor) -> Tensor:
-        """(n, K) log π_k + log p_k(codes in ``use_code``, values in ``use``), without base."""
+        """(n, K) log π_k + log p_k(codes in ``use_code``, values in ``use``), without the base."""
         k, c = self.means.shape
         tile = max(1, 4_000_000 // max(1, k * max(c, 1)))
         rows = range(0, len(parts.codes), tile)
@@ -245,7 +244,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         return out
 
     def _by_cell(self, steps: Tensor, parts: Parts, use: Tensor) -> Tensor:
-        """(n, K) log mass of the used pixels. Rows share cells: each is worked out once, and looked up."""
+        """(n, K) log mass of the used pixels. Many rows share a cell: its mass is computed once and looked up."""
         n, c = steps.shape
         cells, at = torch.unique(steps * c + torch.arange(c, device=steps.device), return_inverse=True)
         example = torch.empty_like(cells).scatter_(0, at.flatten(), torch.arange(n * c, device=cells.device))
@@ -260,7 +259,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         return functional.embedding_bag(at, table, mode="sum", per_sample_weights=use.to(table))
 
     def _chain(self, parts: Parts, use: Tensor) -> Tensor:
-        """(n, K) log mass of the used values, each given the used ones before it."""
+        """(n, K) log mass of the used values, each given the used values before it."""
         out = torch.zeros(len(use), len(self.weights), dtype=torch.float64, device=use.device)
         for pattern, rows in distinct_patterns(use):
             o = pattern.nonzero().squeeze(1)
@@ -287,14 +286,14 @@ class GaussianMixture(Density, Conditional, ClosedForm):
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         if not self.space.is_image:
             return self._fill(random.categorical(self.weights.log().expand(n, -1), rng), None, None, rng)
-        # an image has its uniform numbers to itself, so that drawing n at once or in parts gives the same ones
+        # every image uses its own uniform numbers, so that drawing n at once or in parts gives the same images
         u = random.uniform((n, 1 + self.columns.continuous), rng, self.means)
         labels = torch.searchsorted(self.weights.cumsum(0), u[:, 0].contiguous(), right=True).clamp(max=len(self.weights) - 1)
         return self._fill(labels, None, None, rng, torch.special.ndtri(u[:, 1:].clamp(min=1e-16)))
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
-        """Components are reweighted by their claim on the known entries, the rest is drawn from the component's
-        conditional (for rounded columns: of the Gaussian behind the cells, then rounded)."""
+        """Components are reweighted by their likelihood of the known entries; the rest is drawn from the conditional of the
+        component (in rounded columns: from the Gaussian, then rounded)."""
         filled = self.columns.blank(x, known)
         parts = self.columns.split(filled)
         flat = known.reshape(len(x), -1)
@@ -318,8 +317,8 @@ class GaussianMixture(Density, Conditional, ClosedForm):
     def _fill(
         self, labels: Tensor, parts: Parts | None, known: Tensor | None, rng: torch.Generator, noise: Tensor | None = None
     ) -> Tensor:
-        """Rows of components ``labels`` (n,), in data units; entries ``known`` are those of ``parts``. ``noise`` (n, C):
-        the standard normal numbers of diagonal Gaussians, by default drawn."""
+        """Draw rows from the components ``labels`` (n,), in data units; entries in ``known`` are copied from ``parts``. ``noise``
+        (n, C): standard normal numbers for diagonal Gaussians; drawn if None."""
         n = len(labels)
         tables = self.log_tables.clone()
         if known is not None:
@@ -347,9 +346,10 @@ class GaussianMixture(Density, Conditional, ClosedForm):
                 values[rows] = self._fill_full(k, here & ~given, given, values[rows], rng)
         return self.columns.join(codes, values)
 
-    def _fill_full(self, k: int, wanted: Tensor, given: Tensor, values: Tensor, rng: torch.Generator) -> Tensor:
-        """Draw the wanted values of component k given others, one after the other, each rounded before the next."""
-        order = torch.cat([given.nonzero().squeeze(1), wanted.nonzero().squeeze(1)])
+    def _fill_full(self, k: int, drawn: Tensor, given: Tensor, values: Tensor, rng: torch.Generator) -> Tensor:
+        """Draw the values ``drawn`` of component k given the values ``given``, one after the other, each rounded before the
+        next."""
+        order = torch.cat([given.nonzero().squeeze(1), drawn.nonzero().squeeze(1)])
         factor = torch.linalg.cholesky(self.covariance[k][order[:, None], order])
         scale = factor.diagonal()
         unit = factor / scale
@@ -368,12 +368,12 @@ def _powers_of_two(most: int) -> list[int]:
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for so many fit rows: fewer rows and components when wide or in a hurry. Of images, as many
-    components as can be fitted and scored in a tenth of the time."""
+    """The configuration for this number of fit rows and this time: fewer rows and components for wide tables and short runs; for
+    images, as many components as can be fitted and scored in a tenth of the time."""
     if space.is_image:
-        # measured seconds a component: fitting goes by rows, scoring by distinct cells
-        each = space.dims * (7e-8 * min(rows, PIXEL_ROWS) + 3e-7 * min(rows, 256))
-        most = 64 if seconds is None else min(128, max(2, round(0.1 * seconds / each)))
+        # seconds per component, as measured: fitting time grows with rows, scoring time with distinct cells
+        cost = space.dims * (7e-8 * min(rows, PIXEL_ROWS) + 3e-7 * min(rows, 256))
+        most = 64 if seconds is None else min(128, max(2, round(0.1 * seconds / cost)))
         return Config(components=most, covariance="diagonal", rows=PIXEL_ROWS, iterations=30)
     wide = space.dims > 100
     most = 5_000 if wide else 20_000
@@ -390,6 +390,6 @@ def build(
     if context_shape is not None:
         raise InputError("gaussian_mixture: this family takes no context; use autoregressive or flow")
     model = GaussianMixture(space, config)
-    if not isinstance(model.columns, PixelScores):  # which are an encoding of this family's own
+    if not isinstance(model.columns, PixelScores):  # PixelScores is an encoding that only this family uses
         model.columns.adopt(encoding)
     return model

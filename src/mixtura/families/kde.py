@@ -1,12 +1,11 @@
-"""Kernel density estimate for mixed columns, with exact cell masses.
+"""Kernel density estimate of mixed columns, with exact cell masses.
 
     p(x) = (1/m) Σ_i Π_s l(code_s, code_is) Π_c K((x_c − x_ic)/h_c)/h_c
 
-K is the logistic kernel, whose distribution function gives the mass of a rounded value's cell in closed form
-and whose tails forgive outliers; l(a, b) = (1 − λ) 1{a = b} + λ q(a), with q the shares of the codes among the rows:
-the kernel of Aitchison & Aitken (1976) but for q, uniform there, which gives rare codes more than their share.
-Every bandwidth h_c and λ_s is learnt by leave-one-out likelihood (Duin 1976; Hall et al.
-2004 for mixed columns): a training phase like any other.
+K is the logistic kernel: its distribution function gives the mass of the cell of a rounded value in closed form, and its tails
+are robust to outliers. l(a, b) = (1 − λ) 1{a = b} + λ q(a), where q holds the frequencies of the codes among the rows; this is
+the kernel of Aitchison & Aitken (1976), except that their q is uniform, which gives rare codes too much mass. All bandwidths h_c
+and λ_s are trained by leave-one-out likelihood (Duin 1976; Hall et al. 2004 for mixed columns), in one ordinary training phase.
 """
 
 from __future__ import annotations
@@ -24,27 +23,26 @@ from mixtura.ground.encode import Columns
 
 
 class Config(BaseModel):
-    """centres: at most so many rows carry a kernel. opponents: how many of them a training step compares with."""
+    """centres: the most rows that carry a kernel. opponents: how many of them a training step compares each row with."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     centres: int = Field(default=2000, ge=2)
     opponents: int = Field(default=400, ge=2)
 
 
-#: a kernel estimate needs rows that fill its space; beyond this it is a nearest-neighbour lottery
+#: the most columns: with more, rows are too sparse in their space for a kernel estimate
 MOST_COLUMNS = 64
-#: bandwidths stay above this many standard deviations, so a repeated row cannot make a spike
+#: the least log bandwidth, in standardised units, so that a repeated row cannot become a spike
 LEAST_LOG_BANDWIDTH = -7.0
-#: beyond it log(1 + e^t) is t, in float64
+#: above this t, log(1 + e^t) equals t in float64
 FAR = 40.0
 
-
-#: a handful of bandwidths want few, large steps
+#: a few bandwidths are best trained with few, large steps
 RECIPE = {"rate": 0.05, "batch": 64, "every": 20, "most_steps": 400, "patience": 2}
 
 
 class KernelDensity(Density, Conditional):
-    """One kernel a row, bandwidths by leave-one-out likelihood."""
+    """One kernel at each row, with bandwidths by leave-one-out likelihood."""
 
     codes: Tensor
     values: Tensor
@@ -86,7 +84,7 @@ class KernelDensity(Density, Conditional):
         chosen = torch.randperm(len(self.codes), generator=turn.rng)[: self.config.opponents].to(turn.x.device)
         log_kernel = self._log_kernel(parts, chosen)
         if self.training:
-            # leave one out: a row does not vouch for itself (equal rows are taken for the same row once)
+            # leave one out: the first kernel at an equal row is taken to be the row itself
             same = (
                 (parts.values.unsqueeze(1) - self.values[chosen].float()).abs().amax(2) < 1e-6
                 if self.columns.continuous
@@ -115,7 +113,7 @@ class KernelDensity(Density, Conditional):
     def _tiles(self, parts: Parts, use: Tensor, use_code: Tensor) -> list[Tensor]:
         tile = max(1, 200_000 // len(self.codes))  # a tile of one column stays in the cache
         everyone = torch.arange(len(self.codes), device=use.device)
-        # gradients in the rows are wanted by whoever asks for them, in the bandwidths by training alone
+        # track gradients only if the rows require them; only training needs those of the bandwidths
         with torch.set_grad_enabled(torch.is_grad_enabled() and parts.values.requires_grad):
             return [
                 self._log_kernel(parts[i : i + tile], everyone, use[i : i + tile], use_code[i : i + tile])
@@ -123,7 +121,7 @@ class KernelDensity(Density, Conditional):
             ]
 
     def _log_kernel(self, parts: Parts, centres: Tensor, use: Tensor | None = None, use_code: Tensor | None = None) -> Tensor:
-        """(n, m) log kernels of the used values and codes, without base."""
+        """(n, m) log kernels of the used values and codes, without the base."""
         dtype = parts.values.dtype
         match, differ = (t.to(dtype) for t in self._log_code_kernel())
         first = self.columns.first
@@ -170,26 +168,26 @@ class KernelDensity(Density, Conditional):
         known = self.present[centres, v]
         if bool(known.all()):
             return nats
-        # where the centre has no value, a broad kernel about the middle speaks for it
+        # a centre without a value has a broad kernel around the middle
         middle = torch.zeros_like(one.low)
         return torch.where(known, nats, log_logistic_mass(one, middle, middle + math.log(0.55)))
 
     def _log_code_kernel(self) -> tuple[Tensor, Tensor]:
-        """(Σ k,) of every code a, log l(a, a) and log l(a, b) for another b."""
+        """(Σ k,) each, for every code a: log l(a, a), and log l(a, b) for any other b."""
         k = torch.tensor(self.columns.cardinalities, dtype=torch.int64, device=self.device)
         change = torch.sigmoid(self.logit_change.double()).clamp(1e-6, 1 - 1e-6).repeat_interleave(k)
         differ = change.log() + self.log_share
         return torch.logaddexp(torch.log1p(-change), differ), differ
 
     def _groups(self, of_codes: Tensor) -> tuple[Tensor, ...]:
-        """(Σ k,) → (k,) of every coded column."""
+        """(Σ k,) → (k,) for each code."""
         return of_codes.split(list(self.columns.cardinalities)) if self.columns.coded else ()
 
     # ---------------------------------------------------------------------------------------- sampling
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         if self.space.is_image:
-            # an image has its uniform numbers to itself, so that drawing n at once or in parts gives the same ones
+            # every image uses its own uniform numbers, so that drawing n at once or in parts gives the same images
             u = random.uniform((n, 1 + self.columns.continuous), rng, self.values)
             return self._placed((u[:, 0] * len(self.codes)).long(), self.codes[:1].expand(n, -1), u[:, 1:])
         return self._around(torch.randint(len(self.codes), (n,), generator=rng).to(self.device), rng, observed=False)
@@ -236,7 +234,7 @@ class KernelDensity(Density, Conditional):
         return self._placed(centre, codes, random.uniform((len(centre), self.columns.continuous), rng, self.values))
 
     def _placed(self, centre: Tensor, codes: Tensor, u: Tensor) -> Tensor:
-        """Rows of chosen centres (n,) and codes (n, S), their values at the quantiles u (n, C) of the kernels."""
+        """Rows with codes (n, S), whose values are the quantiles u (n, C) of the kernels at the centres (n,)."""
         known = self.present[centre]
         scale = torch.where(known, self.log_bandwidth.double().clamp(min=LEAST_LOG_BANDWIDTH).exp(), 0.55)
         return self.columns.join(
@@ -245,7 +243,7 @@ class KernelDensity(Density, Conditional):
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for a table of so many fit rows."""
+    """The default configuration."""
     return Config()
 
 
@@ -253,12 +251,12 @@ def build(
     space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
     rng: torch.Generator,
 ) -> KernelDensity:  # fmt: skip
-    """An untrained model; InputError where a kernel estimate cannot serve."""
+    """An untrained model; InputError with a context, and on more than ``MOST_COLUMNS`` columns."""
     if context_shape is not None:
         raise InputError("kde: this family takes no context; use autoregressive or flow")
     if space.dims > MOST_COLUMNS:
         raise InputError(
-            f"kde: {space.dims} columns are more than the {MOST_COLUMNS} a kernel estimate can fill with rows; use autoregressive"
+            f"kde: {space.dims} columns are more than the {MOST_COLUMNS} this family can model; use autoregressive"
         )
     model = KernelDensity(space, config)
     model.columns.adopt(encoding)

@@ -1,12 +1,12 @@
-"""Linear regression with Gaussian residuals: what a straight line knows of the columns given a context.
+"""Linear regression with Gaussian residuals of columns given a context.
 
     p(x | c) = Π_j p(x_j | c, x_<j)
 
-A value is Gaussian about a line in its inputs, the context and the columns before it, and that chain over all values is one
-Gaussian with a full residual covariance (Cholesky's factor of its inverse, row by row): ordinary least squares of all targets
-at once, in closed form. Beside it a rounded value has the exact mass of its cell, and a code (a level, an atom, "missing") a
-multinomial logistic regression (scikit-learn's fit) on the same inputs, so every table is served. Without a context the
-numbers are a Gaussian.
+A value is Gaussian with a mean linear in its inputs: the context and the columns before it. Together these regressions of all
+values are one Gaussian with a full residual covariance (its inverse is given by a Cholesky factor, row by row), fitted by least
+squares in closed form. A rounded value has the exact mass of its cell. A code (a level, an atom, "missing") has a multinomial
+logistic regression on the same inputs, fitted by scikit-learn, so every table can be modelled. Without a context the values are
+a Gaussian.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from mixtura.ground.encode import Columns
 
 
 class Config(BaseModel):
-    """ridges: penalties on the squared coefficients that are tried, in rows; leave-one-out residuals choose one a value.
-    rows: at most so many rows are fitted."""
+    """ridges: the penalties on squared coefficients that are tried, in rows; leave-one-out residuals choose one for each value.
+    rows: the most rows that are fitted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     ridges: tuple[float, ...] = Field(default=(1e-3, 1e-1, 1e1, 1e3), min_length=1)
     rows: int = Field(default=100_000, ge=2)
 
 
-#: entries a row may have: each is regressed on all before it
+#: the most entries of a row: each is regressed on all before it
 MOST_COLUMNS = 128
-#: least variance of a residual, in units of the column's variance
+#: added to the variance of residuals, in units of the column's variance
 LEAST_VARIANCE = 1e-6
-#: rows that a logistic regression sees at most, and its most iterations
+#: the most rows, and the most iterations, of a logistic regression
 LOGISTIC_ROWS, ITERATIONS = 20_000, 200
 
 
 class LinearGaussian(Density, ClosedForm):
-    """A chain of linear regressions, exact and fitted in closed form."""
+    """A linear regression of every column on the context and the columns before it; exact, fitted in closed form."""
 
     centre: Tensor
     scale: Tensor
@@ -66,10 +66,10 @@ class LinearGaussian(Density, ClosedForm):
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(*shape, dtype=torch.float64)
 
-        # of the context's features
+        # mean and deviation of the context features
         self.register_buffer("centre", zeros(f))
         self.register_buffer("scale", zeros(f) + 1)
-        # of each value (C) and each indicator (K) on 1, the context, all indicators and all values
+        # coefficients of each value (C) and each indicator (K) on 1, the context, all indicators and all values
         self.register_buffer("slopes", zeros(c, 1 + f + k + c))
         self.register_buffer("deviation", zeros(c) + 1)
         self.register_buffer("logits", zeros(k, 1 + f + k + c))
@@ -100,7 +100,7 @@ class LinearGaussian(Density, ClosedForm):
                 self.slopes[v, before], self.deviation[v] = slopes, (variance + LEAST_VARIANCE).sqrt()
 
     def _before(self, j: int) -> Tensor:
-        """Which inputs column j is regressed on: 1, the context, the indicators and values of the columns before it."""
+        """The inputs that column j is regressed on: 1, the context, the indicators and values of the columns before it."""
         codes = sum(self.columns.cardinalities[: sum(i < j for i in self.columns.coded)])
         values = sum(i < j for i in self.columns.numeric)
         first = 1 + len(self.centre)
@@ -113,7 +113,7 @@ class LinearGaussian(Density, ClosedForm):
         return slice(first, first + self.columns.cardinalities[s])
 
     def _given(self, n: int, context: Tensor | None) -> Tensor:
-        """(n, 1 + f) the inputs that every column has."""
+        """(n, 1 + f) the inputs that every column has: 1 and the standardised context."""
         one = torch.ones(n, 1, dtype=torch.float64, device=self.device)
         return one if context is None else torch.cat([one, (context.flatten(1).double() - self.centre) / self.scale], 1)
 
@@ -137,7 +137,7 @@ class LinearGaussian(Density, ClosedForm):
         return codes.sum(1) + torch.where(parts.present, values, 0.0).sum(1) + parts.log_base
 
     def _log_shares(self, s: int, inputs: Tensor) -> Tensor:
-        """(n, k) log probabilities of code s, one pseudo-row of each level beside the rows fitted."""
+        """(n, k) log probabilities of code s, smoothed by one pseudo-row of each level in addition to the fitted rows."""
         shares = torch.softmax(inputs @ self.logits[self._group(s)].T, 1)
         return ((self.rows * shares + 1) / (self.rows + shares.shape[1])).log()
 
@@ -146,7 +146,7 @@ class LinearGaussian(Density, ClosedForm):
         values = torch.zeros(n, self.columns.continuous, dtype=torch.float64, device=self.device)
         given = self._given(n, context)
         inputs = functional.pad(given, (0, len(self.logits) + self.columns.continuous))
-        # where indicators and values stand among the inputs
+        # the positions of indicators and values among the inputs
         of_codes, of_values = given.shape[1], given.shape[1] + len(self.logits)
         for j in range(self.space.dims):
             s, v = self.columns.code_of.get(j), self.columns.value_of.get(j)
@@ -166,7 +166,7 @@ class LinearGaussian(Density, ClosedForm):
 
 
 class PlainLinearGaussian(LinearGaussian, Reparameterised):
-    """Of plain numbers alone."""
+    """The model of a space of plain numbers."""
 
     def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         given, values = self._given(n, context), []
@@ -178,9 +178,9 @@ class PlainLinearGaussian(LinearGaussian, Reparameterised):
 
 
 def _regress(inputs: Tensor, target: Tensor, ridges: tuple[float, ...]) -> tuple[Tensor, Tensor]:
-    """Coefficients (p,) of a ridge regression of ``target`` (n,) on ``inputs`` (n, p), the first of them 1 and not shrunk, and
-    the mean square of its leave-one-out residuals e_i / (1 − h_i) (Allen 1974), the least of all ``ridges`` and of no slopes:
-    it measures what an unseen row would see, where the residuals themselves would flatter."""
+    """Coefficients (p,) of a ridge regression of ``target`` (n,) on ``inputs`` (n, p), whose first input is 1 and is not
+    penalised; and the mean square of its leave-one-out residuals e_i / (1 − h_i) (Allen 1974), the least for all ``ridges`` and
+    for no slopes. Leave-one-out residuals estimate the error on unseen rows; the residuals themselves are too small."""
     n = len(inputs)
     middle, centre = inputs[:, 1:].mean(0), target.mean()
     Φ, y = inputs[:, 1:] - middle, target - centre
@@ -198,8 +198,8 @@ def _regress(inputs: Tensor, target: Tensor, ridges: tuple[float, ...]) -> tuple
 
 
 def _logistic(inputs: Tensor, codes: Tensor, levels: int) -> Tensor:
-    """(levels, p) coefficients of a multinomial logistic regression on ``inputs`` (n, p), the first of them 1, by the first
-    ``LOGISTIC_ROWS`` rows; a level that none of them has gets a logit of −40."""
+    """(levels, p) coefficients of a multinomial logistic regression on ``inputs`` (n, p), whose first input is 1, fitted to the
+    first ``LOGISTIC_ROWS`` rows; a level that does not occur among them gets a logit of −40."""
     inputs, codes = inputs[:LOGISTIC_ROWS], codes[:LOGISTIC_ROWS]
     out = torch.zeros(levels, inputs.shape[1], dtype=torch.float64, device=inputs.device)
     seen = codes.unique()
@@ -225,7 +225,7 @@ def _logistic(inputs: Tensor, codes: Tensor, levels: int) -> Tensor:
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for so many fit rows."""
+    """The default configuration."""
     return Config()
 
 
@@ -236,7 +236,7 @@ def build(
     """An unfitted model; InputError on rows of more than ``MOST_COLUMNS`` entries."""
     if space.dims > MOST_COLUMNS:
         raise InputError(
-            f"linear_gaussian: {space.dims:,} columns are more than the {MOST_COLUMNS} this family is made for; use flow"
+            f"linear_gaussian: {space.dims:,} columns are more than the {MOST_COLUMNS} this family can model; use flow"
         )
     model = (PlainLinearGaussian if space.plain else LinearGaussian)(space, context_shape, config)
     model.columns.adopt(encoding)

@@ -1,15 +1,15 @@
-"""Independent marginals: the floor that every other family must beat.
+"""Independent marginals: the baseline that every other family should beat, and the smoothed floor of every blend.
 
     p(x) = Π_j p_j(x_j)
 
-Codes have Laplace-smoothed frequencies with one slot kept for what was never seen; a value has a small
-Gaussian mixture (scikit-learn's fit, components by BIC) with a broad logistic mixed in at 1 part in n + 1.
-The family is open: an unseen level or a value beyond a wall costs nats, not −∞, so a stacking that holds it is safe.
+Codes have Laplace-smoothed frequencies, with a share reserved for unseen levels. A value has a small Gaussian mixture (fitted by
+scikit-learn, with the number of components chosen by BIC) to which a broad logistic is added with weight 1/(n + 1). The support
+is open: an unseen level or a value beyond a wall costs finitely many nats, so a blend with this model never gives −∞.
 
-A context is taken and ignored: beside conditional models the floor says what their inputs are worth.
+A context is accepted and ignored: next to conditional models, this baseline shows what their inputs are worth.
 
-The pixels of an image have smoothed histograms instead (:class:`PixelMarginals`): thousands of columns at the cost of one
-pass over the rows.
+The pixels of an image have smoothed histograms instead (:class:`PixelMarginals`), which are computed for thousands of columns
+in one pass over the rows.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from mixtura.ground.encode import Columns, histograms
 
 
 class Config(BaseModel):
-    """components: the most Gaussians a column may have. ridge: variance added, in units of the column's variance.
-    rows: at most so many rows are used to fit one column's mixture."""
+    """components: the most Gaussians for a column. ridge: added to variances, in units of the column's variance.
+    rows: the most rows that the mixture of a column is fitted to."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     components: int = Field(default=4, ge=1)
@@ -41,14 +41,14 @@ class Config(BaseModel):
     rows: int = Field(default=4000, ge=10)
 
 
-#: width of the broad part, in standard deviations of the column
+#: scale of the broad logistic, in standard deviations of the column
 BROAD = 5.0
-#: pixels of more levels than this have mixtures like any column
+#: pixels with more levels than this have Gaussian mixtures, like any other column
 MOST_LEVELS = 4096
 
 
 class Marginals(Density, Conditional, ClosedForm):
-    """Independent columns. Open support: never −∞ on a row of finite values."""
+    """Independent columns with open support: never −∞ on a row of finite values."""
 
     open_support = True
 
@@ -108,7 +108,7 @@ class Marginals(Density, Conditional, ClosedForm):
         self.deviation[c, :k] = as_row(best.covariances_).sqrt()
 
     def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Nats of every code (n, S) and of every value with its base (n, C)."""
+        """Nats of every code (n, S), and of every value including its base (n, C)."""
         flat, inside = self.space.flat(x), self.space.clamp(x)
         parts = self.columns.split(inside)
         off = flat.nan_to_num(0) != self.space.flat(inside).nan_to_num(0)
@@ -123,7 +123,7 @@ class Marginals(Density, Conditional, ClosedForm):
         gauss = torch.logsumexp(self.log_weight + mass, 2)
         origin = torch.zeros_like(parts.values)
         broad = log_logistic_mass(parts, origin, origin + math.log(BROAD))
-        # at a wall the broad part keeps half of its share for what lies beyond
+        # in a column with a wall, half of the broad part's weight is reserved for values beyond the wall
         δ, walled = self.columns.resolution, torch.isfinite(self.columns.lowest) | torch.isfinite(self.columns.highest)
         share = self.log_floor - torch.where(walled, math.log(2), 0.0)
         values = torch.logaddexp(gauss + seen, broad + share)
@@ -131,7 +131,7 @@ class Marginals(Density, Conditional, ClosedForm):
             landed = nn.functional.softplus(self.log_frequency[first[s]] + values[:, v] - codes[:, s])
             codes[:, s] += torch.where(parts.overlap[:, v], landed, 0.0)
         codes = torch.where(off[:, self.columns.coded] & levels, self.log_floor, codes + seen)
-        # beyond a wall: e^{−t/L} / 2L at t from it, L about the column's deviation; of a rounded column both in steps
+        # beyond a wall: e^{−t/L} / 2L at distance t, with L near the column's deviation; both in steps in a rounded column
         step = torch.where(δ > 0, δ, 1.0)
         length = (self.columns.raw(torch.ones_like(share)) - self.columns.raw(-torch.ones_like(share))) / (2 * step)
         raw, edge = flat[:, self.columns.numeric], self.space.flat(inside)[:, self.columns.numeric]
@@ -152,16 +152,16 @@ class Marginals(Density, Conditional, ClosedForm):
         groups = log_frequency.split(list(self.columns.cardinalities)) if self.columns.coded else ()
         codes = [random.categorical(g.expand(n, -1), rng) for g in groups]
         shape = (n, self.columns.continuous)
-        which = random.categorical(self.log_weight.expand(n, -1, -1), rng)
-        at = torch.arange(self.columns.continuous, device=which.device)
-        gauss = self.location[at, which] + self.deviation[at, which] * random.normal(shape, rng, self.location)
+        component = random.categorical(self.log_weight.expand(n, -1, -1), rng)
+        at = torch.arange(self.columns.continuous, device=component.device)
+        gauss = self.location[at, component] + self.deviation[at, component] * random.normal(shape, rng, self.location)
         broad = BROAD * torch.logit(random.uniform(shape, rng, self.location).clamp(1e-12, 1 - 1e-12))
         values = torch.where(random.uniform(shape, rng, self.location) < self.log_floor.exp(), broad, gauss)
         stacked = torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int64, device=values.device)
         return self.columns.join(stacked, values)
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
-        """Unknown entries are drawn from their marginals, observed values only."""
+        """Unknown entries are drawn from their marginals, given that they are not missing."""
         x = self.columns.blank(x, known)
         observed = self.log_frequency.clone()
         observed[self.columns.missing_at] = -math.inf
@@ -182,9 +182,8 @@ class Marginals(Density, Conditional, ClosedForm):
 
 
 class PixelMarginals(Density, Conditional, ClosedForm):
-    """Independent pixels, each with a histogram of its levels that borrows from the others of its channel
-    (``transforms.histograms``). One part in n + 1 is kept for levels never seen, half of it beyond the ends.
-    Open support: never −∞ on a row of finite values.
+    """Independent pixels, each with a smoothed histogram of its levels (``encode.histograms``). A share 1/(n + 1) is reserved for
+    unseen levels, half of it beyond the ends. Open support: never −∞ on a row of finite values.
     """
 
     open_support = True
@@ -208,7 +207,7 @@ class PixelMarginals(Density, Conditional, ClosedForm):
         self.log_mass = ((1 - floor) * seen + floor / 2 / self.levels).log()
 
     def _steps(self, x: Tensor) -> Tensor:
-        """(n, C, H, W) in data units → (n, dims) whole steps above the lowest level."""
+        """(n, C, H, W) in data units → (n, dims) number of steps above the lowest level."""
         column = self.space.columns[0]
         return ((self.space.flat(x) - column.low) / column.resolution).round()
 
@@ -217,7 +216,7 @@ class PixelMarginals(Density, Conditional, ClosedForm):
         step = self._steps(x)
         inside = step.clamp(0, self.levels - 1)
         nats = self.log_mass.T.gather(0, inside.long())
-        # beyond the support: e^{−t/L} / 2L at t cells from the edge, L the cells inside
+        # beyond the support: e^{−t/L} / 2L at t cells from the edge, where L is the number of cells inside
         far = self.log_floor - math.log(2) - math.log(2 * self.levels) - (step - inside).abs() / self.levels
         return torch.where(step == inside, nats, far) - math.log(self.space.columns[0].resolution)
 
@@ -225,7 +224,7 @@ class PixelMarginals(Density, Conditional, ClosedForm):
         return self._terms(x).sum(1)
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        # an image has its uniform numbers to itself, so that drawing n at once or in parts gives the same ones
+        # every image uses its own uniform numbers, so that drawing n at once or in parts gives the same images
         u = random.uniform((n, self.space.dims), rng, self.log_mass)
         cdf = self.log_mass.exp().cumsum(1)
         step = torch.searchsorted(cdf / cdf[:, -1:], u.T.contiguous(), right=True).clamp(max=self.levels - 1)
@@ -241,7 +240,7 @@ class PixelMarginals(Density, Conditional, ClosedForm):
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for a table of so many fit rows."""
+    """The default configuration."""
     return Config()
 
 
@@ -249,7 +248,7 @@ def build(
     space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
     rng: torch.Generator,
 ) -> Marginals | PixelMarginals:  # fmt: skip
-    """An unfitted model, which ignores its context."""
+    """An unfitted model, which accepts a context and ignores it."""
     if space.is_image and 0 < space.columns[0].steps <= MOST_LEVELS:
         return PixelMarginals(space, context_shape, config)
     model = Marginals(space, context_shape, config)

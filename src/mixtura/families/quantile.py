@@ -1,18 +1,18 @@
-"""Quantile regression by a forest: the conditional distribution function, without a shape assumed.
+"""Quantile regression forests: conditional distributions without an assumed shape.
 
     p(x | c) = Π_j p(x_j | c, x_<j)
 
-A random forest (scikit-learn's) splits the rows by their context and the targets before; the targets of training rows that
-share a leaf with a new one, over all trees, are draws of its conditional law, and their quantiles are its quantiles
-(Meinshausen 2006, section 2). They cannot cross. Few rows make a rugged law, with quantiles too close by chance, so a gap g
-between levels τ and τ' becomes √(g² + κ² (logit τ' − logit τ)²): no narrower than in a logistic law of scale κ. κ and the size
-of leaves have the most likelihood of all training rows, each under the trees that did not see it.
+A random forest (scikit-learn's) splits the rows by their context and the targets before. The targets of all training rows that
+share a leaf with a new row, over all trees, estimate its conditional distribution: its quantiles are their quantiles (Meinshausen
+2006, section 2), which cannot cross. With few rows, quantiles may be too close by chance, so a gap g between levels τ and τ′
+becomes √(g² + κ² (logit τ′ − logit τ)²), which is at least the gap of a logistic distribution of scale κ. κ and the leaf size
+maximise the likelihood of the training rows, each under the trees that were not fitted to it.
 
-Between the levels the quantile function is linear; beyond the outermost the density falls off exponentially, from its value
-there. Rounded values have the exact mass of their cell, atoms among them the mass of theirs.
+The quantile function is linear between the levels; beyond the outermost levels the density decreases exponentially from its
+value there. Rounded values, atoms included, have the exact mass of their cell.
 
-What is kept is numbers: the trees' nodes, and of each leaf some order statistics of its targets, at evenly spaced levels
-that are shifted from tree to tree so that all trees together have them all.
+The model stores only numbers: the nodes of the trees, and for each leaf some order statistics of its targets, at evenly spaced
+levels that are shifted from tree to tree, so that the trees together cover all levels.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ Level = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Config(BaseModel):
-    """levels: of the quantiles, ascending. trees: how many. leaf: rows in a leaf at least, one of these. points: kept of each
-    leaf. rows: at most so many rows are fitted."""
+    """levels: of the quantiles, ascending. trees: their number. leaf: the values that are tried for the least number of rows in a
+    leaf. points: order statistics that are stored for each leaf. rows: the most rows that are fitted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     levels: tuple[Level, ...] = Field(default=(0.01, 0.05, 0.1, 0.25, 0.4, 0.5, 0.6, 0.75, 0.9, 0.95, 0.99), min_length=2)
@@ -52,20 +52,20 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _ascending(self) -> Config:
         if any(a >= b for a, b in zip(self.levels, self.levels[1:], strict=False)):
-            raise ValueError("levels must ascend")
+            raise ValueError("levels must be ascending")
         return self
 
 
-#: targets that a row may have
+#: the most targets of a row
 MOST_COLUMNS = 32
-#: scales κ that are tried, in standard deviations of the target
+#: the scales κ that are tried, in standard deviations of the target
 SPREADS = (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.003, 0.001)
-#: numbers in flight at a time
+#: the number of values that are processed at a time
 TILE_ENTRIES = 2**22
 
 
 class QuantileForest(Density, ClosedForm):
-    """A chain of quantile regression forests, one a target."""
+    """A chain of quantile regression forests, one for each target."""
 
     spread: Tensor
     levels: Tensor
@@ -73,7 +73,7 @@ class QuantileForest(Density, ClosedForm):
     def __init__(self, space: Space, context_shape: tuple[int, ...], config: Config) -> None:
         super().__init__(space, context_shape)
         self.config = config
-        # an atom of a rounded column is one more value with a cell
+        # an atom of a rounded column is treated as one more value with a cell
         self.columns = Columns(Space(space.shape, tuple(replace(column, atoms=()) for column in space.columns)))
         known = math.prod(context_shape)
         self.forests = nn.ModuleList(
@@ -86,7 +86,7 @@ class QuantileForest(Density, ClosedForm):
     # ----------------------------------------------------------------------------------------- fitting
 
     def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
-        """A forest a target; O(trees · inputs · rows log rows) each."""
+        """Fit a forest for each target; O(trees · inputs · rows log rows) each."""
         self.columns.prepare(x)
         chosen = torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)
         parts = self.columns.split(x[chosen])
@@ -100,14 +100,14 @@ class QuantileForest(Density, ClosedForm):
         self.forests = nn.ModuleList(grown)
 
     def _try(self, inputs: Tensor, target: Tensor, leaf: int, rng: torch.Generator) -> tuple[float, float, Forest]:
-        """A forest of one target (n,) on ``inputs`` (n, p), the κ of the most nats, and these: of each row under the trees that
-        have not seen it."""
+        """Fit a forest of one target (n,) on ``inputs`` (n, p); returns the mean nats of each row under the trees that were not
+        fitted to it, the κ for which they are highest, and the forest."""
         forest, leaves, unseen = _grow(inputs, target, leaf, self.config, rng)
         quantiles = torch.cat([
             self._quantiles(forest.value[number].masked_fill(~fresh.unsqueeze(2), math.nan))
             for number, fresh in zip(leaves.split(self._tile), unseen.split(self._tile), strict=True)
         ])  # fmt: skip
-        # a row that every tree has seen is no witness; without any the widest is taken
+        # leave out rows that every tree was fitted to; if there are no others, the largest κ is taken
         known = ~torch.isnan(quantiles[:, 0])
         laws = [(κ, self._spread(quantiles[known], κ)) for κ in SPREADS]
         nats = torch.stack([_log_density(target[known], knots, self.levels).mean() for _, knots in laws]).nan_to_num(-math.inf)
@@ -115,23 +115,23 @@ class QuantileForest(Density, ClosedForm):
 
     @property
     def _tile(self) -> int:
-        """Rows at a time."""
+        """How many rows are processed at a time."""
         return max(1, TILE_ENTRIES // (self.config.trees * self.config.points))
 
     # ----------------------------------------------------------------------------------------- using it
 
     def _knots(self, inputs: Tensor, c: int) -> Tensor:
-        """(n, p) inputs → (n, levels) ascending quantiles of standardised target c."""
+        """(n, p) inputs → (n, levels) ascending quantiles of the standardised target c."""
         forest = cast(Forest, self.forests[c])
         quantiles = [self._quantiles(forest.values(part)) for part in inputs.split(self._tile)]
         return self._spread(torch.cat(quantiles), self.spread[c])
 
     def _quantiles(self, points: Tensor) -> Tensor:
-        """(n, T, P) → (n, levels), of all points that are not NaN."""
+        """(n, T, P) → (n, levels) quantiles of all points that are not NaN."""
         return torch.nanquantile(points.flatten(1), self.levels, dim=1).T
 
     def _spread(self, quantiles: Tensor, κ: float | Tensor) -> Tensor:
-        """Gaps that ascend for certain, about the middle quantile, which stays."""
+        """Widen the gaps between quantiles (see the module) and keep the middle quantile fixed."""
         gaps = torch.hypot(quantiles.diff(dim=1), κ * torch.logit(self.levels).diff())
         away = nn.functional.pad(gaps.cumsum(1), (1, 0))
         middle = slice(len(self.levels) // 2, len(self.levels) // 2 + 1)
@@ -158,8 +158,8 @@ class QuantileForest(Density, ClosedForm):
 
 
 def _grow(inputs: Tensor, target: Tensor, leaf: int, config: Config, rng: torch.Generator) -> tuple[Forest, Tensor, Tensor]:
-    """The forest of one target (n,) on ``inputs`` (n, p), whose leaves hold points (P,); the leaves (n, T) that its rows come
-    to, and which of its trees have not seen a row (n, T)."""
+    """A forest of one target (n,) on ``inputs`` (n, p), whose leaves hold points (P,); the leaves (n, T) that the rows reach; and
+    which trees were not fitted to a row, (n, T) bool."""
     X, y = inputs.cpu().numpy().astype(np.float32), target.cpu().numpy()
     seed = int(torch.randint(2**31, (), generator=rng))
     grown = RandomForestRegressor(config.trees, min_samples_leaf=leaf, random_state=seed).fit(X, y)
@@ -174,25 +174,25 @@ def _grow(inputs: Tensor, target: Tensor, leaf: int, config: Config, rng: torch.
 
 
 def _points(y: Array, leaf: NDArray[np.int64], shift: float, points: int) -> tuple[NDArray[np.int64], Array]:
-    """Targets y (n,) in the leaves ``leaf`` (n,) → the leaves (l,) in which there are some, and of each the order statistics
-    (l, points) at levels (k + shift) / points."""
+    """Targets y (n,) in the leaves ``leaf`` (n,) → the leaves (l,) that hold any, and the order statistics of each (l, points) at
+    levels (k + shift) / points."""
     order = np.lexsort((y, leaf))
     leaves, first, size = np.unique(leaf[order], return_index=True, return_counts=True)
     at = first[:, None] + ((np.arange(points) + shift) / points * size[:, None]).astype(np.int64)
     return leaves, y[order][at]
 
 
-# ---------------------------------------------------------------------------------------- from quantiles to a law
+# ---------------------------------------------------------------------------------------- from quantiles to a density
 
 
 def _log_mass(parts: Parts, c: int, knots: Tensor, levels: Tensor) -> Tensor:
-    """(n,) log mass of the cells of value c, or log density where there is none, under quantiles ``knots`` (n, m)."""
+    """(n,) log mass of the cells of value c, or log density where there is no cell, given the quantiles ``knots`` (n, m)."""
     low, width = parts.low[:, c], parts.width[:, c]
     cell = width > 0
     high = low + torch.where(cell, width, 1.0)
     mirrored = -knots.flip(1), 1 - levels.flip(0)
     inside = (_interpolate(high, knots, levels) - _interpolate(low, knots, levels)).clamp(min=1e-300).log()
-    # within a tail, from its own side, where it has relative precision
+    # compute cells in a tail from the side of the tail, where there is relative precision
     inside = torch.where(high <= knots[:, 0], _log_below(high, knots, levels) + _log_share(low, high, knots, levels), inside)
     upper = _log_below(-low, *mirrored) + _log_share(-high, -low, *mirrored)
     inside = torch.where(low >= knots[:, -1], upper, inside)
@@ -203,12 +203,12 @@ def _log_mass(parts: Parts, c: int, knots: Tensor, levels: Tensor) -> Tensor:
 
 
 def _decay(knots: Tensor, levels: Tensor) -> Tensor:
-    """(n,) the length b of the lower tail τ_1 e^{(y − q_1)/b}, whose density at q_1 is that of the first segment."""
+    """(n,) the scale b of the lower tail τ_1 e^{(y − q_1)/b}, whose density at q_1 is that of the first segment."""
     return levels[0] * (knots[:, 1] - knots[:, 0]) / (levels[1] - levels[0])
 
 
 def _segment(at: Tensor, knots: Tensor) -> Tensor:
-    """(n,) the number of the segment between knots (n, m) in which ``at`` (n,) lies, the outermost beyond them."""
+    """(n,) the number of the segment between knots (n, m) that holds ``at`` (n,); beyond the knots, the outermost segment."""
     found = torch.searchsorted(knots.contiguous(), at.unsqueeze(1).contiguous(), right=True).squeeze(1) - 1
     return found.clamp(0, knots.shape[1] - 2)
 
@@ -233,20 +233,20 @@ def _log_tail(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
 
 
 def _log_below(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
-    """(n,) log probability of less than y."""
+    """(n,) log P(Y < y)."""
     inside = _interpolate(y, knots, levels).clamp(min=1e-300).log()
     return torch.where(y < knots[:, 0], _log_tail(y, knots, levels), inside)
 
 
 def _log_share(low: Tensor, high: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
-    """(n,) log share of the lower tail below ``high`` that lies above ``low``."""
+    """(n,) the log of the share of the lower tail below ``high`` that lies above ``low``."""
     return torch.log(-torch.expm1(((low - high) / _decay(knots, levels)).clamp(max=-1e-300)))
 
 
 def _log_density(y: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
     k = _segment(y, knots)
     slope = levels.diff().log()[k] - knots.diff(dim=1).gather(1, k.unsqueeze(1)).squeeze(1).log()
-    # beyond the outermost knots the density goes on from its value there
+    # beyond the outermost knots the density decreases from its value there
     below = (y - knots[:, 0]).clamp(max=0) / _decay(knots, levels)
     above = (knots[:, -1] - y).clamp(max=0) / _decay(-knots.flip(1), 1 - levels.flip(0))
     return slope + below + above
@@ -267,7 +267,7 @@ def _inverse(u: Tensor, knots: Tensor, levels: Tensor) -> Tensor:
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for so many fit rows: as many as a tenth of the time is enough for."""
+    """The configuration for this time: as many rows as can be fitted in a tenth of it."""
     return Config() if seconds is None else Config(rows=min(20_000, max(2_000, round(150 * seconds / space.dims))))
 
 
@@ -275,21 +275,20 @@ def build(
     space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
     rng: torch.Generator,
 ) -> QuantileForest:  # fmt: skip
-    """An unfitted model; InputError without a context, and on targets that are not all numbers with a density or cells."""
+    """An unfitted model; InputError without a context, on more than ``MOST_COLUMNS`` targets and on targets without quantiles."""
     if context_shape is None or math.prod(context_shape) == 0:
-        raise InputError("quantile: a regression needs inputs, and no context was given; use marginals or kde")
+        raise InputError("quantile: a regression needs inputs, but no context was given; use marginals or kde")
     if space.dims > MOST_COLUMNS:
-        raise InputError(
-            f"quantile: {space.dims:,} targets are more than the {MOST_COLUMNS} this family is made for; use flow"
-        )
+        raise InputError(f"quantile: {space.dims:,} targets are more than the {MOST_COLUMNS} this family can model; use flow")
     for j, column in enumerate(space.columns):
         reason = (
-            "is no number" if column.kind != "continuous"
+            "is not a number" if column.kind != "continuous"
             else "may be missing" if column.missing
-            else "holds values of a probability of their own" if column.atoms and not all(map(column.on_steps, column.atoms))
+            else "has atoms (values with a probability of their own)"
+            if column.atoms and not all(map(column.on_steps, column.atoms))
             else ""
         )  # fmt: skip
         if reason:
-            which = "the target" if space.dims == 1 else f"target {j + 1} of {space.dims}"
-            raise InputError(f"quantile: {which} {reason}, and so has no quantiles; use linear_gaussian")
-    return QuantileForest(space, context_shape, config)  # whose encoding has no atoms
+            target = "the target" if space.dims == 1 else f"target {j + 1} of {space.dims}"
+            raise InputError(f"quantile: {target} {reason}, so it has no quantiles; use linear_gaussian")
+    return QuantileForest(space, context_shape, config)  # it adopts no encoding: its own has no atoms

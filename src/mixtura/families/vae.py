@@ -2,14 +2,14 @@
 
     p(x) = ∫ N(z; 0, I) Π_j p(x_j | z) dz,    q(z | x) = N(μ(x), diag σ(x)²)
 
-Given z the columns are independent: a code has logits, and a value that is present is of a mixture of logistics or Gaussians; a
-rounded one scores as the mass of its cell. Training raises E_q log p(x | z) − β KL(q ‖ p) (Higgins et al. 2017; β = 1 is the
-evidence bound); what is reported never contains β, it is the bound of Burda et al. 2016, section 3,
+Given z the columns are independent: a code has logits, and a value that is present has a mixture of logistics or Gaussians; a
+rounded value scores as the mass of its cell. Training maximises E_q log p(x | z) − β KL(q ‖ p) (Higgins et al. 2017; β = 1 is the
+evidence bound). The reported bound does not depend on β; it is that of Burda et al. 2016, section 3,
 
     log p(x) ≥ E log (1/K) Σ_k p(x, z_k) / q(z_k | x),    z_k ~ q(z | x).
 
-The evidence bound is E_q log p(x | z) − KL: minus a distortion and a rate (Alemi et al. 2018). A rate near 0 means that z says
-nothing of the row, posterior collapse, whatever the bound says.
+The evidence bound is E_q log p(x | z) − KL, the negative sum of a distortion and a rate (Alemi et al. 2018). A rate near 0 means
+that z carries no information about the row (posterior collapse), even if the bound is good.
 """
 
 from __future__ import annotations
@@ -33,10 +33,11 @@ from mixtura.ground.rng import seeded
 
 
 class Config(BaseModel):
-    """latent: numbers of z. network: "mlp", or "conv" for images. hidden: widths of both networks' layers (channels, if they are
-    convolutions); none makes a linear model. beta: weight of the rate in training. samples: K in training; more than one trains
-    the importance-weighted bound itself. observation: the law of a value given z, a mixture of ``components`` of them. scale:
-    theirs, "one" for all columns, one a "column", or "free", told by the decoder."""
+    """latent: number of entries of z. network: "mlp", or "conv" for images. hidden: widths of the layers of both networks
+    (channels of convolutions); without hidden layers the model is linear. beta: weight of the rate in training. samples: K in
+    training; more than one trains the importance-weighted bound itself. observation: the distribution of a value given z, a
+    mixture of ``components`` of this kind. scale: of these components: "one" for all columns, one for each "column", or "free"
+    (predicted by the decoder)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     latent: int = Field(default=8, ge=1, le=4096)
@@ -50,19 +51,19 @@ class Config(BaseModel):
 
 
 RECIPE = {"rate": 2e-3, "average": 0.998, "patience": 8}
-#: log-scales of values are held in this range of standardised units, those of q too
+#: log-scales of values, and of q, are clamped to this range, in standardised units
 LOG_SCALE = (-9.0, 5.0)
-#: a latent is in use if the mean of q moves by this variance from row to row (Burda et al. 2016, section 5)
+#: an entry of z is in use if the variance of its mean under q, over the rows, exceeds this (Burda et al. 2016, section 5)
 ACTIVE = 0.01
-#: rows in hand at once: scored, and drawn
+#: the most rows that are scored or drawn at once
 TILE = 256
-#: rows are drawn at least so many at once: with fewer a matrix product may sum in another order
+#: the fewest rows that are drawn at once: with fewer rows a matrix product may sum in another order
 LEAST_TILE = 32
 
 
 class Vae(LowerBound, Latent):
-    """Hidden standard normal codes, and the bound that q(z | x) makes. Drawing n rows at once or in parts from one generator
-    gives the same rows, to float32 rounding."""
+    """A variational auto-encoder and its bound. Drawing n rows at once or in parts from one generator gives the same rows, up to
+    float32 rounding."""
 
     how = "importance-weighted"
 
@@ -73,7 +74,7 @@ class Vae(LowerBound, Latent):
         self.columns = Columns(space)
         self.layout = CodeLayout(self.columns.cardinalities)
         c, k, m = self.columns.continuous, self.layout.width, config.components
-        # numbers a value: weights, locations and log-scales of its components
+        # how many outputs a value has: weights, locations and log-scales of its components
         self.sizes = [m if m > 1 else 0, m, m if config.scale == "free" else 0]
         context = math.prod(context_shape) if context_shape else 0
         outputs = sum(self.sizes)
@@ -84,7 +85,7 @@ class Vae(LowerBound, Latent):
             else:
                 self.encoder = perceptron(k + c + context, config.hidden, 2 * config.latent)
                 self.decoder = perceptron(config.latent + context, config.hidden, k + outputs * c)
-        #: what the decoder's outputs are measured from
+        #: added to the outputs of the decoder
         self.level = nn.Parameter(torch.zeros(k + outputs * c))
         shared = {"one": 1, "column": c, "free": 0}[config.scale]
         self.log_scale = nn.Parameter(torch.full((shared,), math.log(0.5))) if shared else None
@@ -92,7 +93,7 @@ class Vae(LowerBound, Latent):
     # ---------------------------------------------------------------------------------------------------- training
 
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
-        """The outputs start as the marginals: smoothed frequencies of the codes, components spread over the values."""
+        """Start with the marginals as outputs: smoothed frequencies of the codes, and components spread over the values."""
         self.columns.prepare(x)
         counts = self.columns.indicators(self.columns.split(x).codes).sum(0) + 0.5
         groups = counts.log().split(list(self.columns.cardinalities)) if self.columns.coded else ()
@@ -108,7 +109,7 @@ class Vae(LowerBound, Latent):
     def _encode_for_training(self, x: Tensor) -> Tensor:
         if not self.space.is_image:
             return self.columns.split(x).pack()
-        # of pixels the values alone: their cells are all alike
+        # of images only the values, because all cells have the same width
         return torch.cat([self.columns.split(tile).values.float() for tile in x.split(TILE)])
 
     def stages(self) -> tuple[Stage, ...]:
@@ -127,7 +128,7 @@ class Vae(LowerBound, Latent):
         return self._pixels(self._encode_for_training(x)) if self.space.is_image else self.columns.split(x)
 
     def _pixels(self, values: Tensor) -> Parts:
-        """Standardised pixels (n, C), float32, as parts: cells of one width, the base of a single row."""
+        """Standardised pixels (n, C), float32, as parts, where the widths and the base are those of a single row."""
         columns, δ = self.columns, self.columns.resolution
 
         def unit(t: Tensor) -> Tensor:
@@ -153,13 +154,13 @@ class Vae(LowerBound, Latent):
         """Mean and log deviation (n, latent) of q(z | x)."""
         values = parts.values.float()
         seen = torch.cat([self.layout.inputs(parts.codes), values], 1) if self.columns.coded else values
-        mean, log_sd = self.encoder(_beside(seen, context)).chunk(2, 1)
+        mean, log_sd = self.encoder(_with_context(seen, context)).chunk(2, 1)
         return mean, log_sd.clamp(*LOG_SCALE)
 
     def _parameters_of(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits (n, width) of codes; log-weights and locations (n, components, C) of values given z, and log-scales that
         broadcast against them."""
-        out = self.decoder(_beside(z, context)) + self.level
+        out = self.decoder(_with_context(z, context)) + self.level
         logits, values = out.split([self.layout.width, out.shape[1] - self.layout.width], 1)
         weights, location, free = values.reshape(len(z), sum(self.sizes), self.columns.continuous).split(self.sizes, 1)
         log_weights = torch.log_softmax(weights, 1) if self.config.components > 1 else torch.zeros_like(location)
@@ -177,11 +178,11 @@ class Vae(LowerBound, Latent):
             edges = {name: t.double() if t.is_floating_point() else t for name, t in cell.items()}
             nats = log_normal_mass(**edges, location=location.double(), scale=log_scale.double().exp())
         values = torch.logsumexp(log_weights + nats, 1) if self.config.components > 1 else nats.squeeze(1)
-        if not self.columns.coded:  # then every value is there
+        if not self.columns.coded:  # then every value is present
             return values.sum(1) + parts.log_base
         codes = self.layout.log_chosen(logits, parts.codes)
         for s, v in self.columns.overlaps:
-            # the atom's cell also holds what rounds to it: P(atom) + P(0) · mass
+            # the cell of the atom also holds values that are rounded to it: P(atom) + P(0) · mass
             group = self.layout.logits(s, logits[:, self.layout.blocks[s]])
             ratio = group[:, 0] - group.gather(1, parts.codes[:, [s]]).squeeze(1)
             landed = parts.overlap[:, v] * functional.softplus(ratio + values[:, v])
@@ -191,7 +192,7 @@ class Vae(LowerBound, Latent):
     # ------------------------------------------------------------------------------------------------------- bound
 
     def _bound(self, parts: Parts, context: Tensor | None, draws: int, rng: torch.Generator) -> Tensor:
-        """(n,) log of the mean of p(x, z) / q(z | x) over ``draws`` of z."""
+        """(n,) the log of the mean of p(x, z) / q(z | x) over ``draws`` draws of z."""
         mean, log_sd = self._q(parts, context)
         weights = []
         for _ in range(draws):
@@ -207,14 +208,14 @@ class Vae(LowerBound, Latent):
         )
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
-        """rate and distortion, whose sum is minus the evidence bound (nats a row); active: latents in use, of ``latents``."""
+        """rate and distortion: their sum is minus the evidence bound, in nats; active: entries of z in use, of ``latents``."""
         x, means, terms = self.space.clamp(x), [], []
         for i in range(0, len(x), TILE):
-            parts, beside = self._parts(x[i : i + TILE]), None if context is None else context[i : i + TILE]
-            mean, log_sd = self._q(parts, beside)
+            parts, given = self._parts(x[i : i + TILE]), None if context is None else context[i : i + TILE]
+            mean, log_sd = self._q(parts, given)
             z = mean + log_sd.exp() * random.normal(tuple(mean.shape), rng, mean)
             means.append(mean)
-            terms.append(torch.stack([_rate(mean, log_sd).double(), -self._log_given(z, parts, beside).double()]))
+            terms.append(torch.stack([_rate(mean, log_sd).double(), -self._log_given(z, parts, given).double()]))
         rate, distortion = torch.cat(terms, 1).mean(1).tolist()
         active = int((torch.cat(means).var(0, correction=0) > ACTIVE).sum())
         return {"rate": rate, "distortion": distortion, "active": active, "latents": self.latent}
@@ -234,7 +235,7 @@ class Vae(LowerBound, Latent):
 
     @property
     def _numbers(self) -> int:
-        """Uniform numbers that a draw of p(x | z) takes."""
+        """How many uniform numbers a draw of p(x | z) takes."""
         return len(self.columns.coded) + self.columns.continuous * (2 if self.config.components > 1 else 1)
 
     def _decoded(self, z: Tensor, u: Tensor, context: Tensor | None) -> Tensor:
@@ -246,39 +247,39 @@ class Vae(LowerBound, Latent):
         for s, block in enumerate(self.layout.blocks):
             codes[:, s] = _invert(self.layout.logits(s, logits[:, block]), of_codes[:, s])
         if self.config.components > 1:
-            which = _invert(log_weights.transpose(1, 2), of_components).unsqueeze(1)
-            location, log_scale = (t.expand_as(log_weights).gather(1, which) for t in (location, log_scale))
-        law = torch.logit if self.config.observation == "logistic" else torch.special.ndtri
-        noise = law(of_values.clamp(1e-12, 1 - 1e-12))
+            component = _invert(log_weights.transpose(1, 2), of_components).unsqueeze(1)
+            location, log_scale = (t.expand_as(log_weights).gather(1, component) for t in (location, log_scale))
+        quantile = torch.logit if self.config.observation == "logistic" else torch.special.ndtri
+        noise = quantile(of_values.clamp(1e-12, 1 - 1e-12))
         return self.columns.join(codes, (location + log_scale.exp() * noise.unsqueeze(1)).squeeze(1))
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         made = []
         for i in range(0, n, TILE):
             rows = min(TILE, n - i)
-            # a row has its numbers to itself, whatever is drawn beside it
+            # every row uses its own uniform numbers, whatever other rows are drawn with it
             u = random.uniform((rows, self.latent + self._numbers), rng, self.level.double())
-            beside = None if context is None else context[i : i + rows]
+            given = None if context is None else context[i : i + rows]
             filler = -rows % LEAST_TILE
             u = functional.pad(u, (0, 0, 0, filler), value=0.5)
-            if beside is not None:
-                beside = torch.cat([beside, beside[:1].expand(filler, *beside.shape[1:])])
+            if given is not None:
+                given = torch.cat([given, given[:1].expand(filler, *given.shape[1:])])
             z = torch.special.ndtri(u[:, : self.latent].clamp(1e-15, 1)).float()
-            made.append(self._decoded(z, u[:, self.latent :], beside)[:rows])
+            made.append(self._decoded(z, u[:, self.latent :], given)[:rows])
         return torch.cat(made)
 
 
 class PlainVae(Vae, Reparameterised):
-    """Of plain numbers alone."""
+    """The model of a space of plain numbers."""
 
     def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
-        """Given z, by implicit reparameterisation (Figurnov et al. 2018, section 3): u = F(y) stays, so dy = −dF / f(y)."""
+        """Given z, by implicit reparameterisation (Figurnov et al. 2018, section 3): u = F(y) is fixed, so dy = −dF / f(y)."""
         z = random.normal((n, self.latent), rng, self.level)
         _, log_weights, location, log_scale = self._parameters_of(z, context)
         logistic = self.config.observation == "logistic"
         with torch.no_grad():
-            which = random.categorical(log_weights.transpose(1, 2), rng).unsqueeze(1)
-            μ, log_s = (t.expand_as(log_weights).gather(1, which) for t in (location, log_scale))
+            component = random.categorical(log_weights.transpose(1, 2), rng).unsqueeze(1)
+            μ, log_s = (t.expand_as(log_weights).gather(1, component) for t in (location, log_scale))
             u = random.uniform(tuple(μ.shape), rng, μ.double()).clamp(1e-12, 1 - 1e-12)
             y = μ + log_s.exp() * (torch.logit(u) if logistic else torch.special.ndtri(u)).float()
         t, w = (y - location) / log_scale.exp(), log_weights.exp()
@@ -288,7 +289,7 @@ class PlainVae(Vae, Reparameterised):
         return y.squeeze(1) - (F - F.detach()) / f
 
 
-def _beside(x: Tensor, context: Tensor | None) -> Tensor:
+def _with_context(x: Tensor, context: Tensor | None) -> Tensor:
     return x if context is None else torch.cat([x, context.float().flatten(1)], 1)
 
 
@@ -304,8 +305,8 @@ def _rate(mean: Tensor, log_sd: Tensor) -> Tensor:
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for so many fit rows: small networks for few rows, and values of three components; for images wide
-    ones, and a scale that each pixel keeps, which overfits less than one that the code tells."""
+    """The configuration for this number of fit rows. Tables: small networks for few rows, and three components for each value.
+    Images: wide networks; for small images one scale for each pixel, which overfits less than a scale predicted from z."""
     if space.is_image:
         return Config(latent=32, hidden=(512, 256)) if space.dims > 100 else Config(latent=16, hidden=(256, 128), scale="column")
     hidden = (512, 256) if space.dims > 100 else (64,) if rows < 1_000 else (128, 128) if rows < 5_000 else (256, 256)
@@ -316,21 +317,21 @@ def build(
     space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
     rng: torch.Generator,
 ) -> Vae:  # fmt: skip
-    """An untrained model; InputError where its networks cannot serve."""
+    """An untrained model; InputError if its networks or its loss do not fit the space or the configuration."""
     if config.network == "conv":
         halvings = len(config.hidden)
         if not space.is_image or not halvings or any(side % 2**halvings for side in space.shape[1:]):
             raise InputError(
-                f"vae: {halvings} halvings need images of a height and width that are multiples of {2**halvings}, and this is of "
-                f"shape {space.shape}; use network='mlp'"
+                f"vae: {halvings} convolutions need images whose height and width are multiples of {2**halvings}, but the shape "
+                f"is {space.shape}; use network='mlp'"
             )
     if config.samples > 1 and config.beta != 1:
         raise InputError(
-            f"vae: beta is {config.beta:g} and samples {config.samples}, but the importance-weighted bound has no rate to weigh; "
-            "set one of them to 1"
+            f"vae: beta is {config.beta:g} and samples {config.samples}, but the importance-weighted bound has no separate rate; "
+            "set one of the two to 1"
         )
     if space.dims > 50_000:
-        raise InputError(f"vae: {space.dims:,} entries are more than the 50,000 it is made for; resize with --size")
+        raise InputError(f"vae: {space.dims:,} entries are more than the 50,000 it can model; resize with --size")
     model = (PlainVae if space.plain else Vae)(space, context_shape, config, rng)
     model.columns.adopt(encoding)
     return model

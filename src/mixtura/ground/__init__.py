@@ -1,1 +1,1 @@
-"""What families, judges and policies stand on: numerics that know no model."""
+"""Numerics that the other rooms use and that depend on no model: generators, encoding, kernels, distributions, networks."""

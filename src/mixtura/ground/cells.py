@@ -1,4 +1,4 @@
-"""The mass that a distribution gives to the cell of a rounded value."""
+"""Rows as codes, values and cells (:class:`Parts`), and the mass that a logistic or normal distribution gives to each cell."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from mixtura.ground.normal import LOG_SQRT_2PI
 
 @dataclass(frozen=True)
 class Parts:
-    """n rows as S codes and C standardised values; the values' cells are [low, low + width].
+    """n rows as S codes and C standardised values; the cell of a value is [low, low + width].
 
     codes:     (n, S) int64.
     values:    (n, C), 0 where absent.
     present:   (n, C) bool.
-    overlap:   (n, C) bool: absent, but its atom has a cell (low, width) that a value can land in too.
+    overlap:   (n, C) bool: the value is absent because the row holds an atom, and a value can also land in the cell
+               (low, width) of that atom.
     low:       (n, C) lower edge of the cell (the value itself where the column is not rounded).
     width:     (n, C) width of the cell, 0 where the column is not rounded.
-    open_low:  (n, C) bool: the cell ends at a wall, and holds everything below it; open_high: everything above.
-    base:      (n, C) nats to add to log p(codes, values), where a rounded value enters as the *mass* of its cell.
+    open_low:  (n, C) bool: the cell is at the lower wall and includes everything below; open_high: everything above.
+    base:      (n, C) nats to add to log p(codes, values), in which a rounded value counts as the *mass* of its cell.
     """
 
     codes: Tensor
@@ -36,11 +37,11 @@ class Parts:
 
     @property
     def log_base(self) -> Tensor:
-        """(n,) the whole row's base."""
+        """(n,) the base of the whole row."""
         return self.base.sum(1)
 
     def pack(self) -> Tensor:
-        """(n, S + 8C) float32, for training; :meth:`Columns.unpack` undoes it."""
+        """(n, S + 8C) float32, for training; ``encode.Columns.unpack`` is the inverse."""
         return torch.cat([getattr(self, name).float() for name in self.__dataclass_fields__], 1)
 
     def __getitem__(self, rows: Tensor | slice) -> Parts:
@@ -48,7 +49,7 @@ class Parts:
 
 
 def log_logistic_mass(parts: Parts, location: Tensor, log_scale: Tensor) -> Tensor:
-    """log mass of each cell, or log density where there is no cell, under logistic distributions.
+    """The log mass of each cell, or the log density where there is no cell, under logistic distributions.
 
     ``location`` and ``log_scale`` broadcast against (n, C, …); parts are (n, C). With a = (low − μ)/s,
     b = a + width/s:  log(σ(b) − σ(a)) = log σ(b) + log σ(−a) + log(1 − e^{a−b}), exact in both tails.
@@ -61,7 +62,7 @@ def log_logistic_mass(parts: Parts, location: Tensor, log_scale: Tensor) -> Tens
     a = (expand(parts.low) - location) * inverse
     left = nn.functional.logsigmoid(-a)
     cell = expand(parts.width > 0)
-    # what no value needs is not computed: in training it would be half of the cost
+    # compute only what some value needs: in training the rest would be half of the cost
     some, every = bool(cell.any()), bool(cell.all())
     density = left if every else 2 * left + a - log_scale  # log σ(a) = log σ(−a) + a
     if not some:
@@ -76,7 +77,7 @@ def log_logistic_mass(parts: Parts, location: Tensor, log_scale: Tensor) -> Tens
 
 
 def log_normal_mass(low: Tensor, width: Tensor, open_low: Tensor, open_high: Tensor, location: Tensor, scale: Tensor) -> Tensor:
-    """As :func:`log_logistic_mass` for Gaussians; all arguments broadcast. float64 is expected."""
+    """Like :func:`log_logistic_mass`, for Gaussians. All arguments broadcast and should be float64."""
     a = (low - location) / scale
     w = width / scale
     cell = width > 0
@@ -89,7 +90,7 @@ def log_normal_mass(low: Tensor, width: Tensor, open_low: Tensor, open_high: Ten
     wide = log_right + torch.log(-torch.expm1((log_left - log_right).clamp(max=-1e-300)))
     middle = (a + b) / 2
     narrow = -0.5 * middle**2 - LOG_SQRT_2PI + safe.log() + torch.log1p((middle**2 - 1) * safe**2 / 24)
-    # second-order midpoint rule: relative error below 1e-9 for these widths, where the difference would cancel
+    # second-order midpoint rule: for these widths the difference would cancel, and the error of the rule is below 1e-9
     inner = torch.where((safe < 1e-2) & (safe * middle.abs() < 1e-2), narrow, wide)
     mass = torch.where(open_low, torch.special.log_ndtr(b), torch.where(open_high, torch.special.log_ndtr(-a), inner))
     mass = torch.where(open_low & open_high, 0.0, mass)

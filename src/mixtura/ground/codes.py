@@ -1,4 +1,4 @@
-"""The discrete part of a column: levels, missing, atoms and values beyond an end as one code."""
+"""The discrete part of a column as one code: levels, atoms and "missing"."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from mixtura.contracts import Column
 
 
 def count_codes(column: Column) -> int:
-    """How many codes a column has: of levels these, of numbers "a value" and its atoms; and "missing"."""
+    """How many codes a column has: its levels, or "a value" and its atoms for a numeric column; and "missing" where allowed."""
     base = column.levels if column.kind == "levels" else 1 + len(column.atoms)
     return base + column.missing
 
 
 @cache
-def _reaches(column: Column) -> tuple[float, ...]:
-    """How far from each atom a value is taken for it: rounding errors, not the next step, nor the next atom."""
-    reaches = []
+def _tolerances(column: Column) -> tuple[float, ...]:
+    """For each atom, the distance up to which a value counts as the atom: it allows for rounding errors, but includes neither
+    the next step nor the next atom."""
+    tolerances = []
     for atom in column.atoms:
         others = [abs(atom - other) / 2 for other in column.atoms if other != atom]
         near = 1 / 4 if column.resolution == 0 or column.on_steps(atom) else column.off_steps(atom) / 2
-        reaches.append(min(column.resolution * near, *others, math.inf))
-    return tuple(reaches)
+        tolerances.append(min(column.resolution * near, *others, math.inf))
+    return tuple(tolerances)
 
 
 def is_atom(values: Tensor, column: Column) -> Tensor:
     """(n,) bool: which values are atoms of a numeric column."""
     hit = torch.zeros_like(values, dtype=torch.bool)
-    for atom, reach in zip(column.atoms, _reaches(column), strict=True):
-        hit |= (values - atom).abs() <= reach
+    for atom, tolerance in zip(column.atoms, _tolerances(column), strict=True):
+        hit |= (values - atom).abs() <= tolerance
     return hit
 
 
@@ -43,14 +44,14 @@ def column_codes(values: Tensor, column: Column) -> Tensor:
         code = torch.where(missing, float(column.levels), values).long()
     else:
         code = torch.zeros(len(values), dtype=torch.int64, device=values.device)
-        for a, (atom, reach) in enumerate(zip(column.atoms, _reaches(column), strict=True)):
-            code[(values - atom).abs() <= reach] = 1 + a
+        for a, (atom, tolerance) in enumerate(zip(column.atoms, _tolerances(column), strict=True)):
+            code[(values - atom).abs() <= tolerance] = 1 + a
         code[missing] = 1 + len(column.atoms)
     return code
 
 
 def column_values(code: Tensor, values: Tensor, column: Column) -> Tensor:
-    """(n,) codes, and the (n,) values of code 0 of a numeric column → (n,) values in data units."""
+    """(n,) codes, and (n,) values that a numeric column has where its code is 0 → (n,) values in data units."""
     if column.kind == "levels":
         values = code.double()
         absent = column.levels

@@ -1,4 +1,4 @@
-"""Steps of expectation maximisation for Gaussian mixtures with codes, absent values and values cut off at the ends."""
+"""Steps of expectation–maximisation (EM) for Gaussian mixtures with codes, absent values and values censored at the ends."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from torch import Tensor
 
 from mixtura.ground.cells import Parts
 
-#: prior rows a component borrows: of unit variance, and of each code's overall frequencies
+#: distinct rows of a mask, each with the indices of the rows that equal it
+Patterns = list[tuple[Tensor, Tensor]]
+
+#: the weight of the prior of each component, in rows: unit variance, and the overall frequencies of each code
 PRIOR_ROWS = 1.0
 
 
 @dataclass(frozen=True)
 class MixtureState:
-    """π (K,), means (K, C), covariance (K, C, C) or (K, C), log θ (K, Σ cardinalities)."""
+    """The parameters of a mixture: π (K,), means (K, C), covariance (K, C, C) or (K, C), log θ (K, Σ cardinalities)."""
 
     weights: Tensor
     means: Tensor
@@ -30,8 +33,9 @@ class MixtureState:
 
 
 class CensoredScores:
-    """Scores as a Gaussian sees them that is cut off at both ends: in the open cell below, in the one above, or a number
-    in between (whose cell is taken for narrow here; the density is exact). All is a few matrix products of all rows."""
+    """EM of diagonal Gaussians on censored scores: a score is in the open cell below, in the open cell above, or a number in
+    between. Here the cell of a number in between counts as narrow; the density of the fitted model is exact. Each step is a few
+    matrix products over all rows."""
 
     def __init__(self, parts: Parts, ridge: float) -> None:
         def as_numbers(t: Tensor) -> Tensor:
@@ -42,7 +46,7 @@ class CensoredScores:
         self.between = as_numbers(~parts.open_low & ~parts.open_high)
         self.value, self.square = self.between * parts.values, self.between * parts.values.square()
         self.log_width = (self.between * parts.width.clamp(min=1e-300).log()).sum(1, keepdim=True)
-        # the inner edge of each open cell, wherever a row stands in it
+        # the inner edge of each open cell that holds a row
         self.low = torch.where(parts.open_low, parts.low + parts.width, -math.inf).amax(0)
         self.high = torch.where(parts.open_high, parts.low, math.inf).amin(0)
 
@@ -56,8 +60,8 @@ class CensoredScores:
         return state.weights.log() + ends - 0.5 * quadratic + self.log_width
 
     def maximise(self, shares: Tensor, state: MixtureState) -> MixtureState:
-        """The M-step with the first two moments of a value beyond an edge e, in a component with mean μ and deviation σ:
-        μ ∓ σh and μ² + σ² ∓ σh (e + μ), where h = φ(a) / Φ(a), a = ±(e − μ) / σ."""
+        """The M-step. The first two moments of a value beyond an edge e, in a component with mean μ and deviation σ, are
+        μ ∓ σh and μ² + σ² ∓ σh (e + μ), where h = φ(a) / Φ(a) and a = ±(e − μ) / σ."""
         size = shares.sum(0)
         first, second = shares.T @ self.value, shares.T @ self.square
         deviation = state.covariance.sqrt()
@@ -75,12 +79,12 @@ class CensoredScores:
 
 
 def _finite(moments: Tensor) -> Tensor:
-    """0 where no row stands at that end."""
+    """The moments, with 0 where no row is censored at that end."""
     return torch.where(torch.isfinite(moments), moments, 0.0)
 
 
 def log_joint_of(state: MixtureState, values: Tensor, present: Tensor, patterns: Patterns, hot: Tensor) -> Tensor:
-    """(n, K) log π_k θ_k N_k of dequantised values: the E-step."""
+    """The E-step: (n, K) log π_k θ_k N_k of dequantised values."""
     out = state.weights.log() + hot @ state.log_tables.T
     seen = present.double()
     if state.covariance.dim() == 2:
@@ -101,8 +105,8 @@ def log_joint_of(state: MixtureState, values: Tensor, present: Tensor, patterns:
 
 
 def moments_given(shares: Tensor, values: Tensor, patterns: Patterns, state: MixtureState | None) -> tuple[Tensor, Tensor]:
-    """Means (K, C) and scatter (K, C, C) with absent values replaced by their conditional expectation under
-    ``state`` (by the origin before there is one)."""
+    """Means (K, C) and scatter (K, C, C), where absent values are replaced by their conditional expectation under ``state``,
+    or by the origin if ``state`` is None."""
     n, k = shares.shape
     c = values.shape[1]
     filled = values.unsqueeze(0).expand(k, n, c).clone()
@@ -131,17 +135,15 @@ def moments_given(shares: Tensor, values: Tensor, patterns: Patterns, state: Mix
     deviation = filled - means.unsqueeze(1)
     return means, (weight * deviation).mT @ deviation + extra
 
-Patterns = list[tuple[Tensor, Tensor]]
-
 
 def distinct_patterns(rows: Tensor) -> Patterns:
-    """The distinct rows, each with the indices where it stands."""
+    """The distinct rows, each with the indices at which it occurs."""
     distinct, inverse = rows.unique(dim=0, return_inverse=True)
     return [(pattern, (inverse == i).nonzero().squeeze(1)) for i, pattern in enumerate(distinct)]
 
 
 def first_labels(values: Tensor, present: Tensor, hot: Tensor, k: int, seed: int) -> Tensor:
-    """(n,) first labels: k-means of values (absent ones at the centre) beside the indicators."""
+    """(n,) initial labels: k-means on the values (absent ones at the centre) and the indicators."""
     if k == 1:
         return torch.zeros(len(values), dtype=torch.int64, device=values.device)
     features = torch.cat([values * present, hot], 1).cpu().numpy()

@@ -1,22 +1,22 @@
-"""Reversible transforms with their log-Jacobian: a table of typed columns as codes and standardised values.
+"""The encoding: a reversible map, with its log-Jacobian, from rows of typed columns to codes and standardised values.
 
 Families do not see data units. :class:`Columns` splits a row x into discrete codes s and real values y,
 
     p(x) = p(s) · p(y | s) · exp(log_base),
 
-and ``log_base`` carries every Jacobian and every cell width, so that nats agree between families. A numeric
-column with atoms or missing values has a code of its own (0 "a value", then the atoms, then "missing"); its
-value is *absent* from y unless that code is 0. In a rounded column a value can also land in the cell of an atom
-a on the lattice: that cell's mass is P(a) + P(0)·mass, the atom's own and what overlaps it (:attr:`Columns.overlaps`).
+and ``log_base`` holds the log-Jacobians and the widths of the cells, so that nats are comparable between families. A numeric
+column with atoms or missing values has a code (0 "a value", then the atoms, then "missing"); its value is *absent* from y
+unless that code is 0. In a rounded column a value can also land in the cell of an atom a on the lattice: the mass of that cell
+is P(a) + P(0)·mass, the mass of the atom plus that of the values in its cell (:attr:`Columns.overlaps`).
 
-A column with a wall is bent so that the wall lies at infinity. Any law of y is then a law of x that ends at the wall with
-all of its mass inside: nothing has to be cut off, no sample to be moved onto the wall. With ℓ(t) = log(e^t − 1), which is t
-far from 0 and log t near it, and a scale c,
+A column with a wall is transformed ("bent") so that the wall lies at infinity. Every distribution of y is then a distribution
+of x with all of its mass inside the wall: no density has to be truncated, and no sample has to be moved onto the wall. With
+ℓ(t) = log(e^t − 1), which is close to t for large t and to log t near 0, and a scale c,
 
-    y = c ℓ((x − a)/c)  at a wall a below,   −c ℓ((b − x)/c)  at one above,   the sum of both between two.
+    y = c ℓ((x − a)/c)  for a wall a below,   −c ℓ((b − x)/c)  for a wall b above,   the sum of both between two walls.
 
-A small c leaves all of x but the neighbourhood of the wall as it is; a large one takes its logarithm (its logit, between two
-walls). Of an exponential law with mean c, y is logistic.
+A small c changes x only near the wall; a large c is a logarithm (between two walls, a logit). If x is exponential with mean c,
+y is logistic.
 """
 
 from __future__ import annotations
@@ -33,30 +33,31 @@ from mixtura.ground import rng as random
 from mixtura.ground.cells import Parts
 from mixtura.ground.codes import column_codes, column_values, count_codes, is_atom
 
+#: kinds of warp; the last three are bends at a wall below, above, and on both sides
 IDENTITY, ASINH, ABOVE, BELOW, BETWEEN = range(5)
 
-#: scales c of a bend that are tried, in medians of the distance from the wall; the last is a logarithm
+#: the scales c of a bend that are tried, in medians of the distance from the wall; the last one is a logarithm
 BENDS = (1 / 64, 1 / 16, 1 / 4, 1.0, 4.0, 1e9)
 
-#: a wall further from all fit rows than so many of their standard deviations bends nothing: no law reaches it
+#: a wall is ignored if all fit rows are further from it than this many of their standard deviations: no density reaches it
 FAR_WALL = 100.0
 
-#: the cell at a wall, which lies at −∞, is given an end for those who need one: this share of a step from the wall
+#: the cell at a wall extends to −∞; where a finite end is needed, it is this share of a step from the wall
 CELL_END = 1 / 8
 
-#: a warp must raise the Gaussian log-likelihood of a column by this many nats a row to be worth its strangeness
+#: a less simple warp is chosen only if it raises the Gaussian log-likelihood of a column by this many nats a row
 WARP_GAIN = 0.1
 
-#: numbers from 2^-ORDINARY to 2^ORDINARY are counted in units of 1; and the largest number there is
+#: magnitudes from 2^-ORDINARY to 2^ORDINARY need no rescaling; the largest float64
 ORDINARY, LARGEST = 330, torch.finfo(torch.float64).max
 
-#: pseudo-rows that a pixel's histogram may borrow: n, n/4, … so many choices
+#: how many choices n, n/4, … of pseudo-rows are tried for the histogram of a pixel
 BORROWED = 10
 
 
 class Columns(nn.Module):
-    """The encoding: the map between rows of a :class:`Space` and :class:`Parts`, or vectors. ``prepare`` sets it from the fit
-    rows; models that ``adopt`` one have all the same, so that one reads what another draws."""
+    """The encoding: the map between rows of a :class:`Space` and :class:`Parts`, or vectors. ``prepare`` fits it to the fit
+    rows. Models that ``adopt`` the same encoding share it, so that one model can read the encoded samples of another."""
 
     resolution: Tensor
     origin: Tensor
@@ -81,7 +82,7 @@ class Columns(nn.Module):
         self.cardinalities = tuple(count_codes(columns[j]) for j in self.coded)
         ends = torch.tensor(self.cardinalities, dtype=torch.int64).cumsum(0)
         missing = [bool(columns[j].missing) for j in self.coded]
-        # (S,) where the indicators of each code begin, and where those of "missing" stand
+        # (S,) the position of the first indicator of each code, and the positions of the indicators of "missing"
         self.register_buffer("first", ends - torch.tensor(self.cardinalities, dtype=torch.int64), persistent=False)
         self.register_buffer("missing_at", ends[torch.tensor(missing, dtype=torch.bool)] - 1, persistent=False)
         self.code_of = {j: s for s, j in enumerate(self.coded)}
@@ -91,7 +92,7 @@ class Columns(nn.Module):
         self.overlaps = [
             (self.code_of[j], self.value_of[j]) for j in self.numeric if columns[j].atoms and columns[j].resolution > 0
         ]
-        #: (code slot, value slot, code) of every atom off the lattice of its column: no value lands there
+        #: (code slot, value slot, code) of every atom off the lattice of its column: no other value lands in its cell
         self.apart = [
             (self.code_of[j], self.value_of[j], 1 + a)
             for j in self.numeric
@@ -112,36 +113,36 @@ class Columns(nn.Module):
         self.register_buffer("inner", torch.ones(len(numeric), dtype=torch.float64))
         self.register_buffer("centre", torch.zeros(len(numeric), dtype=torch.float64))
         self.register_buffer("scale", torch.ones(len(numeric), dtype=torch.float64))
-        # a power of two that values are divided by before all else, where they are so large or small that squares overflow
+        # a power of two that values are divided by first, where they are so large or small that squares would overflow
         self.register_buffer("unit", torch.ones(len(numeric), dtype=torch.float64))
 
     @property
     def width(self) -> int:
-        """Numbers of an encoded row."""
+        """The number of entries of an encoded row."""
         return sum(self.cardinalities) + self.continuous
 
     def adopt(self, encoding: Columns | None) -> None:
-        """Take over what another has learnt, if there is one: ``prepare`` then does nothing."""
+        """Copy the state of another encoding, unless it is None; ``prepare`` then does nothing."""
         if encoding is not None:
             self.load_state_dict(encoding.state_dict())
             self.adopted = True
 
     def encode(self, x: Tensor) -> Tensor:
         """Rows (n, *shape) in data units → (n, ``width``) float64: an indicator of every level of every code, then the
-        standardised values, 0 where absent. Differentiable in numbers. As a point between the indicators of two levels, a code is
-        relaxed: such a point has no nats."""
+        standardised values, 0 where absent. Differentiable in the values. A point between the indicators of two levels is a
+        relaxed code, which has no nats."""
         parts = self.split(x)
         return torch.cat([self.indicators(parts.codes).to(parts.values), parts.values], 1)
 
     def decode(self, encoded: Tensor) -> Tensor:
-        """The inverse of :meth:`encode`, (n, *shape); of relaxed codes the largest level, of values the nearest step."""
+        """The inverse of :meth:`encode`, (n, *shape): a relaxed code becomes its largest level, a value its nearest step."""
         indicators, values = encoded.split([self.width - self.continuous, self.continuous], 1)
         groups = indicators.split(list(self.cardinalities), 1) if self.coded else ()
         codes = [group.argmax(1) for group in groups]
         return self.join(torch.stack(codes, 1) if codes else indicators.long(), values)
 
     def log_jacobian(self, x: Tensor) -> Tensor:
-        """(n,) log |d values / dx| of the numbers that are there: log p(x) less the log-density of the values."""
+        """(n,) log |d values / dx| of the values that are present: log p(x) minus the log-density of the values."""
         parts = self.split(x)
         raw = torch.where(parts.present, self.space.flat(x)[:, self.numeric], self._anywhere())
         return torch.where(parts.present, self._forward(raw)[1], 0.0).sum(1)
@@ -152,7 +153,7 @@ class Columns(nn.Module):
         return len(self.numeric)
 
     def indicators(self, codes: Tensor) -> Tensor:
-        """(n, S) codes → (n, Σ cardinalities) float32, one group of indicators a code."""
+        """(n, S) codes → (n, Σ cardinalities) float32, one group of indicators for each code."""
         out = torch.zeros(len(codes), sum(self.cardinalities), device=codes.device)
         return out.scatter_(1, codes + self.first, 1.0) if self.coded else out
 
@@ -162,7 +163,8 @@ class Columns(nn.Module):
         return bool((self.resolution > 0).any())
 
     def prepare(self, x: Tensor, *, warp: bool = True) -> None:
-        """Choose warp, centre and scale of each numeric column from fit rows (n, *shape) in data units, if none was adopted."""
+        """Choose warp, centre and scale of each numeric column from fit rows (n, *shape) in data units, unless an encoding was
+        adopted."""
         if self.adopted:
             return
         flat = self.space.flat(x)
@@ -177,14 +179,14 @@ class Columns(nn.Module):
             self._prepare_one(c, values, self.space.columns[j], warp)
 
     def _prepare_image(self, x: Tensor) -> None:
-        """One centre and scale a channel: a pixel that hardly varies is not blown up, and neighbours stay comparable."""
+        """Set one centre and scale per channel: pixels that hardly vary are not magnified, and neighbours stay comparable."""
         channels = x.transpose(0, 1).flatten(1)
         scale = channels.std(1, correction=0).clamp(min=max(self.space.columns[0].resolution, 1e-12))
         each = self.space.dims // self.space.shape[0]
         self.centre, self.scale = channels.mean(1).repeat_interleave(each), scale.repeat_interleave(each)
 
     def _prepare_one(self, c: int, values: Tensor, column: Column, warp: bool) -> None:
-        """The bend of the most Gaussian likelihood; one that is stranger than the first has to gain ``WARP_GAIN`` nats by it."""
+        """Choose the warp with the highest Gaussian likelihood; any but the first must gain more than ``WARP_GAIN`` nats."""
         _, exponent = math.frexp(float(values.abs().max()))
         self.unit[c] = unit = math.ldexp(1.0, exponent - 1) if abs(exponent) > ORDINARY else 1.0
         if unit != 1:
@@ -202,13 +204,13 @@ class Columns(nn.Module):
             scores.append(score - WARP_GAIN * bool(scores) if math.isfinite(score) else -math.inf)
         self.warp[c], self.shift[c], self.stretch[c] = options[max(range(len(options)), key=scores.__getitem__)]
         y, log_slope = self._bend(values, c)
-        # a column that hardly varies is not blown up beyond its own rounding or its digits
+        # a column that hardly varies is not magnified beyond its resolution or its floating-point precision
         floor = max(column.resolution * float(log_slope.mean().exp()), float(y.abs().max()) * 1e-12, 1e-300)
         self.centre[c], self.scale[c] = y.mean(), max(float(y.std(correction=0)), floor)
 
     @staticmethod
     def _options(values: Tensor, column: Column) -> list[tuple[int, float, float]]:
-        """The bends (kind, shift, stretch) that a column may have: away from the walls it has, or to tame long tails."""
+        """The warps (kind, shift, stretch) that are tried for a column: bends at its walls, or an asinh for long tails."""
         δ = column.resolution
         from_low, from_high = values - (column.low - δ / 2), (column.high + δ / 2) - values
         far = FAR_WALL * max(float(values.std(correction=0)), δ)
@@ -259,7 +261,7 @@ class Columns(nn.Module):
         )
 
     def _cell(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """Where the cells of rounded values begin and end, in data units; one at a bend's wall just before it."""
+        """The lower and upper edges of the cells of rounded values, in data units; at a bent wall, just inside the wall."""
         δ = self.resolution
         low, high = raw - δ / 2, raw + δ / 2
         bent_low, bent_high = (self.warp == ABOVE) | (self.warp == BETWEEN), (self.warp == BELOW) | (self.warp == BETWEEN)
@@ -269,7 +271,7 @@ class Columns(nn.Module):
 
     def join(self, codes: Tensor, values: Tensor) -> Tensor:
         """The inverse of :meth:`split`: (n, S) codes and (n, C) values → (n, *shape) float64 in data units,
-        rounded columns on their lattice and inside their support."""
+        with rounded columns on their lattice and inside their support."""
         x = torch.zeros(len(codes), self.space.dims, dtype=torch.float64, device=codes.device)
         raw = self.round(self.raw(values.double()))
         for c, j in enumerate(self.numeric):
@@ -279,34 +281,34 @@ class Columns(nn.Module):
         return x.reshape(len(x), *self.space.shape)
 
     def round(self, raw: Tensor, at: slice | int = slice(None)) -> Tensor:
-        """Real numbers in data units, (n, C) or one column ``at`` (n,) → on their lattice, inside the walls."""
+        """Move real numbers in data units, (n, C) or one column ``at`` (n,), to their lattice and inside the walls."""
         δ, origin = self.resolution[at], self.origin[at]
         step = torch.where(δ > 0, δ, 1.0)
         lattice = origin + ((raw - origin) / step).round() * step
         return torch.minimum(torch.maximum(torch.where(δ > 0, lattice, raw), self.lowest[at]), self.highest[at])
 
     def settle(self, values: Tensor, at: slice | int = slice(None)) -> Tensor:
-        """Sampled standardised values → those of the lattice points they come back as."""
+        """Sampled standardised values → the standardised values of the lattice points that they are rounded to."""
         return self._forward(self.round(self.raw(values.double(), at), at), at)[0]
 
     def recode(self, v: int, values: Tensor) -> Tensor:
-        """(n,) standardised values of value slot v → the codes they come back with: 0, or the atom they landed on."""
+        """(n,) standardised values of value slot v → their codes after rounding: 0, or the code of the atom they landed on."""
         return column_codes(self.round(self.raw(values, v), v), self.space.columns[self.numeric[v]])
 
     def blank(self, x: Tensor, known: Tensor) -> Tensor:
-        """``x`` with a legal placeholder in every entry that is not known, so that it can be split."""
+        """``x`` with a valid placeholder in every entry that is not known, so that it can be split."""
         placeholder = torch.zeros(self.space.dims, dtype=torch.float64, device=x.device)
         placeholder[self.numeric] = self.round(self._anywhere())
         return torch.where(known, x, placeholder.reshape(self.space.shape))
 
     def unbent(self, apart: Tensor) -> Tensor:
-        """Differences (n, C) in data units → in standardised units, as in the middle of the fit rows: beyond a wall there is
-        no bend that could tell them."""
+        """Differences (n, C) in data units → in standardised units, by the slope at the centre of the fit rows: beyond a wall the
+        bend is not defined."""
         slope = self._forward(self._anywhere())[1].exp()
         return torch.where(apart == 0, 0.0, apart * slope)
 
     def unpack(self, packed: Tensor) -> Parts:
-        """The inverse of :meth:`Parts.pack`."""
+        """The inverse of :meth:`mixtura.ground.cells.Parts.pack`."""
         s, c = len(self.coded), self.continuous
         codes, values, present, overlap, low, width, open_low, open_high, base = packed.split([s, *[c] * 8], 1)
         return Parts(codes.long(), values, present > 0, overlap > 0, low, width, open_low > 0, open_high > 0, base)
@@ -320,15 +322,15 @@ class Columns(nn.Module):
         return y, torch.where(cell, parts.width, 1.0).log().sum(1)
 
     def _anywhere(self) -> Tensor:
-        """A harmless point of each column's support, put where a value is absent."""
+        """A point of the support of each column, used where a value is absent."""
         return self.raw(torch.zeros_like(self.centre))
 
     def _walls(self, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
-        """a and b: where the cells of the lowest and the highest value end."""
+        """The walls a and b: the outer edges of the cells of the lowest and the highest value."""
         return self.lowest[at] - self.resolution[at] / 2, self.highest[at] + self.resolution[at] / 2
 
     def _bend(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
-        """y(x) of x in the columns' units, before it is standardised, and log dy/dx."""
+        """y(x) and log dy/dx, where x is divided by ``unit`` and y is not yet standardised."""
         kind, shift, c = self.warp[at], self.shift[at], self.stretch[at]
         y, slope = raw, torch.zeros_like(raw)
         if (kind == ASINH).any():
@@ -337,7 +339,7 @@ class Columns(nn.Module):
             slope = torch.where(kind == ASINH, -0.5 * torch.log1p(t * t) - c.log(), slope)
         if (kind > ASINH).any():
             a, b = (wall / self.unit[at] for wall in self._walls(at))
-            # a value on the wall itself, which has no density there, counts as one that is nearer than all that were seen
+            # a value on the wall, where there is no density, is moved inside, nearer to the wall than all fit rows
             u, v = (torch.where(gap > 0, gap, self.inner[at]) / c for gap in (raw - a, b - raw))
             (above, up), (below, down) = _soft_log(u), _soft_log(v)
             y = torch.where(kind == ABOVE, c * above, torch.where(kind == BELOW, -c * below, y))
@@ -347,6 +349,7 @@ class Columns(nn.Module):
         return y, slope
 
     def _forward(self, raw: Tensor, at: slice | int = slice(None)) -> tuple[Tensor, Tensor]:
+        """Numbers in data units → standardised values, and the log of the slope."""
         y, slope = self._bend(raw / self.unit[at], at)
         return (y - self.centre[at]) / self.scale[at], slope - self.scale[at].log() - self.unit[at].log()
 
@@ -356,7 +359,7 @@ class Columns(nn.Module):
         y = values * self.scale[at] + self.centre[at]
         x = y
         if (kind == ASINH).any():
-            # e^700 is about the largest float64
+            # e^709 is about the largest float64
             x = torch.where(kind == ASINH, shift + c * y.clamp(-700, 700).sinh(), x)
         if (kind > ASINH).any():
             a, b = (wall / self.unit[at] for wall in self._walls(at))
@@ -365,22 +368,22 @@ class Columns(nn.Module):
             if (kind == BETWEEN).any():
                 t = c * _from_nearer(-z.abs(), torch.where(kind == BETWEEN, (b - a) / c, 1.0))
                 x = torch.where(kind == BETWEEN, torch.where(z < 0, a + t, b - t), x)
-        # beyond float64 there is no number
+        # stay within the range of float64
         return (x * self.unit[at]).clamp(-LARGEST, LARGEST)
 
 
 def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
-    """The probabilities (dims, steps) of every pixel's levels, from the levels (n, dims) of n images:
+    """The probabilities (dims, steps) of the levels of every pixel, from the levels (n, dims) of n images:
 
         p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
 
-    α_j, the rows it borrows from them, one of n, n/4, … by leave-one-out likelihood.
+    where α_j, the number of rows that pixel j borrows from the others, is one of n, n/4, …, chosen by leave-one-out likelihood.
     """
     n, dims = step.shape
     counts = torch.zeros(dims, steps, dtype=torch.float64, device=step.device)
     counts.scatter_add_(1, step.T, torch.ones_like(counts[:, :1]).expand(-1, n))
     of_channel = counts.reshape(channels, -1, steps)
-    # a row counts once, however many of its pixels are alike
+    # the mean over pixels, not the sum: a row counts once, although many of its pixels may be alike
     others = (of_channel.sum(1, keepdim=True) - of_channel) / max(of_channel.shape[1] - 1, 1)
     q = ((others + 1) / (others.sum(2, keepdim=True) + steps)).flatten(0, 1)
     borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=step.device)
@@ -391,19 +394,20 @@ def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
 
 
 def _soft_log(t: Tensor) -> tuple[Tensor, Tensor]:
-    """ℓ(t) = log(e^t − 1) and the logarithm of its slope, t > 0."""
+    """ℓ(t) = log(e^t − 1) and the logarithm of its slope, for t > 0."""
     log_slope = -torch.log(-torch.expm1(-t))
     return t - log_slope, log_slope
 
 
 def _softplus(z: Tensor) -> Tensor:
-    """The inverse of ℓ, to the last digit (torch's own is the identity from 20 on)."""
+    """The inverse of ℓ, to full precision (torch's softplus is the identity above 20)."""
     return z.clamp(min=0) + torch.log1p(torch.exp(-z.abs()))
 
 
 def _from_nearer(z: Tensor, length: Tensor) -> Tensor:
-    """The u with ℓ(u) − ℓ(L − u) = z ≤ 0. With R = e^z, E = e^L − 1 and w = e^u − 1 it is w² + (1 + R) w = R E, whose positive
-    root 2RE / (1 + R + √((1 + R)² + 4RE)) loses no digits; in logarithms, as e^L overflows."""
+    """The u with ℓ(u) − ℓ(L − u) = z ≤ 0, where L = ``length``. With R = e^z, E = e^L − 1 and w = e^u − 1, w solves
+    w² + (1 + R) w = R E, whose positive root 2RE / (1 + R + √((1 + R)² + 4RE)) loses no digits. It is computed in logarithms,
+    because e^L may overflow."""
     log_re, log_r = z + _soft_log(length)[0], torch.log1p(torch.exp(z))
     root = torch.logaddexp(2 * log_r, math.log(4) + log_re) / 2
     return _softplus(math.log(2) + log_re - torch.logaddexp(log_r, root))

@@ -1,6 +1,6 @@
-"""What a machine may refuse, room on the disk or memory, and files that are written whole or not at all.
+"""Faults of the machine (a full disk, too little memory), files that are written whole or not at all, and live processes.
 
-Such a fault passes. It is no property of the family, the file or the sample that met it, and nobody may be condemned for it.
+A fault of the machine is temporary. It says nothing about the family, file or sample at hand, which must not be marked as failed.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from pathlib import Path
 
 from mixtura.contracts import InputError
 
-#: how torch says that there is too little memory or that no thread can be had: a RuntimeError, of whatever device
+#: parts of the RuntimeError messages with which torch reports, on any device, too little memory or no thread available
 _TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed", "can't start new thread")
-#: endings of a draft and of what is set aside while a folder takes its place; in their names, whose they are
+#: suffixes of a draft, and of an old folder that is set aside while its draft takes its place; the name holds the process
 _DRAFT, _ASIDE = ".draft", ".aside"
 _OWNED = re.compile(r"\.(\d+@\w*)\.\d+(\.draft|\.aside)$")
 _number = itertools.count()
 
 
 class CannotWrite(InputError):
-    """The disk, a quota or permissions refuse a file. What was there before is there still."""
+    """A file cannot be written because of the disk, a quota or permissions. Whatever was there before is unchanged."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether this fault is too little memory."""
+    """Whether this error means too little memory."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _TOO_LITTLE)
     )
 
 
 def passes(error: BaseException | None) -> bool:
-    """Whether a fault, or the one that it was raised from, is the machine's: what met it may succeed another time."""
+    """Whether an error, or the error it was raised from, is a fault of the machine, so that another attempt may succeed."""
     return error is not None and (isinstance(error, OSError) or out_of_memory(error) or passes(error.__cause__))
 
 
@@ -45,12 +45,13 @@ def passes(error: BaseException | None) -> bool:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """A file of this content, in a folder that is made if it is not there. CannotWrite as :func:`drafted`."""
+    """Write a file with this content; its folder is created if needed. Raises CannotWrite as :func:`drafted` does."""
     write_together({path: content})
 
 
 def write_together(files: Mapping[Path, bytes | str]) -> None:
-    """Files that belong to one another: none takes its place before all are on the disk. CannotWrite as :func:`drafted`."""
+    """Write files that belong together: none takes its place before all are on the disk. Raises CannotWrite as :func:`drafted`
+    does."""
     with contextlib.ExitStack() as drafts:
         for path, content in files.items():
             draft = drafts.enter_context(drafted(path))
@@ -61,14 +62,14 @@ def write_together(files: Mapping[Path, bytes | str]) -> None:
 
 @contextmanager
 def drafted(path: Path) -> Iterator[Path]:
-    """Inside, a draft beside ``path``, to be written as a file or as a folder. Afterwards it is what ``path`` names, or, if
-    anything went wrong, it is gone and ``path`` is as it was. Drafts that killed processes left of ``path`` are removed.
+    """Yield the path of a draft next to ``path``, to be written as a file or a folder. At the end the draft replaces ``path``;
+    after an error the draft is removed and ``path`` is unchanged. Drafts of ``path`` that killed processes left are removed.
 
-    Raises CannotWrite, which names ``path``, for an OSError inside or in taking the place.
+    Raises CannotWrite, which names ``path``, for an OSError inside the context or while the draft replaces ``path``.
     """
-    place = Path(os.path.realpath(path))  # a link stays, and what it names is replaced
+    place = Path(os.path.realpath(path))  # a link is kept, and its target is replaced
     if place.exists() and not (place.is_file() or place.is_dir()):
-        raise CannotWrite(f"{path}: is a device or a pipe, expected a file or a folder; write a file and hand that on")
+        raise CannotWrite(f"{path}: is a device or a pipe, expected a file or a folder; write to a file and pass that on")
     draft = place.with_name(f".{place.name}.{this_process()}.{next(_number)}{_DRAFT}")
     try:
         with _naming(path):
@@ -85,13 +86,13 @@ def drafted(path: Path) -> Iterator[Path]:
 def _naming(path: Path) -> Iterator[None]:
     try:
         yield
-    except OSError as error:  # it would name the draft
+    except OSError as error:  # its own message would name the draft
         reason = error.strerror or error
         raise CannotWrite(f"{path}: cannot be written ({reason}); check the path and the space on the disk") from error
 
 
 def is_draft(path: Path) -> bool:
-    """Whether a file or folder is what :func:`drafted` left when it was killed, or writes just now."""
+    """Whether a file or folder is a draft of :func:`drafted`: one that is being written, or one that a killed process left."""
     return path.name.startswith(".") and _OWNED.search(path.name) is not None
 
 
@@ -100,14 +101,14 @@ def _sweep(place: Path) -> None:
         owned = _OWNED.search(left.name)
         if owned is None or left.name[: owned.start()] != f".{place.name}" or alive(owned[1]):
             continue
-        if owned[2] == _ASIDE and not place.exists():  # killed between setting it aside and taking its place
+        if owned[2] == _ASIDE and not place.exists():  # the process was killed after setting it aside: put it back
             os.rename(left, place)
         else:
             _remove(left)
 
 
 def _to_disk(draft: Path) -> None:
-    """Until the bytes are on the disk, a full one may not have spoken."""
+    """Flush a draft to the disk: a full disk may only report its error then."""
     for path in (*(draft.iterdir() if draft.is_dir() else ()), draft):
         held = os.open(path, os.O_RDONLY)
         try:
@@ -120,7 +121,7 @@ def _take_place(draft: Path, place: Path) -> None:
     if not (draft.is_dir() and place.is_dir()):
         os.replace(draft, place)
         return
-    aside = draft.with_suffix(_ASIDE)  # the system has no one step for two folders
+    aside = draft.with_suffix(_ASIDE)  # no single system call replaces one folder by another
     os.rename(place, aside)
     try:
         os.rename(draft, place)
@@ -136,6 +137,13 @@ def _remove(path: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """An empty folder that is removed at the end, for work that keeps nothing."""
+    with tempfile.TemporaryDirectory(prefix="mixtura-") as folder:
+        yield Path(folder)
 
 
 def read(path: Path) -> bytes:
@@ -156,7 +164,7 @@ def scratch() -> Iterator[Path]:
 
 
 def clear(folder: Path, *, last: str) -> None:
-    """Remove a folder, ``last`` the last of its files: if it is killed in between, the folder can still be told by that."""
+    """Remove a folder, and its file ``last`` last, so that the folder can still be recognised if the process is killed."""
     for path in folder.iterdir():
         if path.name != last and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -169,22 +177,22 @@ def clear(folder: Path, *, last: str) -> None:
 
 
 def this_process() -> str:
-    """A name of this process that no other process of this machine ever has."""
+    """A name of this process that no other process of this machine has, before or after."""
     return f"{os.getpid()}@{_birth(os.getpid())}"
 
 
 def alive(owner: str) -> bool:
-    """Whether the process that ``owner`` names still runs: its number can be another process's by now."""
+    """Whether the process that ``owner`` names still runs; its start time is compared, as its number may have been reused."""
     pid, _, birth = owner.partition("@")
     return pid.isdigit() and _birth(int(pid)) == birth
 
 
 def _birth(pid: int) -> str:
-    """When a process began, in ticks since the machine did, or "runs" where the system does not say; "" if it is gone."""
+    """When a process started, in clock ticks since the machine booted; "runs" where the system does not say; "" if it ended."""
     try:
         with Path(f"/proc/{pid}/stat").open() as stat:
             fields = stat.read().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]  # a killed process whose parent has not looked is gone
+        return "" if fields[0] in "ZX" else fields[19]  # a zombie counts as ended
     except (OSError, IndexError):
         try:
             os.kill(pid, 0)

@@ -1,4 +1,4 @@
-"""The covariance of a Gaussian mixture as a network predicts it: :class:`Noise`."""
+"""How the outputs of a network parameterise a Gaussian mixture, for each kind of covariance: :class:`Noise`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ NoiseKind = Literal["diagonal", "full", "isotropic", "shared", "fixed", "low_ran
 
 @dataclass(frozen=True)
 class Noise:
-    """How a network tells a mixture of ``components`` Gaussians of ``targets`` entries.
+    """How the raw outputs of a network become the parameters of a mixture of ``components`` Gaussians with ``targets`` entries.
 
     kind: "diagonal" (a deviation for every component and entry), "full" (a Cholesky factor for every component), "isotropic"
-    (one deviation a component), "shared" (one for all components), "fixed" (none: ``scale`` is the deviation), "low_rank" (W Wᵀ
-    plus a diagonal, W of ``rank`` columns). Every deviation that is told is floor + elu(r) + 1: exponential below, linear above,
-    never under ``floor``. Entries below a diagonal are told as they are. W has 0 above its diagonal and positive numbers on it:
-    otherwise W and −W would be one covariance, and where a network turns from one to the other over x it loses what is between.
+    (one deviation per component), "shared" (one deviation for all components), "fixed" (none: ``scale`` is the deviation),
+    "low_rank" (W Wᵀ plus a diagonal, where W has ``rank`` columns). A predicted deviation is floor + elu(r) + 1 of a raw output
+    r: exponential below 0, linear above, never less than ``floor``. Entries below a diagonal are the raw outputs themselves. W is
+    0 above its diagonal and positive on it: otherwise W and −W would give the same covariance, and a network that switches
+    between them as x changes would predict a wrong covariance in between.
     """
 
     kind: NoiseKind
@@ -36,7 +37,7 @@ class Noise:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(NoiseKind):
-            raise InputError(f"noise: {self.kind!r} is none, expected one of {', '.join(get_args(NoiseKind))}")
+            raise InputError(f"noise: expected one of {', '.join(get_args(NoiseKind))}, got {self.kind!r}")
         for name in ("components", "targets", "rank"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -47,7 +48,7 @@ class Noise:
 
     @property
     def sizes(self) -> list[int]:
-        """Raw numbers: logits, means, deviations, what is off the diagonal."""
+        """How many raw outputs there are of each group: logits, means, deviations, off-diagonal entries."""
         k, d = self.components, self.targets
         deviations = {"isotropic": k, "shared": 1, "fixed": 0}.get(self.kind, k * d)
         off = {"full": k * d * (d - 1) // 2, "low_rank": k * d * self.rank}.get(self.kind, 0)
@@ -55,12 +56,12 @@ class Noise:
 
     @property
     def width(self) -> int:
-        """How many numbers the network tells."""
+        """How many outputs the network needs."""
         return sum(self.sizes)
 
     def law(self, raw: Tensor, scale: Tensor | None = None) -> MixtureDensity:
-        """(*batch, width) → mixtures of batch ``batch``, in float32 at least. ``scale`` (targets,): the deviations where they are
-        fixed, by default all ``self.scale``. Any number is a parameter, so none is looked at; NaN gives NaN nats."""
+        """Raw outputs (*batch, width) → mixtures with batch shape ``batch``, float32 or float64. ``scale`` (targets,): the fixed
+        deviations, by default all ``self.scale``. Every number is a valid output, so none is checked; NaN gives NaN nats."""
         k, d = self.components, self.targets
         raw = raw if raw.dtype == torch.float64 else raw.float()
         logits, means, deviations, off = raw.split(self.sizes, -1)
@@ -69,12 +70,12 @@ class Noise:
         if self.kind == "fixed":
             held = torch.full_like(means, self.scale) if scale is None else scale.to(means).expand_as(means)
             return MixtureDensity(logits, means, scale=held, validate_args=False)
-        told = functional.elu(deviations) + 1 + self.floor
+        predicted = functional.elu(deviations) + 1 + self.floor
         if self.kind in ("isotropic", "shared"):
-            return MixtureDensity(logits, means, scale=told.unsqueeze(-1).expand(*batch, k, d), validate_args=False)
-        told = told.reshape(*batch, k, d)
+            return MixtureDensity(logits, means, scale=predicted.unsqueeze(-1).expand(*batch, k, d), validate_args=False)
+        predicted = predicted.reshape(*batch, k, d)
         if self.kind == "full":
-            tril = torch.diag_embed(told)
+            tril = torch.diag_embed(predicted)
             i, j = torch.tril_indices(d, d, -1, device=raw.device)
             tril[..., i, j] = off.reshape(*batch, k, d * (d - 1) // 2)
             return MixtureDensity(logits, means, scale_tril=tril, validate_args=False)
@@ -82,11 +83,11 @@ class Noise:
         if self.kind == "low_rank":
             factor, own = off.reshape(*batch, k, d, self.rank), torch.eye(d, self.rank, dtype=torch.bool, device=raw.device)
             factor = torch.where(own, functional.elu(factor) + 1, factor.tril(-1))
-        return MixtureDensity(logits, means, scale=told, factor=factor, validate_args=False)
+        return MixtureDensity(logits, means, scale=predicted, factor=factor, validate_args=False)
 
     def start(self, means: Tensor, scale: float = 1.0) -> Tensor:
-        """(width,) raw numbers of equal weights, ``means`` (K, d) and deviations near ``scale``: a bias to begin with. W
-        begins as half that, times the unit matrix."""
+        """(width,) raw outputs that give equal weights, ``means`` (K, d) and deviations near ``scale``: the initial bias of the
+        last layer. W starts as half of that deviation times the unit matrix."""
 
         def raw(deviation: float) -> float:
             return math.log(deviation) if deviation < 1 else deviation - 1

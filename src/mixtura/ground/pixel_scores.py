@@ -1,4 +1,4 @@
-"""The levels of pixels as normal scores: :class:`PixelScores`, an encoding of images."""
+"""An encoding of images that turns the levels of every pixel into normal scores: :class:`PixelScores`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mixtura.contracts import Space
 from mixtura.ground.cells import Parts
 from mixtura.ground.encode import Columns, histograms
 
-#: pixels of more levels than this are plain numbers
+#: pixels with more levels than this are treated as plain numbers
 MOST_LEVELS = 4096
 
 
 class PixelScores(Columns):
-    """The levels of every pixel as normal scores: level l of pixel j is the cell between Φ⁻¹(F_j(l − 1)) and Φ⁻¹(F_j(l)),
-    F_j the distribution function of its smoothed histogram (``transforms.histograms``), so that one standard Gaussian gives that
-    histogram back. A value is the mean of the standard Gaussian in its cell.
+    """The levels of every pixel as normal scores: level l of pixel j is the cell between Φ⁻¹(F_j(l − 1)) and Φ⁻¹(F_j(l)), where
+    F_j is the distribution function of the pixel's smoothed histogram (``encode.histograms``). Under a standard Gaussian the
+    masses of the cells are then that histogram. A value is the mean of the standard Gaussian in its cell.
     """
 
     cuts: Tensor
@@ -30,19 +30,19 @@ class PixelScores(Columns):
         self.low, self.step = column.low, column.resolution
         self.levels = column.steps
         even = torch.arange(1, self.levels, dtype=torch.float64) / self.levels
-        # (dims, levels − 1) where one level ends and the next begins
+        # (dims, levels − 1): the scores at which one level ends and the next begins
         self.register_buffer("cuts", torch.special.ndtri(even).repeat(space.dims, 1))
 
     @staticmethod
     def serves(space: Space) -> bool:
-        """Whether observations are images of so few levels that every pixel can have a histogram."""
+        """Whether observations are images with few enough levels for a histogram of every pixel."""
         return space.is_image and 0 < space.columns[0].steps <= MOST_LEVELS
 
     def prepare(self, x: Tensor) -> None:
-        """Histograms of fit rows (n, C, H, W) in data units."""
+        """Compute the histograms from fit rows (n, C, H, W) in data units."""
         mass = histograms(self._levels(x), self.levels, self.space.shape[0])
         below, above = mass.cumsum(1)[:, :-1], mass.flip(1).cumsum(1).flip(1)[:, 1:]
-        # each tail from its own side, where it has relative precision
+        # compute each tail from its own side, where it has relative precision
         self.cuts = torch.where(below < 0.5, torch.special.ndtri(below), -torch.special.ndtri(above))
 
     def _levels(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class PixelScores(Columns):
         return torch.searchsorted(self.cuts, values.double().T.contiguous()).T
 
     def _cells(self, level: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, dims) the scores at which a level begins and ends; an open cell has a width of 1."""
+        """(n, dims) each: the scores at which a level begins and ends; an open cell has a width of 1."""
         edges = functional.pad(self.cuts, (1, 1))
         edges[:, 0], edges[:, -1] = edges[:, 1] - 1, edges[:, -2] + 1
         return edges.T.gather(0, level), edges.T.gather(0, level + 1)
@@ -82,7 +82,7 @@ class PixelScores(Columns):
         return (self.low + self.steps(values) * self.step).reshape(len(values), *self.space.shape)
 
     def blank(self, x: Tensor, known: Tensor) -> Tensor:
-        """``x`` with a legal placeholder in every entry that is not known."""
+        """``x`` with a valid placeholder in every entry that is not known."""
         return torch.where(known, x, self.low)
 
 
@@ -92,6 +92,6 @@ def _normal_mean(low: Tensor, high: Tensor) -> Tensor:
     left, right = torch.where(flip, -high, low), torch.where(flip, -low, high)
     mass = torch.special.ndtr(right) - torch.special.ndtr(left)
     rise = ((-0.5 * left.square()).exp() - (-0.5 * right.square()).exp()) / math.sqrt(2 * math.pi)
-    # of a narrow interval the middle: the quotient would cancel
+    # for a narrow interval take the middle, because the quotient would cancel
     mean = torch.where(right - left < 1e-3, (left + right) / 2, rise / mass.clamp(min=1e-300))
     return torch.where(flip, -mean, mean)

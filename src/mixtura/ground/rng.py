@@ -1,4 +1,7 @@
-"""Explicit generators and seeded construction. Nothing here touches torch's global generator unasked."""
+"""Explicit random generators, draws that use them, and seeded construction of layers.
+
+Only :func:`seeded`, and a draw whose ``rng`` is None, use torch's global generator.
+"""
 
 from __future__ import annotations
 
@@ -24,23 +27,23 @@ def generator(seed: int, *names: str | int) -> torch.Generator:
 
 
 def child_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed that depends on ``seed`` and on every name."""
+    """A 63-bit seed computed from ``seed`` and all names."""
     text = "\x1f".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Inside, layers built by torch (which draw from the global generator) are a function of ``seed``;
-    afterwards the global generator is as it was. One thread at a time: there is one global generator."""
+    """Inside this context, layers that torch builds (it draws their weights from the global generator) depend on ``seed`` alone;
+    afterwards the state of the global generator is restored. One thread at a time: there is one global generator."""
     with _global_generator, torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
 
 
 def normal(shape: tuple[int, ...], rng: torch.Generator | None, like: Tensor) -> Tensor:
-    """Standard normal draws with the dtype and device of ``like`` (drawn where ``rng`` lives). None, here and below, is torch's
-    global generator, for the callers of a torch distribution, who expect that; nothing of ours passes it."""
+    """Standard normal draws with the dtype and device of ``like``, drawn on the device of ``rng``. Here and below, an ``rng`` of
+    None means torch's global generator, as users of torch distributions expect; the library itself never passes None."""
     where = like.device if rng is None else rng.device
     return torch.randn(shape, generator=rng, dtype=like.dtype, device=where).to(like.device)
 
@@ -52,14 +55,14 @@ def uniform(shape: tuple[int, ...], rng: torch.Generator | None, like: Tensor) -
 
 
 def categorical(logits: Tensor, rng: torch.Generator | None) -> Tensor:
-    """(..., k) unnormalised log-probabilities → (...) codes, by inverting the distribution function."""
+    """Draw (...) codes from (..., k) unnormalised log-probabilities, by inverting the distribution function."""
     cdf = torch.softmax(logits.double(), -1).cumsum(-1)
     u = uniform(tuple(logits.shape[:-1]), rng, cdf).unsqueeze(-1) * cdf[..., -1:]
     return (u >= cdf).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def categoricals(logits: Tensor, draws: int, rng: torch.Generator | None) -> Tensor:
-    """(n, k) unnormalised log-probabilities → (draws, n) codes. By bisection, as ``draws`` and k may both be large."""
+    """Draw (draws, n) codes from (n, k) unnormalised log-probabilities, by bisection, as ``draws`` and k may both be large."""
     cdf = torch.softmax(logits.double(), -1).cumsum(-1)
     u = uniform((len(cdf), draws), rng, cdf) * cdf[:, -1:]
     return torch.searchsorted(cdf, u, right=True).clamp(max=cdf.shape[1] - 1).T

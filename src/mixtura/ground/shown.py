@@ -1,5 +1,4 @@
-"""Text out of a person's files, a name of a column or of a file, made safe where it is shown: on a screen, in Markdown, in a
-command to paste."""
+"""Make text from a person's files (names of columns and files) safe to show: in a terminal, in Markdown, in a shell command."""
 
 from __future__ import annotations
 
@@ -8,19 +7,19 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-#: what steers a terminal or turns text around, and halves of characters; not the line feed and the tab
+#: characters that control a terminal or the direction of text, and lone surrogates; except line feed and tab
 _UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-#: marks of Markdown; an underscore inside a word is none
+#: characters with a meaning in Markdown; an underscore inside a word has none
 _MARKS = re.compile(r"[\\`*\[\]<>|~&$]|:(?=//)|(?<![^\W_])_|_(?![^\W_])")
 
 
 def visible(text: str) -> str:
-    """``text`` with escapes, such as ``\\x1b`` and ``\\u202e``, for the characters that would not be seen but work."""
+    """``text`` with escapes, such as ``\\x1b`` and ``\\u202e``, in place of invisible characters that have an effect."""
     return _UNSEEN.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def all_visible(data: Any) -> Any:
-    """Plain data with each text of it, keys too, made :func:`visible`."""
+    """The same plain data with :func:`visible` applied to every string in it, keys included."""
     if isinstance(data, Mapping):
         return {visible(str(key)): all_visible(value) for key, value in data.items()}
     if isinstance(data, list | tuple):
@@ -29,12 +28,12 @@ def all_visible(data: Any) -> Any:
 
 
 def markdown(text: str) -> str:
-    """``text`` as Markdown that reads as it stands, in one line."""
+    """``text`` on one line, escaped so that Markdown shows it literally."""
     return _MARKS.sub(lambda found: "\\" + found[0], visible(" ".join(text.split())))
 
 
 def command(*words: Any) -> str:
-    """Words as a line that a shell takes for these very words."""
+    """One line that a shell splits into exactly these words."""
     return " ".join(map(_quoted, map(str, words)))
 
 
@@ -46,5 +45,5 @@ def _quoted(word: str) -> str:
 
 
 def kind_of(column: str, kind: str) -> str:
-    """The option that overrules the guess of what a column is."""
+    """The command-line option that overrides the guessed kind of a column."""
     return command("--kind", f"{column}={kind}")

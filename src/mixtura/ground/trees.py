@@ -1,9 +1,9 @@
-"""Forests as tensors: many decision trees in a handful of arrays, walked by all rows and all trees at once.
+"""Forests as tensors: many decision trees in a few arrays, evaluated for all rows and all trees at once.
 
-:meth:`Forest.of` takes over what scikit-learn has grown, node by node, and leads every row to the leaf that scikit-learn leads it
-to, ties at thresholds and missing values (NaN) included. The forest is numbers alone: its ``state_dict`` is all there is to save.
+:meth:`Forest.of` copies a forest fitted by scikit-learn, node by node, and sends every row to the same leaf as scikit-learn does,
+including ties at thresholds and missing values (NaN). A forest consists of tensors only: saving its ``state_dict`` is enough.
 
-Leaves hold values of any shape: the mean of a regression, the step of a boosted tree, the order statistics of a law.
+Leaves hold values of any shape: the mean of a regression, the step of a boosted tree, the order statistics of a distribution.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from mixtura.contracts import InputError
 
-#: rows × trees that walk at a time: what they read and write stays in the processor's cache
+#: rows × trees that are evaluated at a time, so that their data stay in the processor's cache
 TILE_ENTRIES = 2**17
-#: steps between two looks at who has arrived
+#: steps down the trees between two checks for rows that have reached a leaf
 STEPS = 4
 
 #: buffer → (its number of axes, its dtype); None: any number, one at least
@@ -48,17 +48,17 @@ LAYOUT = {
 class Forest(nn.Module):
     """T trees with N nodes and L leaves in all, for rows of ``width`` numbers.
 
-    feature:      (N,) int32, the column that a node looks at.
+    feature:      (N,) int32, the column that a node compares.
     threshold:    (N,) float64: a number ≤ threshold goes to the left child, a greater one to the right child.
     missing_left: (N,) bool: NaN goes to the left child, else to the right one.
     left:         (N,) int32, the node that is the left child; the right child is the next node. Children come after their
-                  parent, so no walk is endless. A leaf has itself here, threshold +∞ and missing_left: every row stays.
+                  parent, so no path is endless. A leaf has its own number here, threshold +∞ and missing_left: every row stays.
     roots:        (T,) int32, the first node of every tree.
-    value:        (L, *payload) float64, what the leaves hold, in the order of their nodes.
-    baseline:     (K, *payload) float64, what :meth:`predict` starts from; tree t adds to its row t mod K (K classes).
+    value:        (L, *payload) float64, the values of the leaves, in the order of their nodes.
+    baseline:     (K, *payload) float64, the start value of :meth:`predict`; tree t adds to its row t mod K (K classes).
     width:        () int64.
 
-    InputError if these are no forest. They are checked when it is built or loaded, and whenever it is used.
+    InputError if these tensors are not a forest. They are checked when a forest is built or loaded, and whenever it is used.
     """
 
     feature: Tensor
@@ -72,15 +72,15 @@ class Forest(nn.Module):
 
     def __init__(self, **tensors: Tensor) -> None:
         super().__init__()
-        if odd := sorted(set(tensors) ^ set(LAYOUT)):
-            raise InputError(f"a forest: expected the tensors {', '.join(LAYOUT)}; {odd[0]!r} is unexpected or missing")
+        if wrong := sorted(set(tensors) ^ set(LAYOUT)):
+            raise InputError(f"a forest: expected the tensors {', '.join(LAYOUT)}; {wrong[0]!r} is unexpected or missing")
         for name in LAYOUT:
             self.register_buffer(name, tensors[name])
         self._check()
 
     @classmethod
     def blank(cls, width: int, trees: int = 1, payload: Sequence[int] = ()) -> Forest:
-        """``trees`` trees for rows of ``width`` numbers that all are one leaf, of value 0: what a state is loaded into."""
+        """``trees`` trees for rows of ``width`` numbers, each a single leaf of value 0, into which a state can be loaded."""
         return cls(
             feature=torch.zeros(1, dtype=torch.int32),
             threshold=torch.full((1,), torch.inf, dtype=torch.float64),
@@ -94,7 +94,7 @@ class Forest(nn.Module):
 
     @classmethod
     def of(cls, model: Any) -> Forest:
-        """The trees of a fitted model of scikit-learn.
+        """The trees of a fitted scikit-learn model.
 
         DecisionTreeRegressor, RandomForestRegressor, ExtraTreesRegressor: leaves hold the mean target, payload () or, with
         several targets, (targets,); ``predict(x) / trees`` is the model's prediction.
@@ -107,7 +107,7 @@ class Forest(nn.Module):
         boosted = isinstance(model, (HistGradientBoostingRegressor, HistGradientBoostingClassifier))
         if not boosted and not isinstance(model, (DecisionTreeRegressor, RandomForestRegressor, ExtraTreesRegressor)):
             raise InputError(
-                f"a forest: expected a tree or forest regressor or a HistGradientBoosting model of scikit-learn, "
+                "a forest: expected a tree or forest regressor or a HistGradientBoosting model of scikit-learn, "
                 f"got {type(model).__name__}"
             )
         try:
@@ -115,7 +115,7 @@ class Forest(nn.Module):
         except NotFittedError as error:
             raise InputError(f"a forest: this {type(model).__name__} has no trees yet; fit it first") from error
         if boosted:
-            # scikit-learn moves the categorical columns to the front and gives them codes of its own
+            # scikit-learn moves categorical columns to the front and recodes them
             if model.is_categorical_ is not None:
                 raise InputError(
                     f"a forest: this {type(model).__name__} splits by categories, expected numeric columns; "
@@ -131,31 +131,31 @@ class Forest(nn.Module):
 
     @classmethod
     def join(cls, forests: Sequence[Forest]) -> Forest:
-        """The trees of several forests, one forest after the other; it predicts the sum of what they predict.
+        """The trees of several forests, one forest after the other; its prediction is the sum of their predictions.
 
         InputError unless width, payload and number of baselines are the same for all.
         """
         kinds = {(int(f.width), tuple(f.baseline.shape)) for f in forests}
         if len(kinds) != 1:
-            told = ", ".join(f"width {width} with baseline {shape}" for width, shape in sorted(kinds)) or "none"
-            raise InputError(f"a forest: expected forests of one width and one shape of values to join, got {told}")
+            got = ", ".join(f"width {width} with baseline {shape}" for width, shape in sorted(kinds)) or "none"
+            raise InputError(f"a forest: expected forests of one width and one shape of values to join, got {got}")
         nodes = np.cumsum([0, *(len(f.left) for f in forests)]).tolist()
 
-        def still(name: str) -> Tensor:
+        def unchanged(name: str) -> Tensor:
             return torch.cat([getattr(f, name) for f in forests])
 
-        def moved(name: str) -> Tensor:
+        def shifted(name: str) -> Tensor:
             return torch.cat([getattr(f, name) + first for f, first in zip(forests, nodes, strict=False)])
 
         return cls(
-            **{name: still(name) for name in ("feature", "threshold", "missing_left", "value")},
-            **{name: moved(name) for name in ("left", "roots")},
+            **{name: unchanged(name) for name in ("feature", "threshold", "missing_left", "value")},
+            **{name: shifted(name) for name in ("left", "roots")},
             baseline=torch.stack([f.baseline for f in forests]).sum(0),
             width=forests[0].width,
         )
 
     def holding(self, value: Tensor) -> Forest:
-        """The same trees with other values (L, *payload) in the leaves, and a baseline of 0. InputError if L is wrong."""
+        """The same trees with the values (L, *payload) in the leaves, and a baseline of 0. InputError if L is wrong."""
         tensors = {name: getattr(self, name) for name in LAYOUT}
         return Forest(**tensors | {"value": value, "baseline": torch.zeros_like(value[:1])})
 
@@ -167,7 +167,7 @@ class Forest(nn.Module):
     # ----------------------------------------------------------------------------------------- using it
 
     def leaves(self, x: Tensor) -> Tensor:
-        """Rows x (n, width) → (n, T) int64: for every tree the leaf that a row comes to, as a row of ``value``.
+        """Rows x (n, width) → (n, T) int64: for every tree the leaf that a row reaches, as a row number of ``value``.
 
         O(n · T · depth). InputError if x has another width.
         """
@@ -175,11 +175,11 @@ class Forest(nn.Module):
         width, n_nodes = int(self.width), len(self.left)
         if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != width:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
-            raise InputError(f"x: expected shape (n, {width}), the columns that the forest was grown on, got {got}")
+            raise InputError(f"x: expected shape (n, {width}), the columns that the forest was fitted on, got {got}")
         x, feature = x.double(), self.feature
         if x.isnan().any():
-            # a node that sends NaN to the left reads −∞ in its place, in a second copy of the columns; NaN itself, in the first,
-            # is ≤ nothing and goes to the right
+            # a node that sends NaN to the left reads a second copy of the columns, in which NaN is −∞; in the first copy NaN is
+            # ≤ no threshold and goes to the right
             x, feature = torch.cat([x, x.masked_fill(x.isnan(), -torch.inf)], 1), feature + width * self.missing_left.int()
         tile = max(1, TILE_ENTRIES // max(self.trees, x.shape[1]))
         node = torch.cat([self._walk(part, feature) for part in x.split(tile)])
@@ -187,20 +187,20 @@ class Forest(nn.Module):
         return number[node]
 
     def _walk(self, x: Tensor, feature: Tensor) -> Tensor:
-        """Rows x (n, p) → (n, T) the nodes of their leaves, where node i looks at column ``feature`` [i]."""
+        """Rows x (n, p) → (n, T) the nodes of their leaves, where node i compares column ``feature`` [i]."""
         (n, p), index = x.shape, self.left.dtype
         x = x.flatten()
-        # all rows in the first tree, then all in the second: the nodes of a tree are few and stay in the cache
+        # all rows in the first tree, then all rows in the second: the few nodes of a tree stay in the cache
         node = arrived = self.roots.repeat_interleave(n)
         row = (torch.arange(n, dtype=index, device=x.device) * p).repeat(self.trees)
-        # places in ``arrived`` of those who still walk
+        # positions in ``arrived`` of the rows that have not reached a leaf
         place = torch.arange(len(node), device=x.device)
         while len(node):
             before = node
             for _ in range(STEPS):
                 before = node
                 seen = x.index_select(0, feature.index_select(0, node).add_(row))
-                # not "seen > threshold", which NaN is not either
+                # not "seen > threshold", which is False for NaN
                 right = torch.le(seen, self.threshold.index_select(0, node)).logical_not_()
                 node = self.left.index_select(0, node).add_(right)
             walking = (node != before).nonzero().squeeze(1)
@@ -210,30 +210,30 @@ class Forest(nn.Module):
         return arrived.view(self.trees, n).T
 
     def values(self, x: Tensor) -> Tensor:
-        """Rows x (n, width) → (n, T, *payload), what their leaves hold. InputError if x has another width."""
+        """Rows x (n, width) → (n, T, *payload), the values of their leaves. InputError if x has another width."""
         return self.value[self.leaves(x)]
 
     def predict(self, x: Tensor) -> Tensor:
-        """Rows x (n, width) → (n, K, *payload), the baseline and the sum over trees of the values of their leaves.
+        """Rows x (n, width) → (n, K, *payload), the baseline plus the sum over trees of the values of their leaves.
 
         InputError if x has another width.
         """
         leaves = self.leaves(x)
         total = self.baseline.expand(len(x), *self.baseline.shape)
-        # one after the other: scikit-learn adds in this order, and a sum has the same bits only in the same order
+        # one tree after the other, in the order of scikit-learn: only then has the sum the same bits
         for number in leaves.split(len(self.baseline), 1):
             total = total + self.value[number]
         return total
 
-    # ---------------------------------------------------------------------------------- trusting nothing
+    # ---------------------------------------------------------------------------------- checking the tensors
 
     def _check(self) -> None:
-        """InputError unless the buffers are a forest: what a file holds may be anything."""
+        """InputError unless the buffers are a forest: they may come from any file."""
         for name, (axes, dtype) in LAYOUT.items():
             tensor = getattr(self, name)
             if tensor.dtype != dtype or (tensor.dim() != axes if axes is not None else tensor.dim() == 0):
-                wanted = f"{'some' if axes is None else axes} axes of {dtype}"
-                raise InputError(f"a forest: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected {wanted}; fit it again")
+                expected = f"{'some' if axes is None else axes} axes of {dtype}"
+                raise InputError(f"a forest: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected {expected}; fit it again")
         own, width = torch.arange(len(self.left), device=self.left.device), int(self.width)
         sizes = {name: len(getattr(self, name)) for name in ("feature", "threshold", "missing_left", "left")}
         if len(set(sizes.values())) != 1:
@@ -246,24 +246,24 @@ class Forest(nn.Module):
             i = int((~sound).nonzero()[0])
             raise InputError(
                 f"a forest: node {i} of {len(own)} has feature {int(self.feature[i])} of {width}, threshold "
-                f"{float(self.threshold[i]):g} and left child {int(self.left[i])}, which no tree has; fit it again"
+                f"{float(self.threshold[i]):g} and left child {int(self.left[i])}, which is not valid; fit it again"
             )
         if not self.trees or bool(((self.roots < 0) | (self.roots >= len(own))).any()):
-            told = self.roots[:9].tolist()
-            raise InputError(f"a forest: expected roots among {len(own)} nodes, one or more, got {told}; fit it again")
+            got = self.roots[:9].tolist()
+            raise InputError(f"a forest: expected one root or more among {len(own)} nodes, got {got}; fit it again")
         leaves, outputs = int(leaf.sum()), len(self.baseline)
         if len(self.value) != leaves or self.value.shape[1:] != self.baseline.shape[1:]:
             raise InputError(
                 f"a forest: value has shape {tuple(self.value.shape)}, expected "
-                f"{(leaves, *self.baseline.shape[1:])}, one row a leaf of the shape of a baseline; fit it again"
+                f"{(leaves, *self.baseline.shape[1:])}, one row for each leaf, shaped like a row of baseline; fit it again"
             )
         if not outputs or self.trees % outputs:
-            raise InputError(f"a forest: expected {outputs} trees a round, got {self.trees} in all; fit it again")
+            raise InputError(f"a forest: expected {outputs} trees for each round, got {self.trees} in all; fit it again")
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """A state decides how many nodes, trees and leaves there are, and what the leaves hold."""
+        """Load a state with any number of nodes, trees and leaves: the buffers are resized to it."""
         given = {name: state_dict[prefix + name] for name in LAYOUT if prefix + name in state_dict}
-        # names that are missing are told by PyTorch, with those of the modules around
+        # PyTorch reports missing names itself, together with those of other modules
         if len(given) == len(LAYOUT):
             for name, tensor in Forest(**given).named_buffers():
                 setattr(self, name, torch.empty_like(tensor, device=getattr(self, name).device))
@@ -272,12 +272,12 @@ class Forest(nn.Module):
 
 # --------------------------------------------------------------------------------------- trees of scikit-learn
 
-#: nodes of one tree by name, in an order of the library's; a leaf has left −1
+#: arrays over the nodes of one tree, by name, in scikit-learn's order; a leaf has left < 0
 _Nodes = dict[str, NDArray[Any]]
 
 
 def _grown(tree: Any) -> _Nodes:
-    """A ``tree_``, which compares inputs after rounding them to float32."""
+    """The nodes of a ``tree_``, which rounds inputs to float32 before it compares them."""
     value = tree.value[:, :, 0]
     return {
         "feature": tree.feature,
@@ -290,7 +290,7 @@ def _grown(tree: Any) -> _Nodes:
 
 
 def _boosted(nodes: NDArray[Any]) -> _Nodes:
-    """The nodes of a predictor of HistGradientBoosting, which compares float64."""
+    """The nodes of a HistGradientBoosting predictor, which compares inputs in float64."""
     leaf, child = nodes["is_leaf"] != 0, lambda side: nodes[side].astype(np.int64)
     return {
         "feature": nodes["feature_idx"],
@@ -303,23 +303,23 @@ def _boosted(nodes: NDArray[Any]) -> _Nodes:
 
 
 def _unrounded(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Thresholds t (N,) → (N,) t' such that x ≤ t' in float64 just where float32(x) ≤ t.
+    """Thresholds t (N,) → (N,) t' such that x ≤ t' in float64 exactly where float32(x) ≤ t.
 
-    With f the greatest float32 ≤ t and g the next one, x rounds to f or below if it is less than their middle, or equal to it
-    and f is the even one of the two.
+    Let f be the greatest float32 ≤ t and g the next one. x rounds to f or below if it is less than their midpoint, or if it
+    equals the midpoint and f is the even one of the two.
     """
     with np.errstate(over="ignore"):
         f = threshold.astype(np.float32)
     f = np.where(f > threshold, np.nextafter(f, np.float32(-np.inf)), f)
     g = np.nextafter(f, np.float32(np.inf))
-    # numbers beyond the greatest float32 round as if 2^128 came next
+    # numbers beyond the greatest float32 round as if 2^128 were the next float32
     middle = (np.clip(f.astype(np.float64), -(2.0**128), 2.0**128) + np.clip(g.astype(np.float64), -(2.0**128), 2.0**128)) / 2
     limit = np.where(f.view(np.int32) % 2 == 0, middle, np.nextafter(middle, -np.inf))
     return np.where(np.isinf(threshold), threshold, limit)
 
 
 def _flat(trees: Sequence[_Nodes]) -> dict[str, Tensor]:
-    """The nodes of all trees in one row, as :class:`Forest` has them: tree after tree, level after level, siblings together."""
+    """The nodes of all trees in the order of :class:`Forest`: tree after tree, level after level, siblings together."""
     sizes = [len(tree["left"]) for tree in trees]
     roots = np.cumsum([0, *sizes])[:-1]
     tree_of = np.repeat(np.arange(len(trees)), sizes)

@@ -13,7 +13,7 @@ from torch import Tensor
 from mixtura.blending.blend import SamplesAtHand
 from mixtura.contracts import InputError, density_kind
 from mixtura.data import made, source
-from mixtura.features.space import Lens
+from mixtura.features.space import FeatureSpace
 from mixtura.folder.records import Gallery, Quadratic, Score
 from mixtura.ground.rng import generator
 from mixtura.job import verdict
@@ -38,7 +38,7 @@ class AllColumnsRun(Run):
     """All columns of a table, or images, modelled together: judged in nats and by samples."""
 
     def _choose_modelled(self, rows: Tensor) -> Tensor:
-        self.lens = Lens(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
+        self.lens = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
         self.notes: dict[str, str] = {}
         return rows
 

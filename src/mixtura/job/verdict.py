@@ -21,7 +21,9 @@ from mixtura.families import with_role
 from mixtura.folder.records import Conditioning, Verdict, digits_of
 from mixtura.ground.kernels import Gaussian, KernelSums, sums
 from mixtura.metrics.likelihood import Gain, gain
-from mixtura.simplex.quadratic import Weights, minimise_quadratic, stack
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.stacking import stack
+from mixtura.simplex.weights import Weights
 
 Objective = Literal["nats", "mmd"]
 UNITS: dict[str, str] = {"nats": "nats a row", "mmd": "MMD²"}

@@ -7,7 +7,7 @@ Every policy sees a :class:`View`, sums and counts and no samples. Those that le
 and differ in ε and in how an arm is drawn from a_t (Rezaei, Farnia & Li 2025: Mixture-UCB-CAB and -OGD). The default has a
 variance-aware ε and tracks a_t instead of drawing from it; docs/select.md has the measurements behind that.
 
-A new policy is a class with ``choose`` in a file of its own, and one line in the TABLE of the package, which is :data:`POLICIES`.
+A new policy is a class with ``choose`` in a file of its own, and one line in the TABLE of the package.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from mixtura.contracts import InputError
-from mixtura.simplex.quadratic import Weights, minimise_quadratic
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.weights import Weights
 
 Array = NDArray[np.float64]
 
@@ -73,6 +74,8 @@ class Policy(ABC):
     again has to ask it for those it made."""
 
     remembers = False
+    #: "theory" where the bonus rests on the range of the objective, which must then be bounded
+    constants: str = ""
 
     @abstractmethod
     def choose(self, view: View, rng: torch.Generator) -> int:
@@ -226,43 +229,6 @@ class MixtureOracle(Policy):
     def weights(self, view: View) -> Weights:
         K, f = _truth(view)
         return _least(K, f, None)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table. learns_mixture: more than one arm can stay in use. needs_truth: only for experiments."""
-
-    name: str
-    make: Callable[[], Policy]
-    learns_mixture: bool
-    needs_truth: bool
-    summary: str
-
-
-POLICIES: dict[str, Row] = {
-    row.name: row
-    for row in (
-        Row("variance_ucb", VarianceUcb, True, False, "optimism by the measured deviation of an arm, and tracking: the default"),
-        Row("cab", Cab, True, False, "Mixture-UCB-CAB with the constants of the theory"),
-        Row("cab_code", lambda: Cab("code"), True, False, "Mixture-UCB-CAB with the constants of its authors' code"),
-        Row("ogd", Ogd, True, False, "Mixture-UCB-OGD with the constants of the theory"),
-        Row("ogd_code", lambda: Ogd("code"), True, False, "Mixture-UCB-OGD with the constants of its authors' code"),
-        Row("greedy", Greedy, True, False, "no optimism: fast, and unsafe where arms differ little"),
-        Row("epsilon_greedy", EpsilonGreedy, True, False, "greedy with random pulls that become rarer"),
-        Row("uniform", Uniform, True, False, "every arm as often; weights of what was seen"),
-        Row("vanilla_ucb", VanillaUcb, False, False, "the best single arm by upper confidence bounds"),
-        Row("successive_halving", SuccessiveHalving, False, False, "the best single arm by halving the field"),
-        Row("one_arm_oracle", OneArmOracle, False, True, "the truly best single arm"),
-        Row("mixture_oracle", MixtureOracle, True, True, "the truly best mixture"),
-    )
-}
-
-
-def of_name(name: str) -> Policy:
-    """A fresh policy by name. InputError with the names there are."""
-    if name not in POLICIES:
-        raise InputError(f"policy: {name!r} is none of {', '.join(POLICIES)}; choose one of these")
-    return POLICIES[name].make()
 
 
 def published_bonus(view: View, constants: str) -> Array:

@@ -26,7 +26,8 @@ from torch import Tensor
 from mixtura.contracts import InputError
 from mixtura.ground import rng as random
 from mixtura.ground.kernels import Gaussian, Kernel
-from mixtura.simplex.quadratic import Weights, minimise_quadratic
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.weights import Weights
 
 #: rows that a growing array starts with
 ROOM = 64
@@ -76,13 +77,15 @@ class RidgeUcb(ABC):
         self.eta = math.sqrt(2 * math.log(2 * horizon * arms / delta)) if eta is None else eta
         self.n = torch.zeros(arms, dtype=torch.int64)
 
-    def ask(self, context: ArrayLike | Tensor) -> int:
-        """The arm to ask at ``context`` (d,): the first that has no reward yet, then the one of the highest bound."""
-        context = self._context(context)
-        if int(self.n.min()) == 0:
-            return int(self.n.argmin())
+    def ask(self, context: ArrayLike | Tensor, *, among: Tensor | None = None) -> int:
+        """The arm to ask at ``context`` (d,): the first that has no reward yet, then the one of the highest bound. ``among``:
+        (arms,) bool, arms that can be asked; all by default."""
+        context, allowed = self._context(context), _allowed(among, self.arms)
+        n = self.n.double().masked_fill(~allowed, math.inf)
+        if float(n.min()) == 0:
+            return int(n.argmin())
         mean, width = self.predict(context)
-        return int((mean + width).argmax())
+        return int((mean + width).masked_fill(~allowed, -math.inf).argmax())
 
     def tell(self, context: ArrayLike | Tensor, arm: int, reward: float) -> None:
         """What an arm earned at ``context`` (d,). Tells may come late and in any order."""
@@ -240,7 +243,8 @@ class _Form(NamedTuple):
         """Weights that minimise a'Ma − linear'a, with the unbiased value there."""
         found = _minimise(self.M, self.linear)
         a = torch.tensor(found.weights, dtype=torch.float64)
-        value = a @ self.M @ a + a.square() @ (self.unbiased - self.M.diagonal()) - self.linear @ a
+        # an arm of one sample has no unbiased diagonal, and no weight
+        value = a @ self.M @ a + a.square() @ (self.unbiased - self.M.diagonal()).nan_to_num(nan=0.0) - self.linear @ a
         return Weights(found.weights, float(value), found.gap)
 
 
@@ -286,30 +290,31 @@ class ContextualMixture:
             self._similar[t, :t] = self._similar[:t, t] = self.samples(self._x[:t], x[None])[:, 0]
         self.t = t + 1
 
-    def ask(self, context: ArrayLike | Tensor) -> int:
-        """The arm to ask at ``context`` (d,).
+    def ask(self, context: ArrayLike | Tensor, *, among: Tensor | None = None) -> int:
+        """The arm to ask at ``context`` (d,). ``among``: (arms,) bool, arms that can be asked; all by default.
 
         Where an arm has fewer than ``LOCAL`` samples around the context, Σ_s w_s = n_i, it is the one with the fewest. Otherwise
         it is the one furthest behind the weights, argmax_i (Σ_j n_j + 1) a_i − n_i: an arm drawn from the weights would add the
         luck of the draw to the mixture. The weights are optimistic: z sd_i (2 log(Σ_j n_j) / n_i)^(1/2) is added to the reward of
         arm i, sd_i the deviation within arm i of 2 Σ_j a_j κ̄_j(x) − reward, which is what one sample says of its gradient.
         """
-        near = self._near(self._context(context))
+        near, allowed = self._near(self._context(context)), _allowed(among, self.arms)
         count = self._by_arm(near)
-        if float(count.min()) < LOCAL:
-            return int(count.argmin())
-        a = torch.tensor(self._optimistic(near, count).weights, dtype=torch.float64)
-        return int(((count.sum() + 1) * a - count).argmax())
+        fewest = count.masked_fill(~allowed, math.inf)
+        if float(fewest.min()) < LOCAL:
+            return int(fewest.argmin())
+        a = torch.tensor(self._optimistic(near, count, allowed).weights, dtype=torch.float64)
+        return int(((count.sum() + 1) * a - count).masked_fill(~allowed, -math.inf).argmax())
 
-    def weights(self, context: ArrayLike | Tensor) -> Weights:
+    def weights(self, context: ArrayLike | Tensor, *, among: Tensor | None = None) -> Weights:
         """The best weights at ``context`` (d,) on what is known, without optimism.
 
         They minimise the form above, which counts a sample's pair with itself; ``value`` is of the form without, which has no
         bias towards many samples. Where an arm has no sample near, all of its samples count alike: its mean over contexts stands
-        in. Raises InputError where an arm has fewer than 2 samples.
+        in. Raises InputError where an arm has fewer than 2 samples; of arms that are not ``among`` (arms,) those get no weight.
         """
         c = self._context(context)
-        self._need_samples()
+        self._need_samples(among)
         return self._form(self._near(c), self._similar[: self.t, : self.t]).best()
 
     def joint(self) -> Weights:
@@ -349,20 +354,26 @@ class ContextualMixture:
         M = membership.T @ near
         unbiased = M.diagonal() / self._by_arm(share * (1 - share))
         M.diagonal().add_(self._by_arm(share.square() * self._itself[: self.t]))
-        return _Form(M, unbiased, self._by_arm(share * self._reward[: self.t]), near)
+        linear = self._by_arm(share * self._reward[: self.t])
+        few = torch.bincount(arm, minlength=self.arms) < 2
+        linear[few] = -1e3 * (1 + float(M.abs().max()) + float(linear.abs().max()))  # so bad that it gets no weight
+        return _Form(M, unbiased, linear, near)
 
-    def _optimistic(self, w: Tensor, count: Tensor) -> Weights:
-        """Weights that minimise a'M̂a − (r̂ + bonus)'a, the deviations in the bonus taken at the weights without it."""
+    def _optimistic(self, w: Tensor, count: Tensor, allowed: Tensor) -> Weights:
+        """Weights that minimise a'M̂a − (r̂ + bonus)'a, the deviations in the bonus taken at the weights without it. Arms that
+        are not ``allowed`` (arms,) have no bonus."""
         form = self._form(w, self._similar[: self.t, : self.t])
         greedy = _minimise(form.M, form.linear)
         h = 2 * form.near @ torch.tensor(greedy.weights, dtype=torch.float64) - self._reward[: self.t]
         squares = self._by_arm(w * (h - (self._by_arm(w * h) / count)[self._arm[: self.t]]).square())
         overall = w @ (h - w @ h / w.sum()).square() / w.sum()
         deviation = ((squares + PRIOR * overall) / (count + PRIOR)).sqrt()
-        return _minimise(form.M, form.linear + self.z * deviation * (2 * count.sum().log() / count).sqrt())
+        bonus = self.z * deviation * (2 * count.sum().log() / count).sqrt()
+        return _minimise(form.M, form.linear + bonus.masked_fill(~allowed, 0.0))
 
-    def _need_samples(self) -> None:
-        n = torch.bincount(self._arm[: self.t], minlength=self.arms)
+    def _need_samples(self, among: Tensor | None = None) -> None:
+        n = torch.bincount(self._arm[: self.t], minlength=self.arms).double()
+        n = n.masked_fill(~_allowed(among, self.arms), math.inf)
         if int(n.min()) < 2:
             arm = int(n.argmin())
             raise InputError(f"arm {arm}: expected 2 samples or more, got {int(n[arm])}; ask and tell before taking weights")
@@ -394,6 +405,10 @@ def _with_room(array: Tensor, n: int, width: tuple[int, ...]) -> Tensor:
     grown = array.new_zeros((len(array) if n < len(array) else max(ROOM, 2 * n), *width))
     grown[(slice(0, n), *(slice(0, k) for k in array.shape[1:]))] = array[:n]
     return grown
+
+
+def _allowed(among: Tensor | None, arms: int) -> Tensor:
+    return torch.ones(arms, dtype=torch.bool) if among is None else torch.as_tensor(among, dtype=torch.bool)
 
 
 def _check_arms(arms: int) -> None:

@@ -14,11 +14,15 @@ from torch import Tensor
 
 from mixtura.contracts import Estimate, InputError
 from mixtura.ground.rng import generator
-from mixtura.objectives.objective import Expression, Objective, QuadraticTerm, parse, rows_of
-from mixtura.policies.bandit import POLICIES, Policy, View, of_name
+from mixtura.objectives.expression import Expression, Objective, QuadraticTerm
+from mixtura.objectives.quadratic import rows_of
+from mixtura.objectives.terms import parse
+from mixtura.policies import TABLE, of_name
+from mixtura.policies.bandit import Policy, View
 from mixtura.policies.tally import EXACT, Tally, bounds
 from mixtura.simplex.intervals import of_quadratic
-from mixtura.simplex.quadratic import Weights, minimise_quadratic
+from mixtura.simplex.quadratic import minimise_quadratic
+from mixtura.simplex.weights import Weights
 
 Array = NDArray[np.float64]
 
@@ -51,7 +55,7 @@ class Selector:
 
     arms: their names, or how many. objective: quadratic, or as it is written on the command line, "rke+0.2*precision", with the
     ``reference`` (r, d) that its terms compare with; a bandwidth left open is chosen from the first samples. policy: a name of
-    ``POLICIES`` or a policy of your own. horizon: pulls in all, which successive halving needs. truth: (K, f), for oracles.
+    the table of policies, or a policy of your own. horizon: pulls in all, for successive halving. truth: (K, f), for oracles.
     exact: samples up to which every pair is visited, four of every arm or more; later ones meet so many (:class:`Tally`).
     Asks may run ahead of tells, and tells come in any order. The same tells and asks in the same order give the same choices.
     """
@@ -139,7 +143,7 @@ class Selector:
     @property
     def width(self) -> int | None:
         """Features of a sample, as soon as that is known."""
-        references = [getattr(term, "reference", None) for _, term in self.objective.terms]
+        references = [term.reference for _, term in self.objective.terms if isinstance(term, QuadraticTerm)]
         return self._width or next((r.shape[1] for r in references if r is not None), None)
 
     def _prepared(self) -> bool:
@@ -355,10 +359,10 @@ def _fits(objective: Objective, policy: Policy, name: str | Policy, truth: objec
     if odd is not None:
         raise InputError(f"objective: {odd} is not quadratic and cannot be learnt online; use mixtura mix on samples")
     free = next((term.name for _, term in objective.terms if isinstance(term, QuadraticTerm) and not term.bounded), None)
-    if free is not None and getattr(policy, "constants", "") == "theory":
+    if free is not None and policy.constants == "theory":
         raise InputError(f"policy: {free} has no bound, which the constants of the theory need; use variance_ucb")
-    if isinstance(name, str) and POLICIES[name].needs_truth and truth is None:
+    if isinstance(name, str) and TABLE[name].needs_truth and truth is None:
         raise InputError(f"policy: {name} needs the truth, which only an experiment has; use variance_ucb")
 
 
-__all__ = ["POLICIES", "Certificate", "Selector"]
+__all__ = ["Certificate", "Selector"]

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from mixtura.policies.bandit import Array, VarianceUcb, View, first_best
-from mixtura.simplex.quadratic import Weights, minimise_sparse
+from mixtura.simplex.sparse import minimise_sparse
+from mixtura.simplex.weights import Weights
 
 
 @dataclass

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from mixtura.contracts import Estimate
 from mixtura.ground.kernels import Kernel, sums
-from mixtura.objectives.objective import Objective, QuadraticTerm
+from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.simplex.quadratic import convex_on_the_simplex
 
 Array = NDArray[Any]

@@ -24,6 +24,8 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
     if not (out / "selection.json").exists():
         raise InputError(f"{out}: the selection in it is not finished; the same `mixtura select` command goes on with it")
     data = read_json(out / "selection.json")
+    if isinstance(data, dict) and "contexts" in data:
+        raise InputError(f"{out}: a selection in contexts has no page; {out / 'weights.csv'} holds the weights at each context")
     try:
         page = render(data)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, TemplateError) as error:
@@ -35,7 +37,7 @@ def build(folder: str | Path, output: str | Path | None = None) -> Path:
 
 
 def render(data: Mapping[str, Any]) -> str:
-    """The page of what :meth:`mixtura.selection.Session.record` returned."""
+    """The page of what :meth:`mixtura.selection.mixture.MixtureSession.record` returned."""
     data = all_visible(plain(data))
     names = [arm["name"] for arm in data["arms"]]
     return filled(

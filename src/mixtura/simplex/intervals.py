@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 from torch import Tensor
 
-from mixtura.simplex.quadratic import Polytope, minimise_quadratic
+from mixtura.simplex.polytope import Polytope
+from mixtura.simplex.quadratic import minimise_quadratic
 
 Array = NDArray[np.float64]
 
@@ -26,13 +27,13 @@ SUBSAMPLES, LEVEL = 400, 0.95
 
 
 def of_quadratic(
-    K: Array, f: Array, near: Sequence[Tensor], linear: Sequence[Tensor], *, beside: Sequence[Tensor] = (),
+    K: Array, f: Array, near: Sequence[Tensor], linear: Sequence[Tensor], *, references: Sequence[Tensor] = (),
     within: Polytope | None = None, rng: torch.Generator,
 ) -> Array:  # fmt: skip
     """(m, 2) intervals for the weights that minimise a'Ka + f'a.
 
     near[i] (n_i, m) and linear[i] (n_i,): what the samples of arm i contribute, as in
-    :class:`mixtura.objectives.objective.Quadratic`; beside: (r, m) for each reference, its rows' part in f.
+    :class:`mixtura.objectives.quadratic.Quadratic`; references: (r, m) for each reference, its rows' part in f.
     """
     share = min(map(len, near)) ** -0.25
     a = np.array(minimise_quadratic(K, -f / 2, within=within).weights)
@@ -41,7 +42,7 @@ def of_quadratic(
         picks = [_some(len(x), share, rng) for x in near]
         shift = torch.stack([x[pick].mean(0) - x.mean(0) for x, pick in zip(near, picks, strict=True)]).numpy()
         moved = f + np.array([float(x[pick].mean() - x.mean()) for x, pick in zip(linear, picks, strict=True)])
-        for G in beside:
+        for G in references:
             moved = moved + (G[_some(len(G), share, rng)].mean(0) - G.mean(0)).numpy()
         again.append(minimise_quadratic(K + shift + shift.T, -moved / 2, within=within).weights)
     return around(a, np.array(again), share)

@@ -1,1 +1,1 @@
-"""Training: one game of one or more players, its stopping, its checkpoints, its devices. The only ``.backward(``."""
+"""Training: the loop for games of one or more players, stopping, checkpoints and devices. The only call of ``.backward(``."""

@@ -1,4 +1,4 @@
-"""The moving average of a training run."""
+"""The exponential moving average of the parameters in training."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-#: decay of the moving average that a stage without a stopping loss keeps
+#: decay of the moving average in a stage without a stopping loss
 AVERAGE = 0.999
 
 
 class Average:
-    """Exponential moving average of tensors by name, θ̄ ← d θ̄ + (1 − d) θ with d = min(decay, (1 + t)/(10 + t)); of whole
-    numbers, the last ones. What joins ``live`` later begins as it is then."""
+    """Exponential moving average of tensors by name, θ̄ ← d θ̄ + (1 − d) θ with d = min(decay, (1 + t)/(10 + t)). Integer tensors
+    keep their last value. The average of a tensor that is added to ``live`` later starts at its value at that time."""
 
     def __init__(self, live: Mapping[str, Tensor], decay: float) -> None:
         self.live, self.decay, self.t = live, decay, 0
@@ -22,7 +22,7 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take one step's values in."""
+        """Include the current values, after one step."""
         self.t += 1
         d = min(self.decay, (1 + self.t) / (10 + self.t))
         means, values = [], []
@@ -38,7 +38,7 @@ class Average:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the average with the live values; twice is nothing."""
+        """Exchange the average with the live values; a second call undoes it."""
         for name, mean in self.mean.items():
             held = self.live[name].detach().clone()
             self.live[name].copy_(mean)

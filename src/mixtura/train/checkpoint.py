@@ -16,19 +16,19 @@ from mixtura.contracts import InputError
 from mixtura.ground.machine import read, write
 from mixtura.train.stopping import Progress
 
-#: what a damaged file, or one of another learner, may raise when it is read and taken
+#: the errors that reading and restoring a damaged checkpoint, or one of another learner, may raise
 DAMAGED = (KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, SafetensorError)
 
 
 def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
-    """Write both. CannotWrite where the disk refuses."""
-    # copies: two names may share their numbers, as tied weights do
+    """Write both to one file. Raises CannotWrite if the disk refuses."""
+    # make copies, because two names may share memory (tied weights)
     copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     write(path, save(copies, {"state": json.dumps(asdict(progress))}))
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
-    """What :func:`save_checkpoint` wrote; one of ``DAMAGED`` on anything else."""
+    """Read what :func:`save_checkpoint` wrote; raises one of ``DAMAGED`` on any other file."""
     content = read(path)
     tensors = load(content)
     size = int.from_bytes(content[:8], "little")
@@ -38,13 +38,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The tensors whose name begins with ``prefix``, without it."""
+    """The tensors whose names begin with ``prefix``, by the rest of their names."""
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 @contextmanager
 def named_if_damaged(path: Path, name: str) -> Iterator[None]:
-    """Inside, what a checkpoint that does not fit raises becomes one InputError that names the file and the learner."""
+    """Inside this context, errors of a checkpoint that does not fit become one InputError with the file and the learner."""
     try:
         yield
     except DAMAGED as error:

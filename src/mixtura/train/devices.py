@@ -1,4 +1,4 @@
-"""Where training runs: the device, and one thread."""
+"""The device that training runs on, and the limit of one thread."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from mixtura.contracts import InputError
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread for torch and for scikit-learn's libraries inside: measured, two fight over small matrices (a mixture fit takes
-    ten times as long) and no family gains; and the bits do not depend on the number of cores."""
+    """Inside this context torch and the libraries of scikit-learn use one thread. Measured: with two threads small matrices are
+    slower (a mixture fit takes ten times as long) and no family is faster. Results also do not depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -25,7 +25,7 @@ def one_thread() -> Iterator[None]:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """ "auto" is the accelerator torch finds, else the CPU. InputError if the named one is not there."""
+    """The device with this name; "auto" is CUDA if torch finds it, else the CPU. InputError if the device is not available."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -33,5 +33,5 @@ def choose_device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise InputError(f"device: {name!r} is no torch device; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device: {name!r} was asked for, but torch sees no CUDA device here; use auto or cpu")
+        raise InputError(f"device: got {name!r}, but torch sees no CUDA device here; use auto or cpu")
     return device

@@ -1,6 +1,6 @@
-"""Training: one ``fit`` that plays the game of any learner and yields a record a step.
+"""Training: :func:`fit` trains any learner and yields one record per step.
 
-The caller's loop body is the callback system:
+There are no callbacks; the body of the caller's loop takes their place:
 
 >>> import torch
 >>> from mixtura import Batch, Space
@@ -15,13 +15,15 @@ The caller's loop body is the callback system:
 2 True
 3 True
 
-A learner is trained in stages, each a game of one or more players (``contracts.Stage``). In each the learning rate warms up,
-stays, and falls to zero over the last third of its steps. A slice of the rows is never trained on: every ``every`` steps the
-stage's stopping loss of it is taken, the best state is kept, a plateau lowers the rate and goes back to the best, and a third
-plateau ends the stage (``converged``). A stage without a stopping loss plays all its steps and keeps the moving average.
+A learner is trained in stages, each a game of one or more players (``contracts.Stage``). In each stage the learning rate warms
+up, stays constant, and falls to zero over the last third of the steps. A slice of the rows is never trained on: every ``every``
+steps the stopping loss of the stage is computed on it, and the best state is kept. A plateau lowers the rate and returns to the
+best state; the third plateau ends the stage (``converged``). A stage without a stopping loss plays all its steps and keeps the
+moving average.
 
-Every draw follows from one seed, the stage, the step and the player's name, so a player that is added changes no other's draws.
-Everything else that decides the bits is in the checkpoint, and a killed run goes on as if nothing had happened.
+Every draw is determined by one seed, the stage, the step and the name of the player, so adding a player does not change the
+draws of the others. The checkpoint holds everything else that the results depend on, so a killed run continues with the same
+bits.
 """
 
 from __future__ import annotations
@@ -46,17 +48,21 @@ from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint,
 from mixtura.train.recipe import WARM_UP, Recipe
 from mixtura.train.stopping import AT_ONCE, Progress, seconds_to_converge
 
+#: the most rows of the held-out slice
+MOST_CHECKED = 5_000
+
 
 @dataclass(frozen=True)
 class Step:
-    """What a training step left behind.
+    """The record of one training step.
 
-    stage: its name. step: of how many ``steps`` in this stage. losses: of every player that played, the mean over its repeats, by
-    phase name, on the rows of this step. validation: the stopping loss of the held-out slice, where it was taken at this step.
-    best: the lowest so far in this stage; infinite where none was taken. rate: the learning rate of the recipe. seconds: training
-    time so far, over all stages and resumptions. share: of the training that is done, from 0 to 1. finished: this is the last
-    record. converged: ended because nothing improved any more. wanted: seconds that convergence would take in all, a guess from
-    the curve, where the run ended without it. plan: of every stage that has ended, the steps planned and the step it ended at.
+    stage: the name of the stage. step: the number of the step, out of ``steps`` in this stage. losses: phase name → loss on the
+    rows of this step, the mean over repeats, for every player that played. validation: the stopping loss of the held-out slice,
+    if it was computed at this step. best: the lowest one so far in this stage, infinite if there is none. rate: the learning rate
+    of the recipe. seconds: training time so far, over all stages and resumptions. share: how much of the training is done, from
+    0 to 1. finished: whether this is the last record. converged: whether training ended because nothing improved any more.
+    wanted: if it did not, the predicted total seconds until convergence, if any. plan: for every stage that has ended, the steps
+    planned and the step at which it ended.
     """
 
     stage: str
@@ -73,9 +79,6 @@ class Step:
     wanted: float | None = None
     plan: tuple[tuple[int, int], ...] = ()
 
-#: rows that a score during training looks at, at most
-MOST_CHECKED = 5_000
-
 
 def fit(
     learner: Learner,
@@ -88,12 +91,13 @@ def fit(
     checkpoint_every: float = 5.0,
     name: str | None = None,
 ) -> Iterator[Step]:
-    """Train ``learner`` in place on rows x in data units, on a batch that holds more than x, or on several by name, each of a
-    length of its own; yields a :class:`Step` after every step.
+    """Train ``learner`` in place on ``data``: rows x in data units, or one batch, or several batches by name, each with its own
+    length. Yields a :class:`Step` after every step.
 
-    The learner ends, on the CPU and in evaluation mode, with the state that each stage keeps (see the module). ``checkpoint`` is
-    a file: written every so many seconds, taken up if it is there, removed at the end. InputError on data it cannot be trained
-    on; FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
+    At the end the learner has the state that each stage keeps (see the module), on the CPU and in evaluation mode.
+    ``checkpoint`` is a file: it is written every ``checkpoint_every`` seconds, restored if it exists at the start, and removed at
+    the end. ``name`` is the learner's name in messages. InputError on data that the learner cannot be trained on;
+    FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
     """
     name = name or type(learner).__name__
     data = Batch(x=data) if isinstance(data, Tensor) else data
@@ -108,11 +112,11 @@ def fit(
     share = recipe.held_out if any(stage.stopping_loss for stage in stages) else 0.0
     learnt, held = {}, {}
     for part, rows in data.items():
-        # two rows or more to score, or what the usual share of them asks for
+        # enough rows for a held-out slice of two
         least = min(8, math.ceil(2 / share)) if share else 2
         if len(rows) < least:
-            which = "" if part == ONLY else f" in {part!r}"
-            raise InputError(f"{name}: expected at least {least} rows to train on{which}, got {len(rows)}")
+            where = "" if part == ONLY else f" in {part!r}"
+            raise InputError(f"{name}: expected at least {least} rows to train on{where}, got {len(rows)}; give more rows")
         order = torch.randperm(len(rows), generator=rng)
         cut = max(2, min(MOST_CHECKED, round(share * len(rows)))) if share else 0
         learnt[part], checked = rows.at(order[cut:]), order[:cut] if cut else order[:MOST_CHECKED]
@@ -121,7 +125,7 @@ def fit(
     for part, rows in held.items():
         if (weights := rows.get("weights")) is not None:
             if not (weights.any() and cast(Tensor, learnt[part].get("weights")).any()):
-                raise InputError(f"{name}: too few rows weigh more than 0 to learn from some and stop by others; give more")
+                raise InputError(f"{name}: too few rows have a weight above 0 to train on some and hold others out; give more")
             held[part] = rows.at(torch.multinomial(weights, MOST_CHECKED, True, generator=rng))
     learnt, held = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, held))
     learner.to(device).train()
@@ -145,7 +149,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Moves:
-    """An :class:`Optimiser` with nothing left to the recipe."""
+    """An :class:`Optimiser` in which the recipe has replaced every None."""
 
     rate: float
     betas: tuple[float, float]
@@ -153,14 +157,14 @@ class _Moves:
     decay: float
 
 
-def _settled(asked: Optimiser, recipe: Recipe) -> _Moves:
-    rate = recipe.rate if asked.rate is None else asked.rate
-    clip = recipe.clip if asked.clip is None else asked.clip
-    return _Moves(rate, asked.betas, clip, recipe.decay if asked.decay is None else asked.decay)
+def _with_defaults(optimiser: Optimiser, recipe: Recipe) -> _Moves:
+    rate = recipe.rate if optimiser.rate is None else optimiser.rate
+    clip = recipe.clip if optimiser.clip is None else optimiser.clip
+    return _Moves(rate, optimiser.betas, clip, recipe.decay if optimiser.decay is None else optimiser.decay)
 
 
 def _check_stages(stages: Sequence[Stage], name: str) -> None:
-    """InputError on a game that cannot be played: streams are told apart by the names of stages and players."""
+    """InputError on stages that cannot be trained. Names must be unique, because the random streams are keyed by them."""
     if not stages:
         raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
     twice = [name for name, often in Counter(stage.name for stage in stages).items() if often > 1]
@@ -170,10 +174,10 @@ def _check_stages(stages: Sequence[Stage], name: str) -> None:
             raise InputError(f"{name}: stage {stage.name!r} has no player, or one without parameters; leave it out")
         odd = next((phase for phase in stage.phases if phase.every < 1 or phase.repeats < 1), None)
         if odd is not None:
-            told = f"every={odd.every}, repeats={odd.repeats}"
-            raise InputError(f"{name}: phase {odd.name!r} plays with {told}, expected 1 or more of each")
+            got = f"every={odd.every}, repeats={odd.repeats}"
+            raise InputError(f"{name}: phase {odd.name!r} has {got}, expected 1 or more of each")
     if twice:
-        raise InputError(f"{name}: two stages, or two players of one, are called {twice[0]!r}; name each otherwise")
+        raise InputError(f"{name}: two stages, or two players of a stage, are called {twice[0]!r}; give each its own name")
 
 
 def _on(learner: Learner, data: Batches, device: torch.device | str) -> Batches:
@@ -181,7 +185,7 @@ def _on(learner: Learner, data: Batches, device: torch.device | str) -> Batches:
 
 
 class TrainingState:
-    """A game that is being played: its stage, the players' optimisers, the best state so far; :meth:`play` is one step."""
+    """A training run in progress: its stage, the optimisers of the players, the best state so far. :meth:`play` is one step."""
 
     def __init__(self, learner: Learner, recipe: Recipe, seed: int, name: str, data: Batches, held: Batches) -> None:
         self.learner, self.recipe, self.seed, self.name, self.data, self.held = learner, recipe, seed, name, data, held
@@ -189,7 +193,7 @@ class TrainingState:
         self._begin(Progress())
 
     def _begin(self, state: Progress) -> None:
-        """Begin the stage that ``state`` names, with the steps planned for it; 0 where its speed has to be seen first."""
+        """Begin the stage number ``state.stage`` and plan its steps; 0 steps mean that its speed has to be measured first."""
         self.state, recipe = state, self.recipe
         self._enter()
         if recipe.plan is not None:
@@ -198,38 +202,38 @@ class TrainingState:
             state.steps = max(1, round(recipe.steps * self.stage.share / sum(s.share for s in self.stages)))
 
     def _enter(self) -> None:
-        """The players of the stage that ``state`` names, as they are before its first step."""
+        """Set up the players of stage number ``state.stage``, as they are before its first step."""
         self.stage = stage = self.stages[self.state.stage]
-        self.moves = [_settled(phase.optimiser, self.recipe) for phase in stage.phases]
+        self.moves = [_with_defaults(phase.optimiser, self.recipe) for phase in stage.phases]
         self.optimisers = [
             torch.optim.AdamW(list(phase.parameters), betas=moves.betas, weight_decay=moves.decay, fused=True)
             for phase, moves in zip(stage.phases, self.moves, strict=True)
         ]
-        #: what this stage changes: its parameters, and buffers from the first step that writes to them
+        # what this stage changes: its parameters, and each buffer from the first step that writes to it
         parameters = {id(p): p for phase in stage.phases for p in phase.parameters}
         self.live: dict[str, Tensor] = {f"{i}": p for i, p in enumerate(parameters.values())}
         self.buffers = dict(self.learner.named_buffers())
-        # torch counts the writes to a tensor, which is cheaper than to compare it
+        # torch counts the writes to a tensor; comparing the counts is cheaper than comparing the values
         self.written = {name: b._version for name, b in self.buffers.items()}
         decay = AVERAGE if stage.stopping_loss is None and self.recipe.average is None else self.recipe.average
         self.average = None if decay is None else Average(self.live, decay)
         self.best = self._snapshot()
 
     @property
-    def _where(self) -> str:
-        """Which stage it is, where there are several."""
+    def _stage_for_message(self) -> str:
+        """The name of the stage for messages, if there are several."""
         return f" of stage {self.stage.name!r}" if len(self.stages) > 1 else ""
 
     @property
     def _seconds(self) -> float:
-        """This stage's part of what the stages before it left."""
+        """The time for this stage: its share of the time that the stages before it left."""
         if self.recipe.seconds is None:
             return math.inf
         left = self.recipe.seconds - self.state.before
         return left * self.stage.share / sum(s.share for s in self.stages[self.state.stage :])
 
     def play(self) -> Step:
-        """One step: every player that is due; then the end of the stage, if it has come."""
+        """Play one step with every player that is due, and end the stage if it is over."""
         state, began = self.state, time.monotonic()
         state.step += 1
         warm = min(1.0, state.step / WARM_UP)
@@ -247,9 +251,9 @@ class TrainingState:
             validation = self.validate(self.stage.stopping_loss)
         state.seconds += time.monotonic() - began
         if state.step == WARM_UP and self.recipe.seconds is not None and not state.steps:
-            # the score of the slice costs about as much as its share of rows
-            room = 0.9 * self._seconds - state.seconds
-            state.steps = min(self.recipe.most_steps, max(2 * WARM_UP, int(WARM_UP * room / max(state.seconds, 1e-9))))
+            # a tenth is left for validation, which costs about as much as its share of the rows
+            left = 0.9 * self._seconds - state.seconds
+            state.steps = min(self.recipe.most_steps, max(2 * WARM_UP, int(WARM_UP * left / max(state.seconds, 1e-9))))
         converged = state.plateau >= self.recipe.plateaus
         over = bool(state.steps) and state.step >= state.steps
         stop_at = self.recipe.plan is not None and state.step == self.recipe.plan[state.stage][1]
@@ -286,10 +290,10 @@ class TrainingState:
             for repeat in range(phase.repeats):
                 loss = phase.loss(turn.played_by(phase.name, repeat))
                 if not loss.requires_grad or loss.dim():
-                    told = f"of shape {tuple(loss.shape)}" if loss.dim() else "that depends on no parameter"
-                    raise InputError(f"{self.name}: the loss of phase {phase.name!r} is one {told}, expected a scalar to lower")
+                    got = f"has shape {tuple(loss.shape)}" if loss.dim() else "depends on no parameter"
+                    raise InputError(f"{self.name}: the loss of phase {phase.name!r} {got}, expected a scalar to minimise")
                 optimiser.zero_grad(set_to_none=True)
-                # of several players each keeps to its own parameters; asking for them costs a twentieth of a step
+                # with several players each gets gradients for its own parameters only; this costs a twentieth of a step
                 loss.backward(inputs=None if alone else list(phase.parameters))
                 gradients = [p.grad for p in phase.parameters if p.grad is not None]
                 norm, value = float(nn.utils.get_total_norm(gradients)), float(loss.detach())
@@ -311,15 +315,15 @@ class TrainingState:
     def _check(self, phase: str, rate: float, loss: float, norm: float) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
-        what = "gradient" if math.isfinite(loss) else "loss"
+        quantity = "gradient" if math.isfinite(loss) else "loss"
         raise FloatingPointError(
-            f"{self.name}: the {what} of phase {phase!r}{self._where} is not finite at step {self.state.step}; most likely a few "
-            f"rows lie extremely far from the rest or the learning rate ({rate:g}) is too high: "
+            f"{self.name}: the {quantity} of phase {phase!r}{self._stage_for_message} is not finite at step {self.state.step}; "
+            f"most likely a few rows lie extremely far from the rest or the learning rate ({rate:g}) is too high: "
             "look at the extremes of each column, or lower the rate"
         )
 
     def validate(self, stopping_loss: Callable[[Turn], Tensor]) -> float:
-        """Score the held-out slice; keep the best state; count plateaus."""
+        """Compute the stopping loss on the held-out slice, keep the best state, and count plateaus."""
         state = self.state
         if self.average is not None:
             self.average.swap()
@@ -328,13 +332,13 @@ class TrainingState:
         pieces = [self.held] if several else [{part: rows.at(slice(i, i + AT_ONCE))} for i in range(0, len(rows), AT_ONCE)]
         score, n = 0.0, 0
         for i, piece in enumerate(pieces):
-            # its own noise, the same every time, so that scores differ by the learner alone
+            # the same noise at every validation, so that only the learner changes the score
             turn = Turn(piece, partial(generator, self.seed, self.stage.name, "held out", i))
             with torch.enable_grad():
                 loss = stopping_loss(turn)
             if not isinstance(loss, Tensor) or loss.dim():
-                told = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
-                raise InputError(f"{self.name}: the stopping loss of stage {self.stage.name!r} is {told}, expected a scalar")
+                got = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+                raise InputError(f"{self.name}: the stopping loss of stage {self.stage.name!r} is {got}, expected a scalar")
             size = 1 if several else len(piece[part])
             score, n = score + float(loss.detach()) * size, n + size
         score /= n
@@ -345,36 +349,36 @@ class TrainingState:
         self.learner.train()
         if state.stale >= self.recipe.patience:
             state.begin_anew()
-            self._return(self.best)
+            self._set_live(self.best)
         return score
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {key: now.detach().clone() for key, now in self.live.items()}
 
     @torch.no_grad()
-    def _return(self, kept: Mapping[str, Tensor]) -> None:
+    def _set_live(self, kept: Mapping[str, Tensor]) -> None:
         for tensors in (self.live, {} if self.average is None else self.average.mean):
             for key, tensor in tensors.items():
                 tensor.copy_(kept[key])
 
     def _leave(self) -> None:
-        """Leave in the learner what this stage keeps."""
+        """Set the learner to the state that this stage keeps."""
         if self.stage.stopping_loss is None and self.average is not None:
-            return self._return(self.average.mean)
+            return self._set_live(self.average.mean)
         if not math.isfinite(self.state.best):
             raise FloatingPointError(
                 f"{self.name}: no finite score on the held-out slice after {self.state.step} steps; "
                 "look at the extremes of each column"
             )
-        self._return(self.best)
+        self._set_live(self.best)
 
     # ------------------------------------------------------------------------------------- checkpoints
 
     def save(self, path: Path) -> None:
-        """Everything, whole or not at all."""
+        """Write a checkpoint, whole or not at all."""
         tensors = {f"learner.{k}": v for k, v in self.learner.state_dict().items()}
         tensors |= {f"best.{k}": v for k, v in self.best.items()}
-        # a buffer that moves need not be one that a model keeps
+        # a buffer that changes may be missing from the state_dict
         tensors |= {f"buffer.{k}": v for k, v in self.live.items() if k in self.buffers}
         if self.average is not None:
             tensors |= {f"average.{k}": v for k, v in self.average.mean.items()}
@@ -385,11 +389,11 @@ class TrainingState:
         save_checkpoint(path, tensors, self.state)
 
     def restore(self, path: Path) -> None:
-        """Take up where :meth:`save` left off."""
+        """Continue from a checkpoint of :meth:`save`."""
         with named_if_damaged(path, self.name):
-            self._take(*read_checkpoint(path))
+            self._load(*read_checkpoint(path))
 
-    def _take(self, tensors: dict[str, Tensor], state: Progress) -> None:
+    def _load(self, tensors: dict[str, Tensor], state: Progress) -> None:
         self.learner.load_state_dict(part_of(tensors, "learner."))
         self.state = state
         self._enter()

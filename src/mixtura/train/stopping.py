@@ -1,26 +1,33 @@
-"""When a stage of training ends: progress on rows held out, plateaus, and how long convergence would take."""
+"""When a stage of training ends: progress on held-out rows, plateaus, and how long convergence would take."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
 
-#: rows of the held-out slice that a stopping loss sees at once
+#: the most held-out rows for which a stopping loss is computed at once
 AT_ONCE = 1_000
 
-#: doublings of the steps that a guess looks ahead
+#: the time to convergence is not predicted beyond this many doublings of the steps
 MOST_DOUBLINGS = 12
 
-#: a score must fall by this many nats to count as progress
+#: a stopping loss must fall by this much to count as progress
 PROGRESS = 1e-3
-#: what a plateau multiplies the learning rate by
+#: a plateau multiplies the learning rate by this
 LOWER = 0.3
 
 
 @dataclass
 class Progress:
-    """Everything scalar that a checkpoint holds. stage: its number. before: seconds of the stages that have ended, plan: their
-    steps (Step.plan), settled: whether all of them converged. The rest is of this stage."""
+    """The scalars of a checkpoint.
+
+    stage:   the number of the current stage. before, plan, settled: of the stages that have ended, their seconds, their steps
+             (``fit.Step.plan``), and whether all of them converged.
+    step, steps, seconds: of this stage, the last step, the steps planned (0: not yet planned) and the time so far.
+    best:    the lowest stopping loss. curve: (step, stopping loss) of every validation.
+    stale:   validations without progress. plateau: how often the rate was lowered; factor: of the rate, as a result.
+    averaged: the number of steps in the moving average.
+    """
 
     stage: int = 0
     before: float = 0.0
@@ -37,7 +44,7 @@ class Progress:
     curve: list[tuple[int, float]] = field(default_factory=list)
 
     def note(self, score: float) -> bool:
-        """Take in the stopping loss of this step; whether it is the lowest so far."""
+        """Record the stopping loss of this step; returns whether it is the lowest so far."""
         self.curve.append((self.step, score))
         self.stale = 0 if score < self.best - PROGRESS else self.stale + 1
         lowest = score < self.best
@@ -45,13 +52,13 @@ class Progress:
         return lowest
 
     def begin_anew(self) -> None:
-        """A plateau: from the best state at a lower rate."""
+        """Count a plateau and lower the rate; training continues from the best state."""
         self.stale, self.plateau, self.factor = 0, self.plateau + 1, self.factor * LOWER
 
 
 def seconds_to_converge(state: Progress) -> float | None:
-    """Seconds a converged run would take: the gain of each doubling of the steps shrinks by a constant ratio,
-    followed until a doubling brings less than 0.01 nats. None where the curve is too short, or the end too far, to tell."""
+    """Predict how many seconds a converged run would take, assuming that the gain of each doubling of the steps shrinks by a
+    constant ratio until a doubling gains less than 0.01 nats. None if the curve is too short or the end too far."""
     scores = dict(state.curve)
     steps = sorted(scores)
     if len(steps) < 4:

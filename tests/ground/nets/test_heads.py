@@ -1,4 +1,4 @@
-"""The head in a person's own network: a recurrent one in the world of benchmarks/sequence.py, whose exact rate is known."""
+"""The head on a recurrent network, on the sequences of benchmarks/sequence.py, whose exact rate is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The masked net sees what is before and nothing else; codes go in and out without loss."""
+"""A masked network sees only earlier inputs, and the layout of codes loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pixel net sees what comes before in raster and channel order and nothing else; its walk is its forward pass."""
+"""A pixel network sees only earlier values in raster and channel order, and its walk equals its forward pass."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_walk_gives_the_outputs_of_one_pass(shape, width, dilations, context):
     channels, height, breadth = shape
     for i, j, c in itertools.product(range(height), range(breadth), range(channels)):
         torch.testing.assert_close(walk.outputs(c, i, j), whole[:, c, i, j], rtol=1e-5, atol=1e-5)
-        walk.tell(c, i, j, x[:, c, i, j])
+        walk.set(c, i, j, x[:, c, i, j])
 
 
 @pytest.mark.parametrize(("reach", "dilation", "strict"), [(0, 1, False), (1, 1, True), (1, 2, False), (3, 1, True)])
@@ -98,5 +98,5 @@ def test_all_steps_of_a_walk_together_multiply_no_more_than_one_pass():
         walk = PixelWalk(net, n)
         for i, j, c in itertools.product(range(6), range(6), range(3)):
             walk.outputs(c, i, j)
-            walk.tell(c, i, j, torch.zeros(n))
+            walk.set(c, i, j, torch.zeros(n))
     assert 0 < walked.get_total_flops() <= one_pass.get_total_flops()

@@ -1,1 +1,1 @@
-"""Networks. No probability here: ``masked`` (who sees whom), and one file for each kind of shape the families need."""
+"""Networks without any probability: masked (autoregressive) networks, and one file for each architecture that families need."""

@@ -1,4 +1,4 @@
-"""Networks between observations and hidden codes: perceptrons, and convolutions that halve and double images."""
+"""Encoder and decoder networks between observations and latent codes: perceptrons, and convolutions for images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
-    """(n, inputs) → (n, outputs) through SiLU layers of the widths ``hidden``; none makes it linear."""
+    """A network (n, inputs) → (n, outputs) with SiLU layers of widths ``hidden``; without hidden layers it is linear."""
     widths = [inputs, *hidden]
     layers: list[nn.Module] = []
     for a, b in zip(widths, hidden, strict=False):
@@ -19,8 +19,8 @@ def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequentia
 
 
 class ImageEncoder(nn.Module):
-    """(n, C·H·W) and (n, context) side by side → (n, outputs): a 4×4 convolution of stride 2 for each of ``channels``, each half
-    as high and wide as the one before, then a linear layer. H and W are multiples of 2^len(channels)."""
+    """(n, C·H·W + context) → (n, outputs): a 4×4 convolution of stride 2 for each of ``channels``, which halves height and width,
+    then a linear layer that also takes the context. H and W must be multiples of 2^len(channels)."""
 
     def __init__(self, shape: Sequence[int], channels: Sequence[int], outputs: int, context: int = 0) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class ImageEncoder(nn.Module):
 
 
 class ImageDecoder(nn.Module):
-    """(n, inputs) → (n, outputs · C·H·W), the mirror of :class:`ImageEncoder`: ``outputs`` whole images, one after the other."""
+    """(n, inputs) → (n, outputs · C·H·W), the mirror image of :class:`ImageEncoder`: ``outputs`` images, one after the other."""
 
     def __init__(self, inputs: int, channels: Sequence[int], shape: Sequence[int], outputs: int) -> None:
         super().__init__()
@@ -52,5 +52,5 @@ class ImageDecoder(nn.Module):
 
 
 def smallest(shape: Sequence[int], channels: Sequence[int]) -> tuple[int, int, int]:
-    """What is left of an image (C, H, W) after a halving for each of ``channels``."""
+    """The shape of the features of an image (C, H, W) after one halving for each of ``channels``."""
     return channels[-1], shape[1] >> len(channels), shape[2] >> len(channels)

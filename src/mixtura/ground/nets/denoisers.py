@@ -1,4 +1,4 @@
-"""Denoisers: a noisy row and its noise level in, two numbers an entry out."""
+"""Denoising networks: they take a noisy row and its noise level, and return two numbers for each entry."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-#: the slowest and the fastest wave by which a network sees the logarithm of the noise level
+#: the lowest and the highest frequency of the sines and cosines that embed the log noise level
 WAVES = (0.25, 8.0)
 
 
 class LevelEmbedding(nn.Module):
-    """log noise level (n,), or (1,) for all rows, and context (n, c) if there is one → (n, width), or (1, width)."""
+    """Embeds the log noise level (n,), or (1,) for all rows, and the context (n, c), if any: (n, width), or (1, width)."""
 
     waves: Tensor
 
@@ -33,10 +33,10 @@ class LevelEmbedding(nn.Module):
 
 
 class MlpDenoiser(nn.Module):
-    """Residual blocks over the whole row, each scaled and shifted by the noise level (Perez et al. 2018: FiLM).
+    """Residual blocks over the whole row, each scaled and shifted by the noise level (FiLM: Perez et al. 2018).
 
-    The first of the two numbers is a + b y with a and b of the network, an entry at a time: to take the noise off every entry
-    it must be seen in every entry, and a width below the number of entries would not let it through.
+    The first output is a + b y for each entry, where the network predicts a and b: to remove the noise of an entry, the noisy
+    entry itself is needed, and hidden layers narrower than the row could not pass all entries on.
     """
 
     def __init__(self, entries: int, width: int, depth: int, context: int = 0) -> None:
@@ -61,7 +61,7 @@ class MlpDenoiser(nn.Module):
 
 
 class _Block(nn.Module):
-    """Two 3×3 convolutions around a residual, scaled and shifted by the noise level."""
+    """A residual block of two 3×3 convolutions, scaled and shifted by the noise level."""
 
     def __init__(self, channels: int, out: int, level: int) -> None:
         super().__init__()
@@ -78,8 +78,8 @@ class _Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """A small U-Net (Ronneberger et al. 2015; Ho et al. 2020): one block a scale on the way down and up, each scale half as
-    wide and twice as deep as the one before. Any height and width."""
+    """A small U-Net (Ronneberger et al. 2015; Ho et al. 2020): one block per scale on the way down and up; each scale has half
+    the height and width of the one before and twice the channels. Images may have any height and width."""
 
     def __init__(self, channels: int, width: int, scales: int, context: int = 0) -> None:
         super().__init__()
@@ -96,13 +96,13 @@ class UNet(nn.Module):
     def forward(self, y: Tensor, log_level: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """(n, channels, H, W), (n,) or (1,), (n, c) → two of (n, channels, H, W)."""
         level, h = self.level(log_level, context), self.enter(y)
-        kept: list[Tensor] = []
+        skips: list[Tensor] = []
         for i, block in enumerate(self.down):
             h = block(functional.avg_pool2d(h, 2, ceil_mode=True) if i else h, level)
-            kept.append(h)
-        kept.pop()
+            skips.append(h)
+        skips.pop()
         for block in self.up:
-            beside = kept.pop()
-            h = block(torch.cat([functional.interpolate(h, size=beside.shape[2:]), beside], 1), level)
+            skip = skips.pop()
+            h = block(torch.cat([functional.interpolate(h, size=skip.shape[2:]), skip], 1), level)
         first, second = self.leave(functional.silu(h)).chunk(2, 1)
         return first, second

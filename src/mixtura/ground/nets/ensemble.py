@@ -1,4 +1,4 @@
-"""Several perceptrons trained at once, as one: every weight has a leading axis of members, and a layer is one batched product."""
+"""An ensemble of perceptrons trained at once: every weight has a leading axis of members, and a layer is one batched product."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn import functional
 
 class Bins(nn.Module):
     """Piecewise-linear encoding of numbers (Gorishniy et al. 2022, section 3.1): with edges e_0 < … < e_T at quantiles of the fit
-    rows, entry t of a number x is (x − e_{t−1}) / (e_t − e_{t−1}) held within [0, 1]. What is far from linear in x, such as the
-    steps of a few distinct values, is linear in the encoding."""
+    rows, entry t of a number x is (x − e_{t−1}) / (e_t − e_{t−1}), clamped to [0, 1]. Functions that are far from linear in x,
+    such as steps between a few distinct values, are linear in the encoding."""
 
     low: Tensor
     width: Tensor
@@ -21,16 +21,16 @@ class Bins(nn.Module):
     def __init__(self, inputs: int, bins: int) -> None:
         super().__init__()
         self.register_buffer("low", torch.zeros(inputs, bins))
-        # a bin of infinite width is always 0: it stands for none
+        # an unused bin has infinite width, so its entry is always 0
         self.register_buffer("width", torch.full((inputs, bins), math.inf))
 
     @property
     def outputs(self) -> int:
-        """Numbers of an encoded row."""
+        """The number of entries of an encoded row."""
         return self.low.numel()
 
     def prepare(self, x: Tensor) -> None:
-        """Edges from fit rows (n, inputs); of a column that does not vary none."""
+        """Compute the edges from fit rows (n, inputs); a column that does not vary has no bins."""
         bins = self.low.shape[1]
         q = torch.linspace(0, 1, bins + 1, dtype=x.dtype, device=x.device)
         self.low.zero_()
@@ -61,7 +61,7 @@ class Members(nn.Module):
 class Ensemble(nn.Module):
     """Perceptrons with residual SiLU layers and a direct linear path: (n, inputs) → (members, n, outputs).
 
-    sees: (members, inputs) bool, the inputs each member has: the others' weights meet zeros.
+    sees: (members, inputs) bool, the inputs that each member sees; the others are replaced by 0.
     """
 
     sees: Tensor
@@ -72,18 +72,18 @@ class Ensemble(nn.Module):
         self.register_buffer("sees", sees.float().unsqueeze(1), persistent=False)
         widths = [inputs, *hidden]
         self.layers = nn.ModuleList(Members(members, a, b) for a, b in zip(widths, hidden, strict=False))
-        # what is told starts near its bias, the same for every row
+        # small weights: the initial outputs are nearly the bias, for every row
         self.leave = Members(members, widths[-1], outputs, 0.1)
         self.direct = Members(members, inputs, outputs, 0.0)
 
     def begin(self, bias: Tensor) -> None:
-        """Every member starts by telling ``bias`` (outputs,), nearly."""
+        """Set the bias of the last layer, so that every member initially predicts nearly ``bias`` (outputs,)."""
         self.leave.bias.data.copy_(bias.expand_as(self.leave.bias))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x * self.sees
         h = x
         for layer in self.layers:
-            turned = functional.silu(layer(h))
-            h = h + turned if h.shape == turned.shape and h is not x else turned
+            new = functional.silu(layer(h))
+            h = h + new if h.shape == new.shape and h is not x else new
         return self.leave(h) + self.direct(x)

@@ -1,4 +1,4 @@
-"""Heads for a person's own network: the last layer, that tells a distribution."""
+"""Heads: last layers for your own network, which predict the parameters of a distribution."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mixtura.ground.noise import Noise, NoiseKind
 
 
 class MixtureDensityHead(nn.Module):
-    """What a network makes of its input → a mixture of Gaussians: (*batch, features) → :class:`MixtureDensity` of batch ``batch``
-    and event (targets,), for any number of batch axes (rows; rows and steps of a sequence).
+    """Predicts a mixture of Gaussians from the features of a network: (*batch, features) → :class:`MixtureDensity` with batch
+    shape ``batch`` and event shape (targets,), for any number of batch axes (rows; or rows and steps of a sequence).
 
         head = MixtureDensityHead(hidden_size, targets=2, components=5)
         loss = -head(hidden).log_prob(y).mean()
 
-    components, noise, rank, scale, floor: as those of :class:`mixtura.ground.noise.Noise`. The mixture is in the units
-    that y has in training: give standardised y, or components begin in the wrong place. A layer in bfloat16 tells a mixture in
-    float32.
+    components, noise, rank, scale, floor: as in :class:`mixtura.ground.noise.Noise`. The mixture is in the units of the y you
+    train on: standardise y, because the initial components are placed for a y of mean 0 and deviation 1. A layer in bfloat16
+    predicts a mixture in float32.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class MixtureDensityHead(nn.Module):
         super().__init__()
         self.noise = Noise(noise, components, targets, rank, scale, floor)
         self.linear = nn.Linear(features, self.noise.width)
-        # the components begin apart, between −1.5 and 1.5 standard deviations
+        # spread the initial components between −1.5 and 1.5 standard deviations
         means = torch.linspace(-1.5, 1.5, components)[:, None].expand(-1, targets) if components > 1 else torch.zeros(1, targets)
         with torch.no_grad():
             self.linear.bias.copy_(self.noise.start(means, 0.75 if components > 1 else 1.0))

@@ -1,4 +1,4 @@
-"""Networks whose outputs see only some inputs: MADE, its walk, and how codes enter and leave a network."""
+"""Autoregressive networks (MADE), their evaluation position by position for sampling, and the layout of codes as numbers."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+#: a network with more direct connections than this has none
+MOST_DIRECT = 1_000_000
+
 
 class MaskedLinear(nn.Linear):
     """A linear layer whose weight is zero where ``mask`` (out, in) is False.
 
-    Masked weights start at zero and their gradient is masked, so training leaves them there and pays for the mask
-    once a step; outside training the mask is applied as well, whatever was loaded.
+    Masked weights start at zero and their gradient is masked, so they stay zero in training, and the mask costs time only
+    once a step. In evaluation mode the mask is applied to the weights, in case other weights were loaded.
     """
 
     mask: Tensor
@@ -29,21 +32,17 @@ class MaskedLinear(nn.Linear):
         return nn.functional.linear(x, self.weight if self.training else self.weight * self.mask, self.bias)
 
     def part(self, x: Tensor, rows: slice, columns: slice = slice(None), *, bias: bool = True) -> Tensor:
-        """Some rows of the output, from some columns of the weight."""
+        """Some of the outputs, computed from some of the inputs."""
         return nn.functional.linear(x, self.weight[rows, columns] * self.mask[rows, columns], self.bias[rows] if bias else None)
 
 
-#: weights of direct connections a net may have
-MOST_DIRECT = 1_000_000
-
-
 class MaskedNet(nn.Module):
-    """Outputs at position p see the inputs at positions below p, and the context: MADE (Germain et al. 2015)
-    with one position for a whole block of numbers (a column's indicators, a column's parameters).
+    """MADE (Germain et al. 2015): outputs at position p depend on the inputs at positions below p, and on the context. A block
+    of numbers (the indicators of a column, the parameters of a column) has one position.
 
-    inputs, outputs: the position 0 .. positions-1 of every input and output number.
-    Degrees of hidden units are spread evenly, so a net narrower than its input still sees all of it; direct
-    connections run from inputs to outputs (section 4 of the paper) unless they would outweigh the net.
+    inputs, outputs: the position 0 .. positions-1 of every input and every output.
+    The degrees of hidden units are spread evenly, so a network narrower than its input still sees all inputs. Inputs are also
+    connected directly to outputs (section 4 of the paper), unless there would be more than ``MOST_DIRECT`` such weights.
     """
 
     def __init__(self, inputs: Tensor, outputs: Tensor, hidden: Sequence[int], context: int = 0) -> None:
@@ -65,7 +64,7 @@ class MaskedNet(nn.Module):
         self.head = MaskedLinear(torch.cat([seen, linked])[None, :] < outputs[:, None])
         self.head.weight.data[:, len(seen) :] = 0
         nn.init.zeros_(self.head.bias)
-        # degrees ascend, so the units that a position can see are the first so many of each layer
+        # degrees ascend, so a position sees the first ``ready[layer][position]`` units of a layer
         positions = torch.arange(last + 1)
         self.ready = [torch.searchsorted(d, positions).tolist() for d in degrees]
 
@@ -78,8 +77,8 @@ class MaskedNet(nn.Module):
 
 
 class Walk:
-    """A pass through a :class:`MaskedNet` one position after the other, for sampling: a hidden unit is computed once,
-    when all the inputs it sees are there, so that all positions together cost about one forward pass."""
+    """Evaluates a :class:`MaskedNet` one position after the other, for sampling. Each hidden unit is computed once, as soon as
+    all inputs that it sees are known, so all positions together cost about one forward pass."""
 
     def __init__(self, net: MaskedNet, x: Tensor) -> None:
         self.net, self.x = net, x
@@ -89,7 +88,7 @@ class Walk:
 
     @torch.no_grad()
     def outputs(self, position: int, rows: Sequence[slice]) -> list[Tensor]:
-        """Some rows of the outputs at ``position``; x (n, inputs + context) must hold all inputs below it."""
+        """Some of the outputs at ``position``; x (n, inputs + context) must hold all inputs at lower positions."""
         source = self.x
         for i, layer in enumerate(self.layers):
             new = slice(self.done[i], self.net.ready[i][position])
@@ -107,8 +106,8 @@ class Walk:
 
 
 class CodeLayout(nn.Module):
-    """How codes enter and leave a network: a code of two levels is one number (0 or 1 in, a log-odds out), any other
-    is a group of indicators in and of logits out."""
+    """The representation of codes at the input and output of a network: a code of two levels is one number (input 0 or 1,
+    output a log-odds), any other code is a group of numbers (input indicators, output logits)."""
 
     columns: Tensor
     single: Tensor
@@ -122,38 +121,38 @@ class CodeLayout(nn.Module):
         self.blocks = [slice(int(end) - width, int(end)) for end, width in zip(ends, self.widths, strict=True)]
         single = torch.tensor([k == 2 for k in cardinalities], dtype=torch.bool)
         self.register_buffer("single", single, persistent=False)
-        # the column of level 0, as if two-level codes had one
+        # the column of level 0; for a two-level code the column before its single one
         self.register_buffer("columns", ends - torch.tensor(self.widths, dtype=torch.int64) - single.long(), persistent=False)
         self.binary = set(cardinalities) == {2}
 
     @property
     def width(self) -> int:
-        """Numbers in, and out."""
+        """The number of inputs, and of outputs."""
         return sum(self.widths)
 
     def positions(self, position: Tensor) -> Tensor:
-        """(S,) a number for each code → (width,)."""
+        """(S,) one number for each code → (width,), repeated for each input of the code."""
         return position.repeat_interleave(torch.tensor(self.widths, dtype=torch.int64))
 
     def inputs(self, codes: Tensor) -> Tensor:
-        """(n, S) → (n, width) float32."""
+        """(n, S) codes → (n, width) float32 inputs."""
         if self.binary:
             return codes.float()
         if not self.widths:
             return torch.zeros(len(codes), 0, device=codes.device)
         out = torch.zeros(len(codes), self.width + 1, device=codes.device)
-        # level 0 of a two-level code has no column: its 1 goes to a spare one
+        # level 0 of a two-level code has no column: write its 1 to a spare column
         at = torch.where(self.single & (codes == 0), self.width, codes + self.columns)
         return out.scatter_(1, at, 1.0)[:, : self.width]
 
     def input(self, s: int, codes: Tensor) -> Tensor:
-        """(n,) codes of slot s alone → (n, w) float32."""
+        """(n,) codes of slot s → (n, w) float32 inputs."""
         if self.cardinalities[s] == 2:
             return codes.float().unsqueeze(1)
         return nn.functional.one_hot(codes, self.widths[s]).float()
 
     def logits(self, s: int, block: Tensor) -> Tensor:
-        """The (n, w) outputs of code s → (n, k) logits."""
+        """(n, w) outputs of code s → (n, k) logits."""
         return nn.functional.pad(block, (1, 0)) if self.cardinalities[s] == 2 else block
 
     def log_chosen(self, out: Tensor, codes: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
-"""Convolutions that see only earlier pixels: PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016), and its walk.
+"""PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016): convolutions that see only earlier pixels, and their evaluation
+value by value for sampling.
 
-Values are ordered pixel by pixel in raster order, and within a pixel channel by channel. Features come in as many groups
+Values are ordered pixel by pixel in raster order, and within a pixel channel by channel. Features are split into as many groups
 as the image has channels, and group g may see
 
     every value of the pixels above, every value of the pixels to the left in its own row, and at its own pixel the
     values of channels below g (the first layer, mask A) or features of groups up to g (all others, mask B).
 
-With square kernels some pixels above and to the right are never seen (van den Oord et al. 2016b, section 2.1): the model
-is a proper one all the same, with fewer dependencies.
+With square kernels some pixels above and to the right are never seen (van den Oord et al. 2016b, section 2.1): the model is
+still a valid density, with fewer dependencies.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from torch.nn import functional
 
 
 class CausalConv(nn.Module):
-    """(n, in, H, W) → (n, out, H, W), each pixel from those at most ``reach · dilation`` rows above and columns beside it.
+    """(n, in, H, W) → (n, out, H, W): a pixel sees at most ``reach · dilation`` rows above and columns to either side.
 
-    Inputs and outputs are ``groups`` equal groups of channels. strict: at its own pixel a group sees those below it
-    (mask A), else itself too (mask B).
+    Inputs and outputs are ``groups`` equal groups of channels. strict: at its own pixel a group sees the groups below it
+    (mask A); otherwise it also sees itself (mask B).
     """
 
     mask: Tensor
@@ -57,18 +58,18 @@ class CausalConv(nn.Module):
         return functional.conv2d(padded, self.weight * self.mask, self.bias, dilation=self.dilation)
 
     def group(self, g: int) -> tuple[Tensor, Tensor]:
-        """Weight (taps · in, out / groups) and bias of the outputs of group g, taps in the order of :meth:`window`."""
+        """Weight (taps · in, out / groups) and bias of the outputs of group g, with the taps in the order of :meth:`window`."""
         rows = slice(g * len(self.bias) // self.groups, (g + 1) * len(self.bias) // self.groups)
         weight = (self.weight * self.mask)[rows].permute(2, 3, 1, 0)
         taps = weight.flatten(0, 1)[: self.reach * (2 * self.reach + 1) + self.reach + 1]
         return taps.flatten(0, 1), self.bias[rows]
 
     def window(self, padded: Tensor, i: int, j: int) -> Tensor:
-        """What pixel (i, j) sees of (n, H + margin, W + 2 margin, in): (n, taps · in)."""
+        """The inputs that pixel (i, j) sees in a padded image (n, H + margin, W + 2 margin, in): (n, taps · in)."""
         m, d = self.margin, self.dilation
         above = padded[:, i : i + m : d, j : j + 2 * m + 1 : d].flatten(1)
-        beside = padded[:, i + m, j : j + m + 1 : d].flatten(1)
-        return torch.cat([above, beside], 1)
+        left = padded[:, i + m, j : j + m + 1 : d].flatten(1)
+        return torch.cat([above, left], 1)
 
 
 class _Block(nn.Module):
@@ -85,10 +86,10 @@ class _Block(nn.Module):
 
 
 class PixelNet(nn.Module):
-    """Images in, ``outputs`` numbers a value out, each from the values before it.
+    """Computes ``outputs`` numbers for every value of an image from the values before it.
 
-    shape: (C, H, W). width: features, in C equal groups. dilations: of the residual blocks, one each. context: numbers
-    beside the image, seen everywhere. Every pixel has a bias of its own, in the first layer and in the outputs.
+    shape: (C, H, W). width: number of features, in C equal groups. dilations: one for each residual block. context: numbers
+    in addition to the image, which every pixel sees. Every pixel has its own bias, in the first layer and in the outputs.
     """
 
     def __init__(self, shape: Sequence[int], width: int, dilations: Sequence[int], outputs: int, context: int = 0) -> None:
@@ -104,7 +105,7 @@ class PixelNet(nn.Module):
         self.level = nn.Parameter(torch.zeros(channels, height, breadth, outputs))
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """(n, C, H, W) and (n, context) → (n, C·H·W, outputs), values in the order of the image's memory."""
+        """(n, C, H, W) and (n, context) → (n, C·H·W, outputs), with values in the memory order of the image."""
         n, (channels, height, breadth) = len(x), self.shape
         h = self.first(x.contiguous(memory_format=torch.channels_last)) + self.place
         if self.context is not None:
@@ -116,21 +117,21 @@ class PixelNet(nn.Module):
 
 
 class PixelWalk:
-    """A pass through a :class:`PixelNet` one value after the other, for sampling: what a layer makes of a value is computed
-    once, when all it sees is there, so that all values together cost about one forward pass."""
+    """Evaluates a :class:`PixelNet` one value after the other, for sampling. Every feature is computed once, as soon as all
+    values that it sees are known, so all values together cost about one forward pass."""
 
     def __init__(self, net: PixelNet, n: int, context: Tensor | None = None) -> None:
         self.net, self.n = net, n
         self.blocks = cast(list[_Block], list(net.blocks))
-        self.outer = None if net.context is None else net.context(context)
+        self.of_context = None if net.context is None else net.context(context)
         (channels, height, breadth), like = net.shape, net.place
 
-        def room(conv: CausalConv, inputs: int) -> Tensor:
+        def padded(conv: CausalConv, inputs: int) -> Tensor:
             return like.new_zeros(n, height + conv.margin, breadth + 2 * conv.margin, inputs)
 
-        self.image = room(net.first, channels)
-        self.seen = [room(block.look, net.width) for block in self.blocks]
-        # of the pixel in hand alone: what the 1×1 layers see
+        self.image = padded(net.first, channels)
+        self.seen = [padded(block.look, net.width) for block in self.blocks]
+        # the inputs of the 1×1 layers, for the current pixel only
         self.looked = [like.new_zeros(n, net.width) for _ in self.blocks]
         self.last = like.new_zeros(n, net.width)
         self.first = [net.first.group(g) for g in range(channels)]
@@ -140,25 +141,25 @@ class PixelWalk:
 
     @torch.no_grad()
     def outputs(self, c: int, i: int, j: int) -> Tensor:
-        """(n, outputs) at channel c of pixel (i, j), once all values before it have been told."""
-        net, each = self.net, self.net.width // self.net.shape[0]
-        mine = slice(c * each, (c + 1) * each)
+        """(n, outputs) for channel c of pixel (i, j), after all values before it have been set."""
+        net, size = self.net, self.net.width // self.net.shape[0]
+        group = slice(c * size, (c + 1) * size)
 
         def apply(layer: tuple[Tensor, Tensor], x: Tensor) -> Tensor:
             return torch.addmm(layer[1], x, layer[0])
 
-        h = apply(self.first[c], net.first.window(self.image, i, j)) + net.place[mine, i, j]
-        if self.outer is not None:
-            h = h + self.outer[:, mine]
+        h = apply(self.first[c], net.first.window(self.image, i, j)) + net.place[group, i, j]
+        if self.of_context is not None:
+            h = h + self.of_context[:, group]
         for b, block in enumerate(self.blocks):
             margin = block.look.margin
-            self.seen[b][:, i + margin, j + margin, mine] = functional.silu(h)
-            self.looked[b][:, mine] = functional.silu(apply(self.look[b][c], block.look.window(self.seen[b], i, j)))
+            self.seen[b][:, i + margin, j + margin, group] = functional.silu(h)
+            self.looked[b][:, group] = functional.silu(apply(self.look[b][c], block.look.window(self.seen[b], i, j)))
             h = h + apply(self.mix[b][c], self.looked[b])
-        self.last[:, mine] = functional.silu(h)
+        self.last[:, group] = functional.silu(h)
         return apply(self.head[c], self.last) + net.level[c, i, j]
 
-    def tell(self, c: int, i: int, j: int, value: Tensor) -> None:
-        """(n,) the value of channel c at pixel (i, j)."""
+    def set(self, c: int, i: int, j: int, value: Tensor) -> None:
+        """Set the value (n,) of channel c at pixel (i, j)."""
         margin = self.net.first.margin
         self.image[:, i + margin, j + margin, c] = value.to(self.image)

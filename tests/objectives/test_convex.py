@@ -14,8 +14,10 @@ from mixtura.contracts import InputError
 from mixtura.ground.kernels import Cosine, Cubic, Gaussian
 from mixtura.metrics.diversity import vendi_score
 from mixtura.metrics.frechet import Moments, plain_distance
-from mixtura.simplex.convex import Entropy, FldLikelihood, FrechetOfMixture
-from mixtura.simplex.quadratic import Polytope, minimise_convex, stack
+from mixtura.objectives.convex import Entropy, FldLikelihood, FrechetOfMixture
+from mixtura.simplex.convex import minimise_convex
+from mixtura.simplex.polytope import Polytope
+from mixtura.simplex.stacking import stack
 
 MEAN, STD = 100.0, 3.0
 WEIGHTS = np.array([0.1, 0.3, 0.4, 0.2])
@@ -198,7 +200,7 @@ def test_entropy_of_all_rows_is_the_vendi_score(kernel):
 def test_entropy_of_many_rows_takes_a_share_of_each_arm(monkeypatch):
     arms = [x - MEAN for x in sets(n=300, d=2)[0]]
     whole = Entropy(arms, Gaussian(3.0), rng=seeded())
-    monkeypatch.setattr("mixtura.simplex.convex.ENTROPY_ROWS", 600)
+    monkeypatch.setattr("mixtura.objectives.convex.ENTROPY_ROWS", 600)
     share, again = (Entropy(arms, Gaussian(3.0), rng=seeded(7)) for _ in range(2))
     assert share.value(WEIGHTS) == again.value(WEIGHTS) != whole.value(WEIGHTS)
     assert share.value(WEIGHTS) == pytest.approx(whole.value(WEIGHTS), abs=0.1)

@@ -13,10 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+import mixtura
 from mixtura.arms import ArmError, Exhausted, Function, Pool
 from mixtura.contracts import InputError
+from mixtura.features.space import FeatureSpace
 from mixtura.ledger import Ledger
-from mixtura.selection import FAILURES, LEDGER, Look, Stop, begin
+from mixtura.selection.mixture import LEDGER, begin
+from mixtura.selection.records import Stop
+from mixtura.selection.session import FAILURES
+from mixtura.selection.start import conduct
 
 MEANS = np.array([[-3.0, -2.0], [3.0, 1.4], [0.9, 3.2]])
 WIDTH = 1.25 * 2**0.5
@@ -39,11 +44,11 @@ def run(arms, out, pulls=60, **options):
 def test_a_selection_finds_the_mixture(tmp_path):
     """Three modes far apart: a third each, and nearly three in effect."""
     found, rounds, pulls = run(pools(cost=2.0), tmp_path, pulls=150)
-    assert found.weights == pytest.approx({"g0": 1 / 3, "g1": 1 / 3, "g2": 1 / 3}, abs=0.06)
+    assert found.by_name == pytest.approx({"g0": 1 / 3, "g1": 1 / 3, "g2": 1 / 3}, abs=0.06)
     assert len(rounds) == len(pulls) == found.pulls == 150 and found.spent == 300.0 == rounds[-1].spent
     assert found.why == "all 150 pulls are made" and found.gap < 1e-12 and found.higher
     assert all(p.status == "told" and p.sample.shape == (2,) for p in pulls)
-    assert all(found.intervals[name][0] <= w <= found.intervals[name][1] for name, w in found.weights.items())
+    assert all(low <= w <= high for (low, high), w in zip(found.intervals, found.weights, strict=True))
     assert "g0" in found.sentence and "150 samples" in found.sentence
 
 
@@ -90,7 +95,7 @@ def test_a_hostile_arm_is_named_and_the_others_go_on(tmp_path, bad, says):
     found, rounds, pulls = run([*pools(), Function("bad", bad, cost=5.0)], tmp_path, pulls=60)
     failed = [r for r in rounds if r.status == "failed"]
     assert len(failed) == FAILURES and all(r.arm == "bad" and says in r.reason for r in failed)
-    assert says in found.closed["bad"] and found.weights["bad"] == 0 and found.pulls == 60
+    assert says in found.closed["bad"] and found.by_name["bad"] == 0 and found.pulls == 60
     assert found.counts["bad"] == {"asked": 0, "told": 0, "failed": FAILURES, "unknown": 0} and found.spent == 15.0
 
 
@@ -109,7 +114,7 @@ def test_an_exhausted_pool_is_closed_and_its_samples_count_on(tmp_path):
     small = Pool("small", MEANS[0] + 0.4 * rng.normal(size=(9, 2)))
     found, rounds, _ = run([small, *pools()[1:]], tmp_path, pulls=80)
     assert found.counts["small"]["told"] == 9 and found.closed["small"].startswith("exhausted")
-    assert found.weights["small"] > 0.2 and found.pulls == 80
+    assert found.by_name["small"] > 0.2 and found.pulls == 80
     assert sum(r.status == "failed" for r in rounds) == 1
 
 
@@ -130,7 +135,7 @@ def test_costs_join_the_objective(tmp_path):
     rng = np.random.default_rng(2)
     equal = [Pool(name, rng.normal(size=(300, 2)), cost=cost) for name, cost in (("dear", 1.0), ("cheap", 0.0))]
     found, _, _ = run([*equal, *pools()], tmp_path, pulls=200, objective="rke+0.1*cost")
-    assert found.weights["dear"] == 0 < found.weights["cheap"] and found.unit == "sum of losses"
+    assert found.by_name["dear"] == 0 < found.by_name["cheap"] and found.unit == "sum of losses"
 
 
 def test_images_are_looked_at_through_features_of_the_reference(tmp_path):
@@ -140,7 +145,7 @@ def test_images_are_looked_at_through_features_of_the_reference(tmp_path):
     other = Pool("other", np.full((50, 8, 8), 3.0) + rng.integers(0, 2, size=(50, 8, 8)))
     session = begin([same, other], tmp_path, "mmd", reference=real, name="real", extractor="pca:5", pulls=60)
     list(session.conduct())
-    assert session.look.name == "pca:5" and session.finish().weights["same"] > 0.9
+    assert session.features.name == "pca:5" and session.finish().by_name["same"] > 0.9
     assert session.ledger.pulls(samples=True)[0].sample.shape == (8, 8)
     session.close()
 
@@ -148,8 +153,8 @@ def test_images_are_looked_at_through_features_of_the_reference(tmp_path):
 @pytest.mark.parametrize("shape", [(8, 8), (8, 8, 1), (1, 8, 8)])
 def test_an_image_comes_in_any_layout(shape):
     real = torch.arange(20 * 64, dtype=torch.float64).reshape(20, 1, 8, 8)
-    look = Look(real, "pixels")
-    torch.testing.assert_close(look(real[3].reshape(shape).numpy()), look.all(real[3:4])[0])
+    features = FeatureSpace.of_samples(real, "pixels")
+    torch.testing.assert_close(features.of_one(real[3].reshape(shape).numpy()), features(real[3:4])[0])
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_asked(tmp_path):
@@ -191,6 +196,53 @@ def test_the_record_holds_together(tmp_path):
     assert record["truth"]["value"] == pytest.approx(record["value"], rel=0.1)
 
 
+# ------------------------------------------------------------------------------------------------ mixtura.select
+
+
+def test_select_takes_samples_and_functions_by_name_and_leaves_a_folder(tmp_path):
+    """The same pulls as a session of arms; again from the folder without one more pull; with more pulls it goes on."""
+    rng = np.random.default_rng(0)
+    given = {f"g{i}": m + 0.4 * rng.normal(size=(200, 2)) for i, m in enumerate(MEANS)}
+    found = mixtura.select(given, "rke", bandwidth=WIDTH, pulls=60, out=tmp_path / "kept")
+    assert isinstance(found, mixtura.Weights) and found.names == ("g0", "g1", "g2") and found.pulls == 60
+    assert sum(found.weights) == pytest.approx(1) and found.gap < 1e-12 and len(found.intervals) == 3 and found.error > 0
+    by_arms = run([Pool(name, x) for name, x in given.items()], tmp_path / "arms")[0]
+    assert (by_arms.weights, by_arms.value, by_arms.gain) == (found.weights, found.value, found.gain)
+    asked = []
+    refused = {name: Function(name, lambda seed: asked.append(seed)) for name in given}
+    again = mixtura.select(refused, "rke", bandwidth=WIDTH, pulls=60, out=tmp_path / "kept")
+    assert again.weights == found.weights and asked == []
+    assert mixtura.select(given, "rke", bandwidth=WIDTH, pulls=66, out=tmp_path / "kept").pulls == 66
+    assert json.loads((tmp_path / "kept" / "selection.json").read_text())["pulls"] == 66
+    fresh = mixtura.select(given, "rke", bandwidth=WIDTH, pulls=20, out=tmp_path / "kept", fresh=True)
+    assert fresh.pulls == 20
+
+
+def test_select_without_a_folder_compares_with_real_rows_and_asks_functions():
+    real = np.random.default_rng(1).normal(3, 1, (200, 2))
+    draws = {"near": lambda seed: np.random.default_rng(seed).normal(3, 1, 2), "far": lambda seed: [50.0 + seed, 0.0]}
+    found = mixtura.select(draws, "mmd", reference=real, pulls=40)
+    assert found.by_name == {"near": 1, "far": 0} and found.single[0] == "near" and found.unit == "MMD²"
+    assert [type(r).__name__ for r in conduct(draws, "mmd", reference=real, pulls=12)] == ["Round"] * 12 + ["Selected"]
+
+
+@pytest.mark.parametrize(
+    ("arms", "options", "says"),
+    [
+        ({}, {}, "arms: expected one or more"),
+        ({"a": "text"}, {}, "a: expected an array of numbers"),
+        ({"a": np.ones((9, 2))}, {"reach": 1.0}, "reach: is for contexts"),
+        ({"a": np.ones((9, 2))}, {"contexts": np.ones((3, 1))}, "a: takes no context"),
+        ({"a": np.ones((9, 2))}, {"contexts": np.zeros((3, 4, 4), dtype=np.uint8)}, "contexts: expected a table"),
+        ({"a": np.ones((9, 2))}, {"pulls": 2.5}, "pulls"),
+    ],
+)
+def test_select_refuses_in_one_sentence(tmp_path, arms, options, says):
+    with pytest.raises(InputError, match=says):
+        mixtura.select(arms, "rke", out=tmp_path / "new", **options)
+    assert not (tmp_path / "new").exists()
+
+
 # ------------------------------------------------------------------------------------------------------------- kills
 
 SCRIPT = """
@@ -198,7 +250,7 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from mixtura.arms import Arm
-from mixtura.selection import begin
+from mixtura.selection.mixture import begin
 
 place, pulls = Path(sys.argv[1]), int(sys.argv[2])
 kinds = sys.argv[3].split(",")
@@ -314,15 +366,15 @@ def test_too_little_memory_costs_no_sample_and_closes_no_arm(tmp_path):
     """A look that fails for lack of memory ends the sitting; the sample it was at is looked at again, not bought again."""
     whole = [p.arm for p in run(pools(), tmp_path / "whole", pulls=30)[2]]
     session = begin(pools(), tmp_path / "parts", "rke", bandwidth=WIDTH, pulls=30)
-    look, looked = session.look, []
+    of_one, looked = session.features.of_one, []
 
     def scarce(sample):
         looked.append(sample)
         if len(looked) % 10 == 0:
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return look(sample)
+        return of_one(sample)
 
-    session.look = scarce
+    session.features.of_one = scarce
     for _ in range(2):
         with pytest.raises(RuntimeError, match="out of memory"):
             list(session.conduct())
@@ -354,7 +406,7 @@ def test_two_sessions_of_one_process_leave_one_another_s_requests_alone(tmp_path
         one.ledger.intend("g0")
     assert two.ledger.orphans() == []
     two.ledger.release()
-    assert one.ledger.flying() == two.ledger.flying() == {"g0": 1} and two.ledger.orphans() == []
+    assert one.ledger.in_flight() == two.ledger.in_flight() == {"g0": 1} and two.ledger.orphans() == []
     one.ledger.release()
     assert [p.arm for p in two.ledger.orphans()] == ["g0"]
     one.close()
@@ -364,7 +416,7 @@ def test_two_sessions_of_one_process_leave_one_another_s_requests_alone(tmp_path
 def test_a_full_disk_ends_a_selection_in_one_sentence_and_nothing_is_lost(tmp_path):
     code = (
         "import resource, signal, sys; from pathlib import Path; import numpy as np; from mixtura.arms import Pool\n"
-        "from mixtura.ground.machine import CannotWrite; from mixtura.selection import begin\n"
+        "from mixtura.ground.machine import CannotWrite; from mixtura.selection.mixture import begin\n"
         "arms = [Pool(name, np.random.default_rng(i).normal(size=(300, 50)) + 9 * i) for i, name in enumerate('ab')]\n"
         "sitting = begin(arms, Path(sys.argv[1]), 'rke', bandwidth=5.0, pulls=60)\n"
         "if sys.argv[2] != '0': resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)\n"

@@ -1,0 +1,160 @@
+"""The records of an online selection: a round, when to stop, and its end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixtura.contracts import Estimate
+from mixtura.policies.selector import Certificate
+from mixtura.simplex.weights import Weights
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a pull left behind.
+
+    number: of the pull. status: "told", "failed" or "unknown", with its reason. pulls: samples so far. spent: cost so far.
+    weights, value: the mixture now and its objective, in the objective's own unit, every so many pulls. single: the best single
+    arm and its value then. seconds: the arm took; overhead: all that is not an arm.
+    """
+
+    number: int
+    arm: str
+    status: str
+    reason: str
+    pulls: int
+    spent: float
+    seconds: float
+    overhead: float
+    weights: dict[str, float] | None = None
+    value: Estimate | None = None
+    single: tuple[str, Estimate] | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When to stop before all pulls are made: at an excess of ``tolerance`` or less, by a bound of this ``mode``."""
+
+    tolerance: float
+    mode: str = "asymptotic"
+    risk: float = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selected(Weights):
+    """The end of a selection: the :class:`Weights` of the best mixture, and how they were found.
+
+    value ± error: in the objective's own ``unit``, ``higher`` or lower is better. single: the best single arm. pulls: samples.
+    spent: what they cost. why: it ended. certificates: how far from the best mixture it can be, both modes where both apply.
+    gain, p_value: of weights chosen on one half of every arm's samples over the arm that they beat the least
+    surely, on the other half; None for few samples. sums: which pairs of samples were summed. closed: arm → why it is asked no
+    more. counts: arm → status → pulls.
+    """
+
+    unit: str
+    higher: bool
+    single: tuple[str, Estimate]
+    pulls: int
+    spent: float
+    why: str
+    certificates: tuple[Certificate, ...]
+    gain: Estimate | None = None
+    p_value: float | None = None
+    sums: str
+    closed: dict[str, str]
+    counts: dict[str, dict[str, int]]
+
+    @property
+    def sentence(self) -> str:
+        """What to use, in one sentence. Weights and values come from the same samples; the errors do not know that."""
+        name, single = self.single
+        used = sorted(((w, arm) for arm, w in self.by_name.items() if w > 0), reverse=True)
+        blend = " + ".join(f"{w:.2f} {arm}" for w, arm in used)
+        if max(self.weights) == 1:
+            return f"use {name} alone: no mixture of these arms is better"
+        mixed, alone = (f"{x.value:.4g} ± {x.error:.2g}" for x in (self.estimate, single))
+        ends = f"{mixed} {self.unit}, {alone} for {name} alone, after {self.pulls:,} samples"
+        better = self.value - single.value if self.higher else single.value - self.value
+        if not better > 2 * math.hypot(self.estimate.error, single.error):
+            return f"no sure gain over {name} alone; the best mixture is {blend}: {ends}"
+        return f"use {blend}: {ends}"
+
+    @property
+    def estimate(self) -> Estimate:
+        """The value with its error and the number of samples behind it."""
+        return Estimate(self.value, math.nan if self.error is None else self.error, self.pulls)
+
+    @property
+    def judged(self) -> dict[str, Any] | None:
+        """The gain as plain data, or None."""
+        if self.gain is None:
+            return None
+        return {**asdict(self.gain), "p_value": self.p_value}
+
+    def record(self) -> dict[str, Any]:
+        """Plain data: what ``mixtura select --json`` prints, but for the folder (docs/cli-json.md)."""
+        return {
+            "weights": self.by_name, "gap": self.gap, "value": asdict(self.estimate),
+            "unit": self.unit, "higher": self.higher, "single": (self.single[0], asdict(self.single[1])), "pulls": self.pulls,
+            "spent": self.spent, "why": self.why, "certificates": [asdict(c) for c in self.certificates],
+            "intervals": self.intervals_by_name, "sums": self.sums, "closed": self.closed, "counts": self.counts,
+            "sentence": self.sentence, "gain": self.judged,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SelectedByContext:
+    """The end of a selection in contexts.
+
+    contexts: column → value of each. weights: the :class:`Weights` at each context, ``value`` in the objective's own ``unit``.
+    The other fields are those of :class:`Selected`.
+    """
+
+    contexts: tuple[Mapping[str, Any], ...]
+    weights: tuple[Weights, ...]
+    unit: str
+    higher: bool
+    pulls: int
+    spent: float
+    why: str
+    closed: dict[str, str]
+    counts: dict[str, dict[str, int]]
+
+    @property
+    def mean_weights(self) -> dict[str, float]:
+        """Arm → its weight, averaged over the contexts."""
+        mean = np.mean([found.weights for found in self.weights], axis=0)
+        return dict(zip(self.weights[0].names, mean.tolist(), strict=True))
+
+    @property
+    def sentence(self) -> str:
+        """Which arms are used, in one sentence."""
+        n = len(self.contexts)
+        mean = sorted(((w, arm) for arm, w in self.mean_weights.items() if w > 0.005), reverse=True)
+        used = " + ".join(f"{w:.2f} {arm}" for w, arm in mean)
+        over = f"over {n:,} contexts" if n > 1 else "at the one context"
+        return f"use the weights of each context; averaged {over} they are {used}, after {self.pulls:,} samples"
+
+    def table(self) -> pd.DataFrame:
+        """One row for each context: its columns, the weight of each arm, the value of that mixture."""
+        rows = pd.DataFrame([dict(context) for context in self.contexts])
+        for k, arm in enumerate(self.weights[0].names):
+            rows[f"weight {arm}"] = [found.weights[k] for found in self.weights]
+        return rows.assign(value=[found.value for found in self.weights])
+
+    def record(self) -> dict[str, Any]:
+        """Plain data: what ``mixtura select --contexts --json`` prints, but for the folder (docs/cli-json.md)."""
+        at = [
+            {"context": dict(context), "weights": found.by_name, "value": found.value, "gap": found.gap}
+            for context, found in zip(self.contexts, self.weights, strict=True)
+        ]
+        return {
+            "contexts": at, "mean_weights": self.mean_weights, "unit": self.unit, "higher": self.higher, "pulls": self.pulls,
+            "spent": self.spent, "why": self.why, "closed": self.closed, "counts": self.counts, "sentence": self.sentence,
+        }  # fmt: skip

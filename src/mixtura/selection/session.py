@@ -1,0 +1,191 @@
+"""The long process of an online selection: ask, keep, compare, tell, until the pulls are made.
+
+:meth:`Session.conduct` is an iterator of :class:`Round`. It can be stopped at any moment, killed included, and goes on from its
+ledger; two processes may work on one ledger.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mixtura.arms import Arm, ArmError, Exhausted
+from mixtura.contracts import InputError
+from mixtura.features.space import FeatureSpace
+from mixtura.ground.machine import passes
+from mixtura.ledger import Ledger, Pull
+from mixtura.policies.by_context import ContextualSelector
+from mixtura.policies.selector import Selector
+from mixtura.selection.records import Round
+
+#: an arm that fails so often in a row is asked no more
+FAILURES = 3
+#: seconds between two checks of what another process is doing
+WAIT = 0.05
+
+
+class Session(ABC):
+    """Arms, a selector, a ledger, and the feature space of samples."""
+
+    selector: Selector | ContextualSelector
+
+    def __init__(self, arms: Sequence[Arm], ledger: Ledger, features: FeatureSpace, *, pulls: int) -> None:
+        self.arms = {arm.name: arm for arm in arms}
+        self.ledger, self.features, self.pulls = ledger, features, pulls
+        self.closed: dict[str, str] = {}
+        self._place, self._spent = -1, ledger.spent()
+        self.overhead = 0.0
+
+    # ------------------------------------------------------------------------------------------------ what differs
+
+    @abstractmethod
+    def _choose(self, number: int) -> str:
+        """The arm that pull ``number`` asks."""
+
+    @abstractmethod
+    def _learn(self, pull: Pull, features: Tensor) -> None:
+        """Tell the selector the features (d,) of a pull."""
+
+    def _context(self, number: int) -> Mapping[str, Any] | None:
+        """The context of a pull, or None."""
+        return None
+
+    def _stopped(self) -> str | None:
+        """Why the stopping rule ends it, or None."""
+        return None
+
+    def _current(self) -> dict[str, Any]:
+        """The mixture now, as fields of :class:`Round`."""
+        return {}
+
+    # -------------------------------------------------------------------------------------------------------- rounds
+
+    def conduct(self) -> Iterator[Round]:
+        """Ask until the pulls are made, the stopping rule says so, or no arm is left."""
+        try:
+            self._catch_up()
+            for pull in self.ledger.orphans():
+                yield self._recover(pull)
+            yield from self._ask_on()
+        finally:  # stopped while an arm was awaited, or by a fault that passes: whoever goes on takes up the request
+            self.ledger.release()
+
+    def _ask_on(self) -> Iterator[Round]:
+        self._catch_up()
+        while self.why is None:
+            began = time.perf_counter()
+            with self.ledger.dealing():
+                self._catch_up()
+                awaited = sum(self.ledger.in_flight().values())
+                if self.selector.pulls + awaited >= self.pulls or not self.selector.open.any():
+                    pull = None
+                else:
+                    pull = self.ledger.intend(self._choose(self.ledger.next_number()))
+            self.overhead += time.perf_counter() - began
+            if pull is None:
+                time.sleep(WAIT)  # another process awaits the last ones
+                if not self.ledger.in_flight():
+                    self._catch_up()
+                    break
+                continue
+            yield self._pull(pull)
+
+    @property
+    def why(self) -> str | None:
+        """Why it is over, or None."""
+        if self.selector.pulls >= self.pulls:
+            return f"all {self.pulls:,} pulls are made"
+        if not self.selector.open.any():
+            return "no arm is left to be asked"
+        return self._stopped()
+
+    def _recover(self, pull: Pull) -> Round:
+        """A request that a process left behind."""
+        arm = self.arms.get(pull.arm)
+        if pull.sample is not None:
+            return self._tell(pull, pull.sample, 0.0)
+        if arm is not None and (arm.takes_key or arm.repeatable):
+            self.selector.asked[self.selector.names.index(pull.arm)] += 1
+            return self._pull(pull)
+        reason = "the process ended while it was awaited; this arm cannot be asked for it again"
+        self.ledger.fail(pull, reason, 0.0 if arm is None else arm.cost, "unknown")
+        return self._round(pull, "unknown", reason, 0.0)
+
+    def _pull(self, pull: Pull) -> Round:
+        arm, began = self.arms[pull.arm], time.perf_counter()
+        try:
+            sample = np.asarray(arm.ask(pull.draw, pull.key, self._context(pull.number)))
+        except ArmError as error:
+            seconds = time.perf_counter() - began
+            self._failed(pull, str(error), exhausted=isinstance(error, Exhausted))
+            return self._round(pull, "failed", str(error), seconds)
+        seconds = time.perf_counter() - began
+        self.ledger.receive(pull, sample, arm.cost)
+        self._spent += arm.cost
+        return self._tell(pull, sample, seconds)
+
+    def _tell(self, pull: Pull, sample: NDArray[Any], seconds: float) -> Round:
+        began = time.perf_counter()
+        try:
+            seen = self.features.of_one(sample).numpy().astype(np.float32)
+            width = self.selector.width
+            if seen.ndim != 1 or not np.isfinite(seen).all() or width not in (None, len(seen)):
+                raise InputError(f"{pull.arm}: {len(seen)} features, the others have {width}")
+        except (InputError, RuntimeError, ValueError) as error:
+            if passes(error):  # no property of the sample, which is kept and mapped again later
+                raise
+            self._failed(pull, f"its sample cannot be compared: {str(error).splitlines()[0]}", exhausted=False)
+            return self._round(pull, "failed", str(error), seconds)
+        self.ledger.tell(pull, seen)
+        self._catch_up()
+        self.overhead += time.perf_counter() - began
+        return self._round(pull, "told", "", seconds)
+
+    def _failed(self, pull: Pull, reason: str, *, exhausted: bool) -> None:
+        arm = self.arms[pull.arm]
+        cost = 0.0 if exhausted else arm.cost
+        self.ledger.fail(pull, ("exhausted: " if exhausted else "") + reason, cost)
+        self._spent += cost
+        self._catch_up()
+
+    def _round(self, pull: Pull, status: str, reason: str, seconds: float) -> Round:
+        began = time.perf_counter()
+        current = self._current() if status == "told" else {}
+        self.overhead += time.perf_counter() - began if current else 0.0
+        return Round(
+            pull.number, pull.arm, status, reason, self.selector.pulls, self._spent, seconds, self.overhead, **current
+        )
+
+    # ------------------------------------------------------------------------------------------------------- the ledger
+
+    def _catch_up(self) -> None:
+        """Take in what the ledger holds and the selector does not know yet, this process's pulls and others'."""
+        for pull in self.ledger.told_after(self._place):
+            if pull.arm in self.arms and pull.features is not None:
+                self.selector.asked[:] = self.selector.told
+                self._learn(pull, torch.as_tensor(pull.features))
+            self._place = pull.place if pull.place is not None else self._place
+        self._settle()
+
+    def _settle(self) -> None:
+        """Counts of what was asked, and arms that are closed, as the ledger has them."""
+        awaited = self.ledger.in_flight()
+        for i, name in enumerate(self.selector.names):
+            self.selector.asked[i] = self.selector.told[i] + awaited.get(name, 0)
+        for name, reason in self.ledger.failing(FAILURES).items():
+            if name in self.arms and name not in self.closed:
+                self.closed[name] = reason
+                self.selector.close(name)
+
+    def close(self) -> None:
+        """Let go of the arms and of the ledger."""
+        for arm in self.arms.values():
+            arm.close()
+        self.ledger.close()

@@ -1,0 +1,130 @@
+""":func:`select`: the best mixture of arms from as few samples as possible, or the best one at each context.
+
+:func:`conduct` is the long process, an iterator of records; :func:`select` runs it to the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from mixtura.arms import Arm, Function, Pool, load_arms
+from mixtura.contracts import InputError
+from mixtura.data import source
+from mixtura.features.samples import real_rows
+from mixtura.folder.io import write_json
+from mixtura.ground import machine
+from mixtura.selection.contexts import ContextualSession, begin_in_contexts, read_contexts
+from mixtura.selection.mixture import LEDGER, MixtureSession, begin
+from mixtura.selection.records import Round, Selected, SelectedByContext, Stop
+
+#: what a person gives as arms: a file that lists them, arms, or a name for each function or array of samples
+Arms = str | Path | Sequence[Arm] | Mapping[str, Any]
+#: the end of a selection in its folder: what the report reads; and, in contexts, a table of the weights
+FINISHED, WEIGHTS = "selection.json", "weights.csv"
+
+
+def select(arms: Arms, objective: str = "rke", **options: Any) -> Selected | SelectedByContext:
+    """The best mixture of ``arms`` from as few samples as possible; with ``contexts`` the best one at each context.
+
+    arms: a file as in docs/arms.md, a list of arms, or name → an array of samples or a function of a seed. objective: as it is
+    written on the command line, "mmd" or "rke+0.2*precision". ``options`` are those of :func:`conduct`.
+    """
+    for record in conduct(arms, objective, **options):
+        if not isinstance(record, Round):
+            return record
+    raise RuntimeError("the selection ended without a result")
+
+
+def conduct(
+    arms: Arms, objective: str = "rke", *, reference: Any = None, pulls: int = 1000, out: str | Path | None = None,
+    policy: str = "variance_ucb", bandwidth: float | None = None, features: str | None = None, stop: float | None = None,
+    certified: bool = False, contexts: Any = None, reach: float | None = None, seed: int = 0, fresh: bool = False,
+) -> Iterator[Round | Selected | SelectedByContext]:  # fmt: skip
+    """The selection as an iterator of records: a :class:`Round` for each pull, then its end.
+
+    reference: real rows or images, which most objectives compare with. pulls: samples to ask for in all. out: a folder that
+    keeps every pull; the same call goes on where it stopped, and more pulls may be asked for later. policy: a name of the table
+    of policies. bandwidth: of Gaussian kernels, from the first samples by default. features: what samples are compared by, as in
+    :func:`mixtura.run`. stop: the excess loss at which to stop early, by an asymptotic bound or by a ``certified`` one. fresh:
+    start over in a folder that holds a selection.
+
+    contexts: a table with one row for each context, such as a prompt and an embedding of it. Each request then comes with a row
+    of it, and rows are compared by their columns of numbers; ``reach`` says how far what is learnt at one context speaks of
+    another, in standard deviations (docs/contextual.md).
+
+    Raises InputError on arms, objectives and folders that do not fit, before any arm is asked.
+    """
+    if contexts is None and reach is not None:
+        raise InputError("reach: is for contexts; give --contexts too, or leave it out")
+    if contexts is not None and (stop is not None or certified or policy != "variance_ucb"):
+        raise InputError("contexts: have no stopping rule and a policy of their own; leave --stop, --certified and --policy out")
+    with machine.temporary_folder() as temporary:
+        folder = temporary if out is None else Path(out)
+        if out is not None:
+            _check_folder(folder, fresh)
+        table = None if contexts is None else read_contexts(contexts, reach=reach, seed=seed)
+        real, columns = (None, None) if reference is None else real_rows(reference, seed=seed)
+        listed = _listed(arms, columns, in_contexts=contexts is not None)
+        given: dict[str, Any] = {
+            "reference": real, "name": _name(reference), "extractor": features, "bandwidth": bandwidth, "seed": seed,
+            "pulls": pulls,
+        }  # fmt: skip
+        mode = "certified" if certified else "asymptotic"
+        session: MixtureSession | ContextualSession
+        if table is not None:
+            session = begin_in_contexts(listed, folder, objective, table, **given)
+        else:
+            stopping = None if stop is None else Stop(stop, mode)
+            session = begin(listed, folder, objective, policy=policy, stop=stopping, **given)
+        began = time.monotonic()
+        try:
+            yield from session.conduct()
+            found = session.finish()
+            title = Path(arms).stem if isinstance(arms, str | Path) else folder.name
+            if isinstance(found, SelectedByContext):
+                source.write(found.table(), folder / WEIGHTS)
+            write_json(folder / FINISHED, session.record(found, title, time.monotonic() - began))  # type: ignore[arg-type]
+        finally:
+            session.close()
+        yield found
+
+
+def _check_folder(out: Path, fresh: bool) -> None:
+    """InputError where the folder holds anything but a selection; one that does is cleared where a ``fresh`` start is asked."""
+    if fresh and (out / LEDGER).exists():
+        machine.clear(out, last=LEDGER)
+    if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()) and not (out / LEDGER).exists():
+        raise InputError(f"{out}: the folder is not empty and holds no selection; give another --out")
+
+
+def _listed(arms: Arms, columns: list[str] | None, *, in_contexts: bool) -> list[Arm]:
+    if isinstance(arms, str | Path):
+        return load_arms(Path(arms), columns)
+    if not isinstance(arms, Mapping):
+        return list(arms)
+    return [_arm(str(name), given, in_contexts=in_contexts) for name, given in arms.items()]
+
+
+def _arm(name: str, given: Any, *, in_contexts: bool) -> Arm:
+    if isinstance(given, Arm):
+        return given
+    if callable(given):
+        return Function(name, given, takes_context=in_contexts)
+    try:
+        samples = given.numpy(force=True) if isinstance(given, Tensor) else np.asarray(given)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected an array of samples or a function of a seed, got a {type(given).__name__}") from error
+    return Pool(name, samples)
+
+
+def _name(reference: Any) -> str | None:
+    """What the ledger knows the reference by: its path, or the type of what was given."""
+    if isinstance(reference, str | Path):
+        return str(reference)
+    return None if reference is None else type(reference).__name__
