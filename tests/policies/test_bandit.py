@@ -125,7 +125,7 @@ def test_the_step_of_ogd():
 
 def test_theory_needs_bounds():
     for policy in (Cab(), Ogd(), VanillaUcb()):
-        with pytest.raises(InputError, match="has no bound, which the constants of the theory need; use variance_ucb"):
+        with pytest.raises(InputError, match="the constants of the theory need a bounded objective"):
             policy.choose(view([5, 5], linear_range=math.inf), generator(0))
         assert type(policy)("code").choose(view([5, 5], linear_range=math.inf), generator(0)) in (0, 1)
 
@@ -196,7 +196,7 @@ def test_successive_halving_halves():
         asked[policy.choose(view([5] * 8, K, asked=asked.copy(), horizon=240), generator(0))] += 1
     assert asked.tolist() == [70, 70, 30, 30, 10, 10, 10, 10]
     assert policy.weights(view([5] * 8, K)).weights[0] == 1
-    with pytest.raises(InputError, match="successive_halving: shares a known number of pulls; give --pulls"):
+    with pytest.raises(InputError, match="successive_halving: needs to know the total number of pulls; give --pulls"):
         SuccessiveHalving().choose(view([5, 5], horizon=None), generator(0))
 
 
@@ -242,5 +242,5 @@ def test_oracles_need_the_truth():
 
 
 def test_no_such_policy():
-    with pytest.raises(InputError, match="policy: 'ucb' is none of variance_ucb, cab"):
+    with pytest.raises(InputError, match="policy: 'ucb' is unknown, expected one of variance_ucb, cab"):
         of_name("ucb")

@@ -114,7 +114,7 @@ def test_policies_ask_only_among_the_arms_they_are_given():
     [
         (lambda: ContextualSelector(["a"], MMD(REAL) * 1.0, reach=1.0), "mmd compares with real rows, and each context has its"),
         (lambda: ContextualSelector(["a"], RKE(1.0) + KID(REAL), reach=1.0), "kid compares with real rows"),
-        (lambda: ContextualSelector(["a"], RKE(1.0) + RKE(2.0), reach=1.0), "rke comes twice"),
+        (lambda: ContextualSelector(["a"], RKE(1.0) + RKE(2.0), reach=1.0), "rke is given twice"),
         (lambda: ContextualSelector(["a"], LogLikelihood(REAL) * 1.0, reach=1.0), "loglik has no bound"),
         (lambda: ContextualSelector(["a"], Vendi(1.0) * 1.0, reach=1.0), "vendi is not quadratic"),
         (lambda: ContextualSelector(["a"], RKE() * 1.0, reach=1.0).weights(CONTEXTS[0]), "0 samples are too few for weights"),

@@ -339,7 +339,7 @@ def test_one_sample_of_all_is_too_few_when_every_arm_is_closed():
     selector.close("0")
     selector.close("1")
     selector.tell("0", [0.0, 1.0])
-    with pytest.raises(InputError, match="1 samples are too few for weights; tell 5 of each arm or more"):
+    with pytest.raises(InputError, match="1 samples are too few for weights; tell at least 5 of each arm"):
         _ = selector.weights
     selector.tell("0", [1.0, 1.0])
     assert selector.weights.weights == (1, 0)
@@ -385,8 +385,8 @@ def test_intervals_are_those_of_a_batch():
         ([[0.0, 1.0], [math.inf, 0.0]], "0: a sample is not finite"),
         ([1e30, 0.0], "or larger than 1e19"),
         ([0.0, 1.0, 2.0], "0: a sample has 3 features, the others have 2"),
-        (["a", "b"], r"0: expected numbers of shape \(d,\) or \(n, d\), got something else in a list"),
-        ("ab", "else in a str"),
+        (["a", "b"], r"0: expected numbers of shape \(d,\) or \(n, d\), got other values in a list"),
+        ("ab", "other values in a str"),
         ([[0.0, 1.0], [0.0]], "else in a list"),
         (None, "else in a NoneType"),
         (3.0, r"of shape \(\)"),
@@ -420,14 +420,14 @@ def test_what_cannot_be_told_changes_nothing(given, sentence, after):
         (lambda: Selector(2, "mdm"), "'mdm' is no term; write terms of rke"),
         (lambda: Selector(2, "frechet", reference=np.eye(2)), "frechet is not quadratic and cannot be learnt online"),
         (lambda: Selector(2, "mmd", reference="real.npz"), "reference: expected numbers"),
-        (lambda: Selector(2, RKE), 'objective: expected terms as in RKE.* or "rke", got a ABCMeta'),
+        (lambda: Selector(2, RKE), 'objective: expected terms such as RKE.* or "rke", got a ABCMeta'),
         (lambda: Selector(2, None), "got a NoneType"),
-        (lambda: Selector(2, RKE(1.0), reference=np.eye(2)), "a term holds its reference itself"),
-        (lambda: Selector("ab", RKE(1.0)), "arms: expected how many, or a list of names, got 'ab'"),
-        (lambda: Selector(2.0, RKE(1.0)), "arms: expected how many, or a list of names, got 2.0"),
+        (lambda: Selector(2, RKE(1.0), reference=np.eye(2)), "holds its own reference"),
+        (lambda: Selector("ab", RKE(1.0)), "arms: expected their number or a list of names, got 'ab'"),
+        (lambda: Selector(2.0, RKE(1.0)), "arms: expected their number or a list of names, got 2.0"),
         (lambda: Selector(True, RKE(1.0)), "arms: expected how many"),
         (lambda: Selector(0, RKE(1.0)), "expected one or more different names"),
-        (lambda: Selector(2, RKE(1.0), policy=VarianceUcb), "policy: expected a name, as in variance_ucb, or a Policy"),
+        (lambda: Selector(2, RKE(1.0), policy=VarianceUcb), "policy: expected a name as variance_ucb, or a Policy"),
         (lambda: Selector(2, RKE(1.0), policy=None), "policy: expected a name"),
         (lambda: Selector(2, RKE(1.0), seed=0.5), "seed: expected a whole number of 0 or more, got 0.5"),
         (lambda: Selector(2, RKE(1.0), first="5"), "first: expected a whole number of 2 or more, got '5'"),
@@ -438,15 +438,15 @@ def test_what_cannot_be_told_changes_nothing(given, sentence, after):
         (lambda: Selector([], RKE(1.0)), "expected one or more different names"),
         (lambda: Selector(["a", "a"], RKE(1.0)), "expected one or more different names"),
         (lambda: Selector(2, RKE(1.0), first=1), "first: expected a whole number of 2 or more, got 1"),
-        (lambda: Selector(2, RKE(1.0), policy="ucb"), "'ucb' is none of variance_ucb"),
+        (lambda: Selector(2, RKE(1.0), policy="ucb"), "'ucb' is unknown, expected one of variance_ucb"),
         (lambda: Selector(2, RKE(1.0) + Frechet(torch.eye(2))), "frechet is not quadratic and cannot be learnt online"),
-        (lambda: Selector(2, KID(torch.eye(2)), policy="cab"), "kid has no bound, which the constants of the theory need"),
+        (lambda: Selector(2, KID(torch.eye(2)), policy="cab"), "the theory need bounded terms, and kid has no bound"),
         (lambda: Selector(2, RKE(1.0), policy="mixture_oracle"), "mixture_oracle needs the truth, which only an experiment has"),
-        (lambda: Selector(2, RKE(1.0)).tell("2", [0.0]), "no '2'; there are 0, 1"),
-        (lambda: Selector(2, RKE(1.0)).weights, "0 samples are too few for weights; tell 5 of each arm or more"),
-        (lambda: Selector(2, RKE(1.0)).current(), "too few samples to choose by; tell more"),
+        (lambda: Selector(2, RKE(1.0)).tell("2", [0.0]), "there is no '2'; choose one of 0, 1"),
+        (lambda: Selector(2, RKE(1.0)).weights, "0 samples are too few for weights; tell at least 5 of each arm"),
+        (lambda: Selector(2, RKE(1.0)).current(), "too few samples for weights; tell more"),
         (lambda: Selector(1, MMD(torch.eye(3))).tell("0", [0.0]), "a sample has 1 features, the others have 3"),
-        (lambda: played("rke", "uniform", 0, 40).certificate("sure"), "'sure' is no mode, expected asymptotic or certified"),
+        (lambda: played("rke", "uniform", 0, 40).certificate("sure"), "expected asymptotic or certified, got 'sure'"),
     ],
 )
 def test_what_cannot_be_selected(make, sentence):

@@ -1,11 +1,12 @@
-"""Policies: which arm to ask next, so that the mixture found is the best one after the fewest samples.
+"""Policies choose which arm to ask next, so that few samples are enough to find the best mixture.
 
-Every policy sees a :class:`View`, sums and counts and no samples. Those that learn a mixture lower an optimistic loss,
+A policy sees a :class:`View`, which holds sums and counts but no samples. Policies that learn a mixture minimise an optimistic
+loss,
 
     a_t = argmin over the simplex of L̂(a) − ε'a,         L̂(a) = a'K̂a + f̂'a,
 
-and differ in ε and in how an arm is drawn from a_t (Rezaei, Farnia & Li 2025: Mixture-UCB-CAB and -OGD). The default has a
-variance-aware ε and tracks a_t instead of drawing from it; docs/select.md has the measurements behind that.
+and differ in ε and in how an arm is chosen from a_t (Rezaei, Farnia & Li 2025: Mixture-UCB-CAB and -OGD). The default has a
+variance-aware ε and tracks a_t instead of drawing from it; docs/select.md shows the measurements behind that choice.
 
 A new policy is a class with ``choose`` in a file of its own, and one line in the TABLE of the package.
 """
@@ -27,19 +28,20 @@ from mixtura.simplex.weights import Weights
 
 Array = NDArray[np.float64]
 
-#: constants of the authors' code: DELTA_L, DELTA_G of the linear part, and no ½ under the root
+#: constants of the authors' code: DELTA_L, and DELTA_G of the linear part; the code has no ½ under the root
 CODE_RANGE, CODE_LINEAR = 0.6, 0.4
-#: β of the listings
+#: β of the paper's algorithms
 BETA = 4.0
 
 
 @dataclass(frozen=True)
 class View:
-    """What a policy may know before pull t + 1.
+    """What a policy may use to choose pull t + 1.
 
-    K, f: estimated L(a) = a'Ka + f'a. n (m,): samples of each arm; asked (m,): those and the ones still awaited. open (m,):
-    whether an arm can be asked. kernel_bound, linear_range: Δκ and Δ_f. deviation: a → (m,) within-arm deviation of a sample's
-    part in the gradient at a. horizon: pulls in all, if that is known.
+    K, f: the estimate of L(a) = a'Ka + f'a. n (m,): number of samples of each arm. asked (m,): n plus the pulls that have no
+    answer yet. open (m,): whether an arm can be asked. kernel_bound, linear_range: Δκ and Δ_f. deviation: a → (m,) standard
+    deviation, within each arm, of one sample's contribution to the gradient at a. horizon: total number of pulls, if it is known.
+    truth: the true K and f, in an experiment.
     """
 
     K: Array
@@ -55,62 +57,62 @@ class View:
 
     @property
     def t(self) -> int:
-        """Samples so far."""
+        """Number of samples so far."""
         return int(self.n.sum())
 
     @property
     def share(self) -> Array:
-        """(m,) of the samples so far: near the best mixture, once there are many."""
+        """(m,) share of each arm in the samples so far. It is near the best mixture once there are many."""
         return self.n / self.n.sum()
 
     @property
     def loss_range(self) -> float:
-        """Δ_L = 2Δκ + Δ_f: what one sample of n can move n L̂ by."""
+        """Δ_L = 2Δκ + Δ_f: the most by which one of n samples can change n L̂."""
         return 2 * self.kernel_bound + self.linear_range
 
 
 class Policy(ABC):
-    """Chooses arms. One object serves one selection. ``remembers``: choices change what it holds, so a selection that is taken up
-    again has to ask it for those it made."""
+    """Chooses arms. One object serves one selection. ``remembers``: whether a choice changes the state of the policy; a selection
+    that is resumed must then repeat its earlier choices."""
 
     remembers = False
-    #: "theory" where the bonus rests on the range of the objective, which must then be bounded
+    #: "theory" if the bonus uses the range of the objective, which must then be bounded
     constants: str = ""
 
     @abstractmethod
     def choose(self, view: View, rng: torch.Generator) -> int:
-        """The arm to ask, one that is open."""
+        """The index of the arm to ask; it must be open."""
 
     def weights(self, view: View) -> Weights:
-        """The mixture to use if it ended here: the best on what was seen."""
-        return _least(view.K, view.f, None)
+        """The mixture that minimises the estimated loss: the one to use if the selection ended now."""
+        return _minimise(view.K, view.f, None)
 
 
 class Mixing(Policy):
-    """A policy that learns a mixture: an ε, and then tracking, argmax_i (t a_i − asked_i), or a draw from a."""
+    """A policy that learns a mixture from a bonus ε. It asks argmax_i (t a_i − asked_i) (``tracks``), or draws an arm from a."""
 
     tracks = True
 
     @abstractmethod
     def bonus(self, view: View) -> Array:
-        """(m,) ε."""
+        """(m,) the bonus ε."""
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         a = self.optimistic(view)
         if not self.tracks:
-            return _drawn(np.where(view.open, a, 0), view, rng)
+            return _draw_arm(np.where(view.open, a, 0), view, rng)
         behind = (view.asked.sum() + 1) * a - view.asked
         return first_best(-behind, view)
 
     def optimistic(self, view: View) -> Array:
-        """(m,) a_t."""
-        return np.array(_least(view.K, view.f - self.bonus(view), view.share).weights)
+        """(m,) the optimistic weights a_t."""
+        return np.array(_minimise(view.K, view.f - self.bonus(view), view.share).weights)
 
 
 @dataclass
 class VarianceUcb(Mixing):
-    """ε_i = z sd_i √(2 log t / n_i), sd_i the deviation of h(x) = 2 Σ_j a_j κ̄_j(x) + ℓ(x) within arm i: the deviation of the
-    gradient's own part, about a hundredth of the range that a worst case must assume."""
+    """ε_i = z sd_i √(2 log t / n_i), where sd_i is the standard deviation of h(x) = 2 Σ_j a_j κ̄_j(x) + ℓ(x) within arm i. h is a
+    sample's contribution to the gradient; sd_i is about a hundredth of the range that a worst case must assume."""
 
     z: float = 1.5
 
@@ -120,8 +122,8 @@ class VarianceUcb(Mixing):
 
 @dataclass
 class Cab(Mixing):
-    """Mixture-UCB-CAB: ε_i = Δ_L √(β log t / 2n_i) + Δκ / n_i, and a draw from a_t. ``constants``: "theory", or those of the
-    "code"."""
+    """Mixture-UCB-CAB: ε_i = Δ_L √(β log t / 2n_i) + Δκ / n_i, and the arm is drawn from a_t. ``constants``: "theory" (of the
+    paper) or "code" (of the authors' code)."""
 
     constants: str = "theory"
     tracks = False
@@ -132,7 +134,7 @@ class Cab(Mixing):
 
 @dataclass
 class Ogd(Policy):
-    """Mixture-UCB-OGD: ask argmin_i of (2/t) K̂n + f̂ − ε, Frank–Wolfe with step 1/(t+1) on the share of pulls."""
+    """Mixture-UCB-OGD: ask argmin_i of (2/t) K̂n + f̂ − ε. This is Frank–Wolfe with step 1/(t+1) on the shares of the pulls."""
 
     constants: str = "theory"
 
@@ -142,8 +144,8 @@ class Ogd(Policy):
 
 
 class Greedy(Mixing):
-    """ε = 0 and tracking. As good as any where samples are alike, but two arms that differ little can lock it on the wrong
-    one."""
+    """ε = 0, and tracking. It is as good as any policy where an arm's samples are alike, but of two arms that differ little it
+    can choose the wrong one for good."""
 
     def bonus(self, view: View) -> Array:
         return np.zeros(len(view.n))
@@ -151,16 +153,16 @@ class Greedy(Mixing):
 
 @dataclass
 class EpsilonGreedy(Greedy):
-    """Greedy, but every pull is of an arm at random with probability min(1/m, t^(−1/3))."""
+    """Greedy, but with probability min(1/m, t^(−1/3)) it asks a random arm."""
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         chosen = super().choose(view, rng)
         explore = float(torch.rand((), generator=rng, dtype=torch.float64)) < min(1 / len(view.n), max(view.t, 1) ** (-1 / 3))
-        return _drawn(view.open.astype(np.float64), view, rng) if explore else chosen
+        return _draw_arm(view.open.astype(np.float64), view, rng) if explore else chosen
 
 
 class Uniform(Policy):
-    """Every arm as often."""
+    """Asks each arm equally often."""
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         return first_best(view.asked.astype(np.float64), view)
@@ -168,7 +170,7 @@ class Uniform(Policy):
 
 @dataclass
 class VanillaUcb(Policy):
-    """The best single arm by an optimistic index, K̂_ii + f̂_i − Δ_L √(β log t / 2n_i): it cannot find a mixture."""
+    """Finds the best single arm by an optimistic index, K̂_ii + f̂_i − Δ_L √(β log t / 2n_i). It cannot find a mixture."""
 
     constants: str = "theory"
 
@@ -181,8 +183,8 @@ class VanillaUcb(Policy):
 
 @dataclass
 class SuccessiveHalving(Policy):
-    """⌈log₂ m⌉ rounds that share the horizon; each asks the arms that are left as often and keeps the better half (Karnin et al.
-    2013). It looks for a single arm."""
+    """⌈log₂ m⌉ rounds share the horizon. Each round asks the remaining arms equally often and keeps the better half (Karnin et
+    al. 2013). It finds a single arm."""
 
     left: list[int] = field(default_factory=list)
     rounds: int = 0
@@ -191,7 +193,7 @@ class SuccessiveHalving(Policy):
     def choose(self, view: View, rng: torch.Generator) -> int:
         m, horizon = len(view.n), view.horizon
         if horizon is None:
-            raise InputError("successive_halving: shares a known number of pulls; give --pulls")
+            raise InputError("successive_halving: needs to know the total number of pulls; give --pulls")
         every = max(1, horizon // math.ceil(math.log2(max(m, 2))))
         self.left = self.left or list(range(m))
         while view.asked.sum() >= (self.rounds + 1) * every and len(self.left) > 1:
@@ -212,7 +214,7 @@ class OneArmOracle(Policy):
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         K, f = _truth(view)
-        return int(np.argmin(np.where(view.open, K.diagonal() + f, math.inf)))  # one arm, where several are as good
+        return int(np.argmin(np.where(view.open, K.diagonal() + f, math.inf)))  # always the same one of equally good arms
 
     def weights(self, view: View) -> Weights:
         K, f = _truth(view)
@@ -220,7 +222,7 @@ class OneArmOracle(Policy):
 
 
 class MixtureOracle(Policy):
-    """Tracks the mixture that is truly the best."""
+    """Tracks the truly best mixture."""
 
     def choose(self, view: View, rng: torch.Generator) -> int:
         a = np.array(self.weights(view).weights)
@@ -228,22 +230,22 @@ class MixtureOracle(Policy):
 
     def weights(self, view: View) -> Weights:
         K, f = _truth(view)
-        return _least(K, f, None)
+        return _minimise(K, f, None)
 
 
 def published_bonus(view: View, constants: str) -> Array:
-    """(m,) ε of the listings ("theory") or of the authors' code ("code"), whose range is 0.6 whatever the objective."""
+    """(m,) ε of the paper ("theory") or of the authors' code ("code"), which takes 0.6 as the range of every objective."""
     log_t = math.log(max(view.t, 2))
     if constants == "code":
         linear = CODE_LINEAR / view.n if view.f.any() else 0.0
         return CODE_RANGE * np.sqrt(log_t / view.n) + linear
     if not math.isfinite(view.loss_range):
-        raise InputError("policy: this objective has no bound, which the constants of the theory need; use variance_ucb")
+        raise InputError("policy: the constants of the theory need a bounded objective, which this is not; use variance_ucb")
     return view.loss_range * np.sqrt(BETA * log_t / (2 * view.n)) + view.kernel_bound / view.n
 
 
-def _least(K: Array, f: Array, start: Array | None) -> Weights:
-    """The best of a'Ka + f'a, a V-form."""
+def _minimise(K: Array, f: Array, start: Array | None) -> Weights:
+    """Weights a that minimise a'Ka + f'a, a V-form."""
     return minimise_quadratic(K, -f / 2, start=start, psd=True)
 
 
@@ -259,12 +261,12 @@ def _truth(view: View) -> tuple[Array, Array]:
 
 
 def first_best(losses: Sequence[float] | Array, view: View) -> int:
-    """The open arm with the least loss; of equal ones the one asked least, then the first."""
+    """The open arm with the smallest loss; of equal ones the one asked least often, then the first."""
     order = np.lexsort((view.asked, np.where(view.open, losses, math.inf)))
     return int(order[0])
 
 
-def _drawn(shares: Array, view: View, rng: torch.Generator) -> int:
+def _draw_arm(shares: Array, view: View, rng: torch.Generator) -> int:
     if shares.sum() <= 0:
         return first_best(view.asked.astype(np.float64), view)
     u = float(torch.rand((), generator=rng, dtype=torch.float64)) * shares.sum()

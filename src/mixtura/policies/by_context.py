@@ -1,4 +1,4 @@
-"""Online selection in contexts as a conversation: ask which arm at a context, tell what it gave there."""
+"""Online selection with contexts: :meth:`ContextualSelector.ask` names the arm to ask at a context, ``tell`` takes its sample."""
 
 from __future__ import annotations
 
@@ -20,14 +20,15 @@ from mixtura.simplex.weights import Weights
 
 
 class ContextualSelector:
-    """The best mixture, or the best arm, at each context, from as few samples as possible.
+    """Finds the best mixture, or the best arm, at each context, from as few samples as possible.
 
-    arms: their names. objective: ``rke``, alone or with precision, density, loglik and cost, asks for the most diverse mixture
-    at each context (:class:`ContextualMixture`); without ``rke`` it asks for the best arm at each context
-    (:class:`KernelRidgeUcb`), and terms must be bounded. reach: bandwidth of the Gaussian kernel on contexts (p,), in their
-    units: how far what is learnt at one context speaks of another.
+    arms: their names. objective: with ``rke``, alone or with precision, density, loglik and cost, the selector finds the most
+    diverse mixture at each context (:class:`ContextualMixture`); without ``rke`` it finds the best arm at each context
+    (:class:`KernelRidgeUcb`), and the terms must be bounded. reach: bandwidth of the Gaussian kernel on contexts (p,), in their
+    units: how far from a context its samples still count.
 
-    Raises InputError on terms that match the law of a reference, which no context has a sample of, or are not quadratic.
+    Raises InputError on terms that are not quadratic, and on terms that match a reference, as no context has a reference of its
+    own.
     """
 
     def __init__(self, arms: Sequence[str], objective: Objective, *, reach: float, seed: int = 0) -> None:
@@ -45,19 +46,19 @@ class ContextualSelector:
 
     @property
     def pulls(self) -> int:
-        """Samples told so far."""
+        """Number of samples told so far."""
         return int(self.told.sum())
 
     def ask(self, context: Tensor) -> str:
         """The name of the arm to ask at a context (p,)."""
         if not self.open.any():
-            raise InputError("select: no arm is left to be asked")
+            raise InputError("select: no arm is left to be asked; take the weights")
         if self._policy is None:  # the bandwidth of rke is chosen from the first samples of each arm
             return self.names[int(np.where(self.open, self.asked, self.asked.max() + 1).argmin())]
         return self.names[self._policy.ask(context, among=torch.as_tensor(self.open))]
 
     def tell(self, context: Tensor, arm: str, features: Tensor) -> None:
-        """What an arm gave at a context (p,): features (d,)."""
+        """Take in the features (d,) of a sample that an arm gave at a context (p,)."""
         i = self.names.index(arm)
         self.width = len(features)
         self.told[i] += 1
@@ -69,22 +70,22 @@ class ContextualSelector:
             self._early = []
 
     def close(self, arm: str) -> None:
-        """This arm cannot be asked any more; what it gave counts on."""
+        """Stop asking this arm. The samples that it gave still count."""
         self.open[self.names.index(arm)] = False
 
     def weights(self, context: Tensor) -> Weights:
-        """The best weights at a context (p,). ``value``: the objective there, in its own unit. ``gap`` is in units of the loss,
-        NaN where one arm is chosen."""
+        """The best weights at a context (p,). ``value``: the objective there, in its own unit. ``gap`` is in units of the loss;
+        NaN if the objective finds a single arm."""
         if isinstance(self._policy, KernelRidgeUcb):
             known = torch.as_tensor(self.told > 0)
             if not bool(known.any()):
-                raise InputError("select: no sample was told; tell one of each arm or more")
+                raise InputError("select: no sample was told yet; tell at least one of each arm")
             mean = self._policy.predict(context)[0].masked_fill(~known, -math.inf)
             best = int(mean.argmax())
             shares = tuple(float(i == best) for i in range(len(self.names)))
             return Weights(shares, self._own(-float(mean[best])), math.nan, names=tuple(self.names))
         if self._policy is None:
-            raise InputError(f"select: {self.pulls} samples are too few for weights; tell {FIRST} of each arm or more")
+            raise InputError(f"select: {self.pulls} samples are too few for weights; tell at least {FIRST} of each arm")
         found = self._policy.weights(context, among=torch.as_tensor(self.open))
         scale = self._kernel[0] if self._kernel is not None else 1.0
         return Weights(found.weights, self._own(scale * found.value), scale * found.gap, names=tuple(self.names))
@@ -93,7 +94,7 @@ class ContextualSelector:
         return self.objective.own(Estimate(loss, math.nan, self.pulls)).value
 
     def _prepared(self) -> bool:
-        """Build the policy of a mixture as soon as every open arm has given its first samples."""
+        """Build the policy as soon as every open arm has given its first samples. Whether there is one."""
         enough = (self.told >= np.where(self.open, FIRST, 0)).all() and self.told.sum() >= 2
         if self._policy is None and self._kernel is not None and enough:
             groups = [torch.stack([x for _, j, x in self._early if j == i]) for i in range(len(self.names)) if self.told[i]]
@@ -113,7 +114,7 @@ class ContextualSelector:
 
 
 def _divided(objective: Objective) -> tuple[tuple[float, QuadraticTerm] | None, list[tuple[float, QuadraticTerm]]]:
-    """The scaled term of diversity, if there is one, and the linear ones."""
+    """The term rke with its scale, or None, and the linear terms with theirs."""
     kernel: list[tuple[float, QuadraticTerm]] = []
     linear: list[tuple[float, QuadraticTerm]] = []
     for scale, term in objective.terms:
@@ -126,15 +127,15 @@ def _divided(objective: Objective) -> tuple[tuple[float, QuadraticTerm] | None, 
             )
         (kernel if term.name == "rke" else linear).append((scale, term))
     if len(kernel) > 1:
-        raise InputError("objective: rke comes twice; in contexts give it once")
+        raise InputError("objective: rke is given twice; with contexts, give it once")
     free = next((term.name for _, term in linear if not kernel and not term.bounded), None)
     if free is not None:
-        raise InputError(f"objective: {free} has no bound, which the best arm at a context needs; add rke, or use precision")
+        raise InputError(f"objective: the best arm needs bounded terms, and {free} has no bound; add rke, or use precision")
     return (kernel[0] if kernel else None), linear
 
 
 def _range(linear: Sequence[tuple[float, QuadraticTerm]]) -> tuple[float, float]:
-    """The least and the largest reward that linear terms can give."""
+    """The smallest and the largest reward that the linear terms can give."""
     low, high = 0.0, 0.0
     for scale, term in linear:
         if isinstance(term, Cost):

@@ -1,9 +1,7 @@
-"""Selection that depends on a context, such as a prompt: which arm, or which mixture of arms, is the best one here.
-
-Two questions, asked and told one sample at a time.
+"""Selection that depends on a context, such as a prompt: the best arm, or the best mixture of arms, at that context.
 
 Which arm has the highest reward at context c? :class:`KernelRidgeUcb` fits, for each arm, a ridge regression of its rewards y on
-its contexts, and asks the arm of the highest upper bound
+its contexts, and asks the arm with the highest upper bound
 
     k'(K + αI)⁻¹y + η α^(−1/2) (k(c, c) − k'(K + αI)⁻¹k)^(1/2)                 k_s = k(c, c_s), K_st = k(c_s, c_t)
 
@@ -29,29 +27,29 @@ from mixtura.ground.kernels import Gaussian, Kernel
 from mixtura.simplex.quadratic import minimise_quadratic
 from mixtura.simplex.weights import Weights
 
-#: rows that a growing array starts with
+#: number of rows that a growing array starts with
 ROOM = 64
-#: what a sample counts for at a context far from its own: where an arm has no sample near, all of its samples count alike
+#: smallest weight of a sample at a context far from its own: if an arm has no sample near, all of its samples count equally
 FAR = 1e-6
-#: an arm with fewer samples than this around a context is asked there before any estimate is trusted
+#: an arm whose samples around a context count for less than this is asked there first, before any estimate is used
 LOCAL = 2.0
-#: a deviation from few samples is drawn towards that of all arms, as if so many samples had been seen
+#: the standard deviation of an arm with few samples is shrunk towards that of all arms, with the weight of so many samples
 PRIOR = 2.0
 
 
-# ------------------------------------------------------------------------------------------------ one arm a context
+# -------------------------------------------------------------------------------------------- the best arm at a context
 
 
 class RidgeUcb(ABC):
-    """Optimism for arms whose mean reward is a smooth function of the context, one ridge regression an arm.
+    """Upper confidence bounds for arms whose mean reward is a smooth function of the context: one ridge regression for each arm.
 
     alpha:   α > 0, the ridge, in units of k(c, c).
-    eta:     η ≥ 0, the width of the bonus. None: the paper's (2 log(2 T m / δ))^(1/2) for m arms, T = ``horizon`` rounds and
-             δ = ``delta``, made for a bound that holds in all rounds with probability 1 − δ, which explores far longer than most
-             rewards need (docs/contextual.md has figures). Below α^(1/2) an arm without samples near a context is no longer
-             taken to be as good as the best reward, and can be missed for good.
-    rewards: the range of rewards. Regressions are of (reward − low) / (high − low), so that neither the prior nor η depends on
-             the unit; a reward beyond the range is taken as it is.
+    eta:     η ≥ 0, the width of the bonus. None: (2 log(2 T m / δ))^(1/2) for m arms, T = ``horizon`` rounds and δ = ``delta``.
+             That is the paper's value, for which the bounds of all rounds hold with probability 1 − δ; it explores far longer
+             than most rewards need (docs/contextual.md has figures). Below α^(1/2) the bound of an arm without samples near a
+             context is below the best reward, and the arm may never be asked there.
+    rewards: the lowest and highest reward. Regressions use (reward − low) / (high − low), so that neither the prior nor η depends
+             on the unit. A reward outside the range is allowed and is not clipped.
     """
 
     def __init__(
@@ -68,7 +66,7 @@ class RidgeUcb(ABC):
         if not 0 < alpha < math.inf:
             raise InputError(f"alpha: expected a finite number above 0, got {alpha}; start with 1")
         if not (horizon >= 1 and 0 < delta < 1):
-            raise InputError(f"horizon, delta: expected 1 or more and within (0, 1), got {horizon} and {delta}; leave them out")
+            raise InputError(f"horizon, delta: expected 1 or more, and within (0, 1), got {horizon} and {delta}; leave them out")
         if eta is not None and not 0 <= eta < math.inf:
             raise InputError(f"eta: expected a finite number of 0 or more, got {eta}; leave it out or start with 1.5")
         if not -math.inf < rewards[0] < rewards[1] < math.inf:
@@ -78,8 +76,8 @@ class RidgeUcb(ABC):
         self.n = torch.zeros(arms, dtype=torch.int64)
 
     def ask(self, context: ArrayLike | Tensor, *, among: Tensor | None = None) -> int:
-        """The arm to ask at ``context`` (d,): the first that has no reward yet, then the one of the highest bound. ``among``:
-        (arms,) bool, arms that can be asked; all by default."""
+        """The arm to ask at ``context`` (d,): the first that has no reward yet, later the one with the highest bound. ``among``:
+        (arms,) bool, the arms that can be asked; default: all."""
         context, allowed = self._context(context), _allowed(among, self.arms)
         n = self.n.double().masked_fill(~allowed, math.inf)
         if float(n.min()) == 0:
@@ -88,7 +86,7 @@ class RidgeUcb(ABC):
         return int((mean + width).masked_fill(~allowed, -math.inf).argmax())
 
     def tell(self, context: ArrayLike | Tensor, arm: int, reward: float) -> None:
-        """What an arm earned at ``context`` (d,). Tells may come late and in any order."""
+        """Take in the reward of an arm at ``context`` (d,). Rewards may come late and in any order."""
         context = self._context(context)
         _check_told(arm, self.arms, reward)
         low, high = self.rewards
@@ -96,7 +94,8 @@ class RidgeUcb(ABC):
         self.n[arm] += 1
 
     def predict(self, context: ArrayLike | Tensor) -> tuple[Tensor, Tensor]:
-        """(arms,) estimated mean reward at ``context`` (d,), and (arms,) the width of its bonus, both in units of the reward."""
+        """(arms,) estimated mean rewards at ``context`` (d,), and (arms,) the widths of their bonuses, both in units of the
+        reward."""
         mean, deviation = self._predict(self._context(context))
         low, high = self.rewards
         return low + (high - low) * mean, (high - low) * self.eta * deviation
@@ -113,11 +112,11 @@ class RidgeUcb(ABC):
 
 
 class KernelRidgeUcb(RidgeUcb):
-    """PAK-UCB with any kernel of contexts (Hu, Leung & Farnia 2025); ``Cubic`` is the authors' polynomial one up to scale.
+    """PAK-UCB with any kernel on contexts (Hu, Leung & Farnia 2025). ``Cubic`` is the authors' polynomial kernel up to scale.
 
-    With K + αI = LL', v = L⁻¹k and z = L⁻¹y, the mean is v'z and what is left of the variance k(c, c) − v'v. A sample adds a row
-    to L⁻¹, so that a tell costs O(n²) of the n samples of its arm, an ask as much for every arm, and memory is n² numbers an arm;
-    beyond some hundred samples an arm :class:`RandomFeatureUcb` is faster. The other arguments are those of :class:`RidgeUcb`.
+    With K + αI = LL', v = L⁻¹k and z = L⁻¹y, the mean is v'z and the remaining variance is k(c, c) − v'v. Each sample adds a row
+    to L⁻¹. For an arm with n samples, ``tell`` costs O(n²), ``ask`` costs O(n²), and memory is n² numbers. Beyond a few hundred
+    samples of an arm, :class:`RandomFeatureUcb` is faster. The other arguments are those of :class:`RidgeUcb`.
     """
 
     def __init__(
@@ -145,16 +144,16 @@ class KernelRidgeUcb(RidgeUcb):
 
     def _learn(self, arm: int, context: Tensor, y: float) -> None:
         n = int(self.n[arm])
-        l, own = self._against(arm, context)  # noqa: E741
-        pivot = math.sqrt(self.alpha + max(0.0, own - float(l @ l)))
+        row, own = self._against(arm, context)  # a row of L, and k(c, c)
+        pivot = math.sqrt(self.alpha + max(0.0, own - float(row @ row)))
         self._contexts[arm] = _with_room(self._contexts[arm], n, (len(context),))
         self._inverse[arm] = _with_room(self._inverse[arm], n, (len(self._contexts[arm]),))
         self._z[arm] = _with_room(self._z[arm], n, ())
         inverse, z = self._inverse[arm], self._z[arm]
         self._contexts[arm][n] = context
-        inverse[n, :n] = l @ inverse[:n, :n] / -pivot
+        inverse[n, :n] = row @ inverse[:n, :n] / -pivot
         inverse[n, n] = 1 / pivot
-        z[n] = (y - float(l @ z[:n])) / pivot
+        z[n] = (y - float(row @ z[:n])) / pivot
 
     def _predict(self, context: Tensor) -> tuple[Tensor, Tensor]:
         mean, variance = torch.zeros(self.arms, dtype=torch.float64), torch.zeros(self.arms, dtype=torch.float64)
@@ -165,7 +164,7 @@ class KernelRidgeUcb(RidgeUcb):
         return mean, (variance / self.alpha).sqrt()
 
     def _against(self, arm: int, context: Tensor) -> tuple[Tensor, float]:
-        """(n,) L⁻¹k of ``context`` and the contexts of an arm, and k(c, c)."""
+        """(n,) L⁻¹k between ``context`` and the contexts of an arm, and k(c, c)."""
         n = int(self.n[arm])
         own = float(self.kernel.diagonal(context.square().sum()[None]))
         if n == 0:
@@ -174,13 +173,14 @@ class KernelRidgeUcb(RidgeUcb):
 
 
 class RandomFeatureUcb(RidgeUcb):
-    """RFF-UCB (Hu, Leung & Farnia 2025): a ridge on D = ``features`` features φ(c) = (2/D)^(1/2) [cos Wc, sin Wc], with W drawn
-    from ``rng`` so that E φ(c)'φ(c') = ``kernel`` (Rahimi & Recht 2007).
+    """RFF-UCB (Hu, Leung & Farnia 2025): ridge regression on D = ``features`` features φ(c) = (2/D)^(1/2) [cos Wc, sin Wc], with
+    W drawn from ``rng`` so that E φ(c)'φ(c') = ``kernel`` (Rahimi & Recht 2007).
 
-    With A = Φ'Φ + αI, the mean is φ'A⁻¹Φ'y and the deviation (φ'A⁻¹φ)^(1/2), which is that of the kernel form on k = φ'φ. A
-    tell changes A⁻¹ by Sherman & Morrison: O(D²) of time a tell, O(m D²) an ask and m D² numbers, however many samples there are.
+    With A = Φ'Φ + αI, the mean is φ'A⁻¹Φ'y and the deviation is (φ'A⁻¹φ)^(1/2), as in the kernel form with k = φ'φ. ``tell``
+    updates A⁻¹ by the Sherman–Morrison formula in O(D²); ``ask`` costs O(m D²); memory is m D² numbers. None of these depends on
+    the number of samples.
 
-    The other arguments are those of :class:`RidgeUcb`. Raises InputError where ``features`` is not even and 2 or more.
+    The other arguments are those of :class:`RidgeUcb`. Raises InputError if ``features`` is not an even number of 2 or more.
     """
 
     def __init__(
@@ -227,12 +227,13 @@ class RandomFeatureUcb(RidgeUcb):
         return torch.cat([angle.cos(), angle.sin()]) * math.sqrt(2 / self.features)
 
 
-# -------------------------------------------------------------------------------------------- one mixture a context
+# ---------------------------------------------------------------------------------------- the best mixture at a context
 
 
 class _Form(NamedTuple):
-    """A quadratic estimated from weighted samples: ``M`` (m, m) with pairs of a sample with itself, ``unbiased`` (m,) its
-    diagonal without them, ``linear`` (m,), and ``near`` (t, m), the similarity of each sample to every arm, itself left out."""
+    """A quadratic form estimated from weighted samples. ``M`` (m, m) includes the pair of each sample with itself; ``unbiased``
+    (m,) is its diagonal without these pairs; ``linear`` (m,); ``near`` (t, m) is the mean similarity of each sample to the other
+    samples of each arm."""
 
     M: Tensor
     unbiased: Tensor
@@ -240,7 +241,7 @@ class _Form(NamedTuple):
     near: Tensor
 
     def best(self) -> Weights:
-        """Weights that minimise a'Ma − linear'a, with the unbiased value there."""
+        """The weights that minimise a'Ma − linear'a, with the unbiased value there."""
         found = _minimise(self.M, self.linear)
         a = torch.tensor(found.weights, dtype=torch.float64)
         # an arm of one sample has no unbiased diagonal, and no weight
@@ -249,20 +250,20 @@ class _Form(NamedTuple):
 
 
 class ContextualMixture:
-    """The mixture of arms that is the most diverse, and the best rewarded, at a context: weights a on the simplex that minimise
+    """Finds the most diverse mixture of arms, with rewards, at a context: weights a on the simplex that minimise
 
         a'M̂(c)a − r̂(c)'a          M̂_ij(c) = Σ_s∈i Σ_t∈j w_s w_t κ(x_s, x_t) / Σ_s∈i w_s Σ_t∈j w_t,          w_s = k_T(c, c_s),
 
-    over samples x_s that arms gave at contexts c_s, and likewise r̂_i(c) the mean reward of arm i weighted by w (Nadaraya 1964).
-    With κ = k² of a Gaussian k, 1 / a'Ma is the order-2 Rényi kernel entropy of the mixture at c, as a mode count. The aim is
-    that of DAK-UCB; averages over neighbours take the place of its ridge regressions because M̂ then is positive semidefinite
-    for every c, being the Gram matrix of the arms' weighted mean embeddings.
+    over samples x_s that arms gave at contexts c_s. r̂_i(c) is the mean reward of arm i with the same weights w (Nadaraya 1964).
+    With κ = k² of a Gaussian k, 1 / a'Ma is the order-2 Rényi kernel entropy of the mixture at c, as a mode count. The objective
+    is that of DAK-UCB. Weighted averages replace its ridge regressions, because M̂ is then the Gram matrix of the arms' weighted
+    mean embeddings and so positive semidefinite for every c.
 
-    contexts: k_T, whose bandwidth says how far a neighbourhood reaches, in units of the contexts.
-    samples:  κ. For Rényi entropy with bandwidth σ give ``Gaussian(σ).squared``.
-    z:        optimism, in asymptotic deviations; 0 is greedy and can miss the better arm for good where rewards decide.
+    contexts: k_T; its bandwidth is the width of a neighbourhood, in units of the contexts.
+    samples:  κ. For the Rényi entropy with bandwidth σ give ``Gaussian(σ).squared``.
+    z:        optimism, in asymptotic standard deviations. 0 is greedy: if rewards decide, it may never ask the better arm again.
 
-    A tell costs t kernel values of κ for t samples, an ask t² m multiplications, and memory is t² numbers.
+    With t samples, ``tell`` computes t values of κ, ``ask`` needs t² m multiplications, and memory is t² numbers.
     """
 
     def __init__(self, arms: int, contexts: Gaussian, samples: Kernel, *, z: float = 1.0) -> None:
@@ -276,7 +277,7 @@ class ContextualMixture:
         self._arm = torch.empty(0, dtype=torch.int64)
 
     def tell(self, context: ArrayLike | Tensor, arm: int, sample: ArrayLike | Tensor, reward: float = 0.0) -> None:
-        """A sample (p,) that an arm gave at ``context`` (d,), and what it is worth, in units of κ. Tells may come late."""
+        """Take in a sample (p,) that an arm gave at ``context`` (d,), and its reward, in units of κ. Samples may come late."""
         t = self.t
         c, x = self._context(context), _row(sample, self._x.shape[1] if t else None, "sample")
         _check_told(arm, self.arms, reward)
@@ -291,12 +292,13 @@ class ContextualMixture:
         self.t = t + 1
 
     def ask(self, context: ArrayLike | Tensor, *, among: Tensor | None = None) -> int:
-        """The arm to ask at ``context`` (d,). ``among``: (arms,) bool, arms that can be asked; all by default.
+        """The arm to ask at ``context`` (d,). ``among``: (arms,) bool, the arms that can be asked; default: all.
 
-        Where an arm has fewer than ``LOCAL`` samples around the context, Σ_s w_s = n_i, it is the one with the fewest. Otherwise
-        it is the one furthest behind the weights, argmax_i (Σ_j n_j + 1) a_i − n_i: an arm drawn from the weights would add the
-        luck of the draw to the mixture. The weights are optimistic: z sd_i (2 log(Σ_j n_j) / n_i)^(1/2) is added to the reward of
-        arm i, sd_i the deviation within arm i of 2 Σ_j a_j κ̄_j(x) − reward, which is what one sample says of its gradient.
+        n_i = Σ_s w_s counts the samples of arm i around the context. If an arm has fewer than ``LOCAL``, the arm with the fewest
+        is asked. Otherwise it is the arm furthest behind the weights, argmax_i (Σ_j n_j + 1) a_i − n_i; a random draw from the
+        weights would add noise to the mixture. The weights are optimistic: the reward of arm i is raised by z sd_i (2 log(Σ_j
+        n_j) / n_i)^(1/2), where sd_i is the standard deviation within arm i of 2 Σ_j a_j κ̄_j(x) − reward, a sample's
+        contribution to the gradient.
         """
         near, allowed = self._near(self._context(context)), _allowed(among, self.arms)
         count = self._by_arm(near)
@@ -307,25 +309,26 @@ class ContextualMixture:
         return int(((count.sum() + 1) * a - count).masked_fill(~allowed, -math.inf).argmax())
 
     def weights(self, context: ArrayLike | Tensor, *, among: Tensor | None = None) -> Weights:
-        """The best weights at ``context`` (d,) on what is known, without optimism.
+        """The best weights at ``context`` (d,), without optimism.
 
-        They minimise the form above, which counts a sample's pair with itself; ``value`` is of the form without, which has no
-        bias towards many samples. Where an arm has no sample near, all of its samples count alike: its mean over contexts stands
-        in. Raises InputError where an arm has fewer than 2 samples; of arms that are not ``among`` (arms,) those get no weight.
+        They minimise the form of the class, which includes the pair of each sample with itself; ``value`` is that of the form
+        without these pairs, which is unbiased. If an arm has no sample near the context, all of its samples count equally: its
+        mean over contexts is used. Raises InputError if an arm ``among`` (arms,) those that can be asked has fewer than 2
+        samples; any other arm with fewer gets no weight.
         """
         c = self._context(context)
         self._need_samples(among)
         return self._form(self._near(c), self._similar[: self.t, : self.t]).best()
 
     def joint(self) -> Weights:
-        """The one mixture for all contexts whose pairs (context, sample) are the most diverse: it minimises a'Ja − r̂'a with
-        J_ij = E k_T(c, c')² κ(x, x'), x of arm i at c and x' of arm j at c', the inverse mode count of the joint kernel (I-JRKE:
-        Jafari & Farnia 2026). ``value`` is as in :meth:`weights`.
+        """One mixture for all contexts, whose pairs (context, sample) are the most diverse. It minimises a'Ja − r̂'a with
+        J_ij = E k_T(c, c')² κ(x, x'), x of arm i at c and x' of arm j at c'. a'Ja is the inverse mode count of the joint kernel
+        (I-JRKE: Jafari & Farnia 2026). ``value`` is as in :meth:`weights`.
 
-        An arm is asked where it is good, so its contexts are not those of the others. Each sample therefore counts for 1 / (the
-        share that its arm has of the samples around its context), which estimates J and r̂ under the contexts of all samples.
+        Arms are asked at different contexts, each where it is good. Each sample is therefore weighted by 1 / (the share of its
+        arm in the samples around its context), which estimates J and r̂ under the contexts of all samples.
 
-        Raises InputError where an arm has fewer than 2 samples.
+        Raises InputError if an arm has fewer than 2 samples.
         """
         self._need_samples()
         contexts, arm = self._c[: self.t], self._arm[: self.t]
@@ -337,15 +340,15 @@ class ContextualMixture:
         return _row(context, self._c.shape[1] if self.t else None, "context")
 
     def _near(self, c: Tensor) -> Tensor:
-        """(t,) w_s."""
+        """(t,) the weights w_s."""
         return self.contexts(self._c[: self.t], c[None])[:, 0].clamp(min=FAR) if self.t else c.new_empty(0)
 
     def _by_arm(self, values: Tensor) -> Tensor:
-        """(arms,) sums of (t,) numbers."""
+        """(arms,) sums of (t,) values over the samples of each arm."""
         return torch.zeros(self.arms, dtype=torch.float64).index_add_(0, self._arm[: self.t], values)
 
     def _form(self, w: Tensor, similar: Tensor) -> _Form:
-        """Of samples that count w (t,) and have similarities (t, t), 0 on the diagonal."""
+        """The form of samples with weights w (t,) and similarities (t, t), 0 on the diagonal."""
         arm = self._arm[: self.t]
         share = w / self._by_arm(w)[arm]
         membership = torch.zeros(self.t, self.arms, dtype=torch.float64)
@@ -356,12 +359,12 @@ class ContextualMixture:
         M.diagonal().add_(self._by_arm(share.square() * self._itself[: self.t]))
         linear = self._by_arm(share * self._reward[: self.t])
         few = torch.bincount(arm, minlength=self.arms) < 2
-        linear[few] = -1e3 * (1 + float(M.abs().max()) + float(linear.abs().max()))  # so bad that it gets no weight
+        linear[few] = -1e3 * (1 + float(M.abs().max()) + float(linear.abs().max()))  # a loss so large that the arm gets no weight
         return _Form(M, unbiased, linear, near)
 
     def _optimistic(self, w: Tensor, count: Tensor, allowed: Tensor) -> Weights:
-        """Weights that minimise a'M̂a − (r̂ + bonus)'a, the deviations in the bonus taken at the weights without it. Arms that
-        are not ``allowed`` (arms,) have no bonus."""
+        """The weights that minimise a'M̂a − (r̂ + bonus)'a. The deviations in the bonus are those at the weights without bonus.
+        Arms that are not ``allowed`` (arms,) have no bonus."""
         form = self._form(w, self._similar[: self.t, : self.t])
         greedy = _minimise(form.M, form.linear)
         h = 2 * form.near @ torch.tensor(greedy.weights, dtype=torch.float64) - self._reward[: self.t]
@@ -376,11 +379,11 @@ class ContextualMixture:
         n = n.masked_fill(~_allowed(among, self.arms), math.inf)
         if int(n.min()) < 2:
             arm = int(n.argmin())
-            raise InputError(f"arm {arm}: expected 2 samples or more, got {int(n[arm])}; ask and tell before taking weights")
+            raise InputError(f"arm {arm}: expected 2 samples or more, got {int(n[arm])}; ask it and tell its samples first")
 
 
 def _minimise(M: Tensor, linear: Tensor) -> Weights:
-    """Weights that minimise a'Ma − linear'a."""
+    """The weights that minimise a'Ma − linear'a."""
     return minimise_quadratic(M.numpy(), linear.numpy() / 2)
 
 
@@ -388,18 +391,18 @@ def _minimise(M: Tensor, linear: Tensor) -> Weights:
 
 
 def _row(x: ArrayLike | Tensor, dims: int | None, name: str) -> Tensor:
-    """``x`` as a float64 row of ``dims`` numbers, any number of them if None."""
+    """``x`` as a float64 row of ``dims`` numbers (None: of any length above 0)."""
     row = torch.as_tensor(x, dtype=torch.float64)
     if row.dim() != 1 or len(row) == 0 or dims not in (None, len(row)):
         expected = "(numbers,)" if dims is None else f"({dims},)"
-        raise InputError(f"{name}: expected shape {expected}, got {tuple(row.shape)}; give one row, as long as all others")
+        raise InputError(f"{name}: expected shape {expected}, got {tuple(row.shape)}; give one row, as long as the others")
     if not torch.isfinite(row).all():
         raise InputError(f"{name}: expected finite numbers, got {float(row[~torch.isfinite(row)][0])}; repair it or leave it out")
     return row
 
 
 def _with_room(array: Tensor, n: int, width: tuple[int, ...]) -> Tensor:
-    """``array``, or a longer one that starts with its first ``n`` rows, with room for another row of the shape ``width``."""
+    """``array``, or a longer copy of its first ``n`` rows, with room for one more row of the shape ``width``."""
     if n < len(array) and tuple(array.shape[1:]) == width:
         return array
     grown = array.new_zeros((len(array) if n < len(array) else max(ROOM, 2 * n), *width))

@@ -1,4 +1,4 @@
-"""Online selection as a conversation: ask which arm, tell what it gave."""
+"""Online selection: :meth:`Selector.ask` names the arm to ask next, :meth:`Selector.tell` takes the samples that it gave."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ from mixtura.simplex.weights import Weights
 
 Array = NDArray[np.float64]
 
-#: samples of every arm before a policy is asked, and before its weight has an interval
+#: samples of each arm before the policy is used; samples of each arm before weights have intervals
 FIRST, LEAST_FOR_INTERVALS = 5, 5
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """How far the mixture can be from the best one, in units of the loss.
+    """A bound on how far the mixture is from the best one, in units of the loss.
 
-    excess: with probability 1 − ``risk`` or more it is at most this. mode: "asymptotic" rests on a normal approximation,
-    "certified" on a proven inequality. wanted: pulls at which ``tolerance`` would be reached at this rate, or None.
+    excess: the bound, which holds with probability 1 − ``risk`` or more. mode: "asymptotic" (from a normal approximation) or
+    "certified" (from a proven inequality). wanted: the number of pulls at which the bound would reach ``tolerance`` at its
+    present rate, or None.
     """
 
     mode: str
@@ -45,7 +46,7 @@ class Certificate:
 
 
 class Selector:
-    """The best mixture of arms from as few samples as possible.
+    """Finds the best mixture of arms from as few samples as possible.
 
         selector = Selector(["a", "b"], MMD(real))
         while selector.pulls < 1000:
@@ -53,11 +54,13 @@ class Selector:
             selector.tell(arm, features_of(generators[arm]()))
         selector.weights
 
-    arms: their names, or how many. objective: quadratic, or as it is written on the command line, "rke+0.2*precision", with the
-    ``reference`` (r, d) that its terms compare with; a bandwidth left open is chosen from the first samples. policy: a name of
-    the table of policies, or a policy of your own. horizon: pulls in all, for successive halving. truth: (K, f), for oracles.
-    exact: samples up to which every pair is visited, four of every arm or more; later ones meet so many (:class:`Tally`).
-    Asks may run ahead of tells, and tells come in any order. The same tells and asks in the same order give the same choices.
+    arms: their names, or how many. objective: quadratic terms, or text as on the command line, "rke+0.2*precision", with the
+    ``reference`` (r, d) that its terms compare with; a bandwidth that is not given is chosen from the first samples. policy: a
+    name of the table of policies, or a policy of your own. horizon: total number of pulls, for successive halving. truth: (K, f),
+    for oracles. first: samples of each arm before the policy is used. exact: number of samples up to which every pair is summed,
+    at least four for each arm; later samples are paired with at most so many (:class:`Tally`). Several arms may be asked before
+    the first sample is told, and samples may be told in any order. The same asks and tells in the same order give the same
+    choices.
     """
 
     def __init__(
@@ -79,19 +82,20 @@ class Selector:
         self._early: list[tuple[int, Tensor]] = []
         self._width: int | None = None
 
-    # ------------------------------------------------------------------------------------------------ conversation
+    # ------------------------------------------------------------------------------------------------ ask and tell
 
     @property
     def pulls(self) -> int:
-        """Samples told so far."""
+        """Number of samples told so far."""
         return int(self.told.sum())
 
     def ask(self, k: int | None = None) -> Any:
-        """The name of the next arm to be asked, or a list of k. They count as asked until they are told, or :meth:`forget`."""
+        """The name of the next arm to ask, or a list of ``k`` names. A pull counts as asked until it is told or forgotten
+        (:meth:`forget`)."""
         if k is not None:
             return [self.ask() for _ in range(k)]
         if not self.open.any():
-            raise InputError("select: no arm is left to be asked")
+            raise InputError("select: no arm is left to be asked; take the weights")
         arm = self._choose()
         self.asked[arm] += 1
         return self.names[arm]
@@ -101,16 +105,17 @@ class Selector:
         if few.any():
             return int(np.where(few, self.asked, self.asked.max() + 1).argmin())
         if not self._ready:
-            # what is awaited decides more than any choice now: go round
+            # the first samples are still awaited, so ask the arms in turn
             return int(np.where(self.open, self.asked, self.asked.max() + 1).argmin())
         return self.policy.choose(self._view(), generator(self.seed, "ask", int(self.asked.sum())))
 
     def tell(self, arm: str, samples: ArrayLike | Tensor) -> None:
-        """What an arm gave: features (d,) or (n, d), of one width and finite. Raises InputError, and then nothing has changed."""
+        """Take in the samples that an arm gave: finite features (d,) or (n, d), d the same for all. Raises InputError for any
+        other array, and then changes nothing."""
         i = self._index(arm)
         x = _features(arm, samples)
         if self.width not in (None, x.shape[1]):
-            raise InputError(f"{arm}: a sample has {x.shape[1]} features, the others have {self.width}")
+            raise InputError(f"{arm}: a sample has {x.shape[1]} features, the others have {self.width}; give the same of each")
         self._width = x.shape[1]
         self.told[i] += len(x)
         self.asked[i] = max(self.asked[i], self.told[i])
@@ -122,39 +127,39 @@ class Selector:
             self._early = []
 
     def forget(self, arm: str) -> None:
-        """A pull of this arm that will never be told."""
+        """Give up one pull of this arm whose sample will never be told."""
         i = self._index(arm)
         self.asked[i] = max(self.told[i], self.asked[i] - 1)
 
     def close(self, arm: str) -> None:
-        """This arm cannot be asked any more; what it gave counts on."""
+        """Stop asking this arm. The samples that it gave still count."""
         self.open[self._index(arm)] = False
 
     def notice(self) -> None:
-        """Let a policy that remembers its choices make the one it made here, when a selection is taken up again."""
+        """Repeat a choice of a policy that remembers its choices, when a selection is resumed."""
         if self.policy.remembers and self._ready and self.open.any():
             self.policy.choose(self._view(), generator(self.seed, "ask", int(self.asked.sum())))
 
     def _index(self, arm: str) -> int:
         if arm not in self.names:
-            raise InputError(f"arm: no {arm!r}; there are {', '.join(self.names)}")
+            raise InputError(f"arm: there is no {arm!r}; choose one of {', '.join(self.names)}")
         return self.names.index(arm)
 
     @property
     def width(self) -> int | None:
-        """Features of a sample, as soon as that is known."""
+        """Number of features of a sample, or None while it is unknown."""
         references = [term.reference for _, term in self.objective.terms if isinstance(term, QuadraticTerm)]
         return self._width or next((r.shape[1] for r in references if r is not None), None)
 
     def _prepared(self) -> bool:
-        """Choose open bandwidths as soon as every open arm has given its first samples."""
+        """Choose the missing bandwidths as soon as every open arm has given its first samples. Whether they are chosen."""
         if self.tally is None and (self.told >= np.where(self.open, self.first, 0)).all() and self.told.sum() >= 2:
             groups = [torch.stack([x for j, x in self._early if j == i]) for i in range(len(self.names)) if self.told[i]]
             self.objective = self.objective.ready(groups, generator(self.seed, "bandwidth"))
             self.tally = Tally(self.objective, len(self.names), exact=self.exact)
         return self.tally is not None
 
-    # ------------------------------------------------------------------------------------------------- what is known
+    # ----------------------------------------------------------------------------------------- weights and their errors
 
     @property
     def _ready(self) -> bool:
@@ -167,7 +172,7 @@ class Selector:
     def _view(self) -> View:
         tally = self.tally
         if tally is None:
-            raise InputError("select: too few samples to choose by; tell more")
+            raise InputError("select: too few samples to choose an arm; tell more")
         K, f = self._form(tally)
         kernel, linear = bounds(tally.parts)
         return View(
@@ -176,15 +181,15 @@ class Selector:
         )  # fmt: skip
 
     def _form(self, tally: Tally) -> tuple[Array, Array]:
-        """V-form; an arm that was closed before it gave a sample is made so bad that it gets no weight."""
+        """V-form. An arm that was closed before it gave a sample has a loss so large that it gets no weight."""
         K, f = tally.form()
         f[tally.n == 0] = 1e3 * (1 + np.abs(K).max() + np.abs(f).max())
         return K, f
 
     @property
     def weights(self) -> Weights:
-        """The best mixture on what was told. ``value`` is its unbiased loss, ``gap`` how far the solver is from the optimum of
-        the estimated loss."""
+        """The best mixture for the samples told. ``value`` is its unbiased loss; ``gap`` bounds how far the solver is from the
+        optimum of the estimated loss."""
         tally = self.settled()
         found = self.policy.weights(self._view())
         value = tally.loss(np.array(found.weights)).value
@@ -192,20 +197,21 @@ class Selector:
 
     @property
     def value(self) -> Estimate:
-        """The mixture's objective in its own unit, unbiased, with its error. It was chosen on the same samples."""
+        """The objective of the mixture in its own unit, unbiased, with its error, on the samples that the mixture was chosen
+        on."""
         return self.objective.own(self.settled().loss(np.array(self.weights.weights)))
 
     def current(self) -> tuple[dict[str, float], Estimate, tuple[str, Estimate]]:
-        """Weights, value and best single arm on the samples that were looked at so far, without looking at those that wait: so
-        that watching a selection does not change it."""
+        """Weights, value and best single arm from the samples in the sums. Waiting samples are not added, so that watching a
+        selection does not change it."""
         tally = self.tally
         if tally is None:
-            raise InputError("select: too few samples to choose by; tell more")
+            raise InputError("select: too few samples for weights; tell more")
         found = np.array(self.policy.weights(self._view()).weights)
         return dict(zip(self.names, found.tolist(), strict=True)), self.objective.own(tally.loss(found)), self._single(tally)
 
     def single(self) -> tuple[str, Estimate]:
-        """The best single arm, and its value."""
+        """The best single arm and its value."""
         return self._single(self.settled())
 
     def _single(self, tally: Tally) -> tuple[str, Estimate]:
@@ -215,7 +221,7 @@ class Selector:
         return self.names[best], self.objective.own(tally.loss(np.eye(len(self.names))[best]))
 
     def intervals(self) -> dict[str, tuple[float, float]] | None:
-        """95 % for every weight; None while an arm has few samples."""
+        """95 % interval of each weight; None while an arm has few samples."""
         tally = self.settled()
         near, arms = tally.contributions()
         if min(np.bincount(arms, minlength=len(self.names))) < LEAST_FOR_INTERVALS:
@@ -226,34 +232,35 @@ class Selector:
         return {name: (float(low), float(high)) for name, (low, high) in zip(self.names, found, strict=True)}
 
     def alone(self, arm: str) -> Estimate | None:
-        """What one arm is worth alone, in the objective's own unit; None with fewer than two samples of it."""
+        """The objective of one arm alone, in its own unit; None with fewer than two samples of it."""
         tally, i = self.settled(), self._index(arm)
         return self.objective.own(tally.loss(np.eye(len(self.names))[i])) if tally.n[i] > 1 else None
 
     def settled(self) -> Tally:
-        """All sums, with every sample told taken in. InputError if there are too few."""
+        """The sums with every sample told. Raises InputError if there are too few samples."""
         if self.tally is None:
-            need = f"{self.first} of each arm"
-            raise InputError(f"select: {self.pulls} samples are too few for weights; tell {need} or more")
+            raise InputError(f"select: {self.pulls} samples are too few for weights; tell at least {self.first} of each arm")
         self.tally.flush()
         return self.tally
 
     def certificate(self, mode: str = "asymptotic", *, risk: float = 0.05, tolerance: float | None = None) -> Certificate:
-        """An upper bound on L(a) − min L for the present weights.
+        """An upper bound on L(a) − min L for the present weights a.
 
-        "asymptotic": by convexity L(a) − L(b) ≤ ∇L(a)·(a − b), so the excess is at most max_i (∇L(a)·a − ∇L(a)_i); each of the m
-        numbers is estimated with a normal error, and the largest upper limit at risk/m is taken.
+        "asymptotic": by convexity L(a) − L(b) ≤ ∇L(a)·(a − b), so the excess is at most max_i (∇L(a)·a − ∇L(a)_i). Each of the m
+        numbers has a normal error; the bound is the largest of their upper limits at risk/m.
 
-        "certified": the mean embedding of arm i lies within r_i = √(Δκ / n_i) (1 + √(2 log(4m t² / risk))) of its estimate, all
-        arms and all times together (McDiarmid; Gretton et al. 2012, theorem 7), and every f_i within Hoeffding's width. For
-        bounded kernels and losses only. References are taken as given. Beyond ``exact`` samples it is that of the sums when every
-        pair was last visited: true of the present weights too, and no longer shrinking, so that ``wanted`` is None; inf where an
-        arm came later.
+        "certified": for all arms and all times together, the mean embedding of arm i lies within
+        r_i = √(Δκ / n_i) (1 + √(2 log(4m t² / risk))) of its estimate (McDiarmid; Gretton et al. 2012, theorem 7), and f_i within
+        Hoeffding's width. This needs bounded kernels and losses, and takes the references as exact. Beyond ``exact`` samples, it
+        uses the sums at the last time when every pair was summed: the bound still holds for the present weights but no longer
+        shrinks, so ``wanted`` is None; it is inf if an arm had no sample then.
+
+        Raises InputError on another mode, on a risk outside (0, 1), on a tolerance that is not above 0, or on too few samples.
         """
         if not 0 < risk < 1:
-            raise InputError(f"risk: expected a number between 0 and 1, got {risk}")
+            raise InputError(f"risk: expected a number between 0 and 1, got {risk}; 0.05 is usual")
         if tolerance is not None and not tolerance > 0:
-            raise InputError(f"tolerance: expected a number above 0, got {tolerance}")
+            raise InputError(f"tolerance: expected a number above 0, got {tolerance}; leave it out for none")
         tally = self.settled()
         a = np.array(self.weights.weights)
         if mode == "asymptotic":
@@ -263,7 +270,7 @@ class Selector:
         elif mode == "certified":
             excess = self._proven(tally, a, risk)
         else:
-            raise InputError(f"stopping: {mode!r} is no mode, expected asymptotic or certified")
+            raise InputError(f"stopping: expected asymptotic or certified, got {mode!r}; choose one")
         shrinks = mode == "asymptotic" or int(tally.complete()[2].sum()) == tally.t
         wanted = None if tolerance is None or not shrinks else tally.t * max(1.0, excess / tolerance) ** 2
         return Certificate(mode, excess, risk, wanted)
@@ -271,14 +278,14 @@ class Selector:
     def _proven(self, tally: Tally, a: Array, risk: float) -> float:
         kernel, linear = bounds(tally.parts)
         if not (math.isfinite(kernel) and math.isfinite(linear)):
-            raise InputError("stopping: a certified bound needs a bounded kernel and bounded losses; use the asymptotic one")
+            raise InputError("stopping: a certified bound needs a bounded kernel and bounded losses; use the asymptotic bound")
         K, f, seen = tally.complete()
-        known = tally.n > 0  # an arm that never gave anything cannot be part of a mixture
+        known = tally.n > 0  # an arm without samples cannot be part of a mixture
         if not seen[known].all():
             return math.inf
         a, n, t, m = a[known], seen[known].astype(np.float64), max(int(seen.sum()), 2), len(a)
         matched = any(term.matches for _, term in tally.parts)
-        # embeddings are at most √Δκ long, distances of two of them at most twice that
+        # an embedding has length √Δκ at most, the difference of two at most twice that
         longest = math.sqrt(kernel) * (2 if matched else 1)
         r = np.sqrt(kernel / n) * (1 + math.sqrt(2 * math.log(4 * m * t**2 / risk)))
         own = sum(scale * term.spread for scale, term in tally.parts if not term.matches)
@@ -295,10 +302,10 @@ def _names(arms: Any) -> list[str]:
     if isinstance(arms, int) and not isinstance(arms, bool):
         arms = range(arms)
     if isinstance(arms, str | bytes) or not isinstance(arms, Sequence):
-        raise InputError(f"arms: expected how many, or a list of names, got {arms!r}")
+        raise InputError(f"arms: expected their number or a list of names, got {arms!r}; give a list such as ['a', 'b']")
     names = [str(name) for name in arms]
     if not names or len(set(names)) < len(names):
-        raise InputError(f"arms: expected one or more different names, got {names}")
+        raise InputError(f"arms: expected one or more different names, got {names}; give each arm its own name")
     return names
 
 
@@ -313,9 +320,9 @@ def _objective(asked: Any, reference: ArrayLike | Tensor | None) -> Objective:
         return parse(asked, reference=None if reference is None else rows_of(reference))
     if not isinstance(asked, Expression):
         kind = type(asked).__name__
-        raise InputError(f'objective: expected terms as in RKE(1.0) + 0.2 * Precision(real), or "rke", got a {kind}')
+        raise InputError(f'objective: expected terms such as RKE(1.0) + 0.2 * Precision(real), or "rke", got a {kind}; give one')
     if reference is not None:
-        raise InputError('objective: a term holds its reference itself, as in MMD(real); give reference= beside a name as "mmd"')
+        raise InputError('objective: a term such as MMD(real) holds its own reference; give reference= only with text as "mmd"')
     return Objective(asked.parts)
 
 
@@ -323,7 +330,7 @@ def _policy(asked: Any) -> Policy:
     if isinstance(asked, str):
         return of_name(asked)
     if not isinstance(asked, Policy):
-        raise InputError(f"policy: expected a name, as in variance_ucb, or a Policy, as in VarianceUcb(), got {asked!r}")
+        raise InputError(f"policy: expected a name as variance_ucb, or a Policy as VarianceUcb(), got {asked!r}; give one")
     return asked
 
 
@@ -334,34 +341,35 @@ def _truth(given: Any, m: int) -> tuple[Array, Array]:
         kind = type(given).__name__
         raise InputError(f"truth: expected K ({m}, {m}) and f ({m},), got a {kind}; give a pair of arrays") from error
     if K.shape != (m, m) or f.shape != (m,):
-        raise InputError(f"truth: expected K ({m}, {m}) and f ({m},), got shapes {K.shape} and {f.shape}; give one row an arm")
+        raise InputError(f"truth: expected K ({m}, {m}) and f ({m},), got shapes {K.shape} and {f.shape}; give a row an arm")
     return K, f
 
 
 def _features(arm: str, samples: ArrayLike | Tensor) -> Tensor:
-    """(n, d) float64 of what an arm gave, or an InputError."""
+    """The samples of an arm as float64 (n, d). Raises InputError if they are not finite numbers of that shape."""
     try:
         x = torch.as_tensor(samples if isinstance(samples, Tensor) else np.asarray(samples)).detach().cpu()
     except (TypeError, ValueError) as error:
         given = type(samples).__name__
-        raise InputError(f"{arm}: expected numbers of shape (d,) or (n, d), got something else in a {given}") from error
+        raise InputError(f"{arm}: expected numbers of shape (d,) or (n, d), got other values in a {given}; encode it") from error
     if x.dim() not in (1, 2) or x.numel() == 0 or x.is_complex():
-        raise InputError(f"{arm}: expected real features of shape (d,) or (n, d), got {x.dtype} of shape {tuple(x.shape)}")
+        shape = tuple(x.shape)
+        raise InputError(f"{arm}: expected real features of shape (d,) or (n, d), got {x.dtype} of shape {shape}; convert them")
     x = x.double().reshape(-1, x.shape[-1])
-    # kernels multiply in float32
+    # kernels are computed in float32
     if not bool(torch.isfinite(x.float().square().sum(1)).all()):
         raise InputError(f"{arm}: a sample is not finite, or larger than 1e19; leave it out and forget the pull")
     return x
 
 
 def _fits(objective: Objective, policy: Policy, name: str | Policy, truth: object) -> None:
-    """InputError where this policy cannot serve this objective: better now than when samples are bought."""
+    """Raise InputError if this policy does not work with this objective, before any sample is bought."""
     odd = next((term.name for _, term in objective.terms if not isinstance(term, QuadraticTerm)), None)
     if odd is not None:
         raise InputError(f"objective: {odd} is not quadratic and cannot be learnt online; use mixtura mix on samples")
     free = next((term.name for _, term in objective.terms if isinstance(term, QuadraticTerm) and not term.bounded), None)
     if free is not None and policy.constants == "theory":
-        raise InputError(f"policy: {free} has no bound, which the constants of the theory need; use variance_ucb")
+        raise InputError(f"policy: the constants of the theory need bounded terms, and {free} has no bound; use variance_ucb")
     if isinstance(name, str) and TABLE[name].needs_truth and truth is None:
         raise InputError(f"policy: {name} needs the truth, which only an experiment has; use variance_ucb")
 

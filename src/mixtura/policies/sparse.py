@@ -1,4 +1,4 @@
-"""The default policy for few arms at once."""
+"""The default policy, restricted to few arms in the mixture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from mixtura.simplex.weights import Weights
 
 @dataclass
 class Sparse(VarianceUcb):
-    """The default with at most ``size`` arms in the mixture; one pull in twenty is of the arm that was asked least."""
+    """The default policy with at most ``size`` arms in the mixture. One pull in twenty asks the arm that was asked least
+    often."""
 
     size: int = 3
 
