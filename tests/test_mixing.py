@@ -566,7 +566,7 @@ def test_pareto_trades_one_term_for_the_other(few_subsamples):
     assert table["rke"].is_monotonic_decreasing
     assert table["cost"].dropna().is_monotonic_decreasing
     assert table["g0"].iloc[-1] == pytest.approx(1)
-    with pytest.raises(InputError, match="'rke' has one term; write two"):
+    with pytest.raises(InputError, match="'rke' has one term, expected two or more; write them"):
         pareto(gaussians(13, 40, (0, 1)), "rke", [1])
 
 
@@ -630,13 +630,13 @@ TWO = {"a": np.eye(4), "b": 2 * np.eye(4)}
         (TWO, {"objective": "mmd"}, "mmd compares with real rows; give --reference"),
         (TWO, {"objective": "rke+cost"}, "cost needs what a sample of each arm costs; give --costs"),
         (TWO, {"objective": "cost", "costs": [1]}, "1 costs were given, but there are more arms"),
-        (TWO, {"at_most": 1.0}, "at_most: needs what a sample of each of the 2 arms costs; give --costs"),
-        (TWO, {"at_most": 1.0, "costs": [1, 2, 3]}, "at_most: needs what a sample of each of the 2 arms costs"),
+        (TWO, {"at_most": 1.0}, "at_most: needs the cost of a sample of each of the 2 arms; give --costs"),
+        (TWO, {"at_most": 1.0, "costs": [1, 2, 3]}, "at_most: needs the cost of a sample of each of the 2 arms"),
         (TWO, {"at_most": 0.5, "costs": [1, 2]}, "no weights that add up to one obey"),
         (TWO, {"cap": 0.4}, "caps: they add up to 0.8, expected 1 at least; raise one"),
         (TWO, {"floor": 0.6}, "floors: they add up to 1.2, expected 1 at most; lower one"),
-        (TWO, {"size": 1, "cap": 0.9}, "size: is for quadratic objectives without caps, floors or a budget"),
-        (TWO, {"size": 1, "objective": "vendi"}, "size: is for quadratic objectives"),
+        (TWO, {"size": 1, "cap": 0.9}, "size: works only with quadratic objectives, without cap, floor and at_most"),
+        (TWO, {"size": 1, "objective": "vendi"}, "size: works only with quadratic objectives"),
         (TWO, {"size": 0}, "size: expected a whole number of models, 1 or more, got 0"),
         (TWO, {"bandwidth": -1.0}, "bandwidth: expected a finite number above 0, got -1.0"),
     ],

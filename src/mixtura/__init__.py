@@ -30,7 +30,7 @@ _HOME = {
     "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.stacking",
 }  # fmt: skip
 
-__all__ = list(_HOME)  # noqa: PLE0604
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-""":func:`evaluate`: every metric that compares two sets of rows or images, with its standard error. No model needed."""
+""":func:`evaluate`: every metric that compares two sets of rows or images, with its standard error, without a model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mixtura.metrics import TABLE
 from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.metrics.neighbours import shared_rows
 
-#: rows that can be compared at all
+#: fewest rows that can be compared
 LEAST_ROWS = 20
 
 
@@ -24,14 +24,14 @@ def evaluate(
     real: Any, generated: Any, *, train: Any = None, features: str | None = None, seed: int = 0, skip_broken: bool = False
 ) -> pd.DataFrame:
     """Every metric that compares two sets, with its standard error: one row each, columns metric, value, error, n, better
-    ("higher" or "lower"), unit, summary, reason (why there is no value, where it is NaN).
+    ("higher" or "lower"), unit, summary, reason (why the value is NaN).
 
-    real, generated: tables or images, anything :func:`mixtura.run` takes; columns are guessed from the real rows. Features and
-    kernel are fitted on a fifth of the real rows, which is then left out: rows that a feature was fitted to look different
-    from fresh ones of the same law. With ``train``, the rows the generator learnt from, they are fitted on those, and
-    memorisation joins; ``real`` must then be rows it has not seen. Generated rows are measured as they are: levels never seen,
-    values off the steps or beyond a wall, and other constants count against them, and a :class:`Note` counts them. Another
-    says where the two share more rows than rows of one law do: a generator that has seen the rows it is judged by looks
+    real, generated: tables or images, anything :func:`mixtura.run` takes; the kinds of columns are guessed from the real rows.
+    train: the rows that the generator was trained on; ``real`` must then be rows that it has not seen, and memorisation is added.
+    The features and the kernel are fitted on ``train``, or else on a fifth of the real rows, which is then left out, because rows
+    that features were fitted on look different from new rows of the same law. Generated rows are measured as they are: unseen
+    levels, values off the steps or beyond a wall, and other constants count against them, and a :class:`Note` counts them.
+    Another Note says if the sets share more rows than two samples of one law would: a generator that has seen the real rows looks
     better than it is. Raises InputError on data of different kinds, columns or sizes.
     """
     data = source.with_note(source.load(real, seed=seed, skip_broken=skip_broken))
@@ -50,11 +50,11 @@ def evaluate(
     x, y = sets["real"], sets["generated"]
     shared = shared_rows(sets["real"].flatten(1), sets["generated"].flatten(1))
     if shared.too_many:
-        by_chance = f"share {shared.count:,} equal rows, of {shared.expected:.0f} expected by chance"
-        what = "are the same rows" if shared.same else by_chance
+        overlap = f"share {shared.count:,} equal rows, where {shared.expected:.0f} are expected by chance"
+        overlap = "are the same rows" if shared.same else overlap
         warnings.warn(
-            f"real and generated {what}: metrics are no fair judge of a generator that knows the real rows; give real "
-            "rows that it has not seen",
+            f"real and generated {overlap}: metrics cannot judge a generator that has seen the real rows; give real rows that it "
+            "has not seen",
             Note,
             stacklevel=2,
         )

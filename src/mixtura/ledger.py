@@ -1,12 +1,11 @@
 """The durable record of every pull: one SQLite file in write-ahead mode.
 
-What is bought is never lost. A pull is written down before its arm is asked (the intent), and its sample before anything is
-done with it. After a kill, an arm that answers the same request with the same sample (it takes a key, or is repeatable by seed)
-is sent the request that was in flight once more, and makes nothing new; of any other arm that one request is left, as
-``unknown``.
+No sample that was bought is lost. A pull is recorded before its arm is asked, and its sample before it is used. After a kill, the
+request that was in flight is repeated if the arm answers it with the same sample (it takes a key, or is repeatable by seed); for
+any other arm, that one request is marked ``unknown``.
 
-Several processes may work on one ledger: pulls are dealt in transactions, and a request in flight belongs to the process that
-made it for as long as that process lives.
+Several processes may use one ledger: each pull is recorded in a transaction, and a request in flight belongs to the process that
+made it as long as that process lives.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ Status = Literal["asked", "told", "failed", "unknown"]
 
 #: seconds to wait for another process's transaction
 PATIENCE = 10.0
-#: how SQLite says that the disk, or another process, lets nothing be written now
+#: the errors of SQLite by which the disk or another process prevents writing now
 _REFUSED = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_READONLY", "SQLITE_NOMEM")
-#: what a file comes to that is no database; SQLite repeats its bytes, which need not be text
+#: what reading a file that is not a database raises; the message of SQLite repeats its bytes, which may not be text
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)
 _number = itertools.count()
 _COLUMNS = "number, arm, draw, key, status, cost, asked, told, place, shape, sample, features, reason"
@@ -54,8 +53,9 @@ CREATE INDEX IF NOT EXISTS by_place ON pulls (place);
 
 @dataclass(frozen=True)
 class Pull:
-    """One request. number: 0, 1, … in the order of asking. draw: how many times this arm was asked before. key: goes with the
-    request. place: its order among samples told. sample: as the arm gave it; features (d,): as the policy saw it."""
+    """One request. number: 0, 1, … in the order of asking. draw: how often this arm was asked before. key: sent with the request.
+    asked, told: seconds since the epoch. place: position in the order of telling. sample: as the arm gave it. features (d,): as
+    the policy saw it. reason: why there is no sample."""
 
     number: int
     arm: str
@@ -72,7 +72,8 @@ class Pull:
 
 
 class Ledger:
-    """All pulls of one selection, in a file."""
+    """All pulls of one selection, in one SQLite file. Every method raises InputError if the file cannot be used, and CannotWrite
+    if it cannot be written now."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.owner = path, f"{this_process()}.{next(_number)}"
@@ -87,7 +88,7 @@ class Ledger:
             raise self._as_input_error(error) from error
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._db.close()
 
     @contextmanager
@@ -97,7 +98,7 @@ class Ledger:
             yield self._db
             self._db.execute("COMMIT")
         except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):  # what went wrong first is what counts
+            with contextlib.suppress(sqlite3.Error):  # the first error is the one to report
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             if isinstance(error, _BROKEN):
@@ -105,14 +106,14 @@ class Ledger:
             raise
 
     def _rows(self, query: str, given: Sequence[Any] = ()) -> list[Any]:
-        """All that a query finds. InputError where the file cannot answer it."""
+        """The rows that a query finds. Raises InputError if the file cannot answer it."""
         try:
             return self._db.execute(query, given).fetchall()
         except _BROKEN as error:
             raise self._as_input_error(error) from error
 
     def _pulls(self, query: str, given: Sequence[Any] = ()) -> list[Pull]:
-        """The same of rows of pulls."""
+        """The pulls that a query finds. Raises InputError if the file cannot answer it."""
         try:
             return [_pull(row) for row in self._rows(query, given)]
         except (ValueError, TypeError, OverflowError, MemoryError) as error:
@@ -121,18 +122,18 @@ class Ledger:
             raise self._as_input_error(error) from error
 
     def _as_input_error(self, error: BaseException) -> InputError:
-        """What SQLite, or what stands in the file, comes to for a person: CannotWrite where it may pass."""
+        """The error for the user: CannotWrite if it may pass, else InputError."""
         if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorname", "").startswith(_REFUSED):
             busy = "BUSY" in error.sqlite_errorname
             remedy = "another program has it open" if busy else "check the path and the space on the disk"
-            what = f"{self.path}: cannot be written ({error}); {remedy}"
-            return CannotWrite(f"{what}; the same command goes on from here")
+            return CannotWrite(f"{self.path}: cannot be written ({error}); {remedy}; the same command goes on from here")
         return InputError(f"{self.path}: cannot be used as a ledger, or is damaged ({error}); give another --out, or remove it")
 
     # ---------------------------------------------------------------------------------------------------- about
 
     def agree(self, question: Mapping[str, Any]) -> None:
-        """Write down what is asked, or check that it is what was asked before. InputError naming the first difference."""
+        """Record the settings of the selection, or check that they equal the recorded ones. Raises InputError, which names the
+        first difference."""
         plain = {name: json.dumps(value, sort_keys=True) for name, value in question.items()}
         with self._transaction() as db:
             kept = dict(self._rows("SELECT name, value FROM about"))
@@ -147,11 +148,11 @@ class Ledger:
                 )
 
     def agree_on(self, question: Mapping[str, Any]) -> None:
-        """:meth:`agree` on a question, with a name of this selection in it that no other has."""
+        """:meth:`agree` on settings, with a unique name of this selection added to them."""
         self.agree({**question, "identity": self.about().get("identity", uuid.uuid4().hex[:12])})
 
     def about(self) -> dict[str, Any]:
-        """What was asked."""
+        """The recorded settings."""
         try:
             return {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM about")}
         except (ValueError, TypeError, RecursionError) as error:
@@ -161,17 +162,17 @@ class Ledger:
 
     @contextmanager
     def dealing(self) -> Iterator[None]:
-        """Nobody else asks while this lasts: read what there is, choose, :meth:`intend`."""
+        """No other process can record a pull within this context: read the ledger, choose an arm, then call :meth:`intend`."""
         with self._transaction():
             yield
 
     def next_number(self) -> int:
-        """Of the pull that :meth:`intend` makes next, as long as :meth:`dealing` lasts."""
+        """The number of the next pull; call it within :meth:`dealing`."""
         [[number]] = self._rows("SELECT COALESCE(MAX(number), -1) + 1 FROM pulls")
         return int(number)
 
     def intend(self, arm: str) -> Pull:
-        """Write down that an arm is about to be asked; call it within :meth:`dealing`."""
+        """Record that an arm will be asked now; call it within :meth:`dealing`."""
         number = self.next_number()
         [[draw]] = self._rows("SELECT COALESCE(MAX(draw), -1) + 1 FROM pulls WHERE arm = ?", (arm,))
         key = f"{self.about().get('identity', 'pull')}-{number}"
@@ -183,7 +184,7 @@ class Ledger:
         return Pull(number, arm, draw, key, "asked", 0.0, now, None, None, None, None, "")
 
     def receive(self, pull: Pull, sample: NDArray[Any], cost: float) -> None:
-        """Keep what an arm gave, before anything is made of it."""
+        """Record the sample that an arm gave, before it is used."""
         array = np.ascontiguousarray(sample)
         about = json.dumps([array.dtype.str, list(array.shape)])
         with self._transaction() as db:
@@ -193,7 +194,7 @@ class Ledger:
             )
 
     def tell(self, pull: Pull, features: NDArray[np.floating]) -> None:
-        """The features of a sample that was received: from now on every process counts it."""
+        """Record the features of a received sample: from now on every process counts it."""
         with self._transaction() as db:
             [[place]] = self._rows("SELECT COALESCE(MAX(place), -1) + 1 FROM pulls")
             db.execute(
@@ -202,8 +203,8 @@ class Ledger:
             )
 
     def fail(self, pull: Pull, reason: str, cost: float, status: Status = "failed") -> None:
-        """A pull that gave nothing, and why; what it may have cost counts."""
-        reason = reason.encode(errors="backslashreplace").decode()  # half a letter is no text
+        """Record that a pull gave no sample, why, and what it may have cost."""
+        reason = reason.encode(errors="backslashreplace").decode()  # SQLite refuses lone surrogates
         with self._transaction() as db:
             db.execute(
                 "UPDATE pulls SET status = ?, reason = ?, cost = ?, told = ? WHERE number = ? AND status = 'asked'",
@@ -211,22 +212,22 @@ class Ledger:
             )
 
     def pulls(self, *, samples: bool = False, after: int = -1) -> list[Pull]:
-        """All pulls with numbers above ``after``, in the order of asking; samples only if they are wanted."""
+        """All pulls with numbers above ``after``, in the order of asking; ``samples``: with their samples."""
         sample = "shape, sample" if samples else "NULL, NULL"
         columns = _COLUMNS.replace("shape, sample", sample)
         return self._pulls(f"SELECT {columns} FROM pulls WHERE number > ? ORDER BY number", (after,))
 
     def told_after(self, place: int) -> list[Pull]:
-        """Pulls told later than ``place``, in the order of telling."""
+        """The pulls told after position ``place``, in the order of telling."""
         columns = _COLUMNS.replace("shape, sample", "NULL, NULL")
         return self._pulls(f"SELECT {columns} FROM pulls WHERE place > ? ORDER BY place", (place,))
 
     def in_flight(self) -> dict[str, int]:
-        """Arm → requests that are awaited, by whomever."""
+        """Arm → number of requests in flight, of all processes."""
         return dict(self._rows("SELECT arm, COUNT(*) FROM pulls WHERE status = 'asked' GROUP BY arm"))
 
     def failing(self, failures: int) -> dict[str, str]:
-        """Arm → reason, of arms that are exhausted or whose last so many requests have all failed."""
+        """Arm → reason, for arms that are exhausted or whose last ``failures`` requests all failed."""
         found = {}
         for (arm,) in self._rows("SELECT DISTINCT arm FROM pulls WHERE status = 'failed'"):
             last = self._rows(
@@ -239,7 +240,8 @@ class Ledger:
         return found
 
     def orphans(self) -> list[Pull]:
-        """Requests in flight whose process is gone; they become this process's own. With a sample if it was received."""
+        """The requests in flight of processes that have ended, with the sample if it was received. They now belong to this
+        process."""
         with self._transaction() as db:
             rows = self._rows("SELECT number, owner FROM pulls WHERE status = 'asked'")
             numbers = [number for number, owner in rows if not alive(str(owner).partition(".")[0])]
@@ -247,37 +249,37 @@ class Ledger:
         return [pull for pull in self.pulls(samples=True) if pull.number in numbers]
 
     def release(self) -> None:
-        """Let go of the requests in flight: whoever goes on takes them up. Nothing where the ledger cannot be written: then they
-        are free when this process ends."""
+        """Give up the requests in flight, so that any process can take them over. If the ledger cannot be written, nothing
+        happens: they are free when this process ends."""
         with contextlib.suppress(InputError), self._transaction() as db:
             db.execute("UPDATE pulls SET owner = '' WHERE status = 'asked' AND owner = ?", (self.owner,))
 
     def counts(self, arms: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Arm → status → pulls."""
+        """Arm → status → number of pulls."""
         found = {arm: {"asked": 0, "told": 0, "failed": 0, "unknown": 0} for arm in arms}
         for arm, status, n in self._rows("SELECT arm, status, COUNT(*) FROM pulls GROUP BY arm, status"):
             found.setdefault(arm, {})[status] = n
         return found
 
     def spent(self, arm: str | None = None) -> float:
-        """Cost of all pulls, or of those of one arm."""
+        """The cost of all pulls, or of those of one arm."""
         where, given = ("", ()) if arm is None else (" WHERE arm = ?", (arm,))
         [[total]] = self._rows(f"SELECT COALESCE(SUM(cost), 0) FROM pulls{where}", given)
         return float(total)
 
 
 def _pull(row: Sequence[Any]) -> Pull:
-    """A row of the file. SQLite holds columns to no type: what is of another one raises ValueError."""
+    """The pull in a row of the file. SQLite does not enforce types: a value of a wrong type raises ValueError."""
     number, arm, draw, key, status, cost, asked, told, place, about, sample, features, reason = row
     whole = all(isinstance(v, int) for v in (number, draw)) and isinstance(place, int | None)
     texts = all(isinstance(v, str) for v in (arm, key, status, reason)) and status in get_args(Status)
     if not (whole and texts and isinstance(cost, int | float) and math.isfinite(cost) and isinstance(asked, int | float)):
-        raise ValueError(f"pull {number} holds what no pull does")
+        raise ValueError(f"pull {number} has a value of a wrong type")
     array = None
     if sample is not None:
         dtype, shape = json.loads(about)
         array = np.frombuffer(sample, dtype=np.dtype(dtype)).reshape(shape).copy()
     seen = None if features is None else np.frombuffer(features, dtype=np.float32).copy()
     if status == "told" and (seen is None or not np.isfinite(seen).all()):
-        raise ValueError(f"pull {number} has features that are no numbers")
+        raise ValueError(f"pull {number} has features that are not finite numbers")
     return Pull(number, arm, draw, key, status, cost, asked, told, place, array, seen, reason)

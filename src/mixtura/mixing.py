@@ -1,7 +1,7 @@
 """The best mixture of several generators, from samples at hand.
 
-:func:`mix` is the whole of it: samples → features → an objective on the simplex → weights with a certificate, intervals, and
-the gain over any single generator on samples that chose nothing.
+:func:`mix` does all steps: samples → features → an objective on the simplex → weights with a certificate, intervals, and the gain
+over each single generator on samples that the weights were not chosen on.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ from mixtura.simplex.weights import Weights
 
 @dataclass(frozen=True, kw_only=True)
 class BestMixture(Weights):
-    """The :class:`Weights` of the best mixture of samples at hand, and what these samples say about it.
+    """The :class:`Weights` of the best mixture of samples at hand, with its value, gain and intervals.
 
-    value ± error: the objective in its own ``unit`` on all samples, unbiased where it is quadratic; the weights were chosen on
-    them too. Values of frechet, vendi and fld depend on the number of samples: do not compare that of a mixture, which has more
-    samples than one arm, with ``best_value``. intervals: None where samples or reference rows are too few.
+    value ± error: the objective in its own ``unit`` on all samples, which the weights were also chosen on; unbiased if it is
+    quadratic. Values of frechet, vendi and fld depend on the number of samples: do not compare that of a mixture, which has more
+    samples than one arm, with ``best_value``. intervals: None if there are too few samples or reference rows.
 
     higher: whether more of the objective is better. terms: name → (value, error) of each term, in its own unit. best,
-    best_value: the best single arm. gain ± gain_error, p_value: of weights chosen on one half of every arm's samples over the
-    single arm that they beat the least surely, on the other half, and of frechet, vendi and fld at equal numbers of samples;
-    one-sided, None where samples or reference rows are too few. flat: pairs of arms (a, b) such that these samples cannot tell
-    whether moving all weight of a to b costs anything. samples: of each arm. features: what samples were compared by.
+    best_value: the best single arm. gain ± gain_error, p_value (one-sided): weights are chosen on one half of each arm's samples
+    and compared, on the other half, with the single arm that they beat least surely; for frechet, vendi and fld at equal numbers
+    of samples. None if there are too few samples or reference rows. flat: pairs of arms (a, b) for which the samples do not show
+    that moving all weight of a to b makes the objective worse. samples: number of samples of each arm. features: name of the
+    features that were compared.
     """
 
     objective: str
@@ -57,7 +58,7 @@ class BestMixture(Weights):
     sentence: str = ""
 
     def record(self) -> dict[str, Any]:
-        """Plain data: what ``mixtura mix --json`` prints (docs/cli-json.md)."""
+        """The plain data that ``mixtura mix --json`` prints (docs/cli-json.md)."""
         return {
             "objective": self.objective, "unit": self.unit, "higher": self.higher, "weights": self.by_name,
             "intervals": self.intervals_by_name, "value": self.value, "error": self.error, "gap": self.gap, "terms": self.terms,
@@ -74,10 +75,11 @@ def mix(
 ) -> BestMixture:  # fmt: skip
     """The best mixture of generators, given samples of each: anything :func:`mixtura.run` reads, or arrays of features (n, d).
 
-    objective: "rke+0.2*precision", or terms such as ``RKE(1.0) + 0.2 * Precision(real)``, which then see the arrays as they
-    are. reference: real rows. features: what samples are compared by, as in ``run``. bandwidth: of the Gaussian kernels. costs:
-    of a sample of each arm; at_most: what a sample of the mixture may cost on average. cap, floor: of every weight. size: arms
-    in use at most. Raises InputError on samples of different kinds or widths, and on constraints that nothing obeys.
+    objective: text such as "rke+0.2*precision", or terms such as ``RKE(1.0) + 0.2 * Precision(real)``, which use the arrays as
+    they are. reference: real rows. features: the features to compare, as in ``run``. bandwidth: of the Gaussian kernels. costs:
+    the cost of a sample of each arm; at_most: the largest mean cost of a sample of the mixture. cap, floor: the largest and
+    smallest weight. size: most arms in the mixture. Raises InputError on samples of different kinds or widths, and on constraints
+    that no weights satisfy.
     """
     named = dict(samples) if isinstance(samples, Mapping) else {f"arm {i}": s for i, s in enumerate(samples)}
     if not named:
@@ -90,12 +92,12 @@ def mix(
     wanted = wanted.ready(list(arms.values()), generator(seed, "bandwidth"))
     within = _polytope(len(arms), costs, cap, floor, at_most)
     if size is not None and (within is not None or not wanted.quadratic):
-        raise InputError("size: is for quadratic objectives without caps, floors or a budget; leave one of them out")
+        raise InputError("size: works only with quadratic objectives, without cap, floor and at_most; leave it or them out")
     return _solved(Problem(list(arms), list(arms.values()), wanted, within, size, seed), features_name)
 
 
 def _solved(problem: Problem, features: str) -> BestMixture:
-    """The best mixture with all that its samples say about it."""
+    """The best mixture with its value, gain, intervals and sentence."""
     names, objective, loss = problem.names, problem.objective, problem.loss()
     found = loss.solve(problem.within, problem.size)
     a = np.array(found.weights)
@@ -119,12 +121,11 @@ def _solved(problem: Problem, features: str) -> BestMixture:
 def pareto(
     samples: Mapping[str, Any], objective: str, scales: Sequence[float], *, reference: Any = None, **options: Any
 ) -> pd.DataFrame:
-    """The objective with its last term scaled by each of ``scales``: a row each, with every term's value, weights and value.
-
-    The rows trace the trade between the terms; of two that are nearly the same the smaller scale is enough."""
+    """The best mixture for each scale of the last term of the objective: one row for each of ``scales``, with the value of each
+    term, the weights and the gap. The rows show the trade-off between the terms."""
     head, _, last = objective.rpartition("+")
     if not head:
-        raise InputError(f"pareto: {objective!r} has one term; write two, as in rke+precision")
+        raise InputError(f"pareto: {objective!r} has one term, expected two or more; write them as in rke+precision")
     term = last.split("*")[-1].strip()
     rows = []
     for scale in scales:
@@ -140,7 +141,7 @@ def _polytope(
     if cap is None and floor is None and at_most is None:
         return None
     if at_most is not None and (costs is None or len(costs) != m):
-        raise InputError(f"at_most: needs what a sample of each of the {m} arms costs; give --costs")
+        raise InputError(f"at_most: needs the cost of a sample of each of the {m} arms; give --costs")
     budget = {} if at_most is None else {"A": np.array([costs], dtype=np.float64), "b": np.array([at_most])}
     return Polytope(lower=floor or 0.0, upper=1.0 if cap is None else cap, **budget)
 
@@ -157,6 +158,6 @@ def _sentence(o: BestMixture) -> str:
 
 
 def name_of(path: str) -> str:
-    """What an arm is called whose samples are at ``path``: its key, or its file's stem."""
+    """The name of an arm whose samples are at ``path``: the key in the file, or else the stem of its name."""
     file, _, key = path.partition(".npz:")
     return key or Path(file).stem

@@ -112,7 +112,7 @@ def test_select_asks_shows_and_leaves_everything(do, place):
         ("mix left.csv right.csv --objective rke --pareto 0,1", "has one term"),
         ("mix left.csv right.csv --size 1 --cap 0.5", "size"),
         ("select nowhere.yaml", "nowhere.yaml"),
-        ("select bad.json", "'oracle' is none"),
+        ("select bad.json", "'oracle' is unknown"),
         ("select arms.json --objective vendi --out runs/new", "not quadratic"),
         ("select arms.json --policy best --out runs/new", "none of variance_ucb"),
         ("select arms.json --policy mixture_oracle --out runs/new", "needs the truth"),

@@ -387,8 +387,8 @@ def test_intervals_are_those_of_a_batch():
         ([0.0, 1.0, 2.0], "0: a sample has 3 features, the others have 2"),
         (["a", "b"], r"0: expected numbers of shape \(d,\) or \(n, d\), got other values in a list"),
         ("ab", "other values in a str"),
-        ([[0.0, 1.0], [0.0]], "else in a list"),
-        (None, "else in a NoneType"),
+        ([[0.0, 1.0], [0.0]], "other values in a list"),
+        (None, "other values in a NoneType"),
         (3.0, r"of shape \(\)"),
         (np.zeros((0, 2)), r"of shape \(0, 2\)"),
         (np.zeros((1, 1, 2)), r"of shape \(1, 1, 2\)"),
@@ -425,7 +425,7 @@ def test_what_cannot_be_told_changes_nothing(given, sentence, after):
         (lambda: Selector(2, RKE(1.0), reference=np.eye(2)), "holds its own reference"),
         (lambda: Selector("ab", RKE(1.0)), "arms: expected their number or a list of names, got 'ab'"),
         (lambda: Selector(2.0, RKE(1.0)), "arms: expected their number or a list of names, got 2.0"),
-        (lambda: Selector(True, RKE(1.0)), "arms: expected how many"),
+        (lambda: Selector(True, RKE(1.0)), "arms: expected their number"),
         (lambda: Selector(0, RKE(1.0)), "expected one or more different names"),
         (lambda: Selector(2, RKE(1.0), policy=VarianceUcb), "policy: expected a name as variance_ucb, or a Policy"),
         (lambda: Selector(2, RKE(1.0), policy=None), "policy: expected a name"),
@@ -460,7 +460,7 @@ def test_an_unbounded_objective_has_no_proof():
     for arm in "01" * 6:
         selector.tell(arm, rng.normal(size=2))
     assert selector.certificate().excess < math.inf
-    with pytest.raises(InputError, match="a certified bound needs a bounded kernel and bounded losses; use the asymptotic one"):
+    with pytest.raises(InputError, match="a certified bound needs a bounded kernel and bounded losses; use the asymptotic bound"):
         selector.certificate("certified")
 
 

@@ -1,6 +1,6 @@
-"""What an arm is, what it may give, and the two kinds that answer inside this process: arrays and functions.
+"""Arms: the base class, the check of their samples, and the two kinds that run in this process, arrays and functions.
 
-An arm never takes a run down: whatever goes wrong while it is asked is an :class:`ArmError` of one sentence that names it.
+An arm never ends a run: every failure of a request is an :class:`ArmError`, one sentence that names the arm.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from numpy.typing import NDArray
 from mixtura.contracts import InputError
 from mixtura.ground.rng import generator
 
-#: one sample holds at most so many numbers
+#: most numbers in one sample
 MOST_VALUES = 2**24
-#: characters of what an arm said that are shown in a sentence
+#: most characters of an arm's output in a message
 SHOWN = 200
-#: seconds between two repetitions at most
+#: longest pause before a repetition, seconds
 LONGEST_PAUSE = 30.0
 
 
 class ArmError(RuntimeError):
-    """An arm gave nothing that can be used; one sentence says which and why. ``again``: whether asking once more may help."""
+    """An arm gave no usable sample; one sentence says which arm and why. ``again``: whether repeating the request may help."""
 
     def __init__(self, sentence: str, *, again: bool = True) -> None:
         super().__init__(sentence)
@@ -38,7 +38,7 @@ class ArmError(RuntimeError):
 
 
 class Exhausted(ArmError):
-    """A pool has no more samples."""
+    """A pool has no samples left."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence, again=False)
@@ -47,15 +47,15 @@ class Exhausted(ArmError):
 class Arm(ABC):
     """Something that can be asked for one sample at a time.
 
-    cost: of one sample, in any unit that the arms share. takes_key: a request with a key it has seen gives the same sample and
-    is not charged again. repeatable: the same seed gives the same sample, and asking again does no harm. retries: how often a
-    failed request is repeated within one :meth:`ask`. takes_context: a request may come with a context, such as a prompt, and
-    the sample then depends on it. shape: of every sample; that of the first one, if nobody says.
+    cost: cost of one sample, in any unit that the arms share. takes_key: a repeated request with the same key gives the same
+    sample and is not charged again. repeatable: the same seed gives the same sample, and a repeated request does no harm.
+    retries: how often a failed request is repeated within one :meth:`ask`. takes_context: a request may have a context, such as a
+    prompt, on which the sample then depends. shape: shape of every sample; by default that of the first one.
     """
 
     takes_context = False
 
-    #: seconds before a repetition; each further one waits twice as long
+    #: seconds before the first repetition; each further one waits twice as long
     pause: float = 0.0
 
     def __init__(
@@ -66,10 +66,10 @@ class Arm(ABC):
 
     @final
     def ask(self, seed: int, key: str, context: Mapping[str, Any] | None = None) -> NDArray[Any]:
-        """One sample, of any shape. ``seed``: the number of this arm's draw, 0, 1, 2, … ``key``: names the request. ``context``:
-        column → value, of an arm that takes one.
+        """One sample, of any shape. ``seed``: the number of this draw of the arm, 0, 1, 2, … ``key``: the name of the request.
+        ``context``: column → value, for an arm that takes one.
 
-        Raises ArmError for whatever goes wrong in the arm, and Exhausted when a pool has no more.
+        Raises ArmError for every failure of the arm, and Exhausted if a pool has no samples left.
         """
         for failures in range(self.retries):
             try:
@@ -88,25 +88,25 @@ class Arm(ABC):
         if self.shape is None:
             self.shape = sample.shape
         if sample.shape != self.shape:
-            raise ArmError(f"{self.name}: gave a sample of shape {sample.shape}, its first had shape {self.shape}", again=False)
+            raise ArmError(f"{self.name}: gave a sample of shape {sample.shape}, its first one had {self.shape}", again=False)
         return sample
 
     @abstractmethod
     def _ask(self, seed: int, key: str) -> Any: ...
 
     def _ask_in(self, seed: int, key: str, context: Mapping[str, Any]) -> Any:
-        """The same in a context; an arm that has it sets ``takes_context``."""
+        """One sample in a context. An arm that implements this sets ``takes_context``."""
         raise ArmError(f"{self.name}: takes no context", again=False)
 
     def close(self) -> None:  # noqa: B027  most arms keep nothing running
-        """End whatever the arm keeps running. It may be called twice."""
+        """Stop everything that the arm keeps running. It may be called twice."""
 
 
 class Pool(Arm):
-    """An array of samples (n, …), dealt one by one.
+    """An array of samples (n, …), which are given out one by one.
 
-    With replacement, draw t is a row chosen by ``seed`` and t alone. Without, ``seed`` puts the rows in an order, draw t is the
-    t-th of it, and draw n raises Exhausted.
+    With replacement, draw t is a random row that depends on ``seed`` and t only. Without replacement, ``seed`` shuffles the rows,
+    draw t is the t-th of them, and draw n raises Exhausted.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Pool(Arm):
         super().__init__(name, cost=cost, repeatable=True)
         if samples.ndim < 1 or not len(samples) or samples.dtype.kind not in "biuf":
             raise InputError(
-                f"{name}: expected an array of numbers (samples, …) with one sample or more, got {samples.dtype} of shape "
+                f"{name}: expected an array of numbers (samples, …) with at least one sample, got {samples.dtype} of shape "
                 f"{samples.shape}; convert it"
             )
         self.samples, self.replacement, self.seed = samples, replacement, seed
@@ -126,13 +126,14 @@ class Pool(Arm):
         if self._order is None:
             return np.array(self.samples[int(torch.randint(n, (), generator=generator(self.seed, "pool", seed)))])
         if seed >= n:
-            raise Exhausted(f"{self.name}: all {n:,} samples of the pool were drawn; give more, or let it draw with replacement")
+            raise Exhausted(f"{self.name}: all {n:,} samples of the pool were drawn; give more, or set replacement to true")
         return np.array(self.samples[self._order[seed]])
 
 
 class Function(Arm):
-    """A Python function ``f(seed) -> array`` called in this process, with ``takes_context`` as ``f(seed, context=...)`` where a
-    request has one. It can hang or crash the process; :func:`program` cannot."""
+    """A Python function ``f(seed) -> array`` that is called in this process. With ``takes_context``, a request with a context
+    calls ``f(seed, context=...)``. The function can hang or crash the process; :func:`program` runs it in a process of its
+    own."""
 
     def __init__(
         self, name: str, f: Callable[..., Any], *, cost: float = 0.0, repeatable: bool = False, retries: int = 0,
@@ -150,11 +151,11 @@ class Function(Arm):
     def _call(self, seed: int, **context: Any) -> Any:
         try:
             return self._f(seed, **context)
-        except Exception as error:  # noqa: BLE001  whatever a foreign function raises is about this arm
+        except Exception as error:  # a foreign function may raise anything
             raise ArmError(f"{self.name}: raised {type(error).__name__}: {shown(str(error))}") from error
 
 
-# ------------------------------------------------------------------------------------------------- what came back
+# ---------------------------------------------------------------------------------------- checks of answers
 
 
 def checked(value: Any, name: str) -> NDArray[Any]:
@@ -164,25 +165,25 @@ def checked(value: Any, name: str) -> NDArray[Any]:
     except (ValueError, TypeError, OverflowError, MemoryError, RuntimeError) as error:
         raise ArmError(f"{name}: gave no array of numbers ({shown(str(error))})", again=False) from error
     if sample.dtype.kind not in "biuf":
-        what = "text" if sample.dtype.kind in "US" else f"values of type {sample.dtype}"
-        raise ArmError(f"{name}: gave {what}, expected numbers", again=False)
+        given = "text" if sample.dtype.kind in "US" else f"values of type {sample.dtype}"
+        raise ArmError(f"{name}: gave {given}, expected numbers", again=False)
     if not 1 <= sample.size <= MOST_VALUES:
         raise ArmError(f"{name}: gave a sample of {sample.size:,} numbers, expected 1 to {MOST_VALUES:,}", again=False)
     finite = np.isfinite(sample)
     if not finite.all():
         place = tuple(int(i) for i in np.argwhere(~finite)[0])
-        raise ArmError(f"{name}: gave {sample[place]} at place {list(place)}, expected finite numbers", again=False)
+        raise ArmError(f"{name}: gave {sample[place]} at index {list(place)}, expected finite numbers", again=False)
     return sample
 
 
 def answered(line: bytes, name: str) -> NDArray[Any]:
-    """The array in one answer of the protocol: ``{"sample": [...]}``, ``{"npy": base64}`` or ``{"error": text}``, as JSON."""
+    """The array in one answer of the protocol, in JSON: ``{"sample": [...]}``, ``{"npy": base64}`` or ``{"error": text}``."""
     try:
         answer = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ArmError(f"{name}: wrote {shown(line)!r}, expected one line of JSON on its standard output") from error
     if not isinstance(answer, dict) or len(answer.keys() & {"sample", "npy", "error"}) != 1:
-        raise ArmError(f'{name}: wrote {shown(line)!r}, expected one of "sample", "npy" and "error" in a JSON object')
+        raise ArmError(f'{name}: wrote {shown(line)!r}, expected a JSON object with one of "sample", "npy" and "error"')
     if "error" in answer:
         raise ArmError(f"{name}: reports: {shown(str(answer['error']))}")
     if "sample" in answer:
@@ -191,11 +192,11 @@ def answered(line: bytes, name: str) -> NDArray[Any]:
         packed = io.BytesIO(base64.b64decode(answer["npy"], validate=True))
         return checked(np.lib.format.read_array(packed, allow_pickle=False), name)
     except (binascii.Error, ValueError, TypeError, EOFError, MemoryError) as error:
-        raise ArmError(f'{name}: its "npy" is no numpy file in base64 ({shown(str(error))})', again=False) from error
+        raise ArmError(f'{name}: its "npy" is not a numpy file in base64 ({shown(str(error))})', again=False) from error
 
 
 def shown(said: str | bytes) -> str:
-    """What an arm said, short enough for a sentence."""
+    """The output of an arm, on one line and short enough for a message."""
     text = said[: 4 * SHOWN].decode(errors="replace") if isinstance(said, bytes) else said
     text = " ".join(text.split())
     return text if len(text) <= SHOWN else text[:SHOWN] + " …"

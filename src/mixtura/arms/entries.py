@@ -1,4 +1,4 @@
-"""arms.yaml or arms.json → arms. docs/arms.md describes the format; every mistake is one sentence that names the entry."""
+"""Read arms.yaml or arms.json. docs/arms.md describes the format; every error is one sentence that names the entry."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from mixtura.contracts import InputError
 from mixtura.data.files.text_files import text_of
 from mixtura.data.names import aligned, header
 
-#: longest timeout, s, and most retries: more is a slip of the pen
+#: longest timeout, seconds, and most retries: a larger number is a mistake
 LONGEST, MOST_RETRIES = 86_400.0, 100
-#: bytes and values of a list of arms, those behind an alias counted every time that it is used
+#: most bytes and most values of a list of arms; the values behind an alias count at each use
 MOST_BYTES, MOST_VALUES = 2**20, 100_000
 
 
-#: the folder of a run and the name of a model in it, or None for the best → the fitted model
+#: (run folder, name of a model in it or None for the best) → the fitted model
 OpenModel = Callable[[Path, str | None], Any]
 
 
 def load_arms(path: Path, columns: list[str] | None = None, *, open_model: OpenModel | None = None) -> list[Arm]:
-    """The arms listed in a file, in its order. Paths in it are relative to its folder. Tables give their columns in the order
-    of ``columns``, by default in that of the first with a header. ``open_model`` opens the arms of kind ``model``:
-    ``mixtura.selection.start.open_model`` does. InputError names the entry."""
+    """The arms listed in a file, in its order. Paths in the file are relative to its folder. The samples of tables have the order
+    of ``columns``, by default that of the first table with a header. ``open_model`` opens the arms of kind ``model``, as
+    ``mixtura.selection.start.open_model`` does. Raises InputError, which names the entry."""
     path = Path(path)
     entries = _listed(path)
     arms: list[Arm] = []
@@ -51,13 +51,13 @@ def load_arms(path: Path, columns: list[str] | None = None, *, open_model: OpenM
 
 
 class _Order:
-    """The columns of every table of an arms file, in their order: as they were asked for, or as the first has them."""
+    """The order of the columns of all tables of an arms file: the one asked for, or that of the first table."""
 
     def __init__(self, columns: list[str] | None) -> None:
         self.columns, self.of = columns, "the reference"
 
     def of_table(self, frame: pd.DataFrame, name: str) -> pd.DataFrame:
-        """The table in this order. InputError where it lacks a column."""
+        """The table with its columns in this order. Raises InputError if a column is missing."""
         if self.columns is None:
             self.columns, self.of = header(frame), f"the table of arm {name!r}"
         return aligned(frame, self.columns, name=name, like=self.of)
@@ -67,17 +67,17 @@ def _arm(raw: Any, number: int, path: Path, taken: list[str], order: _Order, ope
     where = f"{path.name}, arm {number}"
     try:
         if not isinstance(raw, dict):
-            raise InputError(f"expected a mapping such as {{name: a, kind: pool, path: a.npy}}, got {_brief(raw)}; write it so")
+            raise InputError(f"expected a mapping such as {{name: a, kind: pool, path: a.npy}}, got {_brief(raw)}; write one")
         entry = _Entry(raw, path.parent, order, open_model)
         name = entry.text("name")
         where = f"{path.name}, arm {name!r}"
         if name in taken:
-            raise InputError("the name is taken by an arm above; give each its own")
+            raise InputError("an arm above has the same name; give each arm its own")
         if len(name) > 100 or not name.isprintable() or name != name.strip() or not name:
-            raise InputError("a name is 1 to 100 printable characters without a space at either end; shorten it")
+            raise InputError("a name has 1 to 100 printable characters and no space at either end; change it")
         kind = entry.text("kind")
         if kind not in KINDS:
-            raise InputError(f"kind {kind!r} is none{_meant(kind, KINDS)}, expected one of {', '.join(KINDS)}; choose one")
+            raise InputError(f"kind {kind!r} is unknown{_meant(kind, KINDS)}, expected one of {', '.join(KINDS)}; choose one")
         arm = KINDS[kind](name, entry)
         entry.nothing_left(kind)
         return arm
@@ -90,15 +90,15 @@ def _listed(path: Path) -> list[Any]:
     _refuse_huge(plain, path)
     arms = plain.get("arms") if isinstance(plain, dict) and set(plain) == {"arms"} else None
     if not isinstance(arms, list) or not arms:
-        raise InputError(f"{path.name}: expected `arms:` and below it a list of arms, got {_brief(plain)}; see docs/arms.md")
+        raise InputError(f"{path.name}: expected `arms:` followed by a list of arms, got {_brief(plain)}; see docs/arms.md")
     return arms
 
 
 def _read(path: Path) -> Any:
-    """What is written in it. A scalar that is no date, number or binary raises what the constructor of its type raises."""
+    """The content of the file. A malformed scalar raises whatever the constructor of its type raises."""
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise InputError(f"{path.name} is larger than {MOST_BYTES // 2**20} MiB, too much for a list of arms; give the list")
+            raise InputError(f"{path.name} is larger than {MOST_BYTES // 2**20} MiB, so it is not a list of arms; give the list")
         text = text_of(path)
         return json.loads(text, object_pairs_hook=_once) if path.suffix.lower() == ".json" else _yaml(text)
     except InputError:
@@ -109,18 +109,19 @@ def _read(path: Path) -> Any:
 
 
 def _refuse_huge(plain: Any, path: Path) -> None:
-    """A few lines of aliases of aliases stand for more values than any machine holds, and one of itself for no end of them."""
+    """Refuse a file whose aliases stand for too many values: a few nested aliases can fill any memory, and an alias may contain
+    itself."""
     left, count = [plain], 0
     while left:
         value = left.pop()
         count += 1
         if count > MOST_VALUES:
-            raise InputError(f"{path.name}: stands for more than {MOST_VALUES:,} values, aliases counted; write out fewer")
+            raise InputError(f"{path.name}: stands for more than {MOST_VALUES:,} values, aliases included; use fewer aliases")
         left += [*value.keys(), *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _once(pairs: Sequence[tuple[Any, Any]]) -> dict[Any, Any]:
-    """A mapping of these; ValueError where a key comes twice."""
+    """The pairs as a mapping. Raises ValueError if a key occurs twice."""
     once: dict[Any, Any] = {}
     for name, value in pairs:
         if name in once:
@@ -136,7 +137,7 @@ def _yaml(text: str) -> Any:
         raise InputError("reading YAML needs PyYAML; pip install pyyaml, or write the file as arms.json") from error
 
     class Loader(yaml.SafeLoader):
-        """With every key of a mapping once, where yaml takes the last."""
+        """Refuses a key that occurs twice in a mapping; yaml alone takes the last."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
             names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -153,7 +154,7 @@ def _yaml(text: str) -> Any:
 
 
 class _Entry:
-    """The options of one arm; each is taken once, with its type, and what nobody took is a mistake."""
+    """The options of one arm. Each is read once, with its type; an option that is never read is an error."""
 
     def __init__(self, options: Mapping[Any, Any], folder: Path, order: _Order, open_model: OpenModel | None) -> None:
         self._left, self.folder, self.order, self.open_model = dict(options), folder, order, open_model
@@ -216,18 +217,18 @@ class _Entry:
         return where.resolve()
 
     def environment(self, option: str) -> dict[str, str]:
-        """A mapping of texts in which ${NAME} stands for an environment variable."""
+        """A mapping of texts in which ${NAME} is replaced by the environment variable NAME."""
         return {key: _filled(value, option) for key, value in self.mapping(option).items()}
 
     def terms(self) -> dict[str, Any]:
-        """What every arm that can fail has."""
+        """The options of every arm that can fail."""
         return {
             "cost": self.cost(), "timeout": self.number("timeout", TIMEOUT, 0.01, LONGEST),
             "retries": self.whole("retries", 0, 0, MOST_RETRIES), "limit": self.whole("limit", LIMIT, 1, 2**34),
         }  # fmt: skip
 
     def promises(self) -> dict[str, bool]:
-        """What only its owner knows of a foreign program."""
+        """The properties of a foreign program that only its owner knows."""
         return {"takes_key": self.truth("takes_key"), "repeatable": self.truth("repeatable")}
 
     def cost(self) -> float:
@@ -236,7 +237,7 @@ class _Entry:
     def nothing_left(self, kind: str) -> None:
         for option in self._left:
             known = ", ".join(self._known)
-            raise InputError(f"{option}: no option of kind {kind}{_meant(str(option), self._known)}; it has {known}")
+            raise InputError(f"{option}: not an option of kind {kind}{_meant(str(option), self._known)}; it has {known}")
 
 
 def _filled(value: Any, option: str) -> str:
@@ -261,13 +262,13 @@ def _is_json(value: Any) -> bool:
 
 def _meant(word: str, among: Any) -> str:
     near = difflib.get_close_matches(word, list(among), 1)
-    return f" (is it {near[0]}?)" if near else ""
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _brief(value: Any) -> str:
     try:
         return _brief_text(repr(value))
-    except ValueError:  # Python writes out no whole number of more than 4,300 digits
+    except ValueError:  # Python does not convert integers of more than 4,300 digits to text
         return "a number of thousands of digits"
 
 
@@ -289,7 +290,7 @@ def _pool(name: str, entry: _Entry) -> Arm:
 
 
 def _samples(name: str, path: str, order: _Order) -> NDArray[Any]:
-    """(n, …) numbers: numpy arrays of any shape, images as (n, C, H, W), the columns of a table of numbers."""
+    """(n, …) numbers: a numpy array of any shape, images (n, C, H, W), or the columns of a table of numbers."""
     from mixtura.data import source
     from mixtura.data.files import arrays
     from mixtura.data.files.pixels import Images
@@ -317,14 +318,14 @@ def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
 def _model(name: str, entry: _Entry) -> Arm:
     folder = entry.path("path", folder=True)
     if entry.open_model is None:
-        raise InputError("kind 'model' needs open_model, which opens the model of a run folder; give it to load_arms")
+        raise InputError("kind 'model' needs a function that opens models of run folders; give load_arms open_model=")
     model, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
     held = entry.open_model(folder, model)
     size = held.schema.block
     columns = _numeric(held.schema)
     if columns is not None:
         columns = [*entry.order.of_table(pd.DataFrame(columns=columns), name).columns]
-    rows: dict[int, NDArray[Any]] = {}  # the block drawn last: a fitted model draws whole ones
+    rows: dict[int, NDArray[Any]] = {}  # only the block drawn last: a fitted model draws whole blocks
 
     def draw(number: int) -> NDArray[Any]:
         block, place = divmod(number, size)
@@ -341,7 +342,7 @@ def _model(name: str, entry: _Entry) -> Arm:
 
 
 def _numeric(schema: Any) -> list[str] | None:
-    """The columns of a table of numbers; None of images, and where some are codes."""
+    """The columns of a table of numbers; None for images and for tables with other columns."""
     from mixtura.data.schema import Schema
 
     if not isinstance(schema, Schema):
@@ -354,14 +355,14 @@ def _numeric(schema: Any) -> list[str] | None:
 def _python(name: str, entry: _Entry) -> Arm:
     target = entry.text("function")
     if not re.fullmatch(r"\w+(\.\w+)*:\w+(\.\w+)*", target):
-        raise InputError(f"function: expected module:function, got {target!r}; write it so")
+        raise InputError(f"function: expected module:function, got {target!r}; write it in this form")
     options = entry.mapping("options")
     return program(name, target, folder=entry.folder.resolve(), options=options, **entry.terms(), **entry.promises())
 
 
 def _command(name: str, entry: _Entry) -> Arm:
     argv = entry.texts("command")
-    # a program that lies beside the file is meant, not one of that name elsewhere
+    # a program beside the arms file goes before one of the same name elsewhere
     beside = entry.folder / argv[0]
     first = str(beside.resolve()) if "/" in argv[0] and beside.exists() else argv[0]
     return Command(

@@ -1,6 +1,6 @@
-"""Generators from local files, each a function of a seed that runs in a worker (see worker.py) and keeps what it has loaded.
+"""Generators from local files. Each is a function of a seed, runs in a worker process (worker.py) and loads its model once.
 
-Nothing is downloaded, and no code or pickle that comes with a model is run.
+Nothing is downloaded, and no code or pickle of a model is run.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def onnx(
     seed: int, *, name: str, path: str, shape: Sequence[int] | None = None, noise: Literal["normal", "uniform"] = "normal",
     inputs: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None,
 ) -> NDArray[Any]:  # fmt: skip
-    """The first output of an .onnx generator, its batch axis of one removed.
+    """The first output of an .onnx generator, without its batch axis of one.
 
-    The one input that ``inputs`` leaves open gets noise: standard normal, or uniform in [0, 1). ``shape``: of the noise, batch
-    axis included, where the file does not say (an open first axis is 1). A column of ``context`` that is called like an input
-    is fed to it, as an array of one number.
+    The one input that ``inputs`` does not set gets noise: standard normal, or uniform in [0, 1). ``shape``: shape of the noise
+    with its batch axis, if the file does not fix it (an open first axis is 1). A column of ``context`` with the name of an input
+    is passed to it, as an array of one number.
     """
     session = _session(path)
     fed = {key: np.asarray(value) for key, value in (inputs or {}).items()}
@@ -33,7 +33,7 @@ def onnx(
     free = [i for i in session.get_inputs() if i.name not in fed]
     if len(free) != 1:
         names = [i.name for i in free]
-        raise InputError(f"{path}: leaves the inputs {names} open, expected one for the noise; fix the others by `inputs`")
+        raise InputError(f"{path}: has the inputs {names} to set, expected one for the noise; set the others with `inputs`")
     size = _open_shape(free[0].shape, path) if shape is None else tuple(shape)
     draw = normal if noise == "normal" else uniform
     z = draw(size, generator(seed, "arm", name), torch.empty(0, dtype=torch.float64)).numpy()
@@ -61,7 +61,7 @@ def _session(path: str) -> Any:
 def _open_shape(declared: Sequence[Any], path: str) -> tuple[int, ...]:
     first, *rest = declared or [None]
     if any(not isinstance(axis, int) for axis in rest):
-        raise InputError(f"{path}: takes noise of open shape {list(declared)}; give its `shape`, as in [1, 64]")
+        raise InputError(f"{path}: takes noise of open shape {list(declared)}; give its `shape`, such as [1, 64]")
     return (first if isinstance(first, int) else 1, *rest)
 
 
@@ -69,8 +69,8 @@ def diffusers(
     seed: int, *, name: str, path: str, prompt: str | None = None, steps: int | None = None, device: str = "cpu",
     settings: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None,
 ) -> NDArray[Any]:  # fmt: skip
-    """One image (H, W, C) in 0 … 1 of a saved pipeline. ``settings``: further arguments of its call, as in guidance_scale. The
-    column ``prompt`` of a context takes the place of ``prompt``."""
+    """One image (H, W, C) in 0 … 1 from a saved pipeline. ``settings``: further arguments of its call, such as guidance_scale.
+    The column ``prompt`` of a context replaces ``prompt``."""
     prompt = (context or {}).get("prompt", prompt)
     asked: dict[str, Any] = dict(settings or {})
     asked |= {} if prompt is None else {"prompt": prompt}
@@ -92,9 +92,9 @@ def transformers(
     seed: int, *, name: str, path: str, prompt: str, embed: str, max_new_tokens: int = 64, device: str = "cpu",
     settings: Mapping[str, Any] | None = None, context: Mapping[str, Any] | None = None,
 ) -> NDArray[Any]:  # fmt: skip
-    """The vector (h,) of a text that a saved language model writes after ``prompt``: the mean over its tokens of the last hidden
-    state of the encoder saved in ``embed``. ``settings``: further arguments of generate, as in temperature. The column
-    ``prompt`` of a context takes the place of ``prompt``."""
+    """The embedding (h,) of a text that a saved language model writes after ``prompt``: the mean over tokens of the last hidden
+    state of the encoder saved in ``embed``. ``settings``: further arguments of generate, such as temperature. The column
+    ``prompt`` of a context replaces ``prompt``."""
     prompt = (context or {}).get("prompt", prompt)
     text = _written(seed, name, path, prompt, max_new_tokens, device, settings or {})
     if not text.strip():
@@ -110,7 +110,7 @@ def transformers(
 def _written(seed: int, name: str, path: str, prompt: str, most: int, device: str, settings: Mapping[str, Any]) -> str:
     tokens, model = _writer(path, device)
     batch = tokens(prompt, return_tensors="pt").to(device)
-    # generate draws from torch's own generator
+    # generate draws from the global generator of torch
     with torch.no_grad(), seeded(int(torch.randint(2**62, (), generator=generator(seed, "arm", name)))):
         out = model.generate(**batch, **({"do_sample": True, "max_new_tokens": most} | dict(settings)))
     return tokens.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)

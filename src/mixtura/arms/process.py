@@ -1,6 +1,7 @@
-"""Arms that are other programs, spoken to in lines of JSON: a hang, a crash or a flood costs one request, not the run.
+"""Arms that are other programs, which exchange lines of JSON with this process. A program that hangs, crashes or writes without
+end fails one request, not the run.
 
-One line in, ``{"seed": 0, "key": "…"}``; one line out, ``{"sample": [...]}``, ``{"npy": base64}`` or ``{"error": "…"}``.
+Request: ``{"seed": 0, "key": "…"}``. Answer: ``{"sample": [...]}``, ``{"npy": base64}`` or ``{"error": "…"}``.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from numpy.typing import NDArray
 from mixtura.arms.arm import Arm, ArmError, answered, shown
 
 TIMEOUT = 60.0
-#: bytes that one answer may have
+#: most bytes of one answer
 LIMIT = 2**28
-#: bytes of standard error that are kept for the sentence
+#: bytes of standard error that are kept for the message
 KEPT = 4_096
-#: seconds between two looks at whether a silent program is still there, and for one that has answered to end by itself
-LOOK, GRACE = 0.1, 1.0
+#: seconds between two checks that a silent program still runs; seconds that a program has to end after its last answer
+POLL, GRACE = 0.1, 1.0
 
 WORKER = Path(__file__).with_name("worker.py")
 
 
 class Command(Arm):
-    """A program: ``argv`` started in ``folder`` for each request, or once and kept (``persistent``).
+    """A program: ``argv`` is started in ``folder`` for each request, or once for all of them (``persistent``).
 
-    timeout: seconds for an answer, the start included; then the program and all it started (its process group) are killed.
-    limit: bytes an answer may have. What the program writes to standard error is shown when it fails.
+    timeout: seconds for an answer, start included; after that the program and its process group are killed. limit: most bytes of
+    an answer. The message of a failure shows what the program wrote to standard error.
     """
 
     takes_context = True
@@ -78,7 +79,7 @@ class Command(Arm):
             self._running = None
 
     def close(self) -> None:
-        """End the program that is kept: its input is closed, and what is left of it after a second is killed."""
+        """End a persistent program: close its input, and kill it if it still runs after a second."""
         with self._turn:
             self._end(GRACE)
 
@@ -87,7 +88,7 @@ def program(
     name: str, target: str, *, folder: Path | None = None, options: Mapping[str, Any] | None = None, timeout: float = TIMEOUT,
     retries: int = 0, limit: int = LIMIT, cost: float = 0.0, takes_key: bool = False, repeatable: bool = False,
 ) -> Command:  # fmt: skip
-    """A Python function ``module:function`` of ``folder`` or of what is installed, called as ``f(seed, **options)`` in a
+    """A Python function ``module:function``, from ``folder`` or an installed package, called as ``f(seed, **options)`` in a
     process of its own, which imports it once."""
     argv = [sys.executable, "-P", str(WORKER), str(folder or Path.cwd()), target, json.dumps(dict(options or {}))]
     return Command(
@@ -104,7 +105,7 @@ class _Program:
         try:
             self._process = subprocess.Popen(
                 argv, cwd=folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                start_new_session=True,  # a process group of its own, to be killed as one
+                start_new_session=True,  # a process group of its own, which can be killed as a whole
             )  # fmt: skip
         except (OSError, ValueError) as error:
             raise ArmError(f"{name}: {argv[0]!r} cannot be started ({shown(str(error))})", again=False) from error
@@ -116,30 +117,30 @@ class _Program:
             self._select.register(pipe, selectors.EVENT_READ)
 
     def request(self, line: bytes, last: bool) -> None:
-        """Send a line, and close the pipe if it is the ``last``. A program that needs nothing of its first request may have
-        answered it by now, and ended; from then on nothing may come unasked."""
+        """Send a line, and close the pipe if it is the ``last``. A program may answer the first request before it arrives, and
+        end; after that, output without a request is an error."""
         early = self._read(self._out) if self._answered else None
         if early:
-            raise ArmError(f"{self.name}: wrote {shown(early)!r} unasked, expected one line for each request{self._last_words()}")
+            raise ArmError(f"{self.name}: wrote {shown(early)!r} without a request{self._last_words()}")
         with suppress(BrokenPipeError, BlockingIOError):
             os.write(self._in, line)
         if last and self._process.stdin is not None:
             self._process.stdin.close()
 
     def answer(self, deadline: float, timeout: float, limit: int, last: bool) -> bytes:
-        """The one line that follows a request. After the ``last`` one the program is listened to until it ends or ``GRACE`` is
-        over, so that a second line is found whenever it comes. Raises ArmError; the program is then out of step, and must be
-        ended."""
+        """The one line that answers a request. After the ``last`` request, reading goes on until the program ends or ``GRACE`` is
+        over, so that a late second line is found. Raises ArmError; later answers would then belong to earlier requests, so the
+        program must be ended."""
         line, whole, until = bytearray(), False, deadline
         while not (whole and (not last or time.monotonic() >= until)):
             if time.monotonic() >= deadline:
                 raise ArmError(f"{self.name}: no answer within {timeout:g} s{self._last_words()}")
             if len(line) > limit:
                 raise ArmError(f"{self.name}: its answer has more than {limit:,} bytes{self._last_words()}", again=False)
-            gone = self._process.poll() is not None  # looked at first: what it wrote before it ended is still to be read
-            ready = self._select.select(LOOK)
+            gone = self._process.poll() is not None  # checked before reading: output from before the end is still read
+            ready = self._select.select(POLL)
             if any(key.fileobj == self._err for key, _ in ready):
-                self._listen()
+                self._read_errors()
             part = self._read(self._out)
             line += part or b""
             if not whole and b"\n" in (part or b""):
@@ -155,7 +156,7 @@ class _Program:
             how = self._how_it_ended(deadline)
             raise ArmError(f"{self.name}: {how} without an answer{self._last_words()}")
         if rest.strip():
-            raise ArmError(f"{self.name}: wrote more than one line for one request, then {shown(rest)!r}{self._last_words()}")
+            raise ArmError(f"{self.name}: wrote more than one line for one request: then {shown(rest)!r}{self._last_words()}")
         return first
 
     def _how_it_ended(self, deadline: float) -> str:
@@ -165,13 +166,13 @@ class _Program:
         return "closed its output"
 
     def _read(self, pipe: int) -> bytes | None:
-        """What is there: bytes, b"" at the end, None if there is nothing yet."""
+        """The bytes that can be read now, b"" at the end of the output, None if there are none yet."""
         try:
             return os.read(pipe, 2**20)
         except BlockingIOError:
             return None
 
-    def _listen(self) -> None:
+    def _read_errors(self) -> None:
         said = self._read(self._err)
         self._said = (self._said + (said or b""))[-KEPT:]
         if said == b"":
@@ -179,12 +180,12 @@ class _Program:
 
     def _last_words(self) -> str:
         if self._err in {key.fileobj for key in self._select.get_map().values()}:
-            self._listen()
+            self._read_errors()
         lines = [line for line in self._said.decode(errors="replace").splitlines() if line.strip()]
         return f"; it said: {shown(' | '.join(lines[-3:]))}" if lines else ""
 
     def end(self, grace: float) -> None:
-        """Close its input, give it ``grace`` seconds, kill its whole group, and collect it."""
+        """Close the pipes, wait ``grace`` seconds, kill the process group, and wait for its end."""
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
@@ -198,7 +199,7 @@ class _Program:
 
 
 def _named(number: int) -> str:
-    """SIGKILL and the like; those between SIGRTMIN and SIGRTMAX have numbers only."""
+    """The name of a signal, such as SIGKILL; the number if it has no name (between SIGRTMIN and SIGRTMAX)."""
     return signal.Signals(number).name if number in set(signal.Signals) else str(number)
 
 

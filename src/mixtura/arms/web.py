@@ -1,4 +1,4 @@
-"""An arm behind an address: the protocol of a command, one POST a request."""
+"""An arm behind a URL: the protocol of a command, with one POST for each request."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ from mixtura.arms.arm import Arm, ArmError, answered, shown
 from mixtura.arms.process import LIMIT, TIMEOUT
 from mixtura.contracts import InputError
 
-#: answers that another attempt may better: too many requests, and whatever went wrong on the other side
+#: statuses for which a repetition may help: too many requests, timeouts, errors of the server
 TRANSIENT = (408, 425, 429, *range(500, 600))
 
 
 class Service(Arm):
-    """POSTs ``body`` with "seed" and "key" added to ``url``, the key also as the header Idempotency-Key; the answer is that of a
-    command. Redirections are not followed, so that headers (which may hold a secret) reach nobody else, and proxies not used.
+    """POSTs ``body`` with "seed" and "key" to ``url``; the key is also sent as the header Idempotency-Key. The answer is that of
+    a command. Redirections are not followed, so that no other server sees the headers (which may hold a secret), and proxies are
+    not used.
 
     timeout: seconds for one attempt, from name look-up to last byte. Attempts that fail in transit, or with status 408, 425, 429
-    or 5xx, are repeated ``retries`` times, after 0.5 s, 1 s, 2 s, …
+    or 5xx, are repeated at most ``retries`` times, after 0.5 s, 1 s, 2 s, …
     """
 
     pause = 0.5
@@ -54,12 +55,12 @@ class Service(Arm):
         body = json.dumps({**self.body, **request}).encode()
         thread = threading.Thread(target=post.run, args=(path, body, headers), daemon=True)
         thread.start()
-        # a socket's own timeout starts anew at every byte: a server that drips would never reach it
+        # the timeout of a socket restarts at each byte, so it does not bound the whole answer
         thread.join(self.timeout)
-        # the socket's own timeout may end a wait for the first byte just before the thread's
+        # but it may end a wait for the first byte just before the thread's timeout
         if thread.is_alive() or isinstance(post.error, TimeoutError):
             post.cut()
-            raise ArmError(f"{self.name}: no whole answer within {self.timeout:g} s")
+            raise ArmError(f"{self.name}: no complete answer within {self.timeout:g} s")
         if post.error is not None:
             raise ArmError(f"{self.name}: {type(post.error).__name__}: {shown(str(post.error))}") from post.error
         if len(post.content) > self.limit:
@@ -94,7 +95,7 @@ class _Post:
             self.connection.close()
 
     def cut(self) -> None:
-        """End the conversation under the thread's feet."""
+        """Close the socket, which ends the request of the thread."""
         sock = self.connection.sock
         if sock is not None:
             with suppress(OSError):
@@ -106,9 +107,9 @@ def _address(url: str) -> SplitResult:
         parts = urlsplit(url)
         whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url.isascii() and url.isprintable()
     except ValueError as error:
-        raise InputError(f"url: {url!r} is no address ({error}); write it in full, as in https://host/path") from error
+        raise InputError(f"url: {url!r} is not valid ({error}); write it in full, such as https://host/path") from error
     if not whole or " " in url:
-        raise InputError(f"url: {url!r} is no address, expected http://… or https://…; write it in full")
+        raise InputError(f"url: {url!r} is not valid, expected http://… or https://…; write it in full")
     if parts.username or parts.password:
         raise InputError("url: holds a user name or password; put it into `headers`, from an environment variable")
     return parts

@@ -1,6 +1,6 @@
-"""Serves one Python function in the protocol of a command: ``worker.py FOLDER MODULE:FUNCTION OPTIONS``.
+"""Serve one Python function in the protocol of a command: ``worker.py FOLDER MODULE:FUNCTION OPTIONS``.
 
-Started by path, so that a plain function needs neither this library nor torch to be imported.
+It is started by its path, so that a plain function needs no import of this library or torch.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import numpy as np
 def main(folder: str, target: str, options: str) -> None:
     """Answer requests until standard input ends."""
     answers = os.dup(1)
-    os.dup2(2, 1)  # whatever the function prints goes to standard error, not among the answers
+    os.dup2(2, 1)  # what the function prints goes to standard error, not into the answers
     requests: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
+    threading.Thread(target=_queue_requests, args=(requests,), daemon=True).start()
     sys.path[:0] = [folder]
-    sys.path.append(str(Path(__file__).parents[2]))  # where this library is, for the kinds that are its own
+    sys.path.append(str(Path(__file__).parents[2]))  # the folder of this library, for the functions of local.py
     f, settings = resolve_name(target), json.loads(options)
     with os.fdopen(answers, "w", encoding="utf-8") as out:
         while True:
@@ -36,8 +36,8 @@ def main(folder: str, target: str, options: str) -> None:
             out.flush()
 
 
-def _listen(requests: queue.Queue[str]) -> None:
-    """The end of standard input is the end of whoever asks: leave at once, even out of a function that hangs."""
+def _queue_requests(requests: queue.Queue[str]) -> None:
+    """Queue the requests. At the end of standard input the parent is gone: exit at once, even if the function hangs."""
     for line in sys.stdin:
         requests.put(line)
     os._exit(0)
@@ -49,7 +49,7 @@ def _answer(f: Callable[..., Any], request: dict[str, Any], settings: dict[str, 
         packed = io.BytesIO()
         np.lib.format.write_array(packed, np.asarray(f(request["seed"], **settings, **context)), allow_pickle=False)
         return {"npy": base64.b64encode(packed.getvalue()).decode()}
-    except Exception as error:  # noqa: BLE001  it goes back as a sentence
+    except Exception as error:  # the error is sent back as a sentence
         traceback.print_exc()
         return {"error": f"{type(error).__name__}: {error}"}
 

@@ -37,7 +37,7 @@ def with_options_of_a_run(following: Mapping[str, str]) -> Callable[[Callable[..
         moved = {after: own.pop(name) for after, name in following.items()}
         table = [p for o in fields(Options) if TABLE[o.name].flag for p in (_parameter(o), moved.get(o.name)) if p is not None]
         parameters = [source, *table, *own.values()]
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        command.__signature__ = inspect.Signature(parameters)
         command.__annotations__ = {p.name: p.annotation for p in parameters}
         return command
 

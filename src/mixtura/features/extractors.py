@@ -146,7 +146,7 @@ class Network(Features):
         options.log_severity_level, options.intra_op_num_threads = 4, 1
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # noqa: BLE001  onnxruntime has an exception class for each of its states
+        except Exception as error:  # onnxruntime has an exception class for each of its states
             raise InputError(f"{path.name}: onnxruntime cannot read it ({type(error).__name__}); export it again") from error
         taken = self._session.get_inputs()[0]
         if len(taken.shape) != 4:
@@ -166,7 +166,7 @@ class Network(Features):
             out = torch.cat([torch.as_tensor(self._run(part)) for part in self._fitted(x / self.top).split(self._batch or 64)])
         except InputError:
             raise
-        except Exception as error:  # noqa: BLE001  whatever a foreign network raises is about this file
+        except Exception as error:  # whatever a foreign network raises is about this file
             if passes(error):
                 raise
             reason = (str(error).splitlines() or [""])[0][:160]

@@ -86,6 +86,6 @@ def estimate_seconds(material: Material, candidates: Sequence[Candidate], steps:
                 steps_of = fit(model, Batch(x=rows, context=context), recipe, rng=generator(0), device=material.device)
                 spent = [step.seconds for step in steps_of]
                 total += (spent[-2] - spent[4]) / (len(spent) - 6) * min(steps, recipe.most_steps)
-        except Exception:  # noqa: BLE001  a family that fails here is reported when it is its turn
+        except Exception:  # a family that fails here is reported when it is its turn
             continue
     return total * (material.splits.folds + 1)

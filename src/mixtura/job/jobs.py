@@ -188,7 +188,7 @@ def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., M
         raise
     except InputError as error:
         failure = describe_failure("skipped", str(error), error)
-    except Exception as error:  # noqa: BLE001  one family must not take the others down; its reason is in the table
+    except Exception as error:  # one family must not take the others down; its reason is in the table
         write(files.run.work_path / f"{job.name}.error.txt", traceback.format_exc())
         message = next((line for line in str(error).splitlines() if line.strip()), "no message")
         failure = describe_failure("failed", f"{type(error).__name__}: {message}", error)

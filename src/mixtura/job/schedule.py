@@ -152,7 +152,7 @@ class Schedule:
         arguments = (str(self.files.run.path.resolve()), job.unit, *(() if own is None else (own,)))
         try:
             self.running[job.unit] = engine.submit(do_job, *arguments)
-        except Exception as error:  # noqa: BLE001  an engine raises what it likes for what it cannot send
+        except Exception as error:  # an engine raises what it likes for what it cannot send
             if own is None:
                 raise InputError(
                     f"executor: takes no job ({type(error).__name__}: {error}); give another, the same command goes on from here"
@@ -176,7 +176,7 @@ class Schedule:
             future.result()
         except CannotWrite:
             raise
-        except (Exception, CancelledError) as error:  # noqa: BLE001  an engine raises what it likes for a lost worker
+        except (Exception, CancelledError) as error:  # an engine raises what it likes for a lost worker
             if self.files.outcome(unit) is None:
                 yield from self._lost(engine, job, error)
                 return

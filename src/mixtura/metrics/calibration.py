@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtr
 from scipy.stats import kstest
 from torch import Tensor
 
@@ -129,46 +128,6 @@ def crps(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
 def mean_crps(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Estimate:
     """The mean over rows of :func:`crps`."""
     return average(crps(y, draws))
-
-
-def energy_score(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
-    """(n,) energy scores of targets y (n, d) by ``draws`` (s, n, d), s ≥ 2; less is better. :func:`crps` with Euclidean
-    distances (Gneiting & Raftery 2007, section 4.3), in its fair form. O(s² d) a row; columns of unlike units should be
-    divided by their scales first, the same for every model."""
-    y, draws = _pair(y, draws, columns=True, least=2)
-    if y.ndim != 2:
-        raise InputError(f"y: expected shape (n, d), got {y.shape}; use crps for a single column")
-    s = len(draws)
-    between = sum(np.linalg.norm(draws[i + 1 :] - draws[i], axis=-1).sum(0) for i in range(s - 1))
-    return np.linalg.norm(draws - y, axis=-1).mean(0) - between / (s * (s - 1))
-
-
-def crps_of_gaussian_mixture(y: ArrayLike | Tensor, weights: ArrayLike, means: ArrayLike, scales: ArrayLike) -> Array:
-    """(n,) exact scores of targets y (n,) under Σ_k w_k N(μ_k, σ_k²), each (n, K), in data units (Grimit et al. 2006, eq. 5):
-
-        Σ_k w_k A(y − μ_k, σ_k²) − ½ Σ_kl w_k w_l A(μ_k − μ_l, σ_k² + σ_l²),   A(μ, σ²) = 2σ φ(μ/σ) + μ (2Φ(μ/σ) − 1)
-
-    Raises InputError on weights that do not add up to 1, on scales that are not above 0, and on other shapes.
-    """
-    y = _finite(y, "y", 1)
-    w, μ, σ = (_finite(a, name, 2) for a, name in ((weights, "weights"), (means, "means"), (scales, "scales")))
-    if not w.shape == μ.shape == σ.shape or len(w) != len(y):
-        raise InputError(
-            f"weights, means, scales: expected ({len(y)}, K) each, got {w.shape}, {μ.shape}, {σ.shape}; give a row a target"
-        )
-    if (σ <= 0).any() or (w < 0).any() or np.abs(w.sum(1) - 1).max(initial=0.0) > 1e-6:
-        raise InputError("weights, scales: expected weights of 0 or more that add up to 1, and scales above 0; repair them")
-    alone = (w * _expected_distance(y[:, None] - μ, σ)).sum(1)
-    pairs = np.zeros(len(y))
-    for k in range(w.shape[1]):
-        pairs += w[:, k] * (w * _expected_distance(μ[:, [k]] - μ, np.hypot(σ[:, [k]], σ))).sum(1)
-    return alone - pairs / 2
-
-
-def _expected_distance(μ: Array, σ: Array) -> Array:
-    """E |X| of X ~ N(μ, σ²)."""
-    z = μ / σ
-    return 2 * σ * np.exp(-0.5 * z * z) / math.sqrt(2 * math.pi) + μ * (2 * ndtr(z) - 1)
 
 
 def average(scores: ArrayLike | Tensor) -> Estimate:

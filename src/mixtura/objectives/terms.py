@@ -41,7 +41,7 @@ class RKE(QuadraticTerm):
     name, unit, higher = "rke", "modes", True
 
     @property
-    def kernel(self) -> Kernel | None:  # type: ignore[override]
+    def kernel(self) -> Kernel | None:
         """k², again a Gaussian."""
         return None if self.bandwidth is None else Gaussian(self.bandwidth).squared
 
@@ -77,7 +77,7 @@ class MMD(QuadraticTerm):
             object.__setattr__(self, "kernel", Gaussian(self.bandwidth))
 
     @property
-    def spread(self) -> float:  # type: ignore[override]
+    def spread(self) -> float:
         """ℓ = −2 E k(·, Y) lies within twice the bound of the kernel."""
         return 2 * self.kernel.bound if self.kernel else math.inf
 
@@ -102,7 +102,7 @@ class KID(QuadraticTerm):
         object.__setattr__(self, "reference", rows_of(self.reference))
 
     @property
-    def kernel(self) -> Kernel | None:  # type: ignore[override]
+    def kernel(self) -> Kernel | None:
         """Of the width of the reference."""
         return Cubic(self.reference.shape[1])
 
@@ -134,7 +134,7 @@ class NeighbourDensity(Precision):
     name, unit, higher = "density", "balls / k", True
 
     @property
-    def spread(self) -> float:  # type: ignore[override]
+    def spread(self) -> float:
         """All balls at once."""
         return len(self.reference) / self.k
 

@@ -152,7 +152,7 @@ class Tally:
             stays[going] = False
         left = int(stays.sum())
         for kept in (self._rows, self._squares, self._arm, self._near, self._count, self._loss):
-            kept[:left] = kept[: self._kept][torch.as_tensor(stays) if isinstance(kept, Tensor) else stays]  # type: ignore[index]
+            kept[:left] = kept[: self._kept][torch.as_tensor(stays) if isinstance(kept, Tensor) else stays]
         self._kept = left
 
     def _contributed(self, rows: Array) -> Array:

@@ -175,7 +175,7 @@ def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype
             raise InputError(f"{name} cannot be read as a numpy file (its header claims {length:,} bytes); write it again")
         file.seek(start + npy.MAGIC_LEN)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran, dtype = read(file)  # pyright: ignore[reportArgumentType]
+        shape, fortran, dtype = read(file)
     if dtype.hasobject:
         raise InputError(_OBJECTS.format(name))
     if dtype.names is not None or dtype.kind == "V":
