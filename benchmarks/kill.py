@@ -1,4 +1,4 @@
-"""Kill -9 a run at 20 random moments and go on each time: are the bits those of an undisturbed run?
+"""Kill -9 a run, or one of its workers, at 20 random moments and go on each time: are the bits those of an undisturbed run?
 
 python benchmarks/kill.py [--kills 20]
 """
@@ -16,7 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=20)
     kills = parser.parse_args().kills
-    tests = Path(__file__).resolve().parents[1] / "tests" / "test_kill.py"
+    tests = Path(__file__).resolve().parents[1] / "tests" / "job" / "test_kill.py"
     command = [sys.executable, "-m", "pytest", "-q", str(tests), "-k", "killed"]
     done = subprocess.run(command, env=os.environ | {"MIXTURA_KILLS": str(kills)}, check=False)
     print(f"{kills} kills: {'the same bits as undisturbed' if done.returncode == 0 else 'DIFFERENT BITS'}")

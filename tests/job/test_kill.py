@@ -21,7 +21,7 @@ KILLS = int(os.environ.get("MIXTURA_KILLS", "3"))
 STEPS = 150
 RUN = """
 import sys, mixtura
-mixtura.run(sys.argv[1], steps=int(sys.argv[2]), seed=1, out=sys.argv[3])
+mixtura.run(sys.argv[1], steps=int(sys.argv[2]), seed=1, out=sys.argv[3], workers=int(sys.argv[4]))
 """
 
 
@@ -50,30 +50,41 @@ def bits(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in wanted}
 
 
-def start(table: Path, out: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, str(table), str(STEPS), str(out)], env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+def start(table: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", RUN, str(table), str(STEPS), str(out), str(workers)]
+    return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """The processes that it made to do its jobs."""
+    tasks = Path(f"/proc/{process.pid}/task")
+    children = [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]
+    return [pid for pid in children if b"popen_loky" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_killed_runs_end_with_the_same_bits(table: Path, tmp_path: Path) -> None:
+    """Whether the run itself is killed or one of its workers, with one worker or two in each sitting."""
     began = time.monotonic()
-    assert start(table, tmp_path / "calm").wait() == 0
+    assert start(table, tmp_path / "calm", 1).wait() == 0
     whole = time.monotonic() - began
     moments = random.Random(7)
-    kills = 0
-    folder = tmp_path / "killed"
+    kills, folder = 0, tmp_path / "killed"
+    process = start(table, folder, 2)
     while kills < KILLS:
-        process = start(table, folder)
         # the first seconds only import; the later kills come ever nearer to the end
-        time.sleep(moments.uniform(0.3, 0.95) * whole)
+        time.sleep(moments.uniform(0.2, 0.8) * whole)
         if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
+            victim = moments.choice([process.pid, *workers_of(process)])
+            os.kill(victim, signal.SIGKILL)
             kills += 1
+            if victim != process.pid:
+                continue
+            process.wait()
         elif (folder / "verdict.json").exists():
             folder = tmp_path / f"killed{kills}"
-        process.wait()
-    assert start(table, folder).wait() == 0
+        process = start(table, folder, moments.choice([1, 2]))
+    process.wait()
+    assert start(table, folder, 1).wait() == 0
     calm = bits(tmp_path / "calm")
     assert len(calm) > 10
     assert bits(folder) == calm

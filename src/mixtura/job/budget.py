@@ -24,7 +24,7 @@ TIMED_STEPS, TIMED_ROWS = 20, 2_000
 #: workers are started where a run has more seconds than this, or would take more alone: a worker imports torch for 2 to 4 s
 WORTH_WORKERS = 20.0
 #: on one core, roughly: seconds of a step of training, and of a closed fit for each entry of the table
-SECONDS_A_STEP, SECONDS_AN_ENTRY = 0.006, 5e-6
+SECONDS_A_STEP, SECONDS_AN_ENTRY = 0.005, 5e-6
 
 
 @dataclass(frozen=True)
