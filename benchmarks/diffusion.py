@@ -22,7 +22,7 @@ from torch import nn
 from mixtura.blending.nats import log_probs
 from mixtura.contracts import ONLY, Batch, Space
 from mixtura.data.examples import path
-from mixtura.data.schema import guess
+from mixtura.data.guess import guess
 from mixtura.families import diffusion
 from mixtura.ground.rng import generator
 from mixtura.job.scoring import bits_per_dimension

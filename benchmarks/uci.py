@@ -44,7 +44,7 @@ from uci_peers import FRESH, METHODS, SPLITS, Key, Mixture, Table, keys, line, o
 
 import mixtura
 from mixtura import MixtureDensityRegressor
-from mixtura.data import cells
+from mixtura.data import lattice
 
 OURS = "mixtura"
 #: modules of which a change may change a fit, or what it says
@@ -82,7 +82,7 @@ PUBLISHED = {
 
 def resolution(y: np.ndarray) -> float:
     """The step δ in which y is written; 0 where there is none of six decimals or fewer."""
-    found = cells.lattice(y, y.dtype)
+    found = lattice.lattice(y, y.dtype)
     return found[1] / 10 ** found[0] if found else 0.0
 
 

@@ -26,7 +26,7 @@ from mixtura.blending.given import draw_given
 from mixtura.cli.main import main
 from mixtura.cli.work import at_work
 from mixtura.contracts import InputError
-from mixtura.data.read import read
+from mixtura.data.tables import read
 from mixtura.ledger import Ledger
 
 ROOT = Path(__file__).parents[1]
@@ -327,8 +327,8 @@ def test_the_share_that_is_done_grows_to_one(place, monkeypatch):
 
 
 def test_a_large_file_says_at_once_what_reading_takes(place, do, monkeypatch):
-    monkeypatch.setattr("mixtura.data.read.LARGE", 100)
-    monkeypatch.setattr("mixtura.data.read.PASSES", 1e12)  # far over the budget on any machine
+    monkeypatch.setattr("mixtura.data.tables.LARGE", 100)
+    monkeypatch.setattr("mixtura.data.tables.PASSES", 1e12)  # far over the budget on any machine
     did = do("run people.csv --budget 2s --families marginals --out large")
     assert did.err.startswith("reading people.csv alone takes about") and "--budget" in did.err.splitlines()[0]
 

@@ -14,10 +14,10 @@ import torch
 import mixtura
 from mixtura.contracts import InputError
 from mixtura.data.dtypes import keep_stored
-from mixtura.data.read import read
-from mixtura.data.schema import Schema, guess
-from mixtura.data.source import contents
-from mixtura.data.write import write
+from mixtura.data.guess import guess
+from mixtura.data.schema import Schema
+from mixtura.data.source import rows_like
+from mixtura.data.tables import read, write
 
 pa = pytest.importorskip("pyarrow")
 from pyarrow import parquet  # noqa: E402
@@ -109,7 +109,7 @@ def conditional(place, study):
 
 
 def same(schema: Schema, one, other):
-    a, b = (schema.encode(contents(source, schema), holes=True) for source in (one, other))
+    a, b = (schema.encode(rows_like(source, schema), holes=True) for source in (one, other))
     equal = ((a == b) | (a.isnan() & b.isnan())).all(0).tolist()
     assert [f.name for f, kept in zip(schema.modelled, equal, strict=True) if not kept] == []
 
@@ -138,24 +138,24 @@ def test_samples_are_read_as_they_were(do, place, study, ending):
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_imputed_rows_are_read_as_they_were(do, place, study, ending):
-    holes = contents(str(place / "t.parquet"), study.schema)
+    holes = rows_like(str(place / "t.parquet"), study.schema)
     write(holes, place / f"h.{ending}")
     same(study.schema, holes, str(place / f"h.{ending}"))
     did = do(f"impute run h.{ending} -o f.{ending}")
     assert did.code == 0, did.err
-    before, after = (study.schema.encode(contents(str(place / f"{x}.{ending}"), study.schema), holes=True) for x in "hf")
+    before, after = (study.schema.encode(rows_like(str(place / f"{x}.{ending}"), study.schema), holes=True) for x in "hf")
     assert torch.equal(torch.where(before.isnan(), after, before), after)
 
 
 @pytest.mark.parametrize("ending", FORMATS)
 def test_own_columns_stand_beside_what_is_made(do, place, conditional, ending):
-    own = contents(str(place / "own.parquet"), conditional.given.schema)
+    own = rows_like(str(place / "own.parquet"), conditional.given.schema)
     write(own.head(9), place / f"o.{ending}")
     lines = {f"sample given --given o.{ending} -n 2 -o d.{ending}": 2, f"predict given o.{ending} -o d.{ending}": 1}
     for line, times in lines.items():
         did = do(line)
         assert did.code == 0, did.err
-        made = contents(str(place / f"d.{ending}"), conditional.given.schema)
+        made = rows_like(str(place / f"d.{ending}"), conditional.given.schema)
         assert list(made["key"]) == [key for key in own["key"].head(9) for _ in range(times)]
         same(conditional.given.schema, own.head(9).loc[own.head(9).index.repeat(times)], made)
         if ending == "parquet":
@@ -165,7 +165,7 @@ def test_own_columns_stand_beside_what_is_made(do, place, conditional, ending):
 
 
 def test_a_column_named_as_what_is_predicted_is_in_the_way(conditional):
-    rows = contents(str(conditional.folder.parent / "own.parquet"), conditional.given.schema).assign(y_mean=1)
+    rows = rows_like(str(conditional.folder.parent / "own.parquet"), conditional.given.schema).assign(y_mean=1)
     with pytest.raises(InputError, match="has a column 'y_mean'"):
         conditional.best.predict(rows)
 
@@ -303,7 +303,7 @@ def test_tables_of_any_columns_are_read_as_they_were(do, place, tmp_path, seed):
     rows = pa.array(rng.integers(0, N, 3 * N))
     parquet.write_table(chosen.take(rows), tmp_path / "t.parquet")
     study = mixtura.run(tmp_path / "t.parquet", families=["marginals", "gaussian_mixture", "kde"], steps=5, out=tmp_path / "run")
-    frame = contents(str(tmp_path / "t.parquet"), study.schema)
+    frame = rows_like(str(tmp_path / "t.parquet"), study.schema)
     holes = frame.mask(pd.DataFrame(rng.random(frame.shape) < 0.1, columns=frame.columns))
     for ending in FORMATS:
         for model in ("marginals", "gaussian_mixture", "kde"):
@@ -313,7 +313,7 @@ def test_tables_of_any_columns_are_read_as_they_were(do, place, tmp_path, seed):
         write(holes, tmp_path / f"h.{ending}")
         did = do(f"impute {tmp_path}/run {tmp_path}/h.{ending} -o {tmp_path}/f.{ending}")
         assert did.code == 0, did.err
-        before, after = (study.schema.encode(contents(f"{tmp_path}/{x}.{ending}", study.schema), holes=True) for x in "hf")
+        before, after = (study.schema.encode(rows_like(f"{tmp_path}/{x}.{ending}", study.schema), holes=True) for x in "hf")
         assert torch.equal(torch.where(before.isnan(), after, before).nan_to_num(-99.5), after.nan_to_num(-99.5))
         assert do(f"score {tmp_path}/run {tmp_path}/f.{ending} -o {tmp_path}/n.{ending}").code == 0
 

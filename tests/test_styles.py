@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import mixtura
-from mixtura.data.made import as_made
-from mixtura.data.schema import guess
+from mixtura.data.guess import guess
 
 
 def german(values):
@@ -105,8 +104,8 @@ def test_truth_learnt_as_text_stays_truth(place):
 
 def test_rows_as_made_are_read_by_their_patterns():
     schema, frame = guess(table()), table().head(8)
-    made = as_made(schema, frame)
+    made = schema.as_made(frame)
     assert torch.equal(made.x, schema.encode(frame)) and made.told("g", "real rows") == ""
-    odd = as_made(schema, frame.assign(cost=["12,345 €", *frame.cost[1:]]))
+    odd = schema.as_made(frame.assign(cost=["12,345 €", *frame.cost[1:]]))
     assert odd.told("g", "real rows").endswith("column 'cost' off its steps (1 row)") and odd.x[0, 0] == 12.345
     assert schema.encode(frame.assign(cost="12,346 €"))[0, 0] == pytest.approx(12.35)

@@ -12,7 +12,7 @@ import torch
 from mixtura import families
 from mixtura.blending.blend import blend
 from mixtura.contracts import ClosedForm, Column, Conditional, Density, LowerBound, Space, density_kind
-from mixtura.data.schema import guess
+from mixtura.data.guess import guess
 from mixtura.ground.rng import generator
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe

@@ -21,6 +21,7 @@ import mixtura
 from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.data import source
+from mixtura.data.inputs import split_target
 from mixtura.folder.io import read_json, read_tensors
 from mixtura.ground.rng import normal
 from mixtura.job.options import Options, choose_families
@@ -516,7 +517,7 @@ def test_the_command_line_says_one_sentence(do, waves, line, said):
 
 def test_schemas_are_divided():
     data = source.load(mixed(60))
-    ours, others = source.split_target(source.learn(data), ["kind", "size"])
+    ours, others = split_target(source.learn(data), ["kind", "size"])
     assert [f.name for f in ours.fields] == ["size", "kind"] and [f.name for f in others.fields] == ["weight", "farm"]
 
 

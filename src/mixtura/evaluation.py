@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from mixtura.contracts import Estimate, InputError, Note
-from mixtura.data import made, source
+from mixtura.data import source
 from mixtura.features.space import FeatureSpace
 from mixtura.ground.rng import generator
 from mixtura.metrics import TABLE
@@ -34,14 +34,14 @@ def evaluate(
     says where the two share more rows than rows of one law do: a generator that has seen the rows it is judged by looks
     better than it is. Raises InputError on data of different kinds, columns or sizes.
     """
-    data = source.said(source.load(real, seed=seed, skip_broken=skip_broken))
+    data = source.with_note(source.load(real, seed=seed, skip_broken=skip_broken))
     schema = source.learn(data)
-    rows = source.contents(generated, schema, skip_broken=skip_broken)
-    schema = made.strict(schema, rows, name="generated")
-    as_made = made.as_made(schema, rows, name="generated")
-    sets = {"real": source.encode(schema, source.content(data), name=data.name), "generated": as_made.x}
+    rows = source.rows_like(generated, schema, skip_broken=skip_broken)
+    schema = schema.strict(rows, name="generated")
+    as_made = schema.as_made(rows, name="generated")
+    sets = {"real": schema.encode(source.rows_of(data), name=data.name), "generated": as_made.x}
     if train is not None:
-        sets["train"] = source.encode(schema, source.contents(train, schema, skip_broken=skip_broken), name="train")
+        sets["train"] = schema.encode(source.rows_like(train, schema, skip_broken=skip_broken), name="train")
     for name, x in sets.items():
         if len(x) < LEAST_ROWS:
             raise InputError(f"{name}: {len(x)} rows are too few to compare; give {LEAST_ROWS} or more")

@@ -21,7 +21,7 @@ import pytest
 import mixtura
 from mixtura.cli.main import main
 from mixtura.contracts import InputError
-from mixtura.data.read import read
+from mixtura.data.tables import read
 from mixtura.job.options import TABLE
 
 ROOT = Path(__file__).parents[2]

@@ -15,9 +15,10 @@ import pytest
 from numpy.lib import format as npy
 
 from mixtura.contracts import InputError
-from mixtura.data import arrays, source
+from mixtura.data import source
+from mixtura.data.files import arrays
 from mixtura.data.images import guess_images, read_images
-from mixtura.data.read import read
+from mixtura.data.tables import read
 
 RNG = np.random.default_rng(0)
 TABLE = (RNG.normal(size=(24, 3)) * 100).round()
@@ -57,7 +58,7 @@ def test_tables_of_either_byte_order_are_twins(tmp_path, kind, order):
         frame = read(given).frame
         assert all(np.array_equal(frame.iloc[:, j].to_numpy().astype(native.dtype), native[:, j]) for j in range(3))
         schema = source.learn(read(given))
-        assert len(source.encode(schema, frame)) == 24
+        assert len(schema.encode(frame)) == 24
 
 
 @pytest.mark.parametrize("kind", ["f4", "f8", "i2", "i8", "u4"])
@@ -154,7 +155,7 @@ def test_the_smallest_numbers_are_read_in_tables_and_named_in_images(tmp_path, s
     np.save(tmp_path / "t.npy", TABLE * scale)
     table = read(tmp_path / "t.npy")
     schema = source.learn(table)
-    assert np.array_equal(schema.decode(source.encode(schema, table.frame)), TABLE * scale)
+    assert np.array_equal(schema.decode(schema.encode(table.frame)), TABLE * scale)
     images = RNG.random((9, 4, 5))
     if scale < 1e-300:
         with pytest.raises(InputError, match="multiply them all by one number"):
@@ -184,7 +185,7 @@ def test_damaged_arrays_are_read_or_refused(tmp_path, kind):
         path.write_bytes(damaged(buffer.getvalue(), rng))
         try:
             data = source.load(path)
-            source.encode(source.learn(data), source.content(data))
+            source.learn(data).encode(source.rows_of(data))
         except InputError as error:
             refused += 1
             assert "\n" not in str(error) and len(str(error)) < 400

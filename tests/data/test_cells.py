@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, source
-from mixtura.data.read import read
-from mixtura.data.schema import Schema, guess
+from mixtura.data import datetimes, numerals, source
+from mixtura.data.guess import guess
+from mixtura.data.schema import Schema
+from mixtura.data.tables import read
 from mixtura.job.splits import make_splits
 
 N = 120
@@ -53,11 +54,11 @@ WRITTEN = {
 def test_numbers_are_read_and_written_back_alike(name):
     texts, values, pattern = WRITTEN[name]
     column = pd.Series(texts)
-    read_values = cells.numbers(column)
+    read_values = numerals.numbers(column)
     assert read_values is not None and read_values.tolist() == values
-    assert cells.number_pattern(column) == pattern and cells.Style.of(pattern).pattern == pattern
-    assert cells.write_numbers(read_values, pattern) == texts
-    assert cells.numbers(column, like=pattern).tolist() == values  # pyright: ignore[reportOptionalMemberAccess]
+    assert numerals.number_pattern(column) == pattern and numerals.Style.of(pattern).pattern == pattern
+    assert numerals.write_numbers(read_values, pattern) == texts
+    assert numerals.numbers(column, like=pattern).tolist() == values  # pyright: ignore[reportOptionalMemberAccess]
 
 
 NO_NUMBERS = {
@@ -76,7 +77,7 @@ NO_NUMBERS = {
 
 @pytest.mark.parametrize("name", NO_NUMBERS)
 def test_what_is_no_number(name):
-    assert cells.numbers(pd.Series(NO_NUMBERS[name])) is None
+    assert numerals.numbers(pd.Series(NO_NUMBERS[name])) is None
 
 
 WHY_NOT = {
@@ -95,7 +96,7 @@ def test_what_cannot_be_told_is_named(sentence):
     texts = [WHY_NOT[sentence][k % len(WHY_NOT[sentence])] for k in ROW]
     column = pd.Series(texts, name="v")
     frame = pd.DataFrame({"v": column, "w": LOGS})
-    assert cells.numbers(column) is None and cells.instants(column) is None
+    assert numerals.numbers(column) is None and datetimes.instants(column) is None
     field = guess(frame).fields[0]
     assert field.kind == "dropped" and "identifier" not in field.detail
     with pytest.raises(AssertionError, match=sentence):
@@ -125,9 +126,9 @@ DATES = {
 @pytest.mark.parametrize("pattern", DATES)
 def test_dates_are_read_and_written_back_alike(pattern):
     texts = DATES[pattern]
-    seen = cells.instants(pd.Series(texts))
+    seen = datetimes.instants(pd.Series(texts))
     assert seen is not None and seen.pattern == pattern
-    assert cells.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
+    assert datetimes.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
     if pattern[:4] not in ("YYYY", "DD.M") and "h" not in pattern:
         assert pd.Timestamp(int(seen.ticks[0]), unit="s") == pd.Timestamp("2023-02-13")
 
@@ -223,9 +224,9 @@ def test_offsets_are_instants_wherever_times_are_read():
     utc = pd.to_datetime(pd.Series(local), utc=True)
     mixed = pd.Series([pd.Timestamp(text) for text in local], dtype=object)
     for column in (pd.Series(local), utc, mixed):
-        seen = cells.instants(column)
+        seen = datetimes.instants(column)
         assert seen is not None and seen.aware
-        assert (seen.ticks / cells.UNITS[seen.unit]).tolist() == [moment.timestamp() for moment in utc]
+        assert (seen.ticks / datetimes.UNITS[seen.unit]).tolist() == [moment.timestamp() for moment in utc]
     x = guess(pd.DataFrame({"w": LOGS})).encode(pd.DataFrame({"w": LOGS}))
     by_text = make_splits(x, seed=0, times=pd.Series(local, name="t"))
     by_time = make_splits(x, seed=0, times=utc.rename("t"))
@@ -266,7 +267,7 @@ def test_a_level_spelt_like_missing_survives(tmp_path):
     learnt = guess(frame)
     assert set(learnt.fields[0].labels) == set(COUNTRIES) and learnt.fields[0].absent == 0
     frame.to_csv(tmp_path / "t.csv", index=False)
-    rows = source.contents(tmp_path / "t.csv", learnt)
+    rows = source.rows_like(tmp_path / "t.csv", learnt)
     assert isinstance(rows, pd.DataFrame)
     np.testing.assert_array_equal(learnt.encode(rows), learnt.encode(frame))
     # where nothing was learnt, the same words are missing, unless they are in quotes
@@ -324,8 +325,8 @@ DAYS = [(1 + k % 12, 1 + k % 28) for k in range(60)]
 #: how 60 texts are written → what is said of the column
 NAMED = {
     "bounds": ([f"<{k}.5" if k % 3 else f"{k}.5" for k in range(60)], "numbers, some of them bounds, as in '<1.5'"),
-    "accounts": ([f"{k}.25-" for k in range(60)], "numbers written in a manner that is not read, as in '0.25-'"),
-    "brackets": ([f"$({k}.25)" for k in range(60)], "numbers written in a manner that is not read, as in '$(0.25)'"),
+    "accounts": ([f"{k}.25-" for k in range(60)], "numbers written in a style that is not read, as in '0.25-'"),
+    "brackets": ([f"$({k}.25)" for k in range(60)], "numbers written in a style that is not read, as in '$(0.25)'"),
     "exponents": ([f"{k},5e-3" for k in range(60)], "numbers with an exponent, as in '0,5e-3'"),
     "lakh": ([f"{k + 10},11,145" for k in range(60)], "numbers in groups of two digits, as in '10,11,145'"),
     "units": ([f"{k}.5K" if k % 2 else f"{k}.5M" for k in range(60)], "numbers written in more than one way, '1.5K' and '0.5M'"),
@@ -333,7 +334,7 @@ NAMED = {
     "months": ([f"{1990 + k // 12}-{1 + k % 12:02d}" for k in range(60)], "months, as in '1990-01'"),
     "months last": ([f"{1 + k % 12:02d}/{1990 + k // 12}" for k in range(60)], "months, as in '01/1990'"),
     "mail": ([f"Mon, {d:02d} Jan 2{m:03d} 10:00:00 GMT" for m, d in DAYS], "dates with the month as a word, as in 'Mon, 01 Jan"),
-    "clock": ([f"{d}.{m}.2020 9:30 Uhr" for m, d in DAYS], "dates written in a manner that is not read, as in '1.1."),
+    "clock": ([f"{d}.{m}.2020 9:30 Uhr" for m, d in DAYS], "dates written in a style that is not read, as in '1.1."),
     "dashes": ([f"{k}.5" if k % 4 else "-" for k in range(60)], "45 of 60 texts are numbers, but row 0 is '-'"),
     "errors": ([f"{k}.5" if k % 9 else "#DIV/0!" for k in range(60)], "53 of 60 texts are numbers, but row 0 is '#DIV/0!'"),
     "ratios": ([f"{k}/{k + 7}" for k in range(60)], "60 different texts such as '0/7', neither numbers nor dates"),
@@ -372,9 +373,9 @@ def test_whole_numbers_that_are_all_days_are_named():
 
 def test_months_and_days_of_one_digit():
     texts = [f"2020-{m}-{d}" for m, d in DAYS]
-    seen = cells.instants(pd.Series(texts))
+    seen = datetimes.instants(pd.Series(texts))
     assert seen is not None and seen.pattern == "YYYY-M-D"
-    assert cells.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
+    assert datetimes.write_instants(seen.ticks, seen.unit, seen.pattern) == texts
 
 
 def test_times_of_several_zones_are_instants():

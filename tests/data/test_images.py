@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from mixtura.contracts import InputError
-from mixtura.data import images
-from mixtura.data.images import ImageSchema, check_png, guess_images, is_images, read_images, write_images
+from mixtura.data.files import image_files
+from mixtura.data.images import ImageSchema, guess_images, is_images, read_images, write_images
 from mixtura.data.source import load
 
 RNG = np.random.default_rng(0)
@@ -286,13 +286,13 @@ def test_what_a_png_cannot_hold_is_refused_with_formats_that_can(tmp_path, image
         write_images(images, tmp_path / target)
     schema = guess_images(read_images(images))
     with pytest.raises(InputError, match=r"write \.npz or \.npy"):
-        check_png(schema, tmp_path / target)
+        schema.check_output(tmp_path / target)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("n", "first"), [(3, "00001.png"), (100_002, "000001.png")])
 def test_the_names_of_very_many_images_sort_by_their_numbers(n, first):
-    names = images._png_names(n)
+    names = image_files._png_names(n)
     assert names == sorted(names) and names[0] == first and len(names) == n
 
 

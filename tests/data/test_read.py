@@ -16,9 +16,9 @@ import torch
 
 from mixtura.contracts import InputError, Note
 from mixtura.data import examples
+from mixtura.data.cells import MISSING
 from mixtura.data.dtypes import text_dtype
-from mixtura.data.read import MISSING, Table, read
-from mixtura.data.write import write
+from mixtura.data.tables import Table, read, write
 
 TEXT = text_dtype()
 
@@ -167,7 +167,8 @@ def big(tmp_path, ending: str, rows: int):
 
 @pytest.mark.parametrize("ending", ["csv", "jsonl", "json", "parquet", "npy", "npz"])
 def test_a_sample_is_even_ordered_and_repeatable(tmp_path, ending, monkeypatch):
-    monkeypatch.setattr("mixtura.data.read._BLOCK_CELLS", 1000)
+    for module in ("tables", "files.delimited", "files.parquet"):
+        monkeypatch.setattr(f"mixtura.data.{module}.BLOCK_CELLS", 1000)
     if ending == "parquet":
         pytest.importorskip("pyarrow")
     path = big(tmp_path, ending, 5000)
@@ -180,7 +181,7 @@ def test_a_sample_is_even_ordered_and_repeatable(tmp_path, ending, monkeypatch):
 
 
 def test_every_row_is_as_likely(monkeypatch):
-    monkeypatch.setattr("mixtura.data.read._BLOCK_CELLS", 7)
+    monkeypatch.setattr("mixtura.data.tables.BLOCK_CELLS", 7)
     array = np.arange(20)
     kept = np.zeros(20)
     for seed in range(2000):
@@ -190,7 +191,7 @@ def test_every_row_is_as_likely(monkeypatch):
 
 
 def test_cells_are_bounded(monkeypatch):
-    monkeypatch.setattr("mixtura.data.read.MOST_CELLS", 30)
+    monkeypatch.setattr("mixtura.data.tables.MOST_CELLS", 30)
     assert read(np.zeros((20, 3))).frame.shape == (10, 3)
     assert read(np.zeros((20, 40))).frame.shape == (1, 40)
 
@@ -296,7 +297,7 @@ def test_rows_must_be_a_count(rows):
 
 
 def test_too_large_json_is_sent_to_jsonl(make, monkeypatch):
-    monkeypatch.setattr("mixtura.data.read.MOST_JSON", 8)
+    monkeypatch.setattr("mixtura.data.files.json_records.MOST_JSON", 8)
     with pytest.raises(InputError, match=r"write it as \.jsonl"):
         read(make("t.json", json.dumps([{"a": 1}])))
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError
-from mixtura.data import cells, dtypes
-from mixtura.data.read import read
-from mixtura.data.schema import Schema, guess
+from mixtura.data import datetimes, dtypes, lattice
+from mixtura.data.guess import guess
+from mixtura.data.schema import Schema
+from mixtura.data.tables import read
 from mixtura.ground.encode import Columns
 
 N = 60
@@ -364,7 +365,7 @@ def test_refuses_to_decode():
 
 @pytest.mark.parametrize("values", [[0.1, 0.25, 7.0], [25, 75, 200], [-0.3, 0.0, 0.3], [1e-6, 3.0], [5.0]])
 def test_lattice_is_the_coarsest_that_holds_every_value(values):
-    decimals, step, origin = cells.lattice(np.array(values, dtype=float), np.dtype(np.float64))
+    decimals, step, origin = lattice.lattice(np.array(values, dtype=float), np.dtype(np.float64))
     k = [(round(value * 10**decimals) - origin) / step for value in values]
     assert all(i == int(i) and i >= 0 for i in k)
     assert math.gcd(*map(int, k)) in (0, 1)
@@ -373,15 +374,15 @@ def test_lattice_is_the_coarsest_that_holds_every_value(values):
 
 def test_offsets_that_vary_are_one_instant_in_utc():
     local = pd.Series(["2024-03-31T01:30:00+01:00", "2024-03-31T03:30:00.5+02:00"])
-    seen = cells.instants(local)
+    seen = datetimes.instants(local)
     assert seen is not None and (seen.ticks - seen.ticks[0]).tolist() == [0, 3600_500] and seen.unit == "ms"
-    texts = cells.write_instants(seen.ticks, seen.unit, seen.pattern)
+    texts = datetimes.write_instants(seen.ticks, seen.unit, seen.pattern)
     assert texts == ["2024-03-31T00:30:00.0+00:00", "2024-03-31T01:30:00.5+00:00"]
 
 
 @pytest.mark.parametrize("text", ["2024-02-30", "2024-13-01", "24-1-1", "24:00", "2024-01-01 25:00", "20240101"])
 def test_what_is_no_date(text):
-    assert cells.instants(pd.Series([text])) is None
+    assert datetimes.instants(pd.Series([text])) is None
 
 
 def one(values, dtype=None, **asked):
@@ -458,7 +459,7 @@ def test_a_few_values_off_the_steps_are_atoms():
     """Two of 31,757 turned a column of whole numbers into real numbers."""
     whole = np.random.default_rng(0).integers(0, 90, 31_757)
     field = one(off_steps(whole, [5, 900], [7.3, 41.05]))
-    assert (field.kind, field.resolution, field.apart) == ("numeric", 1.0, (7.3, 41.05))
+    assert (field.kind, field.resolution, field.atoms_off_steps) == ("numeric", 1.0, (7.3, 41.05))
     frame = pd.DataFrame({"a": off_steps(whole, [5, 900], [7.3, 41.05])})
     learnt = guess(frame)
     pd.testing.assert_frame_equal(learnt.decode(learnt.encode(frame)), frame)
@@ -471,7 +472,7 @@ def test_a_few_values_off_the_steps_are_atoms():
 def test_steps_that_a_few_values_hide():
     hundreds = 100 * np.random.default_rng(1).integers(2, 800, 5_000)
     field = one(np.where(np.arange(5_000) == 77, 1_037, hundreds))
-    assert (field.kind, field.step, field.offset) == ("integer", 100, 200) and field.apart == (837.0,)
+    assert (field.kind, field.step, field.offset) == ("integer", 100, 200) and field.atoms_off_steps == (837.0,)
     assert field.decode(field.encode(pd.Series([1_037, 300]))).tolist() == [1_037, 300]
     days = pd.Series(pd.date_range("1990-01-01", periods=5_000, unit="ns"))
     days[9] = pd.Timestamp("1990-01-10 07:11:13.123456789")
@@ -484,7 +485,7 @@ def test_rare_values_of_a_column_of_zeros_are_no_exceptions():
     """They are all that says how it is written."""
     rare = np.zeros(40_000)
     rare[:30] = np.arange(1, 31) / 4
-    assert one(rare).resolution == 0.25 and one(rare).apart == ()
+    assert one(rare).resolution == 0.25 and one(rare).atoms_off_steps == ()
     assert one((4 * rare).astype(int)).step == 1
 
 
@@ -492,7 +493,7 @@ def test_more_exceptions_than_can_be_atoms_are_moved_and_counted():
     values = np.random.default_rng(2).integers(0, 5_000, 100_000).astype(float)
     values[:80] += 0.001 * np.arange(1, 81)
     field = one(values)
-    assert field.resolution == 1.0 and len(field.apart) == 64 and field.moved == 16
+    assert field.resolution == 1.0 and len(field.atoms_off_steps) == 64 and field.moved == 16
     assert "16 more moved to its steps" in field.detail
 
 
@@ -525,18 +526,18 @@ def test_steps_in_single_precision():
     draw = np.random.default_rng(3)
     tenths = pd.Series((draw.integers(-80, 80, 5_000) / 10).astype(np.float32))
     field = one(tenths)
-    assert (field.resolution, field.apart, field.moved) == (0.1, (), 0)
+    assert (field.resolution, field.atoms_off_steps, field.moved) == (0.1, (), 0)
     odd = tenths.copy()
     odd[[5, 900]] = np.float32([7.31, -4.05])
     field = one(odd)
-    assert len(field.apart) == 2 and field.decode(field.encode(odd)).tolist() == odd.tolist()
+    assert len(field.atoms_off_steps) == 2 and field.decode(field.encode(odd)).tolist() == odd.tolist()
 
 
 @pytest.mark.parametrize("far", [1e17, -1e16, 3e300])
 def test_one_far_value_does_not_undo_the_steps(far):
     values = np.random.default_rng(4).integers(-90, 90, 5_000) / 10
     field = one(np.where(np.arange(5_000) == 9, far, values))
-    assert field.resolution == 0.1 and field.apart in ((), (far,))
+    assert field.resolution == 0.1 and field.atoms_off_steps in ((), (far,))
     single = one(np.where(np.arange(5_000) == 9, 3e7, values).astype(np.float32))
     assert single.resolution == 0.1
 
@@ -545,7 +546,7 @@ def test_one_far_value_does_not_undo_the_steps(far):
 def test_a_step_of_any_number_is_found_beside_an_exception(step):
     values = step * np.random.default_rng(5).integers(-300, 300, 5_000)
     field = one(np.where(np.arange(5_000) == 9, 7 * step + 1, values))
-    assert field.step == step and len(field.apart) == 1
+    assert field.step == step and len(field.atoms_off_steps) == 1
     assert field.decode(field.encode(pd.Series([7 * step + 1, -2 * step]))).tolist() == [7 * step + 1, -2 * step]
 
 
@@ -554,7 +555,7 @@ def test_the_commonest_of_many_exceptions_are_kept():
     values[:100] = 0.5 + np.arange(100)
     values[100:160] = 7.25
     field = one(values)
-    assert field.moved == 100 - 63 and 7.25 in field.apart
+    assert field.moved == 100 - 63 and 7.25 in field.atoms_off_steps
 
 
 @pytest.mark.parametrize(

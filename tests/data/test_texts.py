@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from mixtura.contracts import InputError
-from mixtura.data.read import read
-from mixtura.data.schema import guess
+from mixtura.data.guess import guess
+from mixtura.data.tables import read
 
 ROWS = [["1.5", "é", "3"], ["2.5", "v", "4"], ["3.5", "ü", "5"]]
 HEADER = ["a", "b", "n"]
@@ -99,7 +99,7 @@ def test_a_blank_that_belongs_to_a_text_stays(tmp_path):
 def test_long_fields(tmp_path, monkeypatch):
     long = "x" * 140_000
     assert read(saved(tmp_path, "t.csv", f"a,b\n{long},1\ny,2\n")).frame["a"].tolist() == [long, "y"]
-    monkeypatch.setattr("mixtura.data.read.MOST_CHARACTERS", 1000)
+    monkeypatch.setattr("mixtura.data.files.delimited.MOST_CHARACTERS", 1000)
     with pytest.raises(InputError, match="line 2 holds a text of more than 1,000 characters; leave it out, or close the quote"):
         read(tmp_path / "t.csv")
 
@@ -134,7 +134,7 @@ def test_too_many_columns_are_refused(tmp_path):
 
 
 def test_text_that_is_kept_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr("mixtura.data.read.MOST_BYTES", 10_000)
+    monkeypatch.setattr("mixtura.data.tables.MOST_BYTES", 10_000)
     (tmp_path / "t.csv").write_text("a,b\n" + "".join(f"{'x' * 100},{k}\n" for k in range(1000)))
     table = read(tmp_path / "t.csv")
     assert table.rows_total == 1000 and 90 < len(table.frame) < 100

@@ -42,12 +42,12 @@ class Known(Diffusion):
         """E[x | y] = gain · y, and Cov[x | y] = s² gain."""
         return self.covariance @ torch.linalg.inv(self.covariance + s**2 * torch.eye(2))
 
-    def _behind(self, y, s, context):
+    def _predict(self, y, s, context):
         gain = self.gain(float(s[0, 0])).to(y)
         return [], y @ gain.T, s**2 * gain.diagonal()
 
     def exact(self, y, s):
-        return self._behind(y, torch.full((len(y), 1), s), None)[1:]
+        return self._predict(y, torch.full((len(y), 1), s), None)[1:]
 
 
 # ---------------------------------------------------------------------------------------------------------- formulas

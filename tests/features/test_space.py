@@ -11,7 +11,7 @@ import torch
 
 import mixtura
 from mixtura.contracts import InputError, Note
-from mixtura.data.schema import guess
+from mixtura.data.guess import guess
 from mixtura.features.space import FeatureSpace
 from mixtura.ground.rng import generator
 from mixtura.metrics import TABLE

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from mixtura.contracts import InputError, Space
-from mixtura.data import schema, source
+from mixtura.data import source
+from mixtura.data.guess import guess
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import FORMAT
 from mixtura.folder.records import (
@@ -60,7 +61,7 @@ def ranks(*values):
 def run(tmp_path):
     """A folder with every file that a reader reads."""
     run = RunFolder(tmp_path / "run")
-    learnt = schema.guess(people())
+    learnt = guess(people())
     rows = learnt.encode(people(), name="data")
     run.write_config(CONFIG)
     run.write_schema(learnt, ["y"])
@@ -124,7 +125,7 @@ def test_a_gallery_of_images_keeps_their_type(tmp_path):
 
 def test_without_targets_nothing_is_said_of_them(tmp_path):
     run = RunFolder(tmp_path)
-    run.write_schema(schema.guess(people()))
+    run.write_schema(guess(people()))
     run.write_verdict(Verdicts("nats", "asked for", 0, {"nats": VERDICT}))
     assert "target" not in (tmp_path / "schema.json").read_text() + (tmp_path / "verdict.json").read_text()
     assert run.verdict().conditioning is None

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from mixtura.data import schema
+from mixtura.data.guess import guess
 from mixtura.folder.io import read_json, read_tensors
 from mixtura.report import build, collect, conditional, render
 
@@ -103,7 +103,7 @@ def test_ticks_speak_the_tables_language():
     frame = pd.DataFrame({
         "count": np.arange(40) + 1_000_000, "day": pd.date_range("2024-01-01", periods=40), "level": list("abcd") * 10
     })  # fmt: skip
-    count, day, level = schema.guess(frame).fields
+    count, day, level = guess(frame).fields
     texts = lambda field, places: [text for _, text in conditional.Axis(field, places).plain()["ticks"]]  # noqa: E731
     assert texts(count, np.linspace(0, 39, 64)) == ["1,000,000", "1,000,010", "1,000,020", "1,000,030"]
     assert all(text.startswith("2024-") for text in texts(day, np.linspace(0, 39, 64)))

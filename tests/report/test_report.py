@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from mixtura.contracts import InputError
-from mixtura.data import schema
+from mixtura.data.guess import guess
 from mixtura.folder.io import read_tensors
 from mixtura.folder.records import ranked
 from mixtura.report import build, collect, figures, render
@@ -111,7 +111,7 @@ def test_a_damaged_folder_is_one_sentence(table_run, tmp_path, file, content, sa
 
 
 def fields(frame):
-    learnt = schema.guess(frame)
+    learnt = guess(frame)
     return learnt, learnt.encode(frame).numpy()
 
 

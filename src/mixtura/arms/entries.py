@@ -19,8 +19,8 @@ from mixtura.arms.arm import Arm, Function, Pool
 from mixtura.arms.process import LIMIT, TIMEOUT, Command, program
 from mixtura.arms.web import Service
 from mixtura.contracts import InputError
-from mixtura.data.made import aligned, header
-from mixtura.data.texts import text_of
+from mixtura.data.files.text_files import text_of
+from mixtura.data.names import aligned, header
 
 #: longest timeout, s, and most retries: more is a slip of the pen
 LONGEST, MOST_RETRIES = 86_400.0, 100
@@ -285,15 +285,16 @@ def _pool(name: str, entry: _Entry) -> Arm:
 
 def _samples(name: str, path: str, order: _Order) -> NDArray[Any]:
     """(n, …) numbers: numpy arrays of any shape, images as (n, C, H, W), the columns of a table of numbers."""
-    from mixtura.data import arrays, source
-    from mixtura.data.images import Pictures
-    from mixtura.data.read import find
+    from mixtura.data import source
+    from mixtura.data.files import arrays
+    from mixtura.data.files.pixels import Images
+    from mixtura.data.paths import find
 
     where, key = find(path)
     if where.suffix.lower() in arrays.ENDINGS:
         return arrays.stored(where, key).take(None)
     data = source.load(path)
-    return data.pixels if isinstance(data, Pictures) else _numbers(order.of_table(data.frame, name))
+    return data.pixels if isinstance(data, Images) else _numbers(order.of_table(data.frame, name))
 
 
 def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
@@ -309,14 +310,12 @@ def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _model(name: str, entry: _Entry) -> Arm:
-    from mixtura.data import source
-    from mixtura.study import fitted
     from mixtura.study.study import load
 
     study = load(entry.path("path", folder=True))
     model, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
     held = study.best if model is None else study.model(model)
-    size = fitted.BLOCK_IMAGES if held.schema.space.is_image else fitted.BLOCK
+    size = held.schema.block
     columns = _numeric(held.schema)
     if columns is not None:
         columns = [*entry.order.of_table(pd.DataFrame(columns=columns), name).columns]
@@ -330,7 +329,7 @@ def _model(name: str, entry: _Entry) -> Arm:
             if columns is not None and isinstance(drawn, pd.DataFrame):
                 rows[block] = drawn[columns].apply(pd.to_numeric).to_numpy(np.float64)
             else:
-                rows[block] = source.encode(held.schema, drawn).numpy()
+                rows[block] = held.schema.encode(drawn).numpy()
         return rows[block][place]
 
     return Function(name, draw, cost=cost, repeatable=True)

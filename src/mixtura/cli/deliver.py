@@ -28,7 +28,7 @@ def emit(result: Any, as_json: bool, show: Callable[[], None]) -> None:
 
 
 def _json_text(record: Any) -> str:
-    from mixtura.data.write import json_text
+    from mixtura.data.files.printed import json_text
     from mixtura.folder.io import plain
 
     return _encodable(json_text(plain(record)))
@@ -49,8 +49,9 @@ def deliver(
     With --json one object is printed: ``about``, and without ``output`` all rows as a .json file has them."""
     import pandas as pd
 
+    from mixtura.data.files.delimited import csv_lines
+    from mixtura.data.files.json_records import json_rows
     from mixtura.data.source import write
-    from mixtura.data.write import csv_lines, json_rows
 
     if output is not None:
         with at_work(f"writing {output.name}"):
@@ -100,35 +101,29 @@ def check_output(output: Path | None, *, images: bool = False, arrays: bool = Tr
     """Refuse a path that cannot be written before any work is done."""
     if output is None:
         return
-    from mixtura.data.dtypes import pyarrow
-    from mixtura.data.write import ARRAYS, WRITERS
+    from mixtura.data.files import DOORS
 
-    known = (".npz", ".npy", ".zip", "") if images else tuple(e for e in WRITERS if arrays or e not in ARRAYS)
+    doors = {e: d for e, d in DOORS.items() if (d.write_images if images else d.write_table) and (arrays or not d.only_numbers)}
+    known = tuple(doors)
     if output.suffix.lower() not in known:
         shown = f"{', '.join(filter(None, known))}{' or a folder' if images else ''}"
         fail(f"{output}: cannot write {output.suffix or 'a file without an ending'}; use one of {shown}")
     if output.is_dir() and not (images and output.suffix == ""):
         fail(f"{output}: is a folder, expected a file; name a file in it")
-    if images and output.suffix == "":
-        from mixtura.data.images import check_folder
-
-        check_folder(output)
     if not output.parent.is_dir():
         fail(f"{output}: there is no folder {output.parent}; make it first")
-    if output.suffix.lower() == ".parquet":
-        pyarrow()
+    if (check_library := doors[output.suffix.lower()].check_library) is not None:
+        check_library()
 
 
 def check_array(output: Path | None, made: Any, own: Any = None) -> None:
     """Refuse an array file before anything is computed, if it would have to hold columns that are not numeric: columns that
     ``made``, a study or a model, makes, or columns of the person's ``own`` rows, which stand beside them."""
-    from mixtura.data.schema import Schema
-    from mixtura.data.write import ARRAYS, matrix
+    from mixtura.data.files import DOORS
+    from mixtura.data.files.arrays import matrix
 
-    if output is None or output.suffix.lower() not in ARRAYS or not isinstance(made.schema, Schema):
+    if output is None:
         return
-    if made.schema.textual:
-        odd = made.schema.textual[0]
-        fail(f"{output}: column {odd!r} holds no numbers, which is all an array can; use .csv, .jsonl or .parquet")
-    if own is not None:
+    made.schema.check_output(output)
+    if own is not None and DOORS[output.suffix.lower()].only_numbers:
         matrix(own)

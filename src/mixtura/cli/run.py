@@ -90,7 +90,7 @@ def _run_again(folder: Path, source: str | None, asked: dict[str, Any], as_json:
 
 def _announce_reading(source: str, options: Options) -> None:
     """Before a large file is read, say how long reading it alone takes."""
-    from mixtura.data.read import seconds_to_read
+    from mixtura.data.tables import seconds_to_read
 
     seconds, budget = seconds_to_read(source), options.seconds
     if seconds is None:

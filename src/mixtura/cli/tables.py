@@ -100,7 +100,7 @@ def _show_next(console: Console, study: Study) -> None:
     from mixtura.data.images import ImageSchema
     from mixtura.ground.shown import command
 
-    folder, images = command(study.folder), study.schema.space.is_image
+    folder, schema = command(study.folder), study.schema
     console.print(f"\neverything is in {study.folder} (report.html, and README.md, the model card); next:", soft_wrap=True)
     commands = [f"report {folder} --open"]
     if study.given is not None:
@@ -108,8 +108,8 @@ def _show_next(console: Console, study: Study) -> None:
         commands += [f"score {folder} more.csv -o scores.csv"]
     else:
         commands += [f"sample {folder} -n 1000 -o new{study.schema.written if isinstance(study.schema, ImageSchema) else '.csv'}"]
-        commands += [f"score {folder} {'more.npz' if images else 'more.csv'} -o scores.csv"] * ("nats" in study.verdicts)
-        commands += [f"impute {folder} holes.csv -o filled.csv"] * (not images)
+        commands += [f"score {folder} {schema.more} -o scores.csv"] * ("nats" in study.verdicts)
+        commands += [f"impute {folder} holes.csv -o filled.csv"] * schema.fillable
     for line in commands:
         console.print(f"  mixtura {line}", soft_wrap=True)
 

@@ -32,16 +32,15 @@ def sample(
     as_json: Json = False,
 ) -> None:
     """New rows, with the columns, types and rounding of the data; or new images."""
-    from mixtura.data.images import ImageSchema, check_png
     from mixtura.study.study import load
 
     study = load(folder)
-    images = study.schema.space.is_image
+    images = study.schema.pictured
     if images and output is None:
         fail("sample: images do not fit a terminal; give a file with -o, as in -o new.npz, new.zip or a folder")
     check_output(output, images=images)
-    if isinstance(study.schema, ImageSchema) and output is not None and output.suffix.lower() in ("", ".zip"):
-        check_png(study.schema, output)
+    if output is not None:
+        study.schema.check_output(output)
     chosen = study.best if model is None else study.model(model)
     rows: Any = None
     read: list[str] = []

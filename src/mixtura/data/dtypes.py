@@ -1,4 +1,4 @@
-"""Types of columns by their names: what a schema keeps of a column's type as text, and what that text says.
+"""Types of columns by their names, as a schema keeps them, and columns in these types.
 
 Where pandas has no dtype of its own there are two names of ours: "date" (objects of ``datetime.date``) and "decimal(2)" (objects
 of ``decimal.Decimal`` with so many digits after the point).
@@ -20,6 +20,8 @@ from pandas.api import types
 
 from mixtura.contracts import InputError
 
+#: whole numbers up to here are exact in float64
+EXACT = 2**53
 #: the key of ``frame.attrs`` under which a table from a Parquet file keeps {column: its type there}
 STORED = "parquet types"
 _DECIMAL = re.compile(r"decimal\((\d+)\)")
@@ -60,7 +62,7 @@ def stored_types(arrow_schema: Any) -> dict[str, Any]:
 
 
 def keep_stored(frame: pd.DataFrame, stored: Mapping[str, Any]) -> pd.DataFrame:
-    """``frame``, remembering types of some of its columns in a Parquet file beside those that it remembers."""
+    """``frame`` with the types that some of its columns had in a Parquet file added to those that it has kept."""
     frame.attrs[STORED] = {**frame.attrs.get(STORED, {}), **stored}
     return frame
 
@@ -72,7 +74,7 @@ def digits_held(stored: str) -> tuple[int, int] | None:
 
 
 def name_of(series: pd.Series, present: pd.Series) -> str:
-    """The name of a column's type, ``present`` its cells that are there, out of any Categorical or Arrow array."""
+    """The name of a column's type. present: its cells that are not missing, out of any Categorical or Arrow array."""
     if isinstance(series.dtype, pd.CategoricalDtype):
         return "category"
     if types.is_object_dtype(series.dtype) and len(present):
@@ -84,14 +86,45 @@ def name_of(series: pd.Series, present: pd.Series) -> str:
     return str(series.dtype)
 
 
+def is_text(dtype: Any) -> bool:
+    """Whether cells of this dtype may be text."""
+    return types.is_object_dtype(dtype) or (types.is_string_dtype(dtype) and not isinstance(dtype, pd.CategoricalDtype))
+
+
+def distinct_texts(present: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """(position of every cell among them (n,), the different texts of a column)."""
+    codes, values = pd.factorize(present)
+    return codes, [str(v) for v in values]
+
+
+def precision(dtype: Any) -> np.dtype:
+    """The numpy dtype a numeric column is stored in (nullable, Arrow and sparse columns included)."""
+    return np.dtype(dtype.subtype if isinstance(dtype, pd.SparseDtype) else getattr(dtype, "numpy_dtype", dtype))
+
+
+def native(array: np.ndarray) -> np.ndarray:
+    """The same values in the byte order of this machine, which pandas and torch need; wider floats as float64."""
+    return array.astype(native_dtype(array.dtype), copy=False)
+
+
+def native_dtype(dtype: np.dtype) -> np.dtype:
+    """Of what :func:`native` gives."""
+    return np.dtype(np.float64) if dtype.kind == "f" and dtype.itemsize > 8 else dtype.newbyteorder("=")
+
+
+def dense(column: pd.Series) -> pd.Series:
+    """A column out of a sparse array."""
+    return column.sparse.to_dense() if isinstance(column.dtype, pd.SparseDtype) else column
+
+
 def text_dtype() -> Any:
-    """What this pandas keeps text in: its ``str`` dtype from 3.0 on, plain objects before."""
+    """The dtype in which this version of pandas keeps text: ``str`` from 3.0 on, objects before."""
     dtype = types.pandas_dtype("str")
     return object if isinstance(dtype, np.dtype) else dtype
 
 
 def dtype(text: str) -> Any:
-    """The pandas dtype of this name; of those that are ours, object."""
+    """The pandas dtype of this name; object for the names of ours."""
     if text == "date" or _DECIMAL.fullmatch(text):
         return np.dtype(object)
     if text == "str":
@@ -105,7 +138,7 @@ def dtype(text: str) -> Any:
 
 
 def plain(series: pd.Series) -> pd.Series:
-    """Cells out of an Arrow array, as pandas keeps those of a Parquet file."""
+    """A column out of an Arrow array, in the dtype that pandas gives it in a Parquet file."""
     if not isinstance(series.dtype, pd.ArrowDtype):
         return series
     cells = pyarrow().array(series).to_pandas(integer_object_nulls=True)
@@ -113,8 +146,8 @@ def plain(series: pd.Series) -> pd.Series:
 
 
 def cells_as(text: str, values: np.ndarray, missing: np.ndarray) -> pd.Series:
-    """(n,) decoded values, ``missing`` those to leave out, in the dtype of this name; one that cannot hold a missing cell gives
-    way to its nullable twin."""
+    """(n,) decoded values, missing where ``missing`` is true, in the dtype of this name, or in its nullable counterpart if it
+    cannot hold a missing cell."""
     if text == "date" or _DECIMAL.fullmatch(text):
         make = _date if text == "date" else _quantizer(int(text[len("decimal(") : -1]))
         cells = [None if gone else make(v) for v, gone in zip(values, missing, strict=True)]
@@ -168,7 +201,8 @@ _FROM_TEXT = (datetime.time.fromisoformat, datetime.date.fromisoformat)
 
 
 def widened(listed: list[Any]) -> list[Any]:
-    """Cells with whole numbers past 64 bits, and numbers beside decimals, as decimals, which Arrow holds up to 76 digits."""
+    """Cells with whole numbers of more than 64 bits, and numbers beside decimals, as decimals, which Arrow holds up to 76
+    digits."""
     whole = [v for v in listed if isinstance(v, int) and not isinstance(v, bool)]
     large = bool(whole) and not -(2**63) <= min(whole) <= max(whole) < 2**63
     if not large and not any(isinstance(v, Decimal) for v in listed):

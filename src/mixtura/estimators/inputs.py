@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_array, validate_data
 from torch import Tensor
 
 from mixtura.contracts import Column, InputError, Space
-from mixtura.data.cells import lattice
-from mixtura.data.read import to_numpy
+from mixtura.data.lattice import lattice
+from mixtura.data.memory import to_numpy
 
 Array = NDArray[Any]
 

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import InputError, Note
-from mixtura.data import cells, made, source
-from mixtura.data.images import ImageSchema
-from mixtura.data.made import aligned, header
-from mixtura.data.schema import refuse_nested
+from mixtura.data import dtypes, numerals, source
+from mixtura.data.field import refuse_nested
+from mixtura.data.names import aligned, header
 from mixtura.features.space import FeatureSpace
 
 
@@ -37,8 +36,8 @@ def gather(
     if asked is None and all(x is not None for x in arrays.values()):
         found, called = {name: x for name, x in arrays.items() if x is not None}, "as given"
     else:
-        loaded = {name: source.said(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
-        frames = {name: source.content(data) for name, data in loaded.items()}
+        loaded = {name: source.with_note(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
+        frames = {name: source.rows_of(data) for name, data in loaded.items()}
         numbers = _by_name(frames)
         if asked is None and all(x is not None for x in numbers.values()):
             found, called = {name: x for name, x in numbers.items() if x is not None}, "as given"
@@ -66,13 +65,13 @@ def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | Non
     """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection; and the names of a table's columns, None
     without a header. InputError on a table that is not all numbers."""
     data = source.load(reference, seed=seed)
-    frame = source.content(data)
+    frame = source.rows_of(data)
     if isinstance(frame, pd.DataFrame):
         if numbers_of(frame) is None:
             raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
         return gather({"reference": reference}, None, None, seed=seed)[0]["reference"], header(frame)
     schema = source.learn(data)
-    return source.encode(schema, frame, name=data.name), None
+    return schema.encode(frame, name=data.name), None
 
 
 def _array(x: Any) -> Tensor | None:
@@ -102,11 +101,11 @@ def numbers_of(frame: Any) -> Tensor | None:
         column = frame.iloc[:, j]
         present = column.dropna()
         refuse_nested(present)
-        plain = not cells.is_text(present.dtype) or all(cells.is_number(str(cell)) for cell in present.unique())
-        values = cells.numbers(present) if plain else None
+        plain = not dtypes.is_text(present.dtype) or all(numerals.is_number(str(cell)) for cell in present.unique())
+        values = numerals.numbers(present) if plain else None
         if values is None:
             return None
-        x[column.notna().to_numpy(), j] = cells.floats(values)
+        x[column.notna().to_numpy(), j] = numerals.floats(values)
     return torch.as_tensor(x)
 
 
@@ -114,15 +113,15 @@ def _compared(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[
     """Tables of any kind, or images, in a feature space fitted on the reference, or on all samples if there is none."""
     like = loaded.get("reference", next(iter(loaded.values())))
     schema = source.learn(like)
-    rows = {name: source.contents(source.content(data), schema) for name, data in loaded.items()}
+    rows = {name: source.rows_like(source.rows_of(data), schema) for name, data in loaded.items()}
     for name, x in rows.items():
-        schema = made.strict(schema, x, name=name)
-    as_made = {name: made.as_made(schema, x, name=name) for name, x in rows.items()}
+        schema = schema.strict(x, name=name)
+    as_made = {name: schema.as_made(x, name=name) for name, x in rows.items()}
     for name, found in as_made.items():
         if said := found.told(name, "real rows" if "reference" in loaded else f"those of {next(iter(loaded))}"):
             warnings.warn(said, Note, stacklevel=4)
     encoded = {name: found.x for name, found in as_made.items()}
     fit = encoded.get("reference", torch.cat([*encoded.values()]))
-    images = isinstance(schema, ImageSchema)
-    space = FeatureSpace.of_samples(fit, asked, seed=seed) if images else FeatureSpace.of_rows(schema, fit, asked, seed=seed)
+    of_samples = schema.pictured
+    space = FeatureSpace.of_samples(fit, asked, seed=seed) if of_samples else FeatureSpace.of_rows(schema, fit, asked, seed=seed)
     return {name: space(x) for name, x in encoded.items()}, space.name

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mixtura.contracts import InputError
-from mixtura.data.images import ImageSchema
-from mixtura.data.source import AnySchema
+from mixtura.data.kind import DataKind
 from mixtura.features import extractors
 from mixtura.ground.encode import Columns
 from mixtura.ground.kernels import Gaussian, median_bandwidth, sums
@@ -53,12 +52,12 @@ class FeatureSpace:
         self._extractor, self._columns, self._fit, self._seed, self._image_shape = extractor, columns, fit, seed, image_shape
 
     @classmethod
-    def of_rows(cls, schema: AnySchema, fit: Tensor, asked: str | None, *, seed: int) -> FeatureSpace:
+    def of_rows(cls, schema: DataKind, fit: Tensor, asked: str | None, *, seed: int) -> FeatureSpace:
         """For rows in data units: standardised columns and indicators of a table, ``asked`` features of either, images by
         ``IMAGE_FEATURES`` where nothing is asked. ``fit`` (n, *shape): the rows to fit on, of which 5,000 are used."""
         fit = fit[torch.randperm(len(fit), generator=generator(seed, "lens"))[:MOST_FITTED]]
-        if isinstance(schema, ImageSchema):
-            return cls(_fitted_extractor(fit.float(), asked or IMAGE_FEATURES, seed), name="", fit=fit, seed=seed)
+        if schema.features is not None:
+            return cls(_fitted_extractor(fit.float(), asked or schema.features, seed), name="", fit=fit, seed=seed)
         columns = Columns(schema.space)
         columns.prepare(schema.space.clamp(fit))
         codes = torch.tensor([column.kind == "levels" for column in schema.space.columns])

@@ -34,8 +34,9 @@ from torch import Tensor
 
 from mixtura.contracts import InputError, Model, Space
 from mixtura.data import source
+from mixtura.data.inputs import InputColumns, split_target
+from mixtura.data.kind import Content, DataKind
 from mixtura.data.schema import Schema
-from mixtura.data.source import AnySchema, Content
 from mixtura.folder.io import (
     checked,
     content_of,
@@ -70,9 +71,9 @@ class RunSchema:
     together. ``modelled``: the schema of what models sample. ``inputs``: that of the columns they are given, None where there
     are no targets."""
 
-    whole: AnySchema
+    whole: DataKind
     target: tuple[str, ...]
-    modelled: AnySchema
+    modelled: DataKind
     inputs: Schema | None
 
 
@@ -156,10 +157,10 @@ class RunFolder:
             whole = source.from_json(plain)
             if "target" not in plain:
                 return RunSchema(whole, (), whole, None)
-            modelled, inputs = source.split_target(whole, plain["target"])
+            modelled, inputs = split_target(whole, plain["target"])
             return RunSchema(whole, tuple(plain["target"]), modelled, inputs)
 
-    def write_schema(self, whole: AnySchema, target: Sequence[str] = ()) -> None:
+    def write_schema(self, whole: DataKind, target: Sequence[str] = ()) -> None:
         """``target``: the names of the columns that are modelled given the others."""
         write_json(self.path / "schema.json", whole.to_json() | ({"target": list(target)} if target else {}))
 
@@ -227,13 +228,13 @@ class RunFolder:
         """The state of the encoding that all models share."""
         write_tensors(self.path / "encoding.safetensors", state)
 
-    def inputs(self, schema: Schema) -> source.InputColumns:
+    def inputs(self, schema: Schema) -> InputColumns:
         """In a run with targets: the columns that they are modelled given, and their encoding."""
         path = self.path / "inputs.safetensors"
         with content_of(path):
-            return source.InputColumns.restore(schema, read_tensors(path))
+            return InputColumns.restore(schema, read_tensors(path))
 
-    def write_inputs(self, inputs: source.InputColumns) -> None:
+    def write_inputs(self, inputs: InputColumns) -> None:
         """The encoding of the inputs; their schema is part of schema.json."""
         write_tensors(self.path / "inputs.safetensors", inputs.inputs.state_dict())
 

@@ -291,13 +291,13 @@ def _grown(tree: Any) -> _Nodes:
 
 def _boosted(nodes: NDArray[Any]) -> _Nodes:
     """The nodes of a HistGradientBoosting predictor, which compares inputs in float64."""
-    leaf, child = nodes["is_leaf"] != 0, lambda side: nodes[side].astype(np.int64)
+    leaf = nodes["is_leaf"] != 0
     return {
         "feature": nodes["feature_idx"],
         "threshold": nodes["num_threshold"],
         "missing_left": nodes["missing_go_to_left"],
-        "left": np.where(leaf, -1, child("left")),
-        "right": child("right"),
+        "left": np.where(leaf, -1, nodes["left"].astype(np.int64)),
+        "right": nodes["right"].astype(np.int64),
         "value": nodes["value"],
     }
 

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from mixtura.blending.blend import SamplesAtHand
 from mixtura.contracts import InputError, density_kind
-from mixtura.data import made, source
+from mixtura.data import source
 from mixtura.features.space import FeatureSpace
 from mixtura.folder.records import Gallery, Quadratic, Score
 from mixtura.ground.rng import generator
 from mixtura.job import verdict
 from mixtura.job.jobs import describe_failure, unit_name
-from mixtura.job.records import plural_noun
-from mixtura.job.run import EXAMPLE_ROWS, FittedModels, Run
+from mixtura.job.run import FittedModels, Run
 from mixtura.job.scoring import timed_sample
 from mixtura.job.splits import SAMPLES
 from mixtura.job.verdict import Pool
@@ -28,7 +27,7 @@ from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.study.study import Study, assemble
 
 #: images of the verdict's choice that are written to the folder, and rows of everything that the report shows
-EXAMPLE_IMAGES, SHOWN_ROWS = 64, 400
+SHOWN_ROWS = 400
 #: samples whose nearest training row is shown
 NEAREST = 24
 #: rows of an outside generator, at least, that can be judged
@@ -47,7 +46,7 @@ class AllColumnsRun(Run):
         return self.samples
 
     def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
-        space, splits, seed, noun = self.schema.space, self.splits, self.options.seed, plural_noun(self.schema)
+        space, splits, seed, noun = self.schema.space, self.splits, self.options.seed, self.schema.nouns
         models, select = fitted.models, fitted.select
         outside = self._outside()
         drawn, cost = {}, {}
@@ -63,7 +62,7 @@ class AllColumnsRun(Run):
         choosing = self._pools([*models], {name: self.lens(rows[::2]) for name, rows in outside.items()})
         verdicts["mmd"], quadratic = verdict.in_mmd(choosing, Pool(shown, seen), self.lens.kernel, noun)
         objective, why = verdict.choose_objective(
-            verdicts, asked=self.options.objective, images=space.is_image, outside=[*outside]
+            verdicts, asked=self.options.objective, images=self.schema.judged_by_samples, outside=[*outside]
         )
         if objective not in verdicts:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
@@ -76,7 +75,7 @@ class AllColumnsRun(Run):
             self.folder.write_outside_rows(name, rows)
         self.folder.write_quadratic(Quadratic(**quadratic, features=self.lens.name))
         self.folder.write_gallery(self._gallery(drawn, seen))
-        self._write(study, fitted, study.best.sample(EXAMPLE_IMAGES if space.is_image else EXAMPLE_ROWS, seed=seed))
+        self._write(study, fitted, study.best.sample(self.schema.examples, seed=seed))
         return study
 
     def _outside(self) -> dict[str, Tensor]:
@@ -85,10 +84,10 @@ class AllColumnsRun(Run):
         found = {}
         for name, given in self.options.samples.items():
             try:
-                content = source.contents(given, self.schema)
-                if wrong := made.wrong_constant(self.schema, content, name=name):
+                content = source.rows_like(given, self.schema)
+                if wrong := self.schema.wrong_constant(content, name=name):
                     raise InputError(f"{name}: {wrong}; repair the column, or leave it out")
-                as_made = made.as_made(self.schema, content, name=name)
+                as_made = self.schema.as_made(content, name=name)
                 rows = as_made.x
                 self.notes[name] = as_made.told(name, "real rows").removeprefix(f"{name}: ")
                 if len(rows) < LEAST_OUTSIDE:
@@ -151,7 +150,6 @@ class AllColumnsRun(Run):
         nearest = {name: training[torch.cdist(x[:NEAREST].double(), fit).argmin(1)] for name, x in seen.items()}
         samples = {name: self.schema.space.clamp(x[:SHOWN_ROWS]) for name, x in drawn.items()}
         real = self.x[self.splits.report][:SHOWN_ROWS]
-        if self.schema.space.is_image:  # in single precision, which holds every level
-            real, samples = real.float(), {name: x.float() for name, x in samples.items()}
-            nearest = {name: x.float() for name, x in nearest.items()}
-        return Gallery(real, samples, nearest)
+        dtype = self.schema.gallery_dtype
+        samples, nearest = ({name: x.to(dtype) for name, x in rows.items()} for rows in (samples, nearest))
+        return Gallery(real.to(dtype), samples, nearest)

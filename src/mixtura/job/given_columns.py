@@ -16,8 +16,8 @@ from mixtura.blending.gate import FOLDS, Gate, choose_gate
 from mixtura.blending.given import draw_given
 from mixtura.contracts import InputError, Model, density_kind
 from mixtura.data import source
+from mixtura.data.inputs import InputColumns, split_target
 from mixtura.data.schema import Schema
-from mixtura.data.source import InputColumns
 from mixtura.folder.io import plain
 from mixtura.folder.records import Calibration, Gallery, Score
 from mixtura.ground.inputs import Inputs
@@ -26,7 +26,6 @@ from mixtura.job import verdict
 from mixtura.job.budget import ENDING_WITH_TARGETS
 from mixtura.job.fitting import Candidate
 from mixtura.job.portrait import portrait
-from mixtura.job.records import plural_noun
 from mixtura.job.run import EXAMPLE_ROWS, FittedModels, Run
 from mixtura.job.scoring import calibrate
 from mixtura.study.study import Study, assemble
@@ -58,7 +57,7 @@ class GivenColumnsRun(Run):
         return 0  # no two rows have the same inputs, so there are no samples of one law to compare
 
     def _choose_modelled(self, rows: Tensor) -> Tensor:
-        self.schema, schema = source.split_target(self.whole, self.options.targets)
+        self.schema, schema = split_target(self.whole, self.options.targets)
         names = [field.name for field in cast(Schema, self.whole).modelled]
         ours = torch.tensor([name in self.options.targets for name in names])
         inputs = Inputs(schema.space)
@@ -66,7 +65,7 @@ class GivenColumnsRun(Run):
         self.given = InputColumns(schema, inputs)
         self.asked = rows[:, ~ours]
         self.context = inputs(self.asked)
-        return source.encode(self.schema, source.content(self.data), name=self.data.name)  # as wide as their support now is
+        return self.schema.encode(source.rows_of(self.data), name=self.data.name)  # as wide as their support now is
 
     def _targets_of_plan(self) -> dict[str, list[str]]:
         return {"target": list(self.options.targets), "given": self.given.names}
@@ -79,7 +78,7 @@ class GivenColumnsRun(Run):
         gate = self._gate(select, [*share.values()])
         weights = None if gate is None else gate(len(self.splits.report), self.material.context_of(self.splits.report))
         kinds = {name: str(density_kind(models[name])) for name in select}
-        spoken = verdict.in_nats(select, report, kinds, plural_noun(self.schema), weights)
+        spoken = verdict.in_nats(select, report, kinds, self.schema.nouns, weights)
         spoken, beside = verdict.of_inputs(spoken, report, share, weights, self.options.targets, self.given.names)
         rows = self._calibration_rows()
         found = {name: self._calibrate(model, name, rows) for name, model in models.items()}
@@ -94,7 +93,7 @@ class GivenColumnsRun(Run):
             found["blend"] = self._calibrate(study.best.model, "blend", rows)
         study = replace(study, conditioning=replace(beside, calibration=found[spoken.choice].found))
         self._keep(study, found, rows)
-        asked = cast(pd.DataFrame, source.content(self.data)).iloc[self.splits.report[: EXAMPLE_ROWS // EXAMPLES_EACH].numpy()]
+        asked = cast(pd.DataFrame, source.rows_of(self.data)).iloc[self.splits.report[: EXAMPLE_ROWS // EXAMPLES_EACH].numpy()]
         self._write(study, fitted, study.best.sample(EXAMPLES_EACH, seed=self.options.seed, given=asked))
         return study
 

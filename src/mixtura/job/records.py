@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mixtura.data.source import AnySchema
 from mixtura.study.study import Study
 
 
@@ -66,13 +65,3 @@ class Done:
 Record = Planned | Progress | Judged | Done
 
 
-def plural_noun(schema: AnySchema) -> str:
-    """What observations are called in a sentence."""
-    return "images" if schema.space.is_image else "rows"
-
-
-def size_in_words(schema: AnySchema, n: int) -> str:
-    """How many observations of how many entries the data hold, in a few words."""
-    if schema.space.is_image:
-        return f"{n:,} {schema.describe()[0]['detail']}"
-    return f"{n:,} rows, {len(schema.describe())} columns"

@@ -21,8 +21,9 @@ from torch import Tensor
 
 from mixtura.contracts import ClosedForm, Density, InputError, LowerBound, Model, density_kind
 from mixtura.data import source
-from mixtura.data.images import Pictures
-from mixtura.data.source import AnySchema, Content, Data
+from mixtura.data.files.pixels import Images
+from mixtura.data.kind import Content, DataKind
+from mixtura.data.source import Data
 from mixtura.families import TABLE
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.records import Nats, RowNumbers, RunConfig, Score, Verdicts
@@ -32,10 +33,10 @@ from mixtura.job.budget import ENDING, WORTH_WORKERS, Budget, estimate_seconds, 
 from mixtura.job.fitting import Candidate, Material
 from mixtura.job.jobs import JobFolder, describe_failure, nats_of, unit_name
 from mixtura.job.options import Options, choose_families
-from mixtura.job.records import Planned, Record, size_in_words
+from mixtura.job.records import Planned, Record
 from mixtura.job.schedule import Schedule, select_nats
 from mixtura.job.scoring import bits_per_dimension
-from mixtura.job.splits import looked_at, make_splits
+from mixtura.job.splits import make_splits
 from mixtura.job.state import RunState
 from mixtura.job.workers import cores, side_by_side
 from mixtura.metrics.likelihood import mean_nats
@@ -66,15 +67,15 @@ class Run(ABC):
     #: the share of the budget that is kept for what follows the fits
     ending = ENDING
 
-    def __init__(self, folder: RunFolder, options: Options, data: Data, schema: AnySchema, began: float) -> None:
+    def __init__(self, folder: RunFolder, options: Options, data: Data, schema: DataKind, began: float) -> None:
         self.folder, self.options, self.data, self.whole = folder, options, data, schema
         self.state, self.jobs = RunState(folder, began), JobFolder(folder)
         # what models are of, and, in a run with targets, the features that they are given
-        self.schema: AnySchema = schema
+        self.schema: DataKind = schema
         self.context: Tensor | None = None
         groups, times, given = (self._column(name) for name in (options.group, options.time, options.split))
-        most, self.samples = looked_at(schema.space.is_image, options.planned_seconds)
-        rows = source.encode(schema, source.content(data), name=data.name)
+        most, self.samples = schema.looked_at(options.planned_seconds)
+        rows = schema.encode(source.rows_of(data), name=data.name)
         self.splits = make_splits(rows, seed=options.seed, groups=groups, times=times, given=given, most=most)
         self.x = self._choose_modelled(rows)
         self.encoding = Columns(self.schema.space)
@@ -103,7 +104,7 @@ class Run(ABC):
         return {}
 
     def _column(self, name: str | None) -> pd.Series | None:
-        return None if name is None else cast(pd.Series, cast(pd.DataFrame, source.content(self.data))[name])
+        return None if name is None else cast(pd.Series, cast(pd.DataFrame, source.rows_of(self.data))[name])
 
     def _choose_candidates(self) -> list[Candidate]:
         own, outside = self.options.models, self.options.samples
@@ -153,8 +154,8 @@ class Run(ABC):
         if estimate and budget is None:
             seconds = None if steps is None else estimate_seconds(self.material, self.candidates, steps) / workers
         return Planned(
-            name=self.data.name, what=size_in_words(self.whole, len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
-            skipped=list(self.data.skipped) if isinstance(self.data, Pictures) else [], columns=self.whole.describe(),
+            name=self.data.name, what=self.whole.summary(len(self.x)), rows=len(self.x), rows_total=self.data.rows_total,
+            skipped=list(self.data.skipped) if isinstance(self.data, Images) else [], columns=self.whole.describe(),
             splits=sizes | {"rule": s.rule, "folds": s.folds, "duplicates": s.duplicates}, resumed=self.state.earlier,
             families=[c.name for c in self.candidates], budget=budget, steps=steps, seed=self.options.seed,
             folder=None if self.options.out is None else str(self.folder.path), estimate=seconds, workers=workers,

@@ -10,23 +10,18 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import InputError
-from mixtura.data import cells
+from mixtura.data import cells, datetimes, hints, numerals
+from mixtura.data.schema import Schema
 from mixtura.ground.rng import child_seed
 
 #: shares of the rows that fit, select and report
 SHARES = (0.6, 0.2, 0.2)
 
 #: select and report need no more rows than this for errors of a hundredth of a nat
-MOST_HELD = 5_000
+MOST_HELD = Schema.most_held
 
 #: samples of every model that are looked at, once for choosing and once for reporting
-SAMPLES = 1_000
-
-#: scoring and sampling are paid from the budget: rows held out a second of it, of tables and of images, whose samples are held
-#: to the same number, and the least of each
-ROWS_A_SECOND, LEAST_ROWS_HELD = 50, 1_000
-
-IMAGES_A_SECOND, LEAST_IMAGES, MOST_IMAGES = 5, 100, 1_000
+SAMPLES = Schema.samples
 
 #: with fewer fit and select rows than this the choice is cross-fitted, in so many folds
 CROSS_FIT_BELOW, FOLDS = 1_000, 5
@@ -62,16 +57,6 @@ class Splits:
         position = torch.arange(len(self.training))
         left = position % self.folds == k
         return position[~left], position[left]
-
-
-def looked_at(images: bool, seconds: float | None) -> tuple[int, int]:
-    """(rows of the select and of the report part, samples of every model), at most, in a run of so many seconds; by
-    steps, as in one of a minute."""
-    seconds = 60.0 if seconds is None else seconds
-    if not images:
-        return min(MOST_HELD, max(LEAST_ROWS_HELD, round(ROWS_A_SECOND * seconds))), SAMPLES
-    n = min(MOST_IMAGES, max(LEAST_IMAGES, round(IMAGES_A_SECOND * seconds)))
-    return n, n
 
 
 def make_splits(
@@ -157,18 +142,18 @@ def _by_group(groups: pd.Series, shuffle: np.random.Generator) -> list[np.ndarra
 
 def _by_time(times: pd.Series) -> np.ndarray:
     times = times.reset_index(drop=True)
-    present = cells.without_words(times.dropna())
+    present = cells.drop_missing_words(times.dropna())
     if len(present) < len(times):
         row = int(np.setdiff1d(np.arange(len(times)), present.index)[0])
         raise InputError(f"--time {times.name}: row {row} has no time; every row needs one")
-    order = cells.numbers(times)
-    if order is None and (seen := cells.instants(times)) is not None:
+    order = numerals.numbers(times)
+    if order is None and (seen := datetimes.instants(times)) is not None:
         order = seen.ticks
     if order is None:
-        if why := cells.why_not(times):
+        if why := hints.why_not(times):
             raise InputError(f"--time {times.name}: holds {why}")
-        odd = (row for row in times.index if not cells.looks_like_number(str(times[row])))
-        odd = next((row for row in odd if cells.instants(times.loc[[row]]) is None), 0)
+        odd = (row for row in times.index if not hints.looks_like_number(str(times[row])))
+        odd = next((row for row in odd if datetimes.instants(times.loc[[row]]) is None), 0)
         raise InputError(
             f"--time {times.name}: row {odd} holds {times[odd]!r}, expected numbers, or dates that are all written alike; "
             "name a column of times, or repair it"

@@ -19,10 +19,11 @@ import torch
 
 from mixtura.contracts import InputError
 from mixtura.data import source
-from mixtura.data.read import Table
-from mixtura.data.schema import listed
-from mixtura.data.source import AnySchema, Data
-from mixtura.data.texts import printable
+from mixtura.data.files.text_files import printable
+from mixtura.data.kind import DataKind
+from mixtura.data.names import listed
+from mixtura.data.source import Data
+from mixtura.data.tables import Table
 from mixtura.folder.io import plain
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import FORMAT
@@ -105,7 +106,7 @@ def preview(data: Any, options: Options) -> Planned:
         return replace(planned, folder=None if options.out is None else str(options.out))
 
 
-def understand(data: Any, options: Options) -> tuple[Data, AnySchema]:
+def understand(data: Any, options: Options) -> tuple[Data, DataKind]:
     """Read the data and guess its columns; the columns that only tell how to split are not modelled, nor, with targets,
     inputs of a model."""
     loaded = source.load(data, seed=options.seed, skip_broken=options.skip_broken, size=options.size)
@@ -130,7 +131,7 @@ def _config(options: Options, data: Data, path: str | None) -> RunConfig:
         FORMAT,
         _version(),
         None if path is None else printable(path),
-        DataRecord(data.name, data.fingerprint, len(source.content(data)), data.rows_total),
+        DataRecord(data.name, data.fingerprint, len(source.rows_of(data)), data.rows_total),
         options.asked(),
         Environment(torch.__version__, torch.get_num_threads(), str(choose_device(options.device))),
     )

@@ -187,7 +187,8 @@ class Selector:
         the estimated loss."""
         tally = self.settled()
         found = self.policy.weights(self._view())
-        return Weights(found.weights, tally.loss(np.array(found.weights)).value, found.gap)
+        value = tally.loss(np.array(found.weights)).value
+        return Weights(found.weights, value, found.gap, names=tuple(self.names))
 
     @property
     def value(self) -> Estimate:

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.stats import kstwo
 from torch import Tensor
 
-from mixtura.data.schema import Field, Schema
+from mixtura.data.field import Field
+from mixtura.data.schema import Schema
 from mixtura.report.figures import short, written
 
 #: bins of a histogram of ranks; levels whose coverage is drawn; share of perfect models inside the bands

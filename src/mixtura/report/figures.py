@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from mixtura.data.schema import Field
+from mixtura.data.field import Field
 
 #: tiles in a row of a sprite; (tiles of each set, pixels a side), tried in this order until the page is small enough to send
 ACROSS = 12

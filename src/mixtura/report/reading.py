@@ -11,8 +11,8 @@ import numpy as np
 from torch import Tensor
 
 from mixtura.data.images import ImageSchema
+from mixtura.data.kind import DataKind
 from mixtura.data.schema import Schema
-from mixtura.data.source import AnySchema
 from mixtura.folder.io import content_of
 from mixtura.folder.layout import RunFolder, RunSchema
 from mixtura.folder.records import Conditioning, Score, Verdicts, ranked
@@ -46,7 +46,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
     made = _made(run, columns.whole, found)
     return {
         "title": made.pop("title"),
-        "kind": "table" if isinstance(columns.whole, Schema) else "images",
+        "kind": columns.whole.name,
         "folder": str(run.path),
         "made": made,
         "verdict": verdict,
@@ -84,7 +84,7 @@ def _answers(run: RunFolder, columns: RunSchema, found: Verdicts) -> dict[str, A
     return nothing | {"given": {**asdict(cast(Conditioning, found.conditioning)), **calibrated, "portraits": portraits}}
 
 
-def _made(run: RunFolder, schema: AnySchema, found: Verdicts) -> dict[str, Any]:
+def _made(run: RunFolder, schema: DataKind, found: Verdicts) -> dict[str, Any]:
     """How, where and of what the run was made."""
     splits, state, config = run.splits(), run.state(), run.config()
     sizes = {"fit": len(splits.fit), "select": len(splits.select), "report": len(splits.report)}
@@ -95,15 +95,9 @@ def _made(run: RunFolder, schema: AnySchema, found: Verdicts) -> dict[str, Any]:
             "title": config.data.name,
             "mixtura": config.mixtura, "torch": config.same_bits.torch, "device": config.same_bits.device,
             "seconds": state.elapsed, "seed": int(asked["seed"]), "budget": asked["budget"], "steps": asked["steps"],
-            "rows": config.data.rows, "rows_total": config.data.rows_total, "what": _size(schema, config.data.rows),
+            "rows": config.data.rows, "rows_total": config.data.rows_total, "what": schema.summary(config.data.rows),
             "splits": sizes | {"rule": _rule(asked), "folds": len(folds), "duplicates": found.duplicates},
         }  # fmt: skip
-
-
-def _size(schema: AnySchema, n: int) -> str:
-    """The size of the data in a few words."""
-    columns = schema.describe()
-    return f"{n:,} rows, {len(columns)} columns" if isinstance(schema, Schema) else f"{n:,} {columns[0]['detail']}"
 
 
 def _rule(asked: Mapping[str, Any]) -> str:
@@ -123,12 +117,10 @@ def _next(run: RunFolder, columns: RunSchema, *, density: bool) -> list[dict[str
             {"for": "how likely rows are", "command": f"mixtura score {folder} more.csv -o scores.csv"},
         ]
     schema = columns.whole
-    images = isinstance(schema, ImageSchema)
-    noun, new, more = ("images", f"new{schema.written}", "more.npz") if images else ("rows", "new.csv", "more.csv")
-    commands = [(f"new {noun}", f"mixtura sample {folder} -n 1000 -o {new}")]
+    commands = [(f"new {schema.nouns}", f"mixtura sample {folder} -n 1000 -o new{schema.written}")]
     if density:
-        commands.append((f"how likely {noun} are", f"mixtura score {folder} {more} -o scores.csv"))
-    if not images:
+        commands.append((f"how likely {schema.nouns} are", f"mixtura score {folder} {schema.more} -o scores.csv"))
+    if schema.fillable:
         commands.append(("gaps filled", f"mixtura impute {folder} holes.csv -o filled.csv"))
     return [{"for": purpose, "command": line} for purpose, line in commands]
 

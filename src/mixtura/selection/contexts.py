@@ -53,7 +53,7 @@ def read_contexts(contexts: Any, *, reach: float | None = None, seed: int = 0) -
 
     Raises InputError on a table without a column of numbers, and on numbers that are missing or not finite.
     """
-    frame = source.content(source.load(contexts, seed=seed))
+    frame = source.rows_of(source.load(contexts, seed=seed))
     if not isinstance(frame, pd.DataFrame):
         raise InputError("contexts: expected a table with one row for each context, got images; give a table")
     numeric = {str(name): x for name in frame.columns if (x := numbers_of(frame[[name]])) is not None}

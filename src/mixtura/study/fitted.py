@@ -17,10 +17,12 @@ from mixtura.blending.fill import condition
 from mixtura.blending.given import draw_given
 from mixtura.blending.nats import log_probs
 from mixtura.contracts import Conditional, InputError, Model, Note, Watch, density_kind, unwatched
-from mixtura.data import dtypes, made, own, source
-from mixtura.data.images import ImageSchema
-from mixtura.data.schema import Field, Schema, named, refuse_nested
-from mixtura.data.source import AnySchema, Content, InputColumns
+from mixtura.data import dtypes, filling, impossible, source
+from mixtura.data.field import Field, refuse_nested
+from mixtura.data.inputs import InputColumns
+from mixtura.data.kind import Content, DataKind
+from mixtura.data.names import named
+from mixtura.data.schema import Schema
 from mixtura.ground.rng import generator
 
 #: an unknown cell needs at least this many effective proposals to be drawn from importance weights
@@ -30,8 +32,6 @@ FARTHEST = 1e6
 #: rows left unfilled that are named, and values of one that are
 NAMED = 5
 
-#: rows drawn together, so that any stretch of a seed's sequence is the same however it is asked for
-BLOCK, BLOCK_IMAGES = 1_000, 64
 #: draws behind a prediction: order statistics of 999 are quantiles of thousandths; and how many are held at a time
 PREDICTED, HELD_AT_ONCE = 999, 2**15
 
@@ -44,7 +44,7 @@ class FittedModel:
     """
 
     def __init__(
-        self, name: str, model: Model, schema: AnySchema, proposals: Mapping[str, Conditional] | None = None,
+        self, name: str, model: Model, schema: DataKind, proposals: Mapping[str, Conditional] | None = None,
         given: InputColumns | None = None,
     ) -> None:  # fmt: skip
         self.name, self.model, self.schema, self.given = name, model, schema, given
@@ -68,7 +68,7 @@ class FittedModel:
             return self._sample_given(n, given, seed, start)
         if given is not None:
             raise InputError("sample: rows were given, but this run has no targets; leave them out, or run again with --target")
-        size = BLOCK_IMAGES if self.schema.space.is_image else BLOCK
+        size = self.schema.block
         blocks = range(start // size, (start + n - 1) // size + 1)
         rows = []
         for block in blocks:
@@ -78,7 +78,7 @@ class FittedModel:
 
     def rows(self, data: Any) -> Content:
         """Rows that a person gave, of anything :func:`mixtura.run` takes, as this run reads them: a frame or images."""
-        return source.contents(data, self.schema, None if self.given is None else self.given.schema)
+        return source.rows_like(data, self.schema, None if self.given is None else self.given.schema)
 
     def score(self, data: Any, seed: int = 0, watch: Watch = unwatched) -> pd.DataFrame:
         """Columns ``nats`` (of every row; of its targets given its inputs, where there are targets) and ``kind`` (exact or
@@ -89,7 +89,7 @@ class FittedModel:
                 f"{self.name}: it has samples but no density, so it cannot score rows; use --model with a family that has one"
             )
         rows = self.rows(data)
-        x = source.encode(self.schema, rows)
+        x = self.schema.encode(rows)
         context = None if self.given is None else self.given.features(self.given.frame(rows))
         for schema in (self.schema, *(() if self.given is None else (self.given.schema,))):
             _note_unseen_values(schema, rows)
@@ -158,7 +158,7 @@ class FittedModel:
         if isinstance(draws, bool) or not isinstance(draws, int) or draws < 1:
             raise InputError(f"draws: expected a whole number, 1 or more, got {draws!r}")
         frame = self.rows(data)
-        if isinstance(self.schema, ImageSchema) or not isinstance(frame, pd.DataFrame):
+        if not isinstance(self.schema, Schema) or not isinstance(frame, pd.DataFrame):
             raise InputError("impute: images have no missing cells; impute is for tables")
         if draws > 1 and "draw" in frame.columns:
             raise InputError("data: has a column 'draw', the name of the column that numbers the completions; rename it")
@@ -186,7 +186,9 @@ class FittedModel:
         drawn = cast(pd.DataFrame, self.schema.decode(x.masked_fill(self.schema.space.unseen(x), 0.0)))
         done = (np.arange(draws)[:, None] * len(rows) + asked[filled.numpy()]).reshape(-1)
         rows, holes = pd.concat([rows] * draws, ignore_index=True), np.tile(holes, (draws, 1))
-        new = {f.name: own.beside(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)}
+        new = {
+            f.name: filling.fill_column(f, _column(rows, f), holes[:, j], done, _column(drawn, f)) for j, f in enumerate(fields)
+        }
         out = rows.assign(**new).set_axis(named(frame).columns, axis=1)
         if draws == 1:
             out = out.set_axis(frame.index, axis=0)
@@ -266,7 +268,7 @@ class _Known:
             if not field.absent:
                 lacking[:, j] = torch.from_numpy(field.gaps(series)).double()
             if field.discrete:
-                never_seen += [made.counted(*found) for found in made.never_seen(field, series, codes)]
+                never_seen += [impossible.counted(*found) for found in impossible.never_seen(field, series, codes)]
                 distance[:, j] = torch.where(x[:, j] >= len(field.labels), math.inf, 0.0)
             else:
                 width = max(field.high / 2 - field.low / 2, field.resolution, 1e-12 * abs(field.high), 1e-300)
@@ -294,9 +296,9 @@ def _read(field: Field, series: pd.Series) -> tuple[np.ndarray, np.ndarray]:
         return x, unread
 
 
-def _note_unseen_values(schema: AnySchema, rows: Content) -> None:
+def _note_unseen_values(schema: DataKind, rows: Content) -> None:
     """A :class:`Note` of the values that no row could have of those that were learnt from."""
-    if said := made.as_made(schema, rows).told("data", "the rows learnt from"):
+    if said := schema.as_made(rows).told("data", "the rows learnt from"):
         warnings.warn(said, Note, stacklevel=3)
     if not isinstance(schema, Schema) or not isinstance(rows, pd.DataFrame):
         return

@@ -12,7 +12,8 @@ import pandas as pd
 from mixtura.blending.blend import SamplesAtHand, blend
 from mixtura.blending.gate import Gate
 from mixtura.contracts import Conditional, InputError, Model, Space
-from mixtura.data.source import AnySchema, InputColumns
+from mixtura.data.inputs import InputColumns
+from mixtura.data.kind import DataKind
 from mixtura.folder.io import content_of
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import proposals
@@ -27,7 +28,7 @@ class Study:
     with targets ``schema`` is theirs, ``given`` are the columns that they are modelled given, and ``conditioning`` says what
     these are worth."""
 
-    schema: AnySchema
+    schema: DataKind
     scores: list[Score]
     verdicts: dict[str, Verdict]
     objective: str
@@ -79,7 +80,7 @@ class Study:
 
 
 def assemble(
-    schema: AnySchema, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
+    schema: DataKind, scores: list[Score], verdicts: Mapping[str, Verdict], objective: str, why: str,
     models: Mapping[str, Model], folder: Path, given: InputColumns | None = None, conditioning: Conditioning | None = None,
 ) -> Study:  # fmt: skip
     """A :class:`Study` of fitted models and their blends. Where a row is completed, the best of those that can propose values

@@ -1,4 +1,4 @@
-"""Text files of any common encoding: which one a file has, or where it breaks off or mixes two."""
+"""Text files: which of the common encodings a file has, or where it is cut short or mixes two."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import warnings
 from pathlib import Path
 
 from mixtura.contracts import InputError, Note
+from mixtura.data.files.door import reading
 
+#: endings of files that are read and hold no text
+_BINARY = (".parquet", ".npy", ".npz", ".zip")
 _AT_ONCE = 2**20
+
 #: the first bytes of a file that name its encoding; those of UTF-32 begin like those of UTF-16
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -17,20 +21,21 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-#: bytes that Windows-1252 leaves without a letter
+
+#: bytes that Windows-1252 leaves undefined
 _NO_LETTER = bytes([0x81, 0x8D, 0x8F, 0x90, 0x9D])
 
 
-def encoding_of(path: Path, formats: str = "") -> str:
-    """The encoding that every byte of a text file fits: UTF-8, UTF-16 or UTF-32, else Windows-1252, or Latin-1 where bytes
-    are used that Windows-1252 has not. Going through the file takes no memory.
+def encoding_of(path: Path) -> str:
+    """The encoding of a text file: UTF-8, UTF-16 or UTF-32 if every byte fits it, else Windows-1252, or Latin-1 if it has bytes
+    that Windows-1252 leaves undefined. The file is read block by block.
 
-    Raises InputError for binary data (``formats``: the endings it may belong to), for a file that is cut inside a letter, and,
+    Raises InputError for binary data, for a file that is cut inside a letter, and,
     naming the line, for a stray byte in a file that is UTF-8 elsewhere: as Windows-1252 all its other letters would be wrong.
     """
-    with path.open("rb") as file:
+    with reading(path, "text"), path.open("rb") as file:
         head = file.read(2**16)
-        name = next((name for mark, name in _MARKS if head.startswith(mark)), None) or _without_mark(path, head, formats)
+        name = next((name for mark, name in _MARKS if head.startswith(mark)), None) or _without_mark(path, head)
         file.seek(0)
         decoder = codecs.getincrementaldecoder(name)()
         try:
@@ -57,7 +62,7 @@ def _not_utf8(path: Path, name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """The name of a file as text: its bytes need not be any."""
+    """The name of a file as text, with escapes for bytes that are no text."""
     return name.encode(errors="backslashreplace").decode()
 
 
@@ -66,7 +71,7 @@ def text_of(path: Path) -> str:
     return path.read_text(encoding=encoding_of(path))
 
 
-def _without_mark(path: Path, head: bytes, formats: str) -> str:
+def _without_mark(path: Path, head: bytes) -> str:
     if b"\0" not in head:
         return "utf-8"
     # Latin letters have a zero as their second byte of two, or as their first
@@ -76,12 +81,12 @@ def _without_mark(path: Path, head: bytes, formats: str) -> str:
     if first > 0.4 and second < 0.02:
         return "utf-16-be"
     raise InputError(
-        f"{path.name} holds binary data, expected text; give it the ending of its format{formats and f' ({formats})'}"
+        f"{path.name} holds binary data, expected text; give it the ending of its format, such as {', '.join(_BINARY)}"
     )
 
 
 def _other_than_utf8(path: Path, name: str) -> str:
-    """Windows-1252 or Latin-1, unless some letters are those of UTF-8, which text in these does not hold by chance."""
+    """Windows-1252 or Latin-1. InputError if other letters of the file are valid UTF-8, which is hardly a coincidence."""
     first, right, undefined = None, False, False
     with path.open("rb") as file:
         for line, content in enumerate(file, 1):

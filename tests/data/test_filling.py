@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from pandas.api import types
 
-from mixtura.data.own import beside
-from mixtura.data.schema import guess
+from mixtura.data.filling import fill_column
+from mixtura.data.guess import guess
 
 
 def field(values):
@@ -20,7 +20,7 @@ def filled(learnt, given, drawn):
     series = pd.Series(given)
     made = field(learnt)
     new = pd.Series([drawn, drawn], dtype=types.pandas_dtype(made.dtype) if made.dtype != "str" else object)
-    return beside(made, series, series.isna().to_numpy(), pd.Series([0, 1]).to_numpy(), new)
+    return fill_column(made, series, series.isna().to_numpy(), pd.Series([0, 1]).to_numpy(), new)
 
 
 WHOLE, REAL, TRUTH = list(range(30)), [i / 10 for i in range(30)], [True, False] * 15
@@ -51,5 +51,5 @@ def test_cells_come_back_as_given(learnt, given, drawn, expected, dtype):
 def test_dates_are_of_one_type():
     texts = [f"2024-01-{1 + i % 28:02d}" for i in range(30)]
     given = pd.Series([pd.NaT, pd.Timestamp("2024-02-01 12:00")])
-    out = beside(field(texts), given, given.isna().to_numpy(), pd.Series([0]).to_numpy(), pd.Series(["2024-01-05"]))
+    out = fill_column(field(texts), given, given.isna().to_numpy(), pd.Series([0]).to_numpy(), pd.Series(["2024-01-05"]))
     assert types.is_datetime64_any_dtype(out.dtype) and out.tolist() == [pd.Timestamp("2024-01-05"), given[1]]

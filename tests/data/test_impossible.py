@@ -9,9 +9,9 @@ import torch
 
 from mixtura.contracts import InputError, Note
 from mixtura.data.cells import codes
+from mixtura.data.guess import guess
 from mixtura.data.images import ImageSchema
-from mixtura.data.made import aligned, as_made, header, strict, wrong_constant
-from mixtura.data.schema import guess
+from mixtura.data.names import aligned, header
 
 
 def table(n=200, seed=0):
@@ -29,7 +29,7 @@ SCHEMA = guess(table())
 
 def test_rows_of_the_same_law_are_encoded_as_ever_and_nothing_is_said():
     for rows in (table(seed=1), table(seed=1).astype(str), table(seed=1).astype({"size": "float32"})):
-        made = as_made(SCHEMA, rows)
+        made = SCHEMA.as_made(rows)
         assert torch.equal(made.x, SCHEMA.encode(rows)) and made.told("g", "real rows") == ""
 
 
@@ -49,7 +49,7 @@ def test_what_was_made_is_kept_and_counted(column, value, said, entry):
     rows.loc[:2, column] = value
     if column == "day":
         rows["day"] = pd.to_datetime(rows["day"])
-    made = as_made(SCHEMA, rows)
+    made = SCHEMA.as_made(rows)
     assert made.told("g", "real rows") == (said and f"g: 3 of 200 rows have values that real rows cannot have: {said}")
     field = next(f for f in SCHEMA.modelled if f.name == column)
     held = made.x[:3, SCHEMA.modelled.index(field)] + (field.offset if column == "count" else 0)
@@ -60,26 +60,26 @@ def test_what_was_made_is_kept_and_counted(column, value, said, entry):
 
 
 def test_levels_beyond_the_first_few_are_counted_together():
-    made = as_made(SCHEMA, table(seed=1).assign(colour=[f"c{i % 10}" for i in range(200)]))
+    made = SCHEMA.as_made(table(seed=1).assign(colour=[f"c{i % 10}" for i in range(200)]))
     assert "7 more levels never seen (140 rows)" in made.kinds[-1] and made.rows.all()
 
 
 def test_a_constant_that_differs_is_a_column_that_differs():
-    assert strict(SCHEMA, table(seed=1)) == SCHEMA and wrong_constant(SCHEMA, table(seed=1).astype(str)) is None
+    assert SCHEMA.strict(table(seed=1)) == SCHEMA and SCHEMA.wrong_constant(table(seed=1).astype(str)) is None
     other = table(seed=1).assign(kind=[8, *[7] * 199])
-    said = wrong_constant(SCHEMA, other)
+    said = SCHEMA.wrong_constant(other)
     assert said == "column 'kind', level 8 never seen (1 row), where the data is always 7"
-    wider = strict(SCHEMA, other)
-    assert len(wider.modelled) == len(SCHEMA.modelled) + 1 and as_made(wider, other).x[:2, -1].tolist() == [1.0, 0.0]
+    wider = SCHEMA.strict(other)
+    assert len(wider.modelled) == len(SCHEMA.modelled) + 1 and wider.as_made(other).x[:2, -1].tolist() == [1.0, 0.0]
     empty = guess(table().assign(kind=None))
-    assert wrong_constant(empty, other) is not None and as_made(strict(empty, other), other).rows.all()
+    assert empty.wrong_constant(other) is not None and empty.strict(other).as_made(other).rows.all()
 
 
 def test_pixels_between_and_beyond_their_levels():
     schema = ImageSchema(1, 2, 2, 0.0, 16.0, 1.0, "float64")
     pixels = np.full((3, 2, 2), 5.0)
     pixels[0, 0, 0], pixels[1, 1, 1] = 5.4, 300.0
-    made = as_made(schema, pixels)
+    made = schema.as_made(pixels)
     assert made.x[0, 0, 0, 0] == 5.4 and made.x[1, 0, 1, 1] == 300
     assert made.kinds == ("pixels beyond their levels 0..16 (1 row)", "pixels between their levels 0..16 (1 row)")
 

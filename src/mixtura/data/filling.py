@@ -1,4 +1,4 @@
-"""A person's own cells, beside cells that were drawn."""
+"""A column that a person gave, with its missing cells filled by drawn ones; every other cell stays as it was given."""
 
 from __future__ import annotations
 
@@ -8,24 +8,26 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from mixtura.data import cells
-from mixtura.data.schema import Field
+from mixtura.data import cells, datetimes, numerals
+from mixtura.data.field import Field
 
-#: types that hold numbers, or gaps, which another does not
+#: dtype → dtypes that hold cells which it cannot: missing ones, fractions
 _ROOMIER = {"int64": ("Int64", "float64"), "Int64": ("float64",), "bool": ("boolean",)}
 
 
-def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, drawn: pd.Series) -> pd.Series:
-    """The column ``given`` (n,) with its ``holes`` (n,) bool filled in the rows with the numbers ``done`` (m,), whose cells were
-    ``drawn`` (m,). Every other cell is what it was; text that says a number is that number. In the type of what was drawn, if
-    it holds them all; a column without holes in its own."""
+def fill_column(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, drawn: pd.Series) -> pd.Series:
+    """The column ``given`` (n,) with its ``holes`` (n,) bool filled: ``drawn`` (m,) holds cells for the rows ``done`` (m,).
+
+    The other cells stay as they are, except that text which is a number becomes that number. The dtype is that of ``drawn`` if it
+    holds all cells, else a wider one; a column without holes is returned as it is.
+    """
     if not holes.any():
         return given
     if types.is_datetime64_any_dtype(given.dtype) and not types.is_datetime64_any_dtype(drawn.dtype):
         drawn = _dates(drawn, field.pattern).astype(given.dtype)
     if field.pattern and field.kind != "datetime" and types.is_numeric_dtype(given.dtype):  # learnt as text in a style of its own
-        drawn = pd.Series(cells.numbers(drawn, field.pattern))
-    ours, wording = _own(field, cast(pd.Series, given[~holes]), drawn.dtype)
+        drawn = pd.Series(numerals.numbers(drawn, field.pattern))
+    ours, wording = _given_cells(field, cast(pd.Series, given[~holes]), drawn.dtype)
     values = np.full(len(given), None, dtype=object)
     values[~holes] = ours
     new = holes[done]
@@ -45,9 +47,9 @@ def beside(field: Field, given: pd.Series, holes: np.ndarray, done: np.ndarray, 
     return pd.Series(values, index=given.index, name=given.name, dtype=object)
 
 
-def _own(field: Field, present: pd.Series, like: Any) -> tuple[np.ndarray, dict[Any, Any]]:
-    """The cells that are there, as instants where those ``like`` them are; and, where they are written otherwise than labels,
-    label → how they write it."""
+def _given_cells(field: Field, present: pd.Series, like: Any) -> tuple[np.ndarray, dict[Any, Any]]:
+    """The cells that are not missing, as instants where the dtype ``like`` is; and label → how the cells write it, where they
+    write it in another way."""
     if isinstance(present.dtype, pd.CategoricalDtype):
         present = present.astype(present.cat.categories.dtype)
     where, distinct = pd.factorize(present)
@@ -55,12 +57,12 @@ def _own(field: Field, present: pd.Series, like: Any) -> tuple[np.ndarray, dict[
     if field.discrete:
         seen = cells.codes(pd.Series(distinct), field.labels) if len(distinct) else []
         each: list[Any] = []
-        if all(isinstance(cell, bool) for cell in map(cells.label, distinct)):  # which "True" is written like
+        if all(isinstance(cell, bool) for cell in map(cells.label, distinct)):  # labels written "True"
             truths = [(label, cell) for label in field.labels for cell in (False, True)]
-            wording = {label: cell for label, cell in truths if label != cell and cells.alike(cell, label)}
+            wording = {label: cell for label, cell in truths if label != cell and cells.written_alike(cell, label)}
         for cell, code in zip(map(cells.label, distinct), seen, strict=True):
             label = field.labels[code] if code < len(field.labels) else cell
-            if not cells.alike(cell, label):
+            if not cells.written_alike(cell, label):
                 wording[label] = cell
             each.append(wording.get(label, label))
     elif field.kind == "datetime":
@@ -71,18 +73,18 @@ def _own(field: Field, present: pd.Series, like: Any) -> tuple[np.ndarray, dict[
 
 
 def _number(cell: Any) -> Any:
-    """A cell of a column of numbers as a number, where it is one."""
+    """A cell of a column of numbers as a number; other text as it is."""
     if not isinstance(cell, str):
         return cell
-    if (plain := cells.number(cell)) is not None:
+    if (plain := numerals.number(cell)) is not None:
         return plain
-    found = cells.numbers(pd.Series([cell]))
+    found = numerals.numbers(pd.Series([cell]))
     return cell if found is None else found.tolist()[0]
 
 
 def _dates(texts: pd.Series, pattern: str) -> pd.Series:
-    """Dates that are written as text, as instants; what says something else as it is."""
-    seen = cells.instants(texts, pattern)
+    """Dates written as text, as instants; other text as it is."""
+    seen = datetimes.instants(texts, pattern)
     if seen is None:
         return texts
     instants = pd.Series(seen.ticks.view(f"M8[{seen.unit}]"), index=texts.index)
