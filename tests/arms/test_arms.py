@@ -27,6 +27,7 @@ from mixtura.arms.entries import KINDS
 from mixtura.contracts import InputError, Note
 from mixtura.data.images import write_images
 from mixtura.ground.rng import generator
+from mixtura.selection.start import open_model
 
 ROOT = Path(__file__).parents[2]
 ROWS = np.random.default_rng(0).normal(100, 3, (50, 2))
@@ -575,10 +576,11 @@ def test_tables_and_models_give_the_columns_that_were_asked_for(run_folder, tmp_
     pool = {"kind": "pool", "path": "turned.csv", "name": "turned"}
     model = {"kind": "model", "path": str(run_folder), "name": "model", "model": "gaussian_mixture"}
     with pytest.warns(Note, match="more: column 'w', which the reference has not, left out"):
-        turned, _, drawn = load_arms(write_arms(tmp_path, pool, pool | {"path": "more.csv", "name": "more"}, model), ["u", "v"])
+        path = write_arms(tmp_path, pool, pool | {"path": "more.csv", "name": "more"}, model)
+        turned, _, drawn = load_arms(path, ["u", "v"], open_model=open_model)
     assert np.allclose(sorted(turned.ask(t, "")[0] for t in range(50)), np.sort(ROWS[:, 0]), rtol=1e-12)
     # without a reference the first table says the order
-    first, again = load_arms(write_arms(tmp_path, pool, model))
+    first, again = load_arms(write_arms(tmp_path, pool, model), open_model=open_model)
     assert np.allclose(again.ask(0, ""), drawn.ask(0, "")[::-1]) and first.ask(0, "").shape == (2,)
     with pytest.raises(InputError, match="arm 'turned': turned: no column 'u', which the reference has; it has foo, v"):
         load_arms(write_arms(tmp_path, pool | {"path": "other.csv"}), ["u", "v"])
@@ -593,7 +595,7 @@ def run_folder(tmp_path_factory):
 
 def test_a_saved_model_gives_the_rows_of_its_fitted_model(run_folder, tmp_path):
     entry = {"name": "m", "kind": "model", "path": str(run_folder), "model": "gaussian_mixture", "seed": 3}
-    [arm] = load_arms(write_arms(tmp_path, entry))
+    [arm] = load_arms(write_arms(tmp_path, entry), open_model=open_model)
     rows = mixtura.load(run_folder).model("gaussian_mixture").sample(1_005, seed=3).to_numpy()
     for draw in (0, 1, 999, 1_004, 0):  # a fitted model draws in blocks of 1,000
         assert np.allclose(arm.ask(draw, ""), rows[draw], rtol=1e-12)
@@ -749,5 +751,5 @@ def test_the_page_shows_every_kind_as_it_loads(tmp_path, run_folder, monkeypatch
     for folder in ("pipeline", "writer", "encoder"):
         (tmp_path / folder).mkdir()
     shown = [yaml.safe_load(body) for language, body in BLOCKS if language == "yaml" and "# arms.yaml" not in body]
-    arms = load_arms(write_arms(tmp_path, *[entry for [entry] in shown]))
+    arms = load_arms(write_arms(tmp_path, *[entry for [entry] in shown]), open_model=open_model)
     assert len(arms) == len(shown) and {entry["kind"] for [entry] in shown} == set(KINDS)

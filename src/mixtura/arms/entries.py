@@ -28,16 +28,21 @@ LONGEST, MOST_RETRIES = 86_400.0, 100
 MOST_BYTES, MOST_VALUES = 2**20, 100_000
 
 
-def load_arms(path: Path, columns: list[str] | None = None) -> list[Arm]:
+#: the folder of a run and the name of a model in it, or None for the best → the fitted model
+OpenModel = Callable[[Path, str | None], Any]
+
+
+def load_arms(path: Path, columns: list[str] | None = None, *, open_model: OpenModel | None = None) -> list[Arm]:
     """The arms listed in a file, in its order. Paths in it are relative to its folder. Tables give their columns in the order
-    of ``columns``, by default in that of the first with a header. InputError names the entry."""
+    of ``columns``, by default in that of the first with a header. ``open_model`` opens the arms of kind ``model``:
+    ``mixtura.selection.start.open_model`` does. InputError names the entry."""
     path = Path(path)
     entries = _listed(path)
     arms: list[Arm] = []
     order = _Order(columns)
     try:
         for number, raw in enumerate(entries, 1):
-            arms.append(_arm(raw, number, path, [arm.name for arm in arms], order))
+            arms.append(_arm(raw, number, path, [arm.name for arm in arms], order, open_model))
     except BaseException:
         for arm in arms:
             arm.close()
@@ -58,12 +63,12 @@ class _Order:
         return aligned(frame, self.columns, name=name, like=self.of)
 
 
-def _arm(raw: Any, number: int, path: Path, taken: list[str], order: _Order) -> Arm:
+def _arm(raw: Any, number: int, path: Path, taken: list[str], order: _Order, open_model: OpenModel | None) -> Arm:
     where = f"{path.name}, arm {number}"
     try:
         if not isinstance(raw, dict):
             raise InputError(f"expected a mapping such as {{name: a, kind: pool, path: a.npy}}, got {_brief(raw)}; write it so")
-        entry = _Entry(raw, path.parent, order)
+        entry = _Entry(raw, path.parent, order, open_model)
         name = entry.text("name")
         where = f"{path.name}, arm {name!r}"
         if name in taken:
@@ -150,8 +155,8 @@ def _yaml(text: str) -> Any:
 class _Entry:
     """The options of one arm; each is taken once, with its type, and what nobody took is a mistake."""
 
-    def __init__(self, options: Mapping[Any, Any], folder: Path, order: _Order) -> None:
-        self._left, self.folder, self.order = dict(options), folder, order
+    def __init__(self, options: Mapping[Any, Any], folder: Path, order: _Order, open_model: OpenModel | None) -> None:
+        self._left, self.folder, self.order, self.open_model = dict(options), folder, order, open_model
         self._known: list[str] = []
 
     def _take(self, option: str, default: Any, fits: Callable[[Any], bool], expected: str) -> Any:
@@ -310,11 +315,11 @@ def _numbers(frame: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def _model(name: str, entry: _Entry) -> Arm:
-    from mixtura.study.study import load
-
-    study = load(entry.path("path", folder=True))
+    folder = entry.path("path", folder=True)
+    if entry.open_model is None:
+        raise InputError("kind 'model' needs open_model, which opens the model of a run folder; give it to load_arms")
     model, seed, cost = entry.text("model", None), entry.whole("seed", 0, 0, 2**62), entry.cost()
-    held = study.best if model is None else study.model(model)
+    held = entry.open_model(folder, model)
     size = held.schema.block
     columns = _numeric(held.schema)
     if columns is not None:

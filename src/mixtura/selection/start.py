@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -22,6 +22,9 @@ from mixtura.ground import machine
 from mixtura.selection.contexts import ContextualSession, begin_in_contexts, read_contexts
 from mixtura.selection.mixture import LEDGER, MixtureSession, begin
 from mixtura.selection.records import Round, Selected, SelectedByContext, Stop
+
+if TYPE_CHECKING:
+    from mixtura.study.fitted import FittedModel
 
 #: what a person gives as arms: a file that lists them, arms, or a name for each function or array of samples
 Arms = str | Path | Sequence[Arm] | Mapping[str, Any]
@@ -105,10 +108,18 @@ def _check_folder(out: Path, fresh: bool) -> None:
 
 def _listed(arms: Arms, columns: list[str] | None, *, in_contexts: bool) -> list[Arm]:
     if isinstance(arms, str | Path):
-        return load_arms(Path(arms), columns)
+        return load_arms(Path(arms), columns, open_model=open_model)
     if not isinstance(arms, Mapping):
         return list(arms)
     return [_arm(str(name), given, in_contexts=in_contexts) for name, given in arms.items()]
+
+
+def open_model(folder: Path, name: str | None) -> FittedModel:
+    """The model of a finished run; the verdict's choice where none is named. InputError as :func:`mixtura.load`."""
+    from mixtura.study.study import load  # the families wait until a run folder is opened
+
+    study = load(folder)
+    return study.best if name is None else study.model(name)
 
 
 def _arm(name: str, given: Any, *, in_contexts: bool) -> Arm:
