@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import rooms
 import torch
-from rooms import BEYOND_THE_DESIGN, DOORS, FOR_EVERYONE, SRC, STILL_OPEN, Source, doors_of, opens, sources
+from rooms import BEYOND_THE_DESIGN, DOORS, FOR_EVERYONE, SRC, Source, doors_of, opens, sources
 from rules import (
     ASKED_FOR,
     QUIET,
@@ -43,12 +43,6 @@ from rules import (
     weights_are_drawn_seeded,
 )
 from torch import nn
-
-#: rule → room that still breaks it → who mends it. An entry that is no longer needed must go
-STILL_BROKEN: dict[str, dict[str, str]] = {}
-
-#: module with the name of something that its package offers → who mends it
-STILL_CLASHING: dict[str, str] = {}
 
 #: rooms with a TABLE, those of the design that are not there yet too
 WITH_TABLE = ("families", "metrics", "policies", "ratio", "detectors", "joint")
@@ -119,14 +113,9 @@ def _module(path: PurePosixPath) -> ModuleType:
     return import_module(".".join(("mixtura", *path.with_suffix("").parts)).removesuffix(".__init__"))
 
 
-def _breaches(rule, room: str | None = None) -> list[str]:
-    return [f"{s.path}, {breach}" for s in SOURCES if room in (None, s.room) for breach in rule(s)]
-
-
 @pytest.mark.parametrize("rule", [rule for rule in SOURCE_RULES if rule is not rooms_keep_their_doors])
 def test_the_house_keeps(rule):
-    awaited = STILL_BROKEN.get(rule.__name__, {})
-    assert [f"{s.path}, {breach}" for s in SOURCES if s.room not in awaited for breach in rule(s)] == []
+    assert [f"{s.path}, {breach}" for s in SOURCES for breach in rule(s)] == []
 
 
 @pytest.mark.parametrize("name", QUIET)
@@ -139,13 +128,6 @@ def test_a_quiet_layer_draws_nothing(name):
     else:
         raise AssertionError(f"no arguments for {name}")
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_what_still_breaks_a_rule_does_so():
-    rules = {rule.__name__: rule for rule in SOURCE_RULES}
-    awaited = [(rule, room) for rule, broken in STILL_BROKEN.items() for room in broken]
-    mended = [pair for pair in awaited if not _breaches(rules[pair[0]], pair[1])]
-    assert mended == [], f"take out of STILL_BROKEN what is mended: {mended}"
 
 
 def test_the_house_is_looked_at():
@@ -180,7 +162,7 @@ def test_no_module_has_the_name_of_a_public_name():
         at = PurePosixPath(*package.__name__.split(".")[1:])
         below = {path.relative_to(at).parts[0].removesuffix(".py") for path in PATHS if at in path.parents}
         clashes += [f"{package.__name__}.{name}" for name in getattr(package, "__all__", ()) if name in below]
-    assert clashes == [*STILL_CLASHING]
+    assert clashes == []
     assert [name for name in public.__all__ if isinstance(getattr(public, name), ModuleType)] == []
 
 
@@ -208,14 +190,7 @@ def test_the_tests_mirror_the_rooms():
 
 
 def test_every_room_keeps_its_doors():
-    found = {(s.room, target): line for s in SOURCES for line, target in rooms.outside(s)}
-    assert [edge for edge in found if rooms.still_open(*edge) is None] == []
-
-
-def test_what_is_still_open_is_still_used():
-    used = [(s.room, target) for s in SOURCES for _, target in rooms.outside(s)]
-    closed = [(room, door) for room, door in STILL_OPEN if not any(room == r and opens(door, target) for r, target in used)]
-    assert closed == [], f"take out of STILL_OPEN what is closed: {closed}"
+    assert [f"{s.path}, line {line}: {target}" for s in SOURCES for line, target in rooms.outside(s)] == []
 
 
 @pytest.mark.parametrize(("room", "door"), list(BEYOND_THE_DESIGN))
@@ -239,9 +214,8 @@ def test_the_script_of_the_rooms_finds_none_outside():
     ran = _script()
     assert ran.returncode == 0, ran.stdout
     assert "job          -> train" in ran.stdout
-    if not STILL_OPEN:
-        assert "outside the doors: 0 edges, 0 names; upwards: 0 edges" in ran.stdout
-        assert " 0 edges in a cycle" in ran.stdout
+    assert "outside the doors: 0 edges, 0 names; upwards: 0 edges" in ran.stdout
+    assert " 0 edges in a cycle" in ran.stdout
 
 
 def test_the_script_of_the_rooms_shows_a_commit():

@@ -179,7 +179,7 @@ def test_every_option_of_python_is_one_of_the_command_line(do):
         *(row.flag for row in list(TABLE.values())[:6]), "--dry-run", *(row.flag for row in list(TABLE.values())[6:] if row.flag),
         "--replay", "--json",
     ]  # fmt: skip
-    assert [name for name, row in TABLE.items() if not row.flag] == ["models", "stops"]
+    assert [name for name, row in TABLE.items() if not row.flag] == ["models", "executor", "stops"]
     with pytest.raises(InputError, match="^famlies: a run has no such option; use families"):
         mixtura.run("penguins", famlies=["kde"])
 

@@ -99,7 +99,7 @@ def test_sums_are_those_of_all_pairs(kernel, mean, tile, moments, monkeypatch):
     """float32 products of float64 rows, 1,000 standard deviations from 0 included."""
     monkeypatch.setattr(kernels, "TILE", tile)
     monkeypatch.setattr(kernels, "CHUNK_ENTRIES", 100 * tile)
-    monkeypatch.setattr(kernels, "_moments_are_faster", lambda sets: moments)
+    monkeypatch.setattr(kernels, "_moments_are_shorter", lambda sets: moments)
     sets = three_sets(mean)
     found = sums(sets, kernel)
     assert found.sizes == (61, 130, 47)
@@ -117,7 +117,7 @@ def test_sums_are_those_of_all_pairs(kernel, mean, tile, moments, monkeypatch):
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=str)
 def test_float64_when_asked(kernel, monkeypatch):
-    monkeypatch.setattr(kernels, "_moments_are_faster", lambda sets: False)
+    monkeypatch.setattr(kernels, "_moments_are_shorter", lambda sets: False)
     x, y = three_sets()[:2]
     exact = sums((x, y), kernel, dtype=torch.float64).row_sums[0][1]
     torch.testing.assert_close(exact, written_out(kernel, x, y).sum(1), rtol=1e-10, atol=1e-12)
@@ -140,8 +140,8 @@ def test_pairs_that_are_far_apart_count_nothing():
 
 
 def test_small_cubic_sums_take_the_way_of_moments_and_wide_ones_do_not():
-    assert kernels._moments_are_faster([torch.empty(10_000, 8)] * 2)
-    assert not kernels._moments_are_faster([torch.empty(10_000, 64)] * 2)
+    assert kernels._moments_are_shorter([torch.empty(10_000, 8)] * 2)
+    assert not kernels._moments_are_shorter([torch.empty(10_000, 64)] * 2)
 
 
 def test_the_global_generator_and_the_rows_are_left_alone():

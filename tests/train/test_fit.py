@@ -91,14 +91,14 @@ def test_a_plateau_lowers_the_rate_and_the_last_one_ends_the_run():
     """Nothing ever improves: the first score is progress, then 2 stale ones make a plateau, 2 plateaus the end."""
     model = Toy(lambda m, x: 0 * m.number + 1)
     records = play(model, Recipe(steps=3000, every=10, patience=2, plateaus=2))
-    assert records[-1].step == 50 and records[-1].converged and records[-1].wanted is None
+    assert records[-1].step == 50 and records[-1].converged and records[-1].seconds_to_converge is None
     assert records[29].rate == 2e-3 and records[30].rate == pytest.approx(0.3 * 2e-3)
 
 
 def test_a_run_cut_short_says_what_it_would_have_wanted():
     last = play(Toy(squared), Recipe(steps=60, rate=1e-3, every=5))[-1]
-    assert last.finished and not last.converged and last.wanted > last.seconds
-    assert play(Toy(squared), Recipe(steps=10, every=5))[-1].wanted is None  # two scores are no curve
+    assert last.finished and not last.converged and last.seconds_to_converge > last.seconds
+    assert play(Toy(squared), Recipe(steps=10, every=5))[-1].seconds_to_converge is None  # two scores are no curve
 
 
 def test_a_time_budget_plans_its_steps_and_is_kept():

@@ -29,18 +29,21 @@ from mixtura.families import (
 
 __all__ = ["TABLE", "Family", "with_role"]
 
-#: what a family is good for beside being a candidate. "floor": it makes nothing impossible, so that every blend has a part of it,
-#: and what models gain is measured from it. "proposal": its models condition on any entries of a row, and propose values for the
-#: missing ones where another model cannot draw them itself.
+#: what a family is used for in addition to being a candidate. "floor": no row is impossible under it, so every blend includes it,
+#: and gains are measured from it. "proposal": its models condition on any entries of a row, and propose the missing entries for
+#: models that cannot draw them themselves.
 Role = Literal["floor", "proposal"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """One row. ``build`` raises InputError, with the reason, where the family cannot serve a space; ``recipe`` holds
-    what its training needs to be different from the defaults of ``train.Recipe``. ``context``: whether its models take one; those
-    that need one take part only where columns are modelled given others. ``fit``: "closed" by a formula or a library in the time
-    it takes, or "trained" by gradient for as long as it may. ``roles``: what else it is good for."""
+    """One row of the TABLE.
+
+    build: raises InputError, with the reason, if the family cannot model a space. recipe: settings of its training that differ
+    from the defaults of ``train.recipe.Recipe``. context: whether its models take a context; families that need one are used only
+    where columns are modelled given others. fit: "closed": by a formula or a library, in the time that takes; "trained": by
+    gradients, in the time that is given. roles: what else the family is used for.
+    """
 
     name: str
     config: type[BaseModel]
@@ -142,5 +145,5 @@ TABLE: dict[str, Family] = {
 
 
 def with_role(role: Role) -> list[str]:
-    """The names of the families that have a role, the best first: the floor, which knows no column from another, comes last."""
+    """The names of the families that have a role, the best first: the floor, whose columns are independent, comes last."""
     return sorted((name for name, row in TABLE.items() if role in row.roles), key=lambda name: "floor" in TABLE[name].roles)

@@ -22,6 +22,7 @@ from mixtura.job.run import FittedModels, Run
 from mixtura.job.scoring import timed_sample
 from mixtura.job.splits import SAMPLES
 from mixtura.job.verdict import Pool
+from mixtura.job.workers import side_by_side
 from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.study.study import Study, assemble
 
@@ -44,7 +45,7 @@ class AllColumnsRun(Run):
     def _samples_kept(self) -> int:
         return self.samples
 
-    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
+    def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
         space, splits, seed, noun = self.schema.space, self.splits, self.options.seed, self.schema.nouns
         models, select = fitted.models, fitted.select
         outside = self._outside()
@@ -65,7 +66,7 @@ class AllColumnsRun(Run):
         )
         if objective not in verdicts:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
-        scores = self._scores(fitted, drawn, seen, shown, cost)
+        scores = self._scores(fitted, drawn, seen, cost, workers)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
         everyone = {**models, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
@@ -115,26 +116,32 @@ class AllColumnsRun(Run):
         return {name: self.lens(self.jobs.results(unit_name(name, fold))["samples"]) for name in names}
 
     def _scores(
-        self, fitted: FittedModels, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], shown: Tensor,
-        cost: Mapping[str, float],
+        self, fitted: FittedModels, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], cost: Mapping[str, float],
+        workers: int,
     ) -> list[Score]:  # fmt: skip
-        splits, seed = self.splits, self.options.seed
-        fit, real = self.x[splits.training], self.x[splits.report]
+        compared = [name for name in drawn if name not in self.state.failures]
+        of_samples = side_by_side(lambda name: self._score_of_samples(name, drawn[name], seen[name]), compared, workers)
+        found = dict(zip(compared, of_samples, strict=True))
         scores = []
         for name in [*(c.name for c in self.candidates), *self.options.samples]:
             if name in self.state.failures:
                 scores.append(self._score_of_failed(name))
-                continue
-            copied = memorised(seen[name], fit, shown, self.lens, rng=generator(seed, name, "memorisation"))
-            rng = partial(generator, seed, name, "metric")
-            found = compare_samples(real, drawn[name], self.lens, kernel=self.lens.kernel, codes=self.lens.codes, seed=rng)
-            metrics: dict[str, dict[str, Any]] = {metric: asdict(value) for metric, value in found.items()}
-            score = Score(
-                name, "samples only", self.notes.get(name, ""), rows=len(real),
-                memorisation=copied.value, memorisation_error=copied.error, metrics=metrics,
-            )  # fmt: skip
-            scores.append(self._complete_score(score, fitted, cost[name]) if name in fitted.models else score)
+            else:
+                scores.append(self._complete_score(found[name], fitted, cost[name]) if name in fitted.models else found[name])
         return scores
+
+    def _score_of_samples(self, name: str, drawn: Tensor, seen: Tensor) -> Score:
+        """What only needs samples: rows (n, *shape) and their features (n, d)."""
+        splits, seed, lens = self.splits, self.options.seed, self.lens
+        fit, real = self.x[splits.training], self.x[splits.report]
+        copied = memorised(seen, fit, lens(real), lens, rng=generator(seed, name, "memorisation"))
+        rng = partial(generator, seed, name, "metric")
+        compared = compare_samples(real, drawn, lens, kernel=lens.kernel, codes=lens.codes, seed=rng)
+        metrics: dict[str, dict[str, Any]] = {metric: asdict(value) for metric, value in compared.items()}
+        return Score(
+            name, "samples only", self.notes.get(name, ""), rows=len(real), memorisation=copied.value,
+            memorisation_error=copied.error, metrics=metrics,
+        )  # fmt: skip
 
     def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Gallery:
         """What the report shows: unseen real rows, samples, and the training row nearest to some samples."""

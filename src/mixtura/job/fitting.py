@@ -144,7 +144,7 @@ def fit_model(
             history.append({"model": candidate.name, "fit": unit, **asdict(step)})
         if step.finished:
             entry = {"plan": [list(stage) for stage in step.plan], "seconds": step.seconds, "converged": step.converged}
-            entry |= {"seconds_to_converge": step.wanted, "best": step.best}
+            entry |= {"seconds_to_converge": step.seconds_to_converge, "best": step.best}
         now = time.monotonic()
         if now - shown > REPORT_EVERY or step.finished:
             shown = now

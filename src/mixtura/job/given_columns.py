@@ -70,7 +70,7 @@ class GivenColumnsRun(Run):
     def _targets_of_plan(self) -> dict[str, list[str]]:
         return {"target": list(self.options.targets), "given": self.given.names}
 
-    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
+    def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
         models, select, report = fitted.models, fitted.select, fitted.report
         if not select:
             raise InputError("--target: no model here has a density given the inputs; name families that have one")

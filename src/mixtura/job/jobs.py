@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import InputError, Model, density_kind
@@ -36,6 +35,7 @@ from mixtura.ground.machine import CannotWrite, write
 from mixtura.ground.rng import generator
 from mixtura.job.fitting import Candidate, Fitted, Length, Material, Moment, fit_model
 from mixtura.job.splits import Splits
+from mixtura.job.workers import use_one_thread
 
 #: seconds between two progress files of a job
 SAVE_PROGRESS_EVERY = 0.5
@@ -163,8 +163,7 @@ class JobFolder:
 def do_job(folder: str, unit: str, own: Callable[..., Model] | None = None) -> None:
     """Do one job of the run in ``folder``: what an executor is handed. Whatever goes wrong with the model is written down as its
     outcome; CannotWrite is raised. ``own``: the person's own model, where it is one."""
-    torch.set_num_threads(1)
-    threadpool_limits(1)
+    use_one_thread()
     files = JobFolder(RunFolder(Path(folder)))
     if files.is_withdrawn(unit):
         return

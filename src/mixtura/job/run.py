@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -37,7 +38,7 @@ from mixtura.job.schedule import Schedule, select_nats
 from mixtura.job.scoring import bits_per_dimension
 from mixtura.job.splits import make_splits
 from mixtura.job.state import RunState
-from mixtura.job.workers import cores
+from mixtura.job.workers import cores, side_by_side
 from mixtura.metrics.likelihood import mean_nats
 from mixtura.study.card import card
 from mixtura.study.study import Study
@@ -95,7 +96,7 @@ class Run(ABC):
         """How many samples of every model are kept for the choice of weights."""
 
     @abstractmethod
-    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
+    def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
         """Weigh, judge on the report rows, and write what the folder holds of it."""
 
     def _targets_of_plan(self) -> dict[str, list[str]]:
@@ -174,26 +175,34 @@ class Run(ABC):
 
     # ---------------------------------------------------------------------------------------------------- the verdict
 
-    def verdict(self) -> Study:
-        """Weigh on the select rows, open the report rows once, write everything down."""
+    def verdict(self, workers: int) -> Study:
+        """Weigh on the select rows, open the report rows once, write everything down. ``workers``: threads of this process that
+        score models."""
         self.folder.reopen()  # where a finished run goes on with what a passing fault had ended, its verdict is out of date
         names = [c.name for c in self.candidates if c.name not in self.state.failures]
         models = {name: self.folder.model(name, self.schema.space, self.options.models) for name in names}
-        select, report, mc_error = {}, {}, {}
-        for name in names:
-            if (nats := select_nats(self.jobs, name, self.splits.folds)) is None:
-                continue
-            rng = generator(self.options.seed, name, "report")
-            try:
-                report[name], mc_error[name] = nats_of(models[name], self.material, self.splits.report, rng)
-                select[name] = nats
-            except FloatingPointError as error:  # as in training: one that breaks must not take the others down
-                self.state.fail(name, describe_failure("failed", f"FloatingPointError: {error}", error))
+        found = {name: select_nats(self.jobs, name, self.splits.folds) for name in names}
+        select = {name: nats for name, nats in found.items() if nats is not None}
+        report, mc_error = {}, {}
+        for name, scored in zip(select, side_by_side(partial(self._report_nats, models), [*select], workers), strict=True):
+            if isinstance(scored, FloatingPointError):
+                self.state.fail(name, describe_failure("failed", f"FloatingPointError: {scored}", scored))
                 del models[name]
+            else:
+                report[name], mc_error[name] = scored
+        select = {name: select[name] for name in report}
         if not models:
             reasons = "; ".join(f"{name}: {failure['reason']}" for name, failure in self.state.failures.items())
             raise InputError(f"no family could be fitted to this data ({reasons})")
-        return self._weigh_and_judge(FittedModels(models, select, report, mc_error))
+        return self._weigh_and_judge(FittedModels(models, select, report, mc_error), workers)
+
+    def _report_nats(self, models: Mapping[str, Model], name: str) -> tuple[Tensor, float] | FloatingPointError:
+        """As :func:`nats_of` the report rows. An error is returned: as in training, one that breaks must not take the others
+        down."""
+        try:
+            return nats_of(models[name], self.material, self.splits.report, generator(self.options.seed, name, "report"))
+        except FloatingPointError as error:
+            return error
 
     def _score_of_failed(self, name: str) -> Score:
         failure = self.state.failures[name]

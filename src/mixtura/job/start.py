@@ -78,7 +78,7 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
             job.take_up(config)  # nothing is written before all that was asked is known to fit
             yield job.planned(workers)
             yield from job.fit_all(engine, workers)
-            study = job.verdict()
+            study = job.verdict(workers)
         except CannotWrite as error:
             raise CannotWrite(f"{error}; the same command goes on from here") from error
         yield Done(study if options.out is not None else replace(study, folder=None))

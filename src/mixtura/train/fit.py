@@ -61,8 +61,8 @@ class Step:
     if it was computed at this step. best: the lowest one so far in this stage, infinite if there is none. rate: the learning rate
     of the recipe. seconds: training time so far, over all stages and resumptions. share: how much of the training is done, from
     0 to 1. finished: whether this is the last record. converged: whether training ended because nothing improved any more.
-    wanted: if it did not, the predicted total seconds until convergence, if any. plan: for every stage that has ended, the steps
-    planned and the step at which it ended.
+    seconds_to_converge: if it did not, the predicted total seconds until convergence, if any. plan: for every stage that has
+    ended, the steps planned and the step at which it ended.
     """
 
     stage: str
@@ -76,7 +76,7 @@ class Step:
     validation: float | None = None
     finished: bool = False
     converged: bool = False
-    wanted: float | None = None
+    seconds_to_converge: float | None = None
     plan: tuple[tuple[int, int], ...] = ()
 
 
@@ -274,8 +274,8 @@ class TrainingState:
         if state.stage + 1 < len(self.stages):
             self._begin(Progress(state.stage + 1, seconds, plan, settled))
             return record
-        wanted = None if settled or len(self.stages) > 1 else seconds_to_converge(state)
-        return replace(record, best=state.best, finished=True, converged=settled, wanted=wanted, plan=tuple(plan))
+        longer = None if settled or len(self.stages) > 1 else seconds_to_converge(state)
+        return replace(record, best=state.best, finished=True, converged=settled, seconds_to_converge=longer, plan=tuple(plan))
 
     def _players(self, scale: float) -> dict[str, float]:
         state, stage = self.state, self.stage
