@@ -1,4 +1,4 @@
-"""Metrics: arrays in, a number and its standard error out; one file and one line in :data:`TABLE` each."""
+"""Metrics take arrays and return a number with its standard error. Each is a function and one line in :data:`TABLE`."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ __all__ = [
 ]
 
 
-#: what a function of the table is given
+#: the arguments of a function of the table (:class:`Metric`)
 Takes = Literal["nats", "features", "columns", "copies", "answers", "ranks"]
-#: where a metric is shown unasked: the model card, the table of the command line (or only that of a wide terminal), the page
+#: where a metric is shown by default: the model card, the table of the command line (or only that of a wide terminal), the page
 Place = Literal["card", "terminal", "wide terminal", "page"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One row.
+    """One row of the table.
 
-    direction: which values are better; None where the best is a number that the summary names.
-    takes: what the function is given: "nats" of rows; "features" (real, generated, rng=, and kernel= where ``kernel``);
-    "columns" (the same in data units, codes=); "copies" (samples, train, held_out, rng=); "answers" (true targets y (n,) and
-    draws (s, n) of the model given the inputs of the same rows); "ranks" (u (n,), as :func:`calibration.pit` returns them).
-    title: its heading where it is shown; by default its name. shown: where it is shown unasked.
+    direction: which values are better; None if the best value is a number that the summary names.
+    takes: the arguments of the function: "nats" of rows; "features" (real, generated, rng=, and kernel= if ``kernel``);
+    "columns" (real, generated in data units, codes=, rng=); "copies" (samples, train, held_out, rng=); "answers" (true targets y
+    (n,) and draws (s, n) of the model given the inputs of the same rows); "ranks" (u (n,), as :func:`calibration.pit` returns
+    them). title: its heading; by default its name. shown: where it is shown by default.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """What it is called where it is shown."""
+        """Its title, or else its name."""
         return self.title or self.name.replace("_", " ")
 
 
@@ -142,10 +142,10 @@ TABLE: dict[str, Metric] = {
     )
 }  # fmt: skip
 
-#: what is measured of the draws of a model given inputs; the others are of rows and of samples
+#: the metrics of draws of a model given inputs; the others are metrics of rows and of samples
 OF_ANSWERS = tuple(row.name for row in TABLE.values() if row.takes in ("answers", "ranks"))
 
 
 def shown_in(*places: Place, answers: bool) -> list[Metric]:
-    """The rows that are shown in one of these places: of a run with targets (``answers``), or of one without."""
+    """The metrics shown in one of these places, for a run with targets (``answers``) or for one without."""
     return [row for row in TABLE.values() if set(places) & set(row.shown) and (row.name in OF_ANSWERS) == answers]

@@ -1,4 +1,4 @@
-"""What every metric on rows of features asks of its arrays."""
+"""Checks and conversions of the arrays that metrics take."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mixtura.contracts import InputError
 
-#: sizes of numbers whose sixth power (the cubic kernel of two rows) and its square (for the error) float64 holds
+#: range of numbers whose sixth power (the cubic kernel of two rows) and its square (for the error) fit float64
 LEAST, MOST = 1e-25, 1e25
-#: the same of float32, which is kept as it is between them; without squares, as errors are float64
+#: range in which float32 rows stay float32: the sixth power fits float32 (errors are computed in float64)
 LEAST_SINGLE, MOST_SINGLE = 1e-5, 1e5
 
 
 def numbers(x: ArrayLike | Tensor, name: str) -> NDArray[np.floating]:
-    """``x`` as an array of numbers on the CPU, float32 if it was, else float64; InputError where it holds something else."""
+    """``x`` as an array on the CPU: float32 stays, all else becomes float64. Raises InputError if it does not hold numbers."""
     if isinstance(x, Tensor):
         x = x.detach().cpu()
         x = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
@@ -26,15 +26,16 @@ def numbers(x: ArrayLike | Tensor, name: str) -> NDArray[np.floating]:
         array: NDArray[Any] = np.asarray(x)
         array = array.astype(np.float64) if array.dtype.kind == "O" else array
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: expected an array of numbers, got something else ({error}); encode it as numbers") from error
+        raise InputError(f"{name}: expected an array of numbers, got other values ({error}); encode them as numbers") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name}: expected an array of numbers, got {array.dtype}; encode it as numbers")
     return array if array.dtype == np.float32 else array.astype(np.float64)
 
 
 def rows(x: ArrayLike | Tensor, name: str) -> Tensor:
-    """``x`` as a contiguous CPU tensor (n, d), float32 if it was and products of its numbers stay within float32, else float64.
-    InputError if it is not (rows, features) of finite numbers, with one of each or more, or beyond ``LEAST`` and ``MOST``."""
+    """``x`` as a contiguous CPU tensor (n, d): float32 stays if products of its numbers fit float32, all else becomes float64.
+    Raises InputError if it is not (rows, features) of finite numbers, with at least one of each, between ``LEAST`` and
+    ``MOST``."""
     array = torch.from_numpy(np.ascontiguousarray(numbers(x, name)))
     if array.dim() != 2 or array.numel() == 0:
         raise InputError(
@@ -58,7 +59,8 @@ def rows(x: ArrayLike | Tensor, name: str) -> Tensor:
 
 
 def pair(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, least: int = 1) -> tuple[Tensor, Tensor]:
-    """Both sets as :func:`rows` with one number of features, one dtype, and ``least`` rows or more in each."""
+    """Both sets as :func:`rows`, with the same number of features and one dtype. Raises InputError on fewer than ``least``
+    rows."""
     x, y = rows(real, "real"), rows(generated, "generated")
     if x.shape[1] != y.shape[1]:
         raise InputError(

@@ -1,10 +1,10 @@
-"""Whether a predictive distribution is calibrated, and how sharp it is, from true targets and draws of the model.
+"""Calibration and sharpness of predictive distributions, from true targets and draws of the model.
 
-Arrays in: targets y (n,) in data units, and draws (s, n), s of them for each target's own prediction. A target of d numbers
-is (n, d) with draws (s, n, d) where a function says so; the others take one column at a time.
+Targets y (n,) are in data units; draws (s, n) are s draws of the prediction for each target. :func:`pit` also takes targets (n,
+d) with draws (s, n, d); the other functions take one column at a time.
 
-A perfect model's target is one more draw: its rank among s + 1 is uniform. By that rule no number here leans one way or the
-other with s, so models may be compared whatever they were asked for.
+Under a perfect model the target is one more draw, so its rank among s + 1 is uniform. All functions follow this rule, so none is
+biased by s, and models with different numbers of draws can be compared.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Uniformity:
-    """distance: the largest |share of ranks up to u − u| (Kolmogorov–Smirnov). p: the chance of so large a one among ``n``
-    ranks of a perfect model."""
+    """distance: the largest |share of ranks up to u − u| (Kolmogorov–Smirnov). p: the probability of a distance at least as large
+    for ``n`` ranks of a perfect model."""
 
     distance: float
     p: float
@@ -44,12 +44,13 @@ def pit(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, *, rng: torch.Generato
 
         u = (#{draws < y} + v (#{draws = y} + 1)) / (s + 1),   v uniform
 
-    exactly uniform where y and the draws have one law, whatever s, ties included. Pile-ups at both ends: the model is too
-    narrow; a hump: too wide. Raises InputError on arrays of other shapes or that are not finite.
+    u is exactly uniform if y and the draws have the same law, for any s and with ties. Many values near 0 and 1 mean that the
+    model is too narrow; many in the middle, that it is too wide. Raises InputError on arrays that are not finite or have other
+    shapes.
     """
     y, draws = _pair(y, draws, columns=True)
     below, above = _ranks(y, draws)
-    # uniform gives [0, 1): half of its step makes both ends open
+    # uniform draws from [0, 1); half of its step is added, so that both ends are open
     v = uniform(y.shape, rng, torch.empty(0, dtype=torch.float64)).numpy() + 2.0**-54
     return below + v * (above - below)
 
@@ -72,12 +73,12 @@ def pit_distance(u: ArrayLike | Tensor) -> Estimate:
 def coverage(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, level: float) -> Estimate:
     """Share of targets y (n,) inside the central interval that ``draws`` (s, n) predict with probability ``level``.
 
-    The interval reaches from order statistic (s + 1)(1 − level)/2 to (s + 1)(1 + level)/2 of the draws. Between two draws y
-    counts in part: by the share of its cell of ranks, [#{draws < y}, #{draws ≤ y} + 1] / (s + 1), that lies inside
-    [(1 − level)/2, (1 + level)/2]. So a perfect model is given ``level`` exactly, on average, for any s and with ties;
-    quantiles of the draws themselves would cover less (9 of 10 draws span 80 % of the next, not 90 %).
+    The interval goes from order statistic (s + 1)(1 − level)/2 to (s + 1)(1 + level)/2 of the draws. A target at its end counts
+    in part: by the share of its cell of ranks, [#{draws < y}, #{draws ≤ y} + 1] / (s + 1), that lies inside [(1 − level)/2, (1 +
+    level)/2]. The expected value for a perfect model is therefore exactly ``level``, for any s and with ties. Quantiles of the
+    draws would cover less: the interval between the outermost of 9 draws covers 80 % of the next, not 90 %.
 
-    Raises InputError where (s + 1)(1 − level)/2 < 1: the interval would reach beyond the draws.
+    Raises InputError if (s + 1)(1 − level)/2 < 1, because the interval would go beyond the draws.
     """
     y, draws = _pair(y, draws)
     tail = _tail(level, len(draws))
@@ -87,10 +88,11 @@ def coverage(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, level: float) -> 
 
 
 def sharpness(draws: ArrayLike | Tensor, level: float) -> Estimate:
-    """Mean width, in data units, of intervals that hold one more draw with probability ``level``, of ``draws`` (s, n): less is
-    better among models that cover alike. They are the outermost of every m = 2/(1 − level) − 1 draws, 19 for 90 % (9 of 10
-    such intervals hold the 20th draw), whatever s, as an interval of few draws is wider than one of many: of 19 normal ones
-    3.69 deviations, where 90 % of the law itself lie within 3.29. If m is not whole, between the outermost two of a few more."""
+    """Mean width, in data units, of intervals from ``draws`` (s, n) that contain one more draw with probability ``level``. Less
+    is better among models with equal coverage. Each interval lies between the outermost of m = 2/(1 − level) − 1 draws: 19 for 90
+    %, as 9 of 10 such intervals contain the 20th draw. m does not depend on s, because intervals from few draws are wider: the
+    outermost of 19 normal draws are 3.69 standard deviations apart, while 90 % of the law lie within 3.29. If m is not whole, the
+    ends are interpolated between order statistics of the next larger number of draws."""
     draws = _finite(draws, "draws", 2)
     tail = _tail(level, len(draws))
     m = math.ceil(1 / tail - 1e-9) - 1
@@ -102,7 +104,7 @@ def sharpness(draws: ArrayLike | Tensor, level: float) -> Estimate:
 
 
 def mean_width(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, level: float) -> Estimate:
-    """:func:`sharpness`, called as the other metrics of answers are; it does not depend on the true targets y (n,)."""
+    """:func:`sharpness` with the arguments of the other metrics of answers; it does not depend on the true targets y (n,)."""
     _pair(y, draws)
     return sharpness(draws, level)
 
@@ -115,8 +117,8 @@ def crps(y: ArrayLike | Tensor, draws: ArrayLike | Tensor) -> Array:
 
         mean_i |x_i − y| − Σ_ij |x_i − x_j| / (2 s (s − 1))
 
-    the fair form (Ferro 2014): its expectation is ∫ (F(t) − 1{t ≥ y})² dt of the law behind the draws, for any s. Σ_ij is
-    2 Σ_i (2i − s − 1) x_(i) over sorted draws, so a row costs O(s log s). Compare models row by row; :func:`average` for one.
+    This is the fair form (Ferro 2014): its expectation is ∫ (F(t) − 1{t ≥ y})² dt for the law F of the draws, for any s. Σ_ij is
+    2 Σ_i (2i − s − 1) x_(i) over sorted draws, so a row costs O(s log s). :func:`average` gives the mean over rows.
     """
     y, draws = _pair(y, draws, least=2)
     s, unit = len(draws), _unit(draws, y)
@@ -141,17 +143,17 @@ def average(scores: ArrayLike | Tensor) -> Estimate:
     return Estimate(float((scores / unit).mean()) * unit, error, n)
 
 
-# ---------------------------------------------------------------------------------------------------------- inside
+# ---------------------------------------------------------------------------------------------------------- helpers
 
 
 def _unit(*arrays: Array) -> float:
-    """About the largest size of numbers, as a power of two, which costs no digit: divided by it, no sum or square of them
-    overflows, and none of the largest vanishes."""
+    """A power of two near the largest absolute value. Division by it is exact, and afterwards sums and squares neither overflow
+    nor vanish."""
     return math.ldexp(1.0, math.frexp(max(float(np.abs(a).max()) for a in arrays))[1] - 1)
 
 
 def _ranks(y: Array, draws: Array) -> tuple[Array, Array]:
-    """The two ends of y's cell of ranks among s draws and itself, in (0, 1)."""
+    """The two ends of the cell of ranks of y among s draws and itself, in [0, 1]."""
     s = len(draws)
     return (draws < y).sum(0) / (s + 1), ((draws <= y).sum(0) + 1) / (s + 1)
 
@@ -163,7 +165,7 @@ def _tail(level: float, s: int) -> float:
     tail = (1 - level) / 2
     if (s + 1) * tail < 1 - 1e-9:
         raise InputError(
-            f"draws: {s} a row do not reach the ends of {level:.6g} intervals, "
+            f"draws: {s} a row are too few for intervals of level {level:.6g}, "
             f"expected {math.ceil(1 / tail - 1e-9) - 1} or more; "
             "draw more or lower the level"
         )
@@ -171,7 +173,7 @@ def _tail(level: float, s: int) -> float:
 
 
 def _pair(y: ArrayLike | Tensor, draws: ArrayLike | Tensor, *, columns: bool = False, least: int = 1) -> tuple[Array, Array]:
-    """Targets and draws that fit each other, float64; ``columns``: (n, d) is allowed as well."""
+    """Targets and draws as float64 arrays of matching shapes; ``columns``: (n, d) is allowed as well."""
     target = numbers(y, "y")
     if target.ndim not in ((1, 2) if columns else (1,)) or target.size == 0:
         wanted = "(n,) or (n, d)" if columns else "(n,)"

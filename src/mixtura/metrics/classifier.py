@@ -14,29 +14,30 @@ from torch import Tensor
 from mixtura.contracts import Estimate
 from mixtura.metrics.arrays import pair
 
-#: rows a side that are used at most
+#: most rows of each set that are used
 ROWS = 8_000
-#: rows behind a leaf of a tree: a share of those learnt from, and at most
+#: fewest rows in a leaf of a tree: this share of the training rows, but at most this number
 LEAF_SHARE, LEAF = 0.1, 20
-#: errors below ½ that are not chance any more
+#: number of standard errors below ½ from which on a value is not chance
 TOO_FAR = 4.0
 
 
 def c2st(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator) -> Estimate:
     """Share of unseen rows of ``real`` (n, d) and ``generated`` (m, d) that a classifier puts on the right side
-    (Lopez-Paz & Oquab 2017, section 3): ½ says that it cannot tell them apart, 1 that it always can.
+    (Lopez-Paz & Oquab 2017, section 3): ½ means that it cannot tell them apart, 1 that it always can.
 
-    min(n, m, ROWS) rows of each, drawn with ``rng``: the classifier learns from one half of both and is judged on the other, so
-    ``n`` of the estimate is a whole set. It is histogram gradient boosting (scikit-learn): it needs no tuning, does not
-    change when a feature is scaled or bent, and sees shifts, shapes and interactions; a linear one sees shifts alone (better).
+    min(n, m, ROWS) rows of each are drawn with ``rng``. The classifier is trained on one half of both and tested on the other, so
+    ``n`` of the estimate is the size of one set. It is histogram gradient boosting (scikit-learn): it needs no tuning, is
+    invariant to monotone changes of a feature, and detects shifts, shapes and interactions; a linear classifier detects only
+    shifts, but these better.
 
-    The error is binomial, the share drawn towards ½ by two successes and two failures (Agresti & Coull 1998): at equal laws
-    ½/√n, which is exact, as the rows judged have no part in what was learnt. Cross-validation would judge every row, but its
-    folds share rows, and with 200 rows a side its value spreads as far as that of one half. Of laws apart the value also hangs
-    on the rows learnt from: with 30 rows a side it spreads 1.2 times as far, with 200 rows as far as the error says.
+    The error is binomial, with two successes and two failures added to the share (Agresti & Coull 1998). At equal laws it is
+    ½/√n, which is exact because test rows are not in training. Cross-validation would test every row, but its folds share rows,
+    and with 200 rows in each set its value varies as much as that of one half. For different laws the value also varies with the
+    training rows: with 30 rows in each set its spread is 1.2 times the error, with 200 rows it is equal to the error.
 
-    A row that is in both sets is learnt with one label and judged with the other, so that a value far below ½ says that the
-    sets depend on one another and not that they are alike: beyond ``TOO_FAR`` errors there is none, but a ``reason``.
+    A row that is in both sets may be trained with one label and tested with the other. A value far below ½ therefore means that
+    the sets depend on one another: beyond ``TOO_FAR`` errors the value is NaN with a ``reason``.
 
     Raises InputError on arrays that are not finite (rows, d) with one d and 4 rows or more.
     """
@@ -52,8 +53,8 @@ def c2st(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.
     if value < 0.5 - TOO_FAR * 0.5 / math.sqrt(n):
         return Estimate(
             math.nan, math.nan, n,
-            f"a classifier is right on {value:.3f} of the rows, far below ½: the two sets depend on one another, as where they "
-            "share rows; compare with rows that the generator has not seen",
+            f"a classifier is right on {value:.3f} of the rows, far below ½: the two sets depend on one another, for example by "
+            "shared rows; compare with rows that the generator has not seen",
         )  # fmt: skip
     return Estimate(value, error, n)
 
@@ -66,7 +67,7 @@ def _right(features: NDArray[np.floating], labels: NDArray[np.bool_], learnt: ND
     leaf = min(max(int(LEAF_SHARE * learnt.sum()), 1), LEAF)
     settings: dict[str, Any] = {"max_iter": 50, "learning_rate": 0.2, "max_leaf_nodes": 15, "min_samples_leaf": leaf}
     settings |= {"early_stopping": False}
-    # nothing is drawn with this seed, but without one scikit-learn draws from the global generator
+    # without a seed scikit-learn draws from the global generator; these settings draw nothing with it
     classifier = HistGradientBoostingClassifier(**settings, random_state=0)
     classifier.fit(features[learnt], labels[learnt])
     return classifier.predict(features[~learnt]) == labels[~learnt]

@@ -1,4 +1,4 @@
-"""Every metric that compares two sets of rows, by the features of both: :func:`compare_samples` and :func:`memorised`."""
+"""Run every metric that compares two sets of rows: :func:`compare_samples` and :func:`memorised`."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from mixtura.contracts import Estimate, InputError
 from mixtura.metrics import TABLE
 from mixtura.metrics.neighbours import Manifold, manifold, memorisation
 
-#: rows a side that every metric can do with
+#: rows of each set that are enough for every metric
 ENOUGH = 7
 
-#: memorisation compares no more rows than this of each kind
+#: most rows of each set that memorisation compares
 MOST_COMPARED = 2_000
 
 
@@ -29,14 +29,14 @@ def compare_samples(
     codes: Tensor | None,
     seed: Callable[[str], torch.Generator],
 ) -> dict[str, Estimate]:
-    """Every metric of the table that compares two sets of rows (n, *shape) in data units: those of features, and, where
-    ``codes`` (dims,) bool says which columns of a table hold codes, those of columns.
+    """Every metric of the table that compares two sets of rows (n, *shape) in data units: the metrics of features and, for
+    tables, those of columns. ``codes`` (dims,) bool says which columns of a table hold codes; None for images.
 
-    features: rows → (n, d). kernel: for the metrics that ask, by a kernel, whether two laws differ. seed: name of a metric →
-    generator. A metric that needs more rows than one of the sets has is left out where that set has fewer than ``ENOUGH``.
+    features: rows → (n, d). kernel: for the metrics that take one. seed: name of a metric → its generator. If a set has fewer
+    than ``ENOUGH`` rows, the metrics that need more rows are left out.
     """
     seen = features(real), features(generated)
-    together = cache(lambda: manifold(*seen)._asdict())  # one pass gives all four
+    together = cache(lambda: manifold(*seen)._asdict())  # one pass computes all four metrics
     found = {}
     for row in TABLE.values():
         try:
@@ -56,9 +56,9 @@ def compare_samples(
 def memorised(
     samples: Tensor, train: Tensor, unseen: Tensor, features: Callable[[Tensor], Tensor], *, rng: torch.Generator
 ) -> Estimate:
-    """Memorisation of ``samples`` against training and unseen rows; at most ``MOST_COMPARED`` of each. ``samples`` and ``unseen``
-    are (n, d) features; ``train``, of which there may be many, rows (n, *shape) in data units: ``features`` is called with those
-    that are compared."""
+    """Memorisation of ``samples`` against training and unseen rows, at most ``MOST_COMPARED`` of each. ``samples`` and ``unseen``
+    are features (n, d). ``train`` is rows (n, *shape) in data units, as there may be many: ``features`` maps only those that are
+    compared."""
 
     def some(x: Tensor) -> Tensor:
         return x[torch.randperm(len(x), generator=rng)[:MOST_COMPARED]]

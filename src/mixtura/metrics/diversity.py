@@ -1,13 +1,13 @@
-"""How many different rows a set holds, in effect: RKE and the Vendi score, of generated rows beside real ones.
+"""Diversity, as an effective number of different rows: RKE and the Vendi score, of generated rows relative to real ones.
 
 Both are exponentials of a Rényi entropy of the eigenvalues λ of K/n, the kernel matrix of n rows with k(x, x) = 1:
 
     Vendi_q = exp( log Σ λ^q / (1 − q) ),  Vendi_1 = exp(−Σ λ log λ)         (Friedman & Dieng 2023; Pasarkar & Dieng 2024)
     RKE     = Vendi_2 = 1 / ‖K/n‖²_F = n² / Σᵢⱼ k(xᵢ, xⱼ)²                     (Jalali, Li & Farnia 2023)
 
-k groups of equal rows that have nothing in common count k. A count alone says little, since it hangs on the bandwidth and, in
-Vendi's case, on n; so the metrics are ratios: the count of the generated rows over that of as many real rows. 1 is as
-diverse as the real rows, below 1 is less (modes that were lost), above 1 is more (noise).
+k equally large groups of equal rows, with similarity 0 between groups, count k. A count depends on the bandwidth and, for Vendi,
+on n. The metrics are therefore ratios: the count of the generated rows over that of as many real rows. 1 means as diverse as the
+real rows, below 1 less (lost modes), above 1 more (noise).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mixtura.contracts import Estimate, InputError
 from mixtura.ground.kernels import Cosine, Gaussian, median_bandwidth, sums
 from mixtura.metrics.arrays import pair, rows
 
-#: rows a side of the Vendi ratio, at most: eigenvalues of n rows take n³ operations
+#: most rows of each set in the Vendi ratio: the eigenvalues of n rows take n³ operations
 VENDI_ROWS = 1_000
 
 
@@ -48,8 +48,8 @@ def rke(
 def mode_count(x: ArrayLike | Tensor, kernel: Gaussian) -> Estimate:
     """RKE mode count of rows ``x`` (n, d), 1 / E k(X, X′)² over pairs of two different rows, with its jackknife error.
 
-    That is the U-form. The paper's V-form n² / Σ k², 1 / ``sums((x,), kernel.squared).block(0, 0, unbiased=False)``, also pairs
-    each row with itself, and so can count no more than n modes.
+    This is the U-form. The paper's V-form n² / Σ k², 1 / ``sums((x,), kernel.squared).block(0, 0, unbiased=False)``, includes the
+    pair of each row with itself and so counts at most n modes.
 
     Raises InputError on anything but finite (rows, d) with 3 rows or more.
     """
@@ -106,12 +106,12 @@ def vendi(
 def vendi_score(x: ArrayLike | Tensor, kernel: Gaussian | Cosine, *, order: float = 1.0) -> Estimate:
     """Vendi score of rows ``x`` (n, d): exp of the Rényi entropy of ``order`` q > 0 of the eigenvalues of K/n, between 1 and n.
 
-    Eigenvalues are float64, and those below the rounding of the largest are left out: to a small order they would count in
-    full. For the cosine kernel and d < n they are those of the (d, d) second moment, which are the same.
+    Eigenvalues are float64; those below the rounding error of the largest are left out, because a small order would count them in
+    full. For the cosine kernel and d < n they are computed from the (d, d) second moment, which has the same ones.
 
-    The error is an infinitesimal jackknife. With ρ the mean of φ(x)φ(x)' in feature space, a row moves the entropy by
-    ψ(x) / n, ψ = −φ'(log ρ)φ − H, or q / (1 − q) (φ'ρ^(q−1)φ / tr ρ^q − 1): first-order perturbation of its eigenvalues. To
-    orders below 1 the eigenvalues near 0 matter, which it does not follow: at ½ it can be half of the truth.
+    The error is an infinitesimal jackknife. With ρ the mean of φ(x)φ(x)' in feature space, a row changes the entropy by ψ(x) / n,
+    ψ = −φ'(log ρ)φ − H, or q / (1 − q) (φ'ρ^(q−1)φ / tr ρ^q − 1), by first-order perturbation of the eigenvalues. For orders
+    below 1 the eigenvalues near 0 matter, for which first order is not enough: at order ½ the error can be half of the true one.
 
     Raises InputError on an order that is not a finite number above 0, and on a row of zeros under the cosine kernel.
     """

@@ -1,18 +1,18 @@
-"""Fréchet distance between the Gaussians that fit two sets of features, without the bias of finite samples.
+"""Fréchet distance between the Gaussians fitted to two sets of features, corrected for the bias of finite samples.
 
     F = |m₁ − m₂|² + tr(S₁ + S₂ − 2 (S₁ S₂)^½)                    (Dowson & Landau 1982; Heusel et al. 2017)
 
-Rows become :class:`Moments`, two Moments a number (:func:`plain_distance`). With S₁ = R Rᵀ the trace of (S₁ S₂)^½
-is the sum of s, the roots of the eigenvalues of the symmetric Rᵀ S₂ R: never complex, and exact where there
+Rows are reduced to :class:`Moments`, and :func:`plain_distance` computes F from two of these. With S₁ = R Rᵀ, the trace of
+(S₁ S₂)^½ is the sum of s, the square roots of the eigenvalues of the symmetric Rᵀ S₂ R. It is never complex, and exact if there
 are fewer rows than features.
 
-F of two finite samples is too large even if the laws are the same. To second order in 1/n, for Gaussians,
+F of two finite samples is too large even if their laws are equal. To second order in 1/n, for Gaussians,
 
     E F̂ − F = tr S₁/n + tr S₂/m + (1/n + 1/m) ½ Σᵢⱼ sᵢ sⱼ (1 + δᵢⱼ) / (sᵢ + sⱼ).
 
-The trace of a root has the second derivative −½ Kᵢⱼ² / (sᵢ sⱼ (sᵢ + sⱼ)), and the sampling error K of RᵀS₂R in its eigenbasis
-E Kᵢⱼ² = sᵢ² sⱼ² (1 + δᵢⱼ) / m. So it holds for equal laws and for different ones. It is taken away
-(:func:`debiased_distance`); what it leaves is of order 1/n².
+The trace of a square root has the second derivative −½ Kᵢⱼ² / (sᵢ sⱼ (sᵢ + sⱼ)), and the sampling error K of RᵀS₂R in its
+eigenbasis has E Kᵢⱼ² = sᵢ² sⱼ² (1 + δᵢⱼ) / m. The formula therefore holds for equal and for different laws.
+:func:`debiased_distance` subtracts it; the remaining bias is of order 1/n².
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from torch import Tensor
 from mixtura.contracts import Estimate, InputError
 from mixtura.metrics.arrays import pair, rows
 
-#: rows whose products are summed in the precision of the features before they join the float64 sum
+#: rows whose products are summed in the precision of the features before they are added to the float64 sum
 CHUNK = 4096
 
-#: the least rows of the smaller set for each feature that varies; at 2, with many more rows in the other set, the value is 2.5
-#: errors too small, at 3 the bias is in the noise
+#: fewest rows of the smaller set for each feature that varies. At 2, with many more rows in the other set, the value is 2.5
+#: errors too small; at 3 the bias is within the noise
 ROWS_A_FEATURE = 3
 
-#: rows a side that the error and the fourth moments are measured on
+#: most rows of each set for the error and the fourth moments
 ERROR_ROWS = 2000
 
 
@@ -75,12 +75,12 @@ class Moments:
 
 
 def plain_distance(a: Moments, b: Moments) -> float:
-    """F of the two fitted Gaussians, in squared units of the features: the "FID" of other packages."""
+    """F of the two fitted Gaussians, in squared units of the features. Other packages call this FID."""
     return _plain(a, b, _spectrum(a, b))
 
 
 def debiased_distance(a: Moments, b: Moments) -> float:
-    """F̂ less its second-order bias for Gaussian rows; about 0 for equal laws, where it can be below."""
+    """F̂ minus its second-order bias for Gaussian rows. For equal laws it is about 0 and can be negative."""
     s = _spectrum(a, b)
     return _plain(a, b, s) - _bias(a, b, s)
 
@@ -90,19 +90,19 @@ def frechet_distance(
 ) -> Estimate:
     """Fréchet distance between ``real`` (n, d) and ``generated`` (m, d), in squared units of the features.
 
-    Debiased: the Gaussian expansion, the excess of its fourth moments measured on the rows, and one Richardson step
-    over random halves of both sets, D + (D − D_half) / 3, for what is left of order 1/n². ``plain=True`` gives the
+    The bias is corrected in three parts: the Gaussian expansion; the excess of the fourth moments, measured on the rows; and, for
+    the rest of order 1/n², one Richardson step over random halves of both sets, D + (D − D_half) / 3. ``plain=True`` gives the
     biased F of other packages.
 
-    The error is an infinitesimal jackknife: with T the optimal map from one Gaussian to the other, a row x of ``real``
-    moves F by ψ(x) = 2 (m₁ − m₂)·(x − m₁) + (x − m₁)ᵀ(I − T)(x − m₁) over n, and likewise in ``generated``. At equal
-    laws ψ is all noise and Var ψ counts the variance V₂ of the second-order term twice (as any jackknife does), so
-    error² = V₂ + max(Var ψ₁/n + Var ψ₂/m − 2 V₂, 0), V₂ that of Gaussian rows times the squared ratio of the measured to the
-    Gaussian curvature. ψ and the fourth moments are measured on at most ERROR_ROWS rows a side.
+    The error is an infinitesimal jackknife. With T the optimal map from one Gaussian to the other, a row x of ``real`` changes F
+    by ψ(x) / n, ψ(x) = 2 (m₁ − m₂)·(x − m₁) + (x − m₁)ᵀ(I − T)(x − m₁), and likewise a row of ``generated``. At equal laws ψ is
+    noise, and Var ψ counts the variance V₂ of the second-order term twice (as any jackknife does). Therefore error² = V₂ +
+    max(Var ψ₁/n + Var ψ₂/m − 2 V₂, 0), where V₂ is that of Gaussian rows times the squared ratio of the measured to the Gaussian
+    curvature. ψ and the fourth moments are measured on at most ERROR_ROWS rows of each set.
 
-    With few rows for d features a part of the bias stays, with as many rows as features ten errors of it; so below
-    ``ROWS_A_FEATURE`` rows for each feature that varies there is no value, but a ``reason``. Tails as heavy as Student's with 6
-    degrees make the error up to twice too wide.
+    With few rows for d features a part of the bias remains: ten errors with as many rows as features. Below ``ROWS_A_FEATURE``
+    rows for each feature that varies, the value is NaN with a ``reason``. Tails as heavy as those of Student's t with 6 degrees
+    of freedom make the error up to twice too large.
 
     Raises InputError on arrays that are not finite (rows, d) with one d and 4 rows or more.
     """
@@ -111,7 +111,7 @@ def frechet_distance(
     if not plain and n < ROWS_A_FEATURE * features:
         return Estimate(
             math.nan, math.nan, n,
-            f"{n} rows are too few for {features} features, as most of the distance would be bias; "
+            f"{n} rows are too few for {features} features, because most of the distance would be bias; "
             f"give {ROWS_A_FEATURE * features} rows or more, or fewer features",
         )  # fmt: skip
     halves = [tuple(Moments.of(half) for half in part.tensor_split(2)) for part in (x, y)]
@@ -130,7 +130,7 @@ def frechet_distance(
         gaussian = (1 / a.n + 1 / b.n) * _gaussian_curvature(link.s)
         value -= _bias(a, b, link.s)
         value += (value - sum(debiased_distance(*both) for both in zip(*halves, strict=True)) / 2) / 3
-        # of an excess e, the step above leaves 4/3 e from the whole less 1/3 of the 2 e in the halves
+        # the step above multiplies an excess e by 2/3: 4/3 e from the whole sets minus 1/3 of the 2 e in the halves
         value -= (curvature - gaussian) * 2 / 3
     return Estimate(value, error, n)
 
@@ -160,7 +160,7 @@ def _link(a: Moments, b: Moments) -> _Link:
         return _Link(s, forward, backward)
     root, middle = _sandwich(a, b)
     squares, v = torch.linalg.eigh(middle)
-    # the rest is rounding: a root below 1e-7 of the largest
+    # roots below 1e-7 of the largest are rounding errors
     kept = squares > len(squares) * torch.finfo(squares.dtype).eps * squares[-1:]
     s = squares[kept].sqrt()
     axes = (root @ v[:, kept]).T

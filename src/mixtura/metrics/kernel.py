@@ -1,9 +1,9 @@
-"""Whether two sets of features have one law, by what a kernel sees of it: MMD², KID, and a permutation test.
+"""Kernel metrics of whether two sets of features have the same law: MMD², KID, and a permutation test.
 
     MMD²(P, Q) = E k(X, X′) − 2 E k(X, Y) + E k(Y, Y′)                    (Gretton et al. 2012, lemma 6)
 
-Values are U-statistics: about 0 for equal laws, where they can be below. All pairs are used, so nothing depends on how subsets
-were drawn, and errors are delete-one jackknives (:class:`mixtura.ground.kernels.KernelSums`).
+Values are U-statistics: for equal laws they are about 0 and can be negative. All pairs are used, so no value depends on a choice
+of subsets. Errors are delete-one jackknives (:class:`mixtura.ground.kernels.KernelSums`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mixtura.contracts import Estimate, InputError
 from mixtura.ground.kernels import Cubic, Gaussian, Kernel, median_bandwidth, sums
 from mixtura.metrics.arrays import pair
 
-#: rows a side whose labels are permuted, at most
+#: most rows of each set whose labels are permuted
 PERMUTED_ROWS = 1_000
 
 
@@ -27,9 +27,9 @@ def mmd2(
 ) -> Estimate:
     """Unbiased MMD² between ``real`` (n, d) and ``generated`` (m, d), in units of the kernel, with its jackknife error.
 
-    Without a ``kernel`` it is a Gaussian whose bandwidth is the median distance between real rows: then it is
-    2 at most, for two points far apart, and neither a shift nor a common scale of the features changes it.
-    ``n`` of the estimate is that of the real rows.
+    The default ``kernel`` is a Gaussian whose bandwidth is the median distance between real rows. MMD² is then at most 2 (two
+    distant points), and neither a shift nor a common scale of the features changes it. ``n`` of the estimate is the number of
+    real rows.
 
     Raises InputError on arrays that are not finite (rows, d) with one d and 3 rows or more.
     """
@@ -41,9 +41,9 @@ def kid(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.G
     """Kernel inception distance between ``real`` (n, d) and ``generated`` (m, d): unbiased MMD² with k = (x·y / d + 1)³
     (Bińkowski et al. 2018, section 4), and its jackknife error.
 
-    It is the U-statistic over all pairs, which other packages estimate by the mean over random subsets and whose error they
-    do not give (the deviation of subsets is not one). It compares means, covariances and third moments, in the scale of the
-    features. Products are taken in the precision of the features; nothing is drawn from ``rng``.
+    It is the U-statistic over all pairs. Other packages estimate it by the mean over random subsets and give no standard error
+    (the standard deviation over subsets is not one). It compares means, covariances and third moments, and depends on the scale
+    of the features. Products have the precision of the features; nothing is drawn from ``rng``.
 
     Raises InputError as :func:`mmd2`.
     """
@@ -61,10 +61,10 @@ def same_law(
 ) -> Estimate:
     """p-value of "``real`` (n, d) and ``generated`` (m, d) have one law", by permuting which row belongs to which set.
 
-    p = (1 + #{permuted MMD² ≥ observed}) / (1 + permutations): if the laws are equal P(p ≤ α) ≤ α exactly, for any kernel that
-    does not know the sets (Gretton et al. 2012, section 3; Phipson & Smyth 2010). Without a ``kernel`` it is a Gaussian of the
-    median distance of all rows together. At most ``PERMUTED_ROWS`` rows of each set are used, drawn with ``rng``. The error
-    is that of sampling the permutations; n is the smaller number of rows used.
+    p = (1 + #{permuted MMD² ≥ observed}) / (1 + permutations). If the laws are equal, P(p ≤ α) ≤ α exactly, for any kernel that
+    does not depend on which rows are in which set (Gretton et al. 2012, section 3; Phipson & Smyth 2010). The default ``kernel``
+    is a Gaussian whose bandwidth is the median distance between all rows. At most ``PERMUTED_ROWS`` rows of each set are drawn
+    with ``rng``. The error is that of sampling the permutations; ``n`` is the smaller number of rows used.
 
     Raises InputError on fewer than one permutation, and as :func:`mmd2`.
     """
@@ -78,7 +78,7 @@ def same_law(
     for column in first.T[1:]:
         column[_shuffle(len(both), rng)[: len(x)]] = 1
     statistics = _mmd2_of_labels(values, first, len(x), len(y))
-    # permutations that tie, as whole numbers make them, differ by rounding only
+    # tied permutations, as integer features make them, differ by rounding only
     as_large = statistics[1:] >= statistics[0] - 1e-10 * values.abs().mean()
     p = (1 + int(as_large.sum())) / (1 + permutations)
     return Estimate(p, math.sqrt(p * (1 - p) / (1 + permutations)), min(len(x), len(y)))

@@ -1,4 +1,4 @@
-"""Log-densities of unseen rows, summed up with their standard errors."""
+"""Means of log-densities of unseen rows, with their standard errors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gain:
-    """A paired mean difference in nats and its standard error, and both again without the largest differences."""
+    """A paired mean difference in nats and its standard error; ``trimmed``: both without the largest differences."""
 
     value: float
     error: float
@@ -36,12 +36,11 @@ def mean_nats(log_probs: ArrayLike) -> Estimate:
 def gain(blend: ArrayLike, single: ArrayLike, *, trim: float = 0.01) -> Gain:
     """How many nats a row ``blend`` (n,) gains over ``single`` (n,), both measured on the same rows.
 
-    ``trimmed`` leaves out the ⌈trim·n⌉ rows with the largest |difference|: a verdict that needs them hangs
-    on a few outliers. Of equal ones a gain goes before a loss. Its error is that of the mean of the rows kept.
+    ``trimmed`` leaves out the ⌈trim·n⌉ rows with the largest |difference|, so that it does not depend on a few outliers. Of equal
+    |differences|, gains are left out before losses. Its error is that of the mean of the remaining rows.
 
-    A row where only ``single`` gives −inf makes the gain +inf, where only ``blend`` does −inf. Where both do
-    (or both kinds of row occur) the mean is undefined: NaN. None of these has an error. Such rows are the
-    first to be trimmed.
+    A row where only ``single`` gives −inf makes the gain +inf; one where only ``blend`` does makes it −inf. If both do (or both
+    kinds of row occur), the mean is undefined: NaN. None of these has an error. Such rows are trimmed first.
 
     Raises InputError on NaN, +inf, unequal lengths, or a ``trim`` that leaves no row.
     """

@@ -1,15 +1,15 @@
-"""How far each column of a table is from the real one, by itself.
+"""Distance of each single column of a table from the real column.
 
     numbers   ∫ |F(t) − G(t)| dt / spread     Wasserstein distance (order 1) in units of the real column's standard deviation
     codes     ½ Σ_c |p_c − q_c|               total variation
     missing   |p − q|                         difference of the shares of rows where the value is missing
 
-A difference D of two shares, of standard error σ, has E |D| > 0 even if the laws are the same. Each |D| above is therefore
+A difference D of two shares, with standard error σ, has E |D| > 0 even if the laws are equal. Each |D| above is therefore
 
     |D| − (2/√π) σ exp(−D² / 2σ²),            σ² = h (1 − h) (1/n + 1/m),   h the share in both sets together,
 
-whose mean is 0 at equal laws (E |Z| = √(2/π) and E exp(−Z²/2) = 1/√2), and which takes nothing away where the difference is
-plain. In between it is at most 0.46 σ too small.
+which has mean 0 at equal laws (E |Z| = √(2/π) and E exp(−Z²/2) = 1/√2) and subtracts nothing from a large difference. In between
+it is at most 0.46 σ too small.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Marginal:
-    """One column. kind: "number" or "code". distance: over the rows where it is present, W₁ in spreads or total variation.
-    ks: the largest |F − G| of a number (Kolmogorov–Smirnov, as it is), NaN for a code. missing: difference of shares."""
+    """One column. kind: "number" or "code". distance: over the rows with a value, W₁ in spreads or total variation. ks: the
+    largest |F − G| of a number (Kolmogorov–Smirnov, uncorrected), NaN for a code. missing: difference of the shares of missing
+    values."""
 
     kind: str
     distance: Estimate
@@ -46,9 +47,9 @@ def columns(
 ) -> tuple[Marginal, ...]:
     """Distance of each column of ``real`` (n, d) and ``generated`` (m, d), data units, NaN where missing.
 
-    ``codes`` (d,) bool says which columns are codes. A column whose real rows all hold one value has no spread and is
-    compared as a code. Where one set has no present row of a column, its missing difference says all, and the distance is 0.
-    ``plain=True`` leaves |D| as it is. Errors are infinitesimal jackknives over rows, of the spread too.
+    ``codes`` (d,) bool says which columns are codes. A column with only one real value has no spread and is compared as a code.
+    If a column is missing in all rows of one set, the distance is 0 and only ``missing`` counts. ``plain=True`` does not correct
+    |D|. Errors are infinitesimal jackknives over rows, which include the error of the spread.
 
     Raises InputError on arrays that are not (rows, d) with one d and 2 rows or more, infinite, or a mask that is not (d,).
     """
@@ -66,9 +67,9 @@ def marginal_distance(
     rng: torch.Generator,
     plain: bool = False,
 ) -> Estimate:
-    """Mean over columns of distance + missing of :func:`columns`; ``rng`` is not drawn from.
+    """Mean over columns of distance + missing of :func:`columns`; nothing is drawn from ``rng``.
 
-    The error counts that columns share their rows.
+    The error takes into account that columns share their rows.
     """
     both = [(distance, missing) for _, distance, _, missing in _parts(real, generated, codes, plain)]
     values, moves_real, moves_generated = zip(*(each for pair in both for each in pair), strict=True)
@@ -77,7 +78,7 @@ def marginal_distance(
 
 
 class _Difference(NamedTuple):
-    """A value, and by how much each row of either set moves it (n times, m times)."""
+    """A value, and n (or m) times the change of it by each row of ``real`` (or ``generated``)."""
 
     value: float
     real: Array
@@ -98,7 +99,7 @@ def _parts(
     if mask.dtype != bool or mask.shape != (x.shape[1],):
         raise InputError(
             f"codes: expected {x.shape[1]} truth values, one a column, got {mask.dtype} of shape {mask.shape}; "
-            "say of each column whether it holds codes"
+            "give True for each column that holds codes"
         )
     for a, b, coded in zip(x.T, y.T, mask, strict=True):
         yield _column(a, b, bool(coded), plain)
@@ -121,13 +122,14 @@ def _column(x: Array, y: Array, coded: bool, plain: bool) -> tuple[bool, _Differ
 
 
 def _deviation(values: Array) -> float:
-    """Standard deviation of numbers of any size, whose squares may overflow."""
+    """Standard deviation of numbers whose squares may overflow."""
     largest = float(np.abs(values).max())
     return largest * float((values / largest).std(ddof=1)) if largest else 0.0
 
 
 def _among(moves: Array, present: NDArray[np.bool_]) -> Array:
-    """Moves of the present rows → of all rows: a mean over a share of them moves by so much more."""
+    """Changes by the rows with a value → changes by all rows: a mean over a share of the rows changes by 1/share times as
+    much."""
     out = np.zeros(len(present))
     out[present] = (moves - moves.mean()) / present.mean()
     return out
@@ -143,7 +145,7 @@ def _shares(x: NDArray[np.integer], y: NDArray[np.integer], count: int, plain: b
 
 def _transport(x: Array, y: Array, plain: bool) -> tuple[_Difference, float]:
     """W₁ in standard deviations of x, and the Kolmogorov–Smirnov distance."""
-    # in units in which the square of no deviation overflows or vanishes; halved first, as a difference may overflow as well
+    # in units in which no squared deviation overflows or vanishes; halved first, because a difference may overflow too
     x, y = x / 2 - x[0] / 2, y / 2 - x[0] / 2
     unit = np.abs(x).max()
     x, y = x / unit, y / unit
@@ -152,7 +154,7 @@ def _transport(x: Array, y: Array, plain: bool) -> tuple[_Difference, float]:
     steps = np.diff(grid, append=grid[-1])
     both = (len(x) * f + len(y) * g) / (len(x) + len(y))
     far = float(_size(f - g, both, 1 / len(x) + 1 / len(y), plain) @ steps)
-    # a row at t moves F by 1 from t on
+    # a row at t raises F by 1/n from t on
     beyond = np.cumsum((np.sign(f - g) * steps)[::-1])[::-1]
     moves_x, moves_y = (beyond[np.searchsorted(grid, each)] for each in (x, y))
     spread = float(x.std())
@@ -161,7 +163,7 @@ def _transport(x: Array, y: Array, plain: bool) -> tuple[_Difference, float]:
 
 
 def _size(difference: Array, both: Array, weight: float, plain: bool) -> Array:
-    """|D|, less what equal laws would show."""
+    """|D| minus its expectation at equal laws."""
     size = np.abs(difference)
     if plain:
         return size

@@ -1,4 +1,4 @@
-"""What nearest neighbours say: whether samples are copies, and how far two sets cover one another."""
+"""Nearest-neighbour metrics: whether samples are copies of training rows, and how well two sets cover one another."""
 
 from __future__ import annotations
 
@@ -27,16 +27,15 @@ def memorisation(
 ) -> Estimate:
     """Share of ``samples`` (m, d) whose nearest row is among ``train`` (t, d) rather than ``held_out`` (h, d).
 
-    ½ says that the training rows attract no more than other rows of the same law, 1 that samples are copies.
-    Both reference sets have min(t, h) rows, the larger one being subsampled with ``rng``: a larger set would
-    be nearer by its size alone. Ties count ½. Distances are Euclidean in the features as given.
+    ½ means that training rows are as far from samples as other rows of the same law, 1 that the samples are copies. Both
+    reference sets have min(t, h) rows; the larger one is subsampled with ``rng``, because a larger set would be nearer by its
+    size alone. Ties count ½. Distances are Euclidean in the features as given.
 
-    The error is binomial in an effective number of samples that holds both the luck of the samples and that
-    of which rows came to train and which were held out. On equal laws the labels of the 2r reference rows
-    could be dealt again, and samples that share their nearest row share its label: with u_j untied samples
-    at row j that deal has variance (2r / (2r−1)) (Σ u_j² − (Σ u_j)² / 2r) / 4m², exactly where nothing ties.
-    It is taken as ¼ / effective number, which is at most m. The share in p(1 − p) is drawn towards ½ by two
-    successes and two failures (Agresti & Coull 1998), so that the error is not zero at a value of 0 or 1.
+    The error is binomial in an effective number of samples, which accounts for the randomness of the samples and of the split
+    into train and held-out rows. At equal laws the labels of the 2r reference rows are exchangeable, and samples that share their
+    nearest row share its label. With u_j untied samples at row j, a random relabelling has the variance (2r / (2r−1)) (Σ u_j² −
+    (Σ u_j)² / 2r) / 4m², which is exact without ties. It is set equal to ¼ / effective number, which is at most m. Two successes
+    and two failures are added to the share in p(1 − p) (Agresti & Coull 1998), so that the error is not 0 at a value of 0 or 1.
 
     Raises InputError on arrays that are not finite (rows, d) with one d.
     """
@@ -61,7 +60,8 @@ def memorisation(
 
 
 def _effective_number(sharing: NDArray[np.intp], m: int) -> float:
-    """Independent labels behind ``m`` samples, of which ``sharing[j]`` have reference row j as their nearest."""
+    """The effective number of independent labels of ``m`` samples, ``sharing[j]`` of which have reference row j as their
+    nearest."""
     spread = float(np.square(sharing - sharing.mean()).sum()) * len(sharing) / (len(sharing) - 1) / m**2
     return 1 / max(spread, 1 / m)
 
@@ -75,8 +75,8 @@ def _subsample(x: Array, size: int, rng: torch.Generator) -> Array:
 def _nearest(x: Array, reference: Array) -> tuple[Array, NDArray[np.intp]]:
     """(m,) squared distance to, and index of, the nearest row of ``reference``.
 
-    One matrix product a tile finds the row; the distance is then taken directly, since the rounding of the
-    product would break the ties that copies and whole numbers make.
+    One matrix product for each tile finds the row. The distance is then computed directly, because the rounding of the product
+    would break the ties between copies and between integer rows.
     """
     centre = reference.mean(0)
     centred = reference - centre
@@ -93,8 +93,8 @@ def _nearest(x: Array, reference: Array) -> tuple[Array, NDArray[np.intp]]:
 
 @dataclass(frozen=True)
 class Shared:
-    """count: rows of one set that are equal to some row of the other. expected: how many that would be if both had one law, with
-    its standard deviation ``spread``. same: the two are one set in one order, which is no chance."""
+    """count: number of rows of one set that are equal to some row of the other. expected, spread: its mean and standard deviation
+    if both sets had the same law. same: whether both are the same rows in the same order, beyond chance."""
 
     count: int
     expected: float
@@ -103,24 +103,24 @@ class Shared:
 
     @property
     def too_many(self) -> bool:
-        """The sets were not drawn apart."""
+        """Whether the sets share more rows than independent samples would."""
         return self.same or self.count > self.expected + 6 * self.spread
 
 
 def shared_rows(real: ArrayLike | Tensor, generated: ArrayLike | Tensor) -> Shared:
-    """How many rows of ``generated`` (m, d) are also in ``real`` (n, d), NaN equal to NaN. Rows of codes and rounded numbers
-    repeat by themselves: a fresh row of the law is new with probability f₁/n, f₁ the rows that ``real`` holds once, of variance
-    (f₁ (1 − f₁/n) + 2 f₂)/n² (Good 1953, equations 9 and 64)."""
-    # −0 is 0, and every NaN the same
+    """How many rows of ``generated`` (m, d) are also in ``real`` (n, d); NaN equals NaN. Rows of codes and rounded numbers repeat
+    by chance: a new row of the law is not in ``real`` with probability f₁/n, whose variance is (f₁ (1 − f₁/n) + 2 f₂)/n², where
+    f₁ and f₂ are the numbers of rows that ``real`` holds once and twice (Good 1953, equations 9 and 64)."""
+    # −0 equals 0, and every NaN equals every other
     ours, theirs = (np.where(np.isnan(x), np.nan, x + 0.0) for x in (numbers(real, "real"), numbers(generated, "generated")))
     times = Counter(row.tobytes() for row in ours.astype(np.float64))
     n, m = len(ours), len(theirs)
     count = sum(row.tobytes() in times for row in theirs.astype(np.float64))
     once, twice = (sum(t == k for t in times.values()) for k in (1, 2))
     new = once / n
-    # the 1 is for a law whose rows never repeat, which n rows cannot tell from one whose rows rarely do
+    # the 1 is for laws whose rows rarely repeat, which n rows cannot distinguish from laws whose rows never do
     variance = 1 + m * new * (1 - new) + (m / n) ** 2 * (once * (1 - new) + 2 * twice)
-    # nats of the order of the rows: a constant table is equal to the next one
+    # log probability of this order of the rows: two constant tables are equal by chance
     chance = sum(t * math.log(t / n) for t in times.values())
     same = np.array_equal(ours, theirs, equal_nan=True) and chance < math.log(1e-6)
     return Shared(count, m * (1 - new), math.sqrt(variance), same)
@@ -128,13 +128,13 @@ def shared_rows(real: ArrayLike | Tensor, generated: ArrayLike | Tensor) -> Shar
 
 # ------------------------------------------------------------------------------------ how two sets cover one another
 
-#: rows a side of a tile of distances
+#: rows of each set in a tile of distances
 TILE = 1024
 
-#: numbers that are worked on at once where every row has its own few partners
+#: numbers processed at once where each row is compared with its own few neighbours
 CACHE = 2**18
 
-#: neighbours looked at beyond those needed, so that the rounding of a matrix product cannot hide the right one
+#: extra neighbours that are compared, so that the rounding of a matrix product cannot hide the right one
 SPARE = 2
 
 
@@ -187,28 +187,28 @@ def manifold(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, k: int 
 
 
 def precision(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
-    """Of :func:`manifold`, which gives all four at the price of one; ``rng`` is not drawn from."""
+    """Precision of :func:`manifold`, which computes all four metrics at the cost of one; nothing is drawn from ``rng``."""
     return manifold(real, generated, k=k).precision
 
 
 def recall(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
-    """As :func:`precision`."""
+    """Recall of :func:`manifold`; see :func:`precision`."""
     return manifold(real, generated, k=k).recall
 
 
 def density(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
-    """As :func:`precision`."""
+    """Density of :func:`manifold`; see :func:`precision`."""
     return manifold(real, generated, k=k).density
 
 
 def coverage(real: ArrayLike | Tensor, generated: ArrayLike | Tensor, *, rng: torch.Generator, k: int = 5) -> Estimate:
-    """As :func:`precision`."""
+    """Coverage of :func:`manifold`; see :func:`precision`."""
     return manifold(real, generated, k=k).coverage
 
 
 @dataclass(frozen=True)
 class _Balls:
-    """Rows with their balls. Radii and norms are of half the squared distance, in which a tile is one product.
+    """Rows with their balls. Radii and norms are half squared distances, for which a tile is one matrix product.
 
     rows: (n, d) as given. centred: (n, d) float32. half_norms: (n,) float32. neighbours: (n, k), nearest first.
     radii: (n, 2) float64, to the neighbours k and k + 1.
@@ -234,12 +234,12 @@ class _Balls:
 
 
 def _half_squares(x: Tensor, y: Tensor) -> Tensor:
-    """Of differences in the precision of the rows: the same pair gives the same number wherever it is met."""
+    """Half squared distances by differences, in the precision of the rows: a pair of rows always has the same one."""
     return (x - y).square_().sum(-1, dtype=torch.float64) / 2
 
 
 def _half_squares_of_pairs(x: Tensor, y: Tensor, at: Tensor) -> Tensor:
-    """Those of row at[:, 0] of x and row at[:, 1] of y."""
+    """:func:`_half_squares` of row at[:, 0] of x and row at[:, 1] of y."""
     return _half_squares(x[at[:, 0]], y[at[:, 1]])
 
 
@@ -249,7 +249,7 @@ def _tile(x: Tensor, half_x: Tensor, y: Tensor, half_y: Tensor) -> Tensor:
 
 
 def _nearest_others(x: Tensor, half_norms: Tensor, count: int) -> Tensor:
-    """(n, count) indices of the nearest other rows of x (n, d), by tiles of which each pair of blocks needs one."""
+    """(n, count) indices of the nearest other rows of x (n, d). Each pair of blocks needs one tile."""
     n = len(x)
     best, index = torch.full((n, count), math.inf), torch.zeros(n, count, dtype=torch.int64)
 
@@ -277,7 +277,7 @@ def _blocks(n: int) -> Iterator[slice]:
 
 
 class _Held(NamedTuple):
-    """For each row: in how many balls it is or how many rows its ball holds, and, where that is one, which."""
+    """For each row: the number of balls that hold it, or of rows in its ball; and the index of that ball or row if it is one."""
 
     count: Tensor
     holder: Tensor
@@ -289,8 +289,8 @@ class _Inside(NamedTuple):
 
 
 def _cross(real: _Balls, generated: _Balls) -> tuple[_Inside, _Inside, Tensor]:
-    """Which generated row (column) is inside the ball of which real row (row), which real row is inside the ball of which
-    generated row, and how many generated rows each real ball would hold at radius k + 1, (n,), to rounding."""
+    """Which generated rows (columns) are in which real balls (rows); which real rows are in which generated balls; and the number
+    of generated rows, up to rounding, that each real ball would hold at radius k + 1, (n,)."""
     n, m = len(real.rows), len(generated.rows)
     rounding = (4 + math.sqrt(real.rows.shape[1])) * torch.finfo(torch.float32).eps
     sums = [(torch.zeros(n, 2, dtype=torch.float64), torch.zeros(m, 2, dtype=torch.float64)) for _ in range(2)]
@@ -310,24 +310,25 @@ def _cross(real: _Balls, generated: _Balls) -> tuple[_Inside, _Inside, Tensor]:
 
 
 def _inside(distances: Tensor, radius: Tensor, slack: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
-    """(a, b) float32 of 1 where ``distances`` ≤ ``radius``; those within ``slack`` of it by the ``exact`` ones."""
+    """(a, b) float32, 1 if ``distances`` ≤ ``radius``. Pairs within ``slack`` of the radius are decided by ``exact``
+    distances."""
     surely = distances <= (radius - slack).float()
     unsure = ((distances < (radius + slack).float()) & ~surely).nonzero()
     inside = surely.float()
     for at in unsure.split(TILE):
         limit = radius.expand(distances.shape)[at[:, 0], at[:, 1]]
-        # sums of squares in another order differ by this much
+        # sums of squares in another order may differ by this factor
         inside[at[:, 0], at[:, 1]] = (exact(at) <= limit * (1 + 1e-12)).float()
     return inside
 
 
 def _numbered(block: slice) -> Tensor:
-    """(block, 2) ones and row numbers: a sum over one ball gives 1 and its number, exactly below 2²⁴ rows."""
+    """(block, 2) ones and row numbers. A sum over a single ball is 1 and its number, exactly up to 2²⁴ rows."""
     return torch.stack([torch.ones(block.stop - block.start), torch.arange(block.start, block.stop).float()], 1)
 
 
 def _share(held: _Held, holders: int) -> Estimate:
-    """Share of rows that are held at all, ``holders`` the number of rows that can hold them."""
+    """Share of rows that are in at least one ball; ``holders``: the number of balls."""
     n = len(held.count)
     value = float((held.count > 0).double().mean())
     alone = torch.bincount(held.holder[held.count == 1], minlength=holders).double()

@@ -1,8 +1,8 @@
-"""Optimal transport along lines: Wasserstein distances in one dimension, and sliced for many.
+"""Sliced Wasserstein distance: optimal transport along lines.
 
-In one dimension the best coupling is that of equal quantiles (Villani 2003, theorem 2.18). With n and m sorted rows it is
-a staircase of at most n + m − 1 cells, the same for every pair of columns of these lengths (:func:`coupling`), so that
-unequal numbers need neither padding nor interpolation.
+In one dimension the optimal coupling is that of equal quantiles (Villani 2003, theorem 2.18). For n and m sorted rows it has at
+most n + m − 1 cells, which depend only on n and m (:func:`coupling`), so that unequal numbers of rows need neither padding nor
+interpolation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ class Coupling:
 
 
 def coupling(n: int, m: int) -> Coupling:
-    """The coupling of equal quantiles of n and m rows of equal mass. Levels are whole numbers over n·m: no cell is lost."""
+    """The coupling of equal quantiles of n and m rows of equal mass. Levels are integers over n·m, so no cell is lost by
+    rounding."""
     levels = np.union1d(np.arange(n, dtype=np.int64) * m, np.arange(m, dtype=np.int64) * n)
     return Coupling(np.diff(levels, append=n * m) / (n * m), levels // m, levels // n)
 
@@ -49,13 +50,13 @@ def sliced_wasserstein(
 
         SW₂² = E_θ ∫₀¹ (F⁻¹_{θ·x}(q) − F⁻¹_{θ·y}(q))² dq,   θ uniform on the sphere    (Bonneel et al. 2015, equation 9)
 
-    in squared units of the features; a shift by δ gives |δ|²/d. Two samples of one law are a little apart. By how much is
-    seen from the two random halves of each set, whose distance is four times what n or m rows add to SW₂²; a quarter of
-    both is taken away, so that equal laws give about 0 (or less). ``plain=True`` leaves it in, as other packages do.
+    in squared units of the features; a shift by δ gives |δ|²/d. Two samples of one law have a distance above 0. The distance
+    between two random halves of a set is four times what its n or m rows add to SW₂²; a quarter of it is subtracted for each set,
+    so that equal laws give about 0, which can be negative. ``plain=True`` does not correct, like other packages.
 
-    The error is an infinitesimal jackknife: a row moves SW₂² by its Kantorovich potential, ψ'(x) = 2 (x − T(x)) along each
-    direction, averaged over directions, plus the variance of the mean over directions. At equal laws the potential is noise
-    of the size of the distance itself, and the error up to √2 too wide.
+    The error is an infinitesimal jackknife: a row changes SW₂² by its Kantorovich potential, ψ'(x) = 2 (x − T(x)) along each
+    direction, averaged over directions. The variance of the mean over directions is added. At equal laws the potential is noise
+    of the size of the distance itself, and the error is up to √2 too large.
 
     Raises InputError on arrays that are not finite (rows, d) with one d and 4 rows or more, or fewer than 2 projections.
     """
@@ -80,7 +81,7 @@ def sliced_wasserstein(
 
 
 def _projected(x: Tensor, directions: Tensor, rng: torch.Generator) -> Array:
-    """(projections, rows), rows in a random order: the first half of them is a random half."""
+    """(projections, rows), with the rows in a random order, so that the first half is a random half."""
     return (directions @ x[torch.randperm(len(x), generator=rng, device=rng.device).cpu()].T).numpy()
 
 
@@ -95,7 +96,7 @@ def _halves(x: Array) -> NDArray[np.float64]:
 
 
 def _moved(y: Array, mass: Array, theirs: NDArray[np.intp], ours: NDArray[np.intp]) -> Array:
-    """T(x): where each sorted row of ours goes on average."""
+    """T(x): the mean of the rows of y that are coupled with each sorted row of x."""
     starts = np.flatnonzero(np.diff(ours, prepend=-1))
     total = np.add.reduceat(mass, starts)
     return np.add.reduceat(y[:, theirs] * mass.astype(y.dtype), starts, 1) / total.astype(y.dtype)
