@@ -1,1 +1,1 @@
-"""What a mixture is chosen by: terms, their sum, and the quadratic that samples give it."""
+"""Objectives of a mixture: terms, their sum, and its estimate from samples."""

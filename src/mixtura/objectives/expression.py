@@ -1,11 +1,11 @@
-"""What is asked of a mixture of generators: terms that add up, each a loss of the mixture a on the simplex.
+"""The objective of a mixture of generators: a sum of terms, each a loss of the weights a on the simplex.
 
-Most are quadratic,
+Most terms are quadratic,
 
     L(a) = Σ_ij a_i a_j E κ(X_i, X_j) + Σ_i a_i E ℓ(X_i) + c,
 
-X_i a sample of arm i and every expectation over independent ones, with a positive semidefinite kernel κ and a loss ℓ of single
-samples. :class:`mixtura.objectives.quadratic.Quadratic` is their sum, estimated from samples at hand. The others are convex
+where X_i is a sample of arm i, samples are independent, κ is a positive semidefinite kernel and ℓ a loss of single samples.
+:class:`mixtura.objectives.quadratic.Quadratic` is their sum, estimated from samples at hand. The other terms are convex
 (:mod:`mixtura.objectives.convex`).
 
 Terms are written ``RKE(1.0) + 0.2 * Precision(real)``, on the command line ``rke+0.2*precision``
@@ -43,7 +43,7 @@ class Expression(ABC):
 
     def __mul__(self, scale: float) -> Objective:
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < math.inf:
-            raise InputError(f"objective: a term can be scaled by a finite number above 0, got {scale!r}")
+            raise InputError(f"objective: expected a finite scale above 0 for a term, got {scale!r}; change it")
         return Objective(tuple((scale * s, term) for s, term in self.parts))
 
     __rmul__ = __mul__
@@ -51,8 +51,8 @@ class Expression(ABC):
 
 @dataclass(frozen=True)
 class Objective(Expression):
-    """A sum of scaled terms. Its own unit is that of its term if there is one, unscaled, else the sum of the losses, to be
-    lowered."""
+    """A sum of scaled terms. A single unscaled term gives the sum its own unit; otherwise the unit is that of the sum of losses,
+    of which lower is better."""
 
     terms: tuple[tuple[float, Term], ...]
 
@@ -68,17 +68,17 @@ class Objective(Expression):
 
     @property
     def name(self) -> str:
-        """As it is written on the command line."""
+        """The text of the objective on the command line."""
         return "+".join(term.name if scale == 1 else f"{scale:g}*{term.name}" for scale, term in self.terms)
 
     @property
     def unit(self) -> str:
-        """Of :meth:`own`."""
+        """The unit of :meth:`own`."""
         return self.alone.unit if self.alone else "sum of losses"
 
     @property
     def higher(self) -> bool:
-        """Whether more of it is better."""
+        """Whether a higher own value is better."""
         return self.alone.higher if self.alone else False
 
     def own(self, loss: Estimate) -> Estimate:
@@ -89,7 +89,7 @@ class Objective(Expression):
         return self.alone.own(Estimate(loss.value / scale, loss.error / scale, loss.n))
 
     def ready(self, samples: Sequence[Tensor], rng: torch.Generator) -> Objective:
-        """The objective with every open bandwidth chosen, from samples (n_i, d) of all arms or from the reference."""
+        """The objective with every missing bandwidth chosen, from samples (n_i, d) of all arms or from the reference."""
         return Objective(tuple((scale, term.ready(samples, rng)) for scale, term in self.terms))
 
     @property
@@ -99,9 +99,9 @@ class Objective(Expression):
 
 
 class Term(Expression):
-    """One thing asked of a mixture. ``loss`` is what is lowered; ``own`` the same in the unit people know.
+    """One term of an objective. Its loss is minimised; ``own`` converts the loss to its usual unit.
 
-    name, unit; higher: whether more of the own unit is better. matches: whether it is a distance to the law of a reference,
+    name, unit; higher: whether a higher own value is better. matches: whether the term is a distance to the law of a reference,
     which is then a sample like those of the arms.
     """
 
@@ -116,23 +116,23 @@ class Term(Expression):
         return ((1.0, self),)
 
     def own(self, loss: Estimate) -> Estimate:
-        """From loss to the own unit, with its error."""
-        # a difference, since −0.0 is no value to show
+        """The loss and its error in the own unit."""
+        # a difference, so that 0 does not become −0.0
         return Estimate(0.0 - loss.value if self.higher else 0.0 + loss.value, loss.error, loss.n)
 
     @property
     def chosen_bandwidth(self) -> float | None:
-        """Of its Gaussian kernel; None where it has none, or it was left open."""
+        """The bandwidth of its Gaussian kernel; None if there is no such kernel or no bandwidth yet."""
         return None
 
     def ready(self, samples: Sequence[Tensor], rng: torch.Generator) -> Term:
-        """The term with its bandwidth chosen, if that was left open."""
+        """The term with its bandwidth, which is chosen here if it was not given."""
         return self
 
 
 class QuadraticTerm(Term):
-    """kernel: κ, or None. reference: rows (r, d) that it compares with, or None. spread: of ℓ, its largest value less its least,
-    inf where there is no bound."""
+    """A quadratic term. kernel: κ, or None. reference: the rows (r, d) that it compares with, or None. spread: the largest value
+    of ℓ minus the smallest, inf if there is no bound."""
 
     kernel: Kernel | None = None
     reference: Tensor | None = None

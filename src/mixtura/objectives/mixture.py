@@ -23,10 +23,10 @@ from mixtura.simplex.quadratic import minimise_quadratic
 from mixtura.simplex.sparse import minimise_sparse
 from mixtura.simplex.weights import Array, Weights
 
-#: samples of an arm that halves can be judged by
+#: fewest samples of an arm for a comparison on halves
 LEAST_TO_JUDGE = 20
 
-#: subsamples that intervals come from where each has to be solved from its samples
+#: number of subsamples behind intervals if each has to be solved from its samples
 CONVEX_SUBSAMPLES = 20
 
 #: blocks of the jackknife of a convex objective

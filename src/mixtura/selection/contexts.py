@@ -33,8 +33,8 @@ from mixtura.selection.session import Session
 class Contexts:
     """A table of contexts.
 
-    rows: column → value of each, as arms are given it. vectors: (n, p) its columns of numbers, standardised: what contexts are
-    compared by. reach: bandwidth of the kernel that compares them.
+    rows: column → value of each context, as sent to arms. vectors: (n, p) the numeric columns, standardised, by which contexts
+    are compared. reach: bandwidth of the kernel that compares them.
     """
 
     rows: tuple[dict[str, Any], ...]
@@ -43,12 +43,12 @@ class Contexts:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same rows."""
+        """A hash of the rows."""
         return hashlib.sha256(json.dumps(self.rows, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_contexts(contexts: Any, *, reach: float | None = None, seed: int = 0) -> Contexts:
-    """A file, a frame or an array (n, p), one context a row → :class:`Contexts`. ``reach``: in standard deviations of the
+    """Read contexts from a file, a frame or an array (n, p), one context in each row. ``reach``: in standard deviations of the
     columns; by default half of the median distance between two contexts.
 
     Raises InputError on a table without a column of numbers, and on numbers that are missing or not finite.

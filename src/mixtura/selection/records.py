@@ -17,11 +17,11 @@ from mixtura.simplex.weights import Weights
 
 @dataclass(frozen=True)
 class Round:
-    """What a pull left behind.
+    """The record of one pull.
 
     number: of the pull. status: "told", "failed" or "unknown", with its reason. pulls: samples so far. spent: cost so far.
-    weights, value: the mixture now and its objective, in the objective's own unit, every so many pulls. single: the best single
-    arm and its value then. seconds: the arm took; overhead: all that is not an arm.
+    seconds: time of the arm for this pull. overhead: seconds so far outside the arms. Every so many pulls: weights, value: the
+    present mixture and its objective, in its own unit; single: the best single arm and its value.
     """
 
     number: int
@@ -39,7 +39,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Stop:
-    """When to stop before all pulls are made: at an excess of ``tolerance`` or less, by a bound of this ``mode``."""
+    """Stop before all pulls are made as soon as the bound of this ``mode`` on the excess is at most ``tolerance``."""
 
     tolerance: float
     mode: str = "asymptotic"
@@ -50,11 +50,11 @@ class Stop:
 class Selected(Weights):
     """The end of a selection: the :class:`Weights` of the best mixture, and how they were found.
 
-    value ± error: in the objective's own ``unit``, ``higher`` or lower is better. single: the best single arm. pulls: samples.
-    spent: what they cost. why: it ended. certificates: how far from the best mixture it can be, both modes where both apply.
-    gain, p_value: of weights chosen on one half of every arm's samples over the arm that they beat the least
-    surely, on the other half; None for few samples. sums: which pairs of samples were summed. closed: arm → why it is asked no
-    more. counts: arm → status → pulls.
+    value ± error: in the objective's own ``unit``; ``higher``: whether a higher value is better. single: the best single arm.
+    pulls: number of samples. spent: cost of all requests. why: why the selection ended. certificates: bounds on how far the
+    mixture is from the best one, in both modes if both apply. gain, p_value: weights are chosen on one half of each arm's samples
+    and compared, on the other half, with the single arm that they beat least surely; None for few samples. sums: which pairs of
+    samples were summed. closed: arm → why it is not asked any more. counts: arm → status → number of pulls.
     """
 
     unit: str
@@ -98,7 +98,7 @@ class Selected(Weights):
         return {**asdict(self.gain), "p_value": self.p_value}
 
     def record(self) -> dict[str, Any]:
-        """Plain data: what ``mixtura select --json`` prints, but for the folder (docs/cli-json.md)."""
+        """The plain data that ``mixtura select --json`` prints, without the folder (docs/cli-json.md)."""
         return {
             "weights": self.by_name, "gap": self.gap, "value": asdict(self.estimate),
             "unit": self.unit, "higher": self.higher, "single": (self.single[0], asdict(self.single[1])), "pulls": self.pulls,
@@ -110,7 +110,7 @@ class Selected(Weights):
 
 @dataclass(frozen=True)
 class SelectedByContext:
-    """The end of a selection in contexts.
+    """The end of a selection with contexts.
 
     contexts: column → value of each. weights: the :class:`Weights` at each context, ``value`` in the objective's own ``unit``.
     The other fields are those of :class:`Selected`.
@@ -149,7 +149,7 @@ class SelectedByContext:
         return rows.assign(value=[found.value for found in self.weights])
 
     def record(self) -> dict[str, Any]:
-        """Plain data: what ``mixtura select --contexts --json`` prints, but for the folder (docs/cli-json.md)."""
+        """The plain data that ``mixtura select --contexts --json`` prints, without the folder (docs/cli-json.md)."""
         at = [
             {"context": dict(context), "weights": found.by_name, "value": found.value, "gap": found.gap}
             for context, found in zip(self.contexts, self.weights, strict=True)

@@ -1,7 +1,7 @@
-"""The long process of an online selection: ask, keep, compare, tell, until the pulls are made.
+"""The loop of an online selection: choose an arm, ask it, record its sample, map it to features, tell the selector.
 
-:meth:`Session.conduct` is an iterator of :class:`Round`. It can be stopped at any moment, killed included, and goes on from its
-ledger; two processes may work on one ledger.
+:meth:`Session.conduct` is an iterator of :class:`Round`. It can be stopped or killed at any moment and continues from its ledger;
+several processes may use one ledger.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WAIT = 0.05
 
 
 class Session(ABC):
-    """Arms, a selector, a ledger, and the feature space of samples."""
+    """The arms, the selector, the ledger and the feature space of a selection."""
 
     selector: Selector | ContextualSelector
 
@@ -43,7 +43,7 @@ class Session(ABC):
         self._place, self._spent = -1, ledger.spent()
         self.overhead = 0.0
 
-    # ------------------------------------------------------------------------------------------------ what differs
+    # --------------------------------------------------------------------- what differs with and without contexts
 
     @abstractmethod
     def _choose(self, number: int) -> str:
@@ -58,23 +58,23 @@ class Session(ABC):
         return None
 
     def _stopped(self) -> str | None:
-        """Why the stopping rule ends it, or None."""
+        """Why the stopping rule ends the selection, or None."""
         return None
 
     def _current(self) -> dict[str, Any]:
-        """The mixture now, as fields of :class:`Round`."""
+        """The present mixture, as fields of :class:`Round`."""
         return {}
 
     # -------------------------------------------------------------------------------------------------------- rounds
 
     def conduct(self) -> Iterator[Round]:
-        """Ask until the pulls are made, the stopping rule says so, or no arm is left."""
+        """Ask arms until all pulls are made, the stopping rule ends the selection, or no arm is left."""
         try:
             self._catch_up()
             for pull in self.ledger.orphans():
                 yield self._recover(pull)
             yield from self._ask_on()
-        finally:  # stopped while an arm was awaited, or by a fault that passes: whoever goes on takes up the request
+        finally:  # if this was stopped during a request, the next process repeats it
             self.ledger.release()
 
     def _ask_on(self) -> Iterator[Round]:
@@ -90,7 +90,7 @@ class Session(ABC):
                     pull = self.ledger.intend(self._choose(self.ledger.next_number()))
             self.overhead += time.perf_counter() - began
             if pull is None:
-                time.sleep(WAIT)  # another process awaits the last ones
+                time.sleep(WAIT)  # another process waits for the last samples
                 if not self.ledger.in_flight():
                     self._catch_up()
                     break
@@ -99,7 +99,7 @@ class Session(ABC):
 
     @property
     def why(self) -> str | None:
-        """Why it is over, or None."""
+        """Why the selection has ended, or None."""
         if self.selector.pulls >= self.pulls:
             return f"all {self.pulls:,} pulls are made"
         if not self.selector.open.any():
@@ -107,7 +107,7 @@ class Session(ABC):
         return self._stopped()
 
     def _recover(self, pull: Pull) -> Round:
-        """A request that a process left behind."""
+        """Complete a request that was in flight when its process ended."""
         arm = self.arms.get(pull.arm)
         if pull.sample is not None:
             return self._tell(pull, pull.sample, 0.0)
@@ -139,7 +139,7 @@ class Session(ABC):
             if seen.ndim != 1 or not np.isfinite(seen).all() or width not in (None, len(seen)):
                 raise InputError(f"{pull.arm}: {len(seen)} features, the others have {width}")
         except (InputError, RuntimeError, ValueError) as error:
-            if passes(error):  # no property of the sample, which is kept and mapped again later
+            if passes(error):  # not the fault of the sample, which is kept and mapped again later
                 raise
             self._failed(pull, f"its sample cannot be compared: {str(error).splitlines()[0]}", exhausted=False)
             return self._round(pull, "failed", str(error), seconds)
@@ -166,16 +166,16 @@ class Session(ABC):
     # ------------------------------------------------------------------------------------------------------- the ledger
 
     def _catch_up(self) -> None:
-        """Take in what the ledger holds and the selector does not know yet, this process's pulls and others'."""
+        """Tell the selector the pulls of the ledger that it does not know yet, of this process and of others."""
         for pull in self.ledger.told_after(self._place):
             if pull.arm in self.arms and pull.features is not None:
                 self.selector.asked[:] = self.selector.told
                 self._learn(pull, torch.as_tensor(pull.features))
             self._place = pull.place if pull.place is not None else self._place
-        self._settle()
+        self._update_arms()
 
-    def _settle(self) -> None:
-        """Counts of what was asked, and arms that are closed, as the ledger has them."""
+    def _update_arms(self) -> None:
+        """Update the number of pulls asked of each arm, and close the arms that fail, from the ledger."""
         awaited = self.ledger.in_flight()
         for i, name in enumerate(self.selector.names):
             self.selector.asked[i] = self.selector.told[i] + awaited.get(name, 0)
@@ -185,7 +185,7 @@ class Session(ABC):
                 self.selector.close(name)
 
     def close(self) -> None:
-        """Let go of the arms and of the ledger."""
+        """Close the arms and the ledger."""
         for arm in self.arms.values():
             arm.close()
         self.ledger.close()

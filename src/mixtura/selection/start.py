@@ -33,10 +33,10 @@ FINISHED, WEIGHTS = "selection.json", "weights.csv"
 
 
 def select(arms: Arms, objective: str = "rke", **options: Any) -> Selected | SelectedByContext:
-    """The best mixture of ``arms`` from as few samples as possible; with ``contexts`` the best one at each context.
+    """The best mixture of ``arms`` from as few samples as possible; with ``contexts``, the best one at each context.
 
-    arms: a file as in docs/arms.md, a list of arms, or name → an array of samples or a function of a seed. objective: as it is
-    written on the command line, "mmd" or "rke+0.2*precision". ``options`` are those of :func:`conduct`.
+    arms: a file as in docs/arms.md, a list of arms, or name → an array of samples or a function of a seed. objective: text as on
+    the command line, such as "mmd" or "rke+0.2*precision". ``options`` are those of :func:`conduct`.
     """
     for record in conduct(arms, objective, **options):
         if not isinstance(record, Round):
@@ -51,17 +51,17 @@ def conduct(
 ) -> Iterator[Round | Selected | SelectedByContext]:  # fmt: skip
     """The selection as an iterator of records: a :class:`Round` for each pull, then its end.
 
-    reference: real rows or images, which most objectives compare with. pulls: samples to ask for in all. out: a folder that
-    keeps every pull; the same call goes on where it stopped, and more pulls may be asked for later. policy: a name of the table
-    of policies. bandwidth: of Gaussian kernels, from the first samples by default. features: what samples are compared by, as in
-    :func:`mixtura.run`. stop: the excess loss at which to stop early, by an asymptotic bound or by a ``certified`` one. fresh:
-    start over in a folder that holds a selection.
+    reference: real rows or images, which most objectives compare with. pulls: total number of samples. out: a folder that keeps
+    every pull; the same call continues where it stopped, and may ask for more pulls. policy: a name of the table of policies.
+    bandwidth: of the Gaussian kernels; by default it is chosen from the first samples. features: the features to compare, as in
+    :func:`mixtura.run`. stop: the excess loss at which to stop early, by an asymptotic bound or a ``certified`` one. fresh: start
+    over in a folder that holds a selection.
 
-    contexts: a table with one row for each context, such as a prompt and an embedding of it. Each request then comes with a row
-    of it, and rows are compared by their columns of numbers; ``reach`` says how far what is learnt at one context speaks of
-    another, in standard deviations (docs/contextual.md).
+    contexts: a table with one row for each context, such as a prompt and its embedding. Each request is then sent with one row,
+    and rows are compared by their numeric columns. ``reach``: how far from a context its samples still count, in standard
+    deviations (docs/contextual.md).
 
-    Raises InputError on arms, objectives and folders that do not fit, before any arm is asked.
+    Raises InputError on arms, objectives and folders that do not fit together, before any arm is asked.
     """
     if contexts is None and reach is not None:
         raise InputError("reach: is for contexts; give --contexts too, or leave it out")
