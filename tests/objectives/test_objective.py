@@ -223,7 +223,7 @@ def test_every_term_can_be_written():
         (lambda: parse("rke-precision"), "'rke-precision' is no term"),
         (lambda: parse("-1*rke"), "no term"),
         (lambda: parse("rke*2"), "no term"),
-        (lambda: parse("1.2.3*rke"), r"'1.2.3' is no number; write for example 0.2\*rke"),
+        (lambda: parse("1.2.3*rke"), r"'1.2.3' is not a number; write for example 0.2\*rke"),
         (lambda: parse("0*rke"), "a finite number above 0, got 0.0"),
         (lambda: parse("1e999*rke"), "a finite number above 0, got inf"),
         *[(lambda t=t: parse(t), f"{t} compares with real rows; give --reference") for t, (_, needed) in TERMS.items() if needed],
@@ -240,7 +240,7 @@ def test_every_term_can_be_written():
         (lambda: LogLikelihood(REAL, log_prob=lambda x: x[:, 0]), "give either a reference or log_prob"),
         (lambda: LogLikelihood(REAL[:2]), "2 rows are too few for a density; give 3 or more"),
         (lambda: Cost((1.0,)).on([REAL, REAL]), "1 costs were given, but there are more arms"),
-        (lambda: Vendi().on([REAL], generator(0)), "its bandwidth was left open; call ready first, or give one"),
+        (lambda: Vendi().on([REAL], generator(0)), "it has no bandwidth yet; call ready first, or give one"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_asked_for(make, sentence):

@@ -1,4 +1,4 @@
-"""What metrics on samples compare: rows or images → vectors of features.
+"""Feature extractors: maps from rows or images to the vectors that metrics on samples compare.
 
 :func:`parse` understands ``pixels``, ``pca:K``, ``conv:K`` and the path of a network: ONNX
 (.onnx, through onnxruntime), operators and weights. Formats of torch are refused: opening them unpickles, which can run
@@ -30,13 +30,13 @@ OF_TORCH = (".pt2", ".pt", ".pth", ".ts", ".ckpt", ".bin", ".pkl")
 
 
 class Features(ABC):
-    """A map from rows (n, …) to features (n, d). ``name`` says which, as :func:`parse` takes it."""
+    """A map from rows (n, …) to features (n, d). ``name``: its text for :func:`parse`."""
 
     name: str
 
     @abstractmethod
     def fit(self, x: Tensor, rng: torch.Generator) -> None:
-        """Look at fit rows x (n, …) once."""
+        """Fit to rows x (n, …)."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, …) → (n, d) float32."""
@@ -57,7 +57,7 @@ class Pixels(Features):
     name = "pixels"
 
     def fit(self, x: Tensor, rng: torch.Generator) -> None:
-        """There is nothing to learn."""
+        """Nothing is fitted."""
 
     def _map(self, x: Tensor) -> Tensor:
         return x.flatten(1)
@@ -82,7 +82,7 @@ class PrincipalComponents(Features):
             values, left = torch.linalg.eigh(rows @ rows.T)
             kept = values.flip(0)[: self.k].clamp(min=0).sqrt()
             vectors = rows.T @ left.flip(1)[:, : self.k] / kept.clamp(min=1e-9 * float(kept[0]) + 1e-30)
-        # an eigenvector's sign is the library's whim: the largest entry is made positive
+        # the sign of an eigenvector is arbitrary: the largest entry is made positive
         largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
         self.directions = vectors * torch.where(largest < 0, -1.0, 1.0)
 
@@ -166,7 +166,7 @@ class Network(Features):
             out = torch.cat([torch.as_tensor(self._run(part)) for part in self._fitted(x / self.top).split(self._batch or 64)])
         except InputError:
             raise
-        except Exception as error:  # whatever a foreign network raises is about this file
+        except Exception as error:  # a foreign network may raise anything
             if passes(error):
                 raise
             reason = (str(error).splitlines() or [""])[0][:160]

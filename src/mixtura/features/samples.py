@@ -1,4 +1,4 @@
-"""Samples as people give them, by name → features that can be compared."""
+"""Samples of outside generators, by name, mapped to features that can be compared."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | Non
     frame = source.rows_of(data)
     if isinstance(frame, pd.DataFrame):
         if numbers_of(frame) is None:
-            raise InputError(f"{data.name}: has columns that are no numbers, but arms give numbers; encode them first")
+            raise InputError(f"{data.name}: has columns without numbers, but arms give numbers; encode them first")
         return gather({"reference": reference}, None, None, seed=seed)[0]["reference"], header(frame)
     schema = source.learn(data)
     return schema.encode(frame, name=data.name), None

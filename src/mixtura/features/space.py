@@ -1,6 +1,6 @@
-"""The feature space: the one map from samples to what metrics, blends and selections compare, and its kernel.
+"""The feature space: the one map from samples to the features that metrics, blends and selections compare, and its kernel.
 
-Extractor and kernel are fitted on fit rows. What images are compared by where nothing was asked for is decided here.
+The extractor and the kernel are fitted on fit rows. This module also sets the default features of images.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.kernels import Gaussian, median_bandwidth, sums
 from mixtura.ground.rng import generator
 
-#: what images are compared by where nothing else was asked for
+#: default features of images
 IMAGE_FEATURES = "pca:64"
 #: rows that features are fitted on, and the kernel, at most
 MOST_FITTED, KERNEL_ROWS = 5_000, 1_000

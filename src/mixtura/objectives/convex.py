@@ -1,6 +1,6 @@
-"""Losses of a mixture that are convex in its weights, but not quadratic: for :func:`mixtura.simplex.convex.minimise_convex`.
+"""Losses of a mixture that are convex in its weights but not quadratic, for :func:`mixtura.simplex.convex.minimise_convex`.
 
-Each is built from samples of every arm, and after that costs one factorisation, or one product, per weights asked.
+Each is built once from the samples of all arms; each evaluation then costs one factorisation or one matrix product.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Convex(ABC):
 
     @abstractmethod
     def value_and_gradient(self, a: ArrayLike) -> tuple[float, Array]:
-        """f(a) and ∇f(a) (m,), the latter up to a common number, which no direction on the simplex sees."""
+        """f(a) and ∇f(a) (m,). The gradient is up to a common constant, which does not matter on the simplex."""
 
     def value(self, a: ArrayLike) -> float:
         """f(a)."""
@@ -239,7 +239,7 @@ def _rows(x: Tensor, name: str, *, least: int, features: int) -> Tensor:
 
 
 def _subsampled(arms: Sequence[Tensor], rows: int, rng: torch.Generator) -> list[Tensor]:
-    """At most about ``rows`` in all, of every arm the same share."""
+    """About ``rows`` rows at most, the same share of each arm."""
     share = rows / sum(len(x) for x in arms)
     if share >= 1:
         return list(arms)

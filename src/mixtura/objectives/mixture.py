@@ -32,17 +32,17 @@ CONVEX_SUBSAMPLES = 20
 #: blocks of the jackknife of a convex objective
 BLOCKS = 10
 
-#: rows that a mixture and an arm are compared by at most, where the objective is convex
+#: most rows on which a mixture and an arm are compared if the objective is convex
 EQUAL_ROWS = 2_000
 
-#: a weight that could as well be another arm's is only spoken of from here on
+#: smallest weight that is reported as exchangeable with another arm's
 NOTABLE = 0.1
 
 
 def gain_of_halves(samples: Mapping[str, Tensor], objective: Objective, *, seed: int = 0) -> tuple[Estimate, float] | None:
-    """How much better the mixture is than any single arm, and its one-sided p-value: weights are chosen on one half of every
-    arm's features (n, d), and compared with every arm on the other. Arms of fewer than ``LEAST_TO_JUDGE`` are left out; None if
-    that leaves fewer than two. Bandwidths must be chosen."""
+    """The gain of the mixture over the single arm that it beats least surely, and its one-sided p-value. Weights are chosen on
+    one half of each arm's features (n, d) and compared with each arm on the other half. Arms with fewer than ``LEAST_TO_JUDGE``
+    rows are left out; None if fewer than two remain. Bandwidths must be chosen before."""
     enough = {name: x for name, x in samples.items() if len(x) >= LEAST_TO_JUDGE}
     costs = any(term.name == "cost" for _, term in objective.terms)  # they belong to arms by their order
     if len(enough) < 2 or (costs and len(enough) < len(samples)):
@@ -89,7 +89,7 @@ class Loss:
         return value, gradient
 
     def of_term(self, k: int, a: Array) -> Estimate:
-        """Term k's loss: unbiased with its error where it is quadratic."""
+        """The loss of term k; unbiased, with its error, if it is quadratic."""
         part = self.each[k][1]
         return part.loss(a) if isinstance(part, Quadratic) else Estimate(float(part.value(a)), math.nan, 0)
 
@@ -99,12 +99,12 @@ class Loss:
         return quadratic + sum(scale * float(part.value(a)) for scale, part in self.convex)
 
     def singles(self) -> Array:
-        """(m,) loss of every arm alone."""
+        """(m,) the loss of each single arm."""
         return np.array([self.value(corner) for corner in np.eye(self.m)])
 
 
 class Problem:
-    """Samples of each arm, what is asked of their mixture, and the constraints on it."""
+    """Samples of each arm, the objective of their mixture, and the constraints on it."""
 
     def __init__(
         self, names: list[str], samples: list[Tensor], objective: Objective, within: Polytope | None, size: int | None, seed: int
@@ -117,16 +117,16 @@ class Problem:
         return Loss(self.objective, self.samples, self.seed)
 
     def value(self, loss: Loss, a: Array) -> Estimate:
-        """The objective at weights a (m,) in its own unit, with its error: by influence where all is quadratic, else by the
-        jackknife."""
+        """The objective at weights a (m,) in its own unit. Its error comes from influence functions if all terms are quadratic,
+        else from the jackknife."""
         if loss.quadratic is not None and not loss.convex:
             return self.objective.own(loss.quadratic.loss(a))
         error = self._jackknife(lambda objective, samples: Loss(objective, samples, self.seed).value(a))
         return self.objective.own(Estimate(loss.value(a), error, sum(map(len, self.samples))))
 
     def _jackknife(self, statistic: Callable[[Objective, list[Tensor]], float]) -> float:
-        """Delete-one-block error of a statistic of all samples and of the reference rows that are matched, the blocks of all sets
-        deleted together."""
+        """Delete-one-block jackknife error of a statistic of all samples and of the matched reference rows; block b of all sets
+        is deleted at the same time."""
         if min(map(len, [*self.samples, *_matched(self.objective)])) < 2 * BLOCKS:
             return math.nan
         without = []
@@ -138,11 +138,10 @@ class Problem:
     # ------------------------------------------------------------------------------------------------------- gain
 
     def gain(self) -> tuple[Estimate | None, float | None]:
-        """Weights from one half of everything, how much better they are than the best arm on the other half, and the one-sided
-        p-value.
+        """The gain of weights chosen on one half of all samples, measured on the other half, and its one-sided p-value.
 
-        No gain means that some arm is as good. So the weights have to beat every arm on the half that chose nothing, and what is
-        given is of the arm that they beat the least surely: the largest p-value is one whichever arm is the best.
+        The null hypothesis is that some arm is at least as good, so the weights must beat each arm on the second half. The result
+        is for the arm that they beat least surely: the largest p-value is valid whichever arm is the best.
         """
         least = LEAST_TO_JUDGE if self.objective.quadratic else 4 * BLOCKS
         if self.m < 2 or min(map(len, [*self.samples, *_matched(self.objective)])) < least:
@@ -152,7 +151,7 @@ class Problem:
         first, second = ([x[o[half::2]] for x, o in zip(self.samples, orders, strict=True)] for half in (0, 1))
         real = _halved(self.objective, rng)
         a = np.array(Loss(real[0], first, self.seed).solve(self.within, self.size).weights)
-        if a.max() == 1:  # it is an arm
+        if a.max() == 1:  # the weights are a single arm
             return Estimate(0.0, 0.0, sum(map(len, second))), 1.0
         if self.objective.quadratic:
             mixed, less, freedom = self._by_influence(real[1], second, a)
@@ -164,12 +163,12 @@ class Problem:
         change = own[0] - own[1] if self.objective.higher else own[1] - own[0]
         if not math.isfinite(change):  # no two samples of a half are alike, and modes cannot be counted
             return None, None
-        # the error in the own unit is that of the loss, bent as the difference is
+        # the error in the own unit is that of the loss, scaled like the difference
         error = less[arm].error * abs(change / less[arm].value) if less[arm].value else less[arm].error
         return Estimate(change, error, less[arm].n), p
 
     def _by_influence(self, objective: Objective, samples: list[Tensor], a: Array) -> tuple[float, list[Estimate], int]:
-        """Unbiased loss of the mixture, and for every arm by how much more it has; degrees of freedom of the errors."""
+        """The unbiased loss of the mixture; the excess loss of each arm; the degrees of freedom of their errors."""
         loss = Loss(objective, samples, self.seed)
         less = [loss.quadratic.excess(corner, a) for corner in np.eye(self.m)]  # type: ignore[union-attr]
         return loss.value(a), less, min(map(len, [*samples, *_matched(objective)])) - 1
@@ -177,10 +176,10 @@ class Problem:
     def _at_equal_counts(
         self, objective: Objective, samples: list[Tensor], a: Array, rng: torch.Generator
     ) -> tuple[float, list[Estimate], int]:
-        """The same where a part is convex. The loss of finite samples is too large or too small by what depends on their number,
-        and a mixture of all samples has more behind it than an arm. So row t of as many draws from the mixture is row t of a
-        drawn arm, beside row t of every arm: the parts of one law have then one bias. Of different laws the rest goes by the
-        jackknife, over blocks of these rows and of the reference's, whose pseudo-values are averaged.
+        """The same if a part is convex. The loss then has a bias that depends on the number of samples, and a mixture of all
+        samples has more of them than an arm. The mixture is therefore given as many rows as an arm: its row t is row t of a
+        randomly drawn arm. For equal laws the biases are then equal; for different laws the jackknife removes the rest, as the
+        mean of its pseudo-values over blocks of these rows and of the reference.
         """
         n = min(EQUAL_ROWS, *map(len, samples))
         arms = torch.stack([x[:n].double() for x in samples])
@@ -205,13 +204,13 @@ class Problem:
 
     @property
     def m(self) -> int:
-        """Arms."""
+        """Number of arms."""
         return len(self.names)
 
     # ------------------------------------------------------------------------------------------------------ intervals
 
     def intervals(self, loss: Loss, a: Array) -> tuple[tuple[float, float], ...] | None:
-        """95 % for every weight; None for few samples or reference rows, and for a support that was searched."""
+        """95 % interval of each weight; None for few samples or reference rows, and for a support found by a search."""
         if min(map(len, [*self.samples, *_matched(self.objective)])) < LEAST_TO_JUDGE or self.size is not None:
             return None
         rng = generator(self.seed, "intervals")
@@ -224,14 +223,14 @@ class Problem:
         return tuple((float(low), float(high)) for low, high in bounds)
 
     def _of_half(self, rng: torch.Generator) -> Array:
-        """Weights of half of every arm's samples, and of every reference that is matched."""
+        """The weights from half of each arm's samples and half of each matched reference."""
         halves = [x[torch.randperm(len(x), generator=rng)[: len(x) // 2]] for x in self.samples]
         of = _dealt(self.objective, lambda n: _half_by_twos(n, rng))
         objective = _matching(self.objective, lambda rows: rows[of(rows)])
         return np.array(Loss(objective, halves, self.seed).solve(self.within, None).weights)
 
     def flat(self, loss: Loss, a: Array) -> list[tuple[str, str]]:
-        """Pairs of arms such that moving all weight of the first to the second costs no more than two standard errors."""
+        """Pairs of arms for which moving all weight of the first to the second raises the loss by at most two standard errors."""
         if loss.convex or loss.quadratic is None:
             return []
         pairs = []
@@ -247,32 +246,32 @@ class Problem:
 
 
 def _matched(objective: Objective) -> list[Tensor]:
-    """References that the objective matches, and so sees as samples. Terms that take theirs as given, as precision does its
-    radii, have none."""
+    """The references that the objective matches, whose rows are samples of a law. Terms that take their reference as exact, as
+    precision does, have none."""
     return [term.reference for _, term in objective.terms if term.matches]  # type: ignore[attr-defined]
 
 
 def _without(block: int | None) -> Callable[[Tensor], Tensor]:
-    """Rows of a set but those of one block; all of them for None. They go by twos, so that a term that deals its reference to two
-    sides deals the rows kept as it dealt all."""
+    """The rows of a set without one block; all of them for None. Rows are deleted in pairs, so that a term that uses alternate
+    rows of its reference in two roles keeps each row in its role."""
     return lambda x: x if block is None else x[torch.arange(len(x)) // 2 % BLOCKS != block]
 
 
 def _matching(objective: Objective, kept: Callable[[Tensor], Tensor]) -> Objective:
-    """The objective with what is ``kept`` of every reference that it matches."""
+    """The objective with each matched reference replaced by ``kept`` of it."""
     return Objective(tuple((s, replace(t, reference=kept(t.reference)) if t.matches else t) for s, t in objective.terms))  # type: ignore[attr-defined, type-var]
 
 
 def _halved(objective: Objective, rng: torch.Generator) -> tuple[Objective, Objective]:
-    """The objective with one half of every reference that it matches, and with the other. Terms of one reference share its
-    halves: what one chose by, the other must not judge by."""
+    """The objective with one half of each matched reference, and with the other half. Terms with the same reference share its
+    halves, so that no row is used both to choose and to judge."""
     of = _dealt(objective, lambda n: torch.randperm(n, generator=rng))
     first, second = (_matching(objective, lambda rows, half=half: rows[of(rows)[half::2]]) for half in (0, 1))
     return first, second
 
 
 def _dealt(objective: Objective, deal: Callable[[int], Tensor]) -> Callable[[Tensor], Tensor]:
-    """For every reference that is matched the indices that ``deal`` gave for its length, once for all its terms."""
+    """For each matched reference the indices that ``deal`` gives for its length; the same for all terms with this reference."""
     dealt: list[tuple[Tensor, Tensor]] = []
     for rows in _matched(objective):
         if not any(same_rows(rows, other) for other, _ in dealt):
@@ -281,6 +280,6 @@ def _dealt(objective: Objective, deal: Callable[[int], Tensor]) -> Callable[[Ten
 
 
 def _half_by_twos(n: int, rng: torch.Generator) -> Tensor:
-    """Half of n rows, by twos as in :func:`_without`."""
+    """Half of n rows, in pairs as in :func:`_without`."""
     twos = torch.randperm(n // 2, generator=rng)[: n // 4]
     return torch.stack([2 * twos, 2 * twos + 1], 1).flatten()

@@ -18,13 +18,14 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Quadratic:
-    """Quadratic losses on samples at hand, as what each sample contributes; all float64. They add up and scale.
+    """A quadratic loss estimated from samples at hand, stored as the contribution of each sample, in float64. Quadratics can be
+    added and scaled.
 
-    near:   near[i] (n_i, m), mean κ of a sample of arm i with the samples of every arm, its pair with itself left out.
+    near:   near[i] (n_i, m), mean κ of each sample of arm i with the samples of each arm, without its pair with itself.
     itself: itself[i] (n_i,) κ(x, x).
     linear: linear[i] (n_i,) ℓ.
-    references: for each reference its rows, G (r, m) and h (r,): its rows contribute G a + h to the loss, which gives the
-    error that comes from them. Terms that share a reference share its error, and so have one entry.
+    references: for each reference its rows, G (r, m) and h (r,): its rows contribute G a + h to the loss, from which their part
+    of the error follows. Terms with the same reference share its error and so have one entry.
     """
 
     near: tuple[Tensor, ...]
@@ -35,7 +36,7 @@ class Quadratic:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Samples of each arm."""
+        """Number of samples of each arm."""
         return tuple(len(x) for x in self.linear)
 
     def __add__(self, other: Quadratic) -> Quadratic:
@@ -52,8 +53,8 @@ class Quadratic:
         return Quadratic(near, itself, linear, scale * self.constant, references)
 
     def form(self, *, unbiased: bool) -> tuple[Array, Array]:
-        """K (m, m), f (m,) of L(a) = a'Ka + f'a + c. Not ``unbiased`` is the V-form, in which a sample also meets itself: it is
-        positive semidefinite, and is what a solver minimises."""
+        """K (m, m), f (m,) of L(a) = a'Ka + f'a + c. Unless ``unbiased``, this is the V-form, which includes the pair of each
+        sample with itself: it is positive semidefinite, and solvers minimise it."""
         K = torch.stack([near.mean(0) for near in self.near])
         if not unbiased:
             for i, (n, itself) in enumerate(zip(self.sizes, self.itself, strict=True)):
@@ -82,7 +83,7 @@ class Quadratic:
         return Estimate(value, math.sqrt(variance), sum(self.sizes))
 
     def _influence(self, i: int, a: Array) -> Tensor:
-        """(n_i,) how much each sample of arm i changes L(a), up to a constant."""
+        """(n_i,) the change of L(a) by each sample of arm i, up to a constant."""
         return float(a[i]) * (2 * self.near[i] @ torch.as_tensor(a) + self.linear[i])
 
 
@@ -92,7 +93,7 @@ def same_rows(x: Tensor, y: Tensor) -> bool:
 
 
 def _merged(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
-    """With the entries of equal references added up."""
+    """The entries, with those of equal references added."""
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for rows, G, h in parts:
         k = next((k for k, part in enumerate(found) if same_rows(part[0], rows)), None)
@@ -104,7 +105,7 @@ def _merged(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> tuple[tuple[Tenso
 
 
 def rows_of(x: ArrayLike | Tensor) -> Tensor:
-    """A reference (r, d) as terms hold it. Raises InputError."""
+    """A reference as a float64 tensor (r, d). Raises InputError if it is not (rows, features) of finite numbers."""
     try:
         rows = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x))
     except (TypeError, ValueError) as error:

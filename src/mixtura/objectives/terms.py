@@ -1,7 +1,7 @@
-"""The terms of an objective, and how they are written on the command line.
+"""The terms of an objective, and their text on the command line.
 
-Quadratic are the order-2 Rényi kernel entropy (κ = k², ℓ = 0), MMD² and KID (ℓ = −2 E_Y k(·, Y)), precision, density,
-log-likelihood and cost (κ = 0); the Fréchet distance, the Vendi score and FLD are convex.
+Quadratic terms are the order-2 Rényi kernel entropy (κ = k², ℓ = 0), MMD² and KID (ℓ = −2 E_Y k(·, Y)), precision, density,
+log-likelihood and cost (κ = 0). The Fréchet distance, the Vendi score and FLD are convex.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ SPARE, ROUNDING = 2, 1e-12
 
 @dataclass(frozen=True)
 class RKE(QuadraticTerm):
-    """Mode count of the mixture, 1 / E k(X, X′)² with a Gaussian k of ``bandwidth`` (Jalali, Li & Farnia 2023): how many
-    different samples there are, in effect. Without a bandwidth it is the median distance between samples."""
+    """Mode count of the mixture, 1 / E k(X, X′)² with a Gaussian k (Jalali, Li & Farnia 2023): the effective number of different
+    samples. The default ``bandwidth`` is the median distance between samples."""
 
     bandwidth: float | None = None
     reference: Tensor | None = None
@@ -50,7 +50,7 @@ class RKE(QuadraticTerm):
         return self.bandwidth
 
     def own(self, loss: Estimate) -> Estimate:
-        # the error of 1 / L; a U-form can fall to 0 where no two samples are alike
+        # the error of 1 / L; a U-form can be 0 if no two samples are similar
         if loss.value <= 0:
             return Estimate(math.inf, math.nan, loss.n)
         return Estimate(1 / loss.value, loss.error / loss.value**2, loss.n)
@@ -103,14 +103,14 @@ class KID(QuadraticTerm):
 
     @property
     def kernel(self) -> Kernel | None:
-        """Of the width of the reference."""
+        """The cubic kernel for the number of features of the reference."""
         return Cubic(self.reference.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
 class Precision(QuadraticTerm):
     """Share of samples within the radius of a reference row, its distance to its k-th neighbour among them (Kynkäänniemi et al.
-    2019). The radii are taken as given, so the share of a mixture is the mixture of shares."""
+    2019). The radii are taken as exact, so the share of a mixture is the weighted mean of the shares of the arms."""
 
     reference: Tensor
     k: int = NEIGHBOURS
@@ -128,8 +128,8 @@ class Precision(QuadraticTerm):
 
 @dataclass(frozen=True, eq=False)
 class NeighbourDensity(Precision):
-    """How many radii a sample is within, over k: about 1 for samples like the reference (Naeem et al. 2020). Unlike precision
-    it is not fooled by one far reference row with a large radius."""
+    """Number of balls around reference rows that hold a sample, over k: about 1 for samples like the reference (Naeem et al.
+    2020). Unlike precision, it is robust to a single outlier of the reference, whose radius is large."""
 
     name, unit, higher = "density", "balls / k", True
 
@@ -145,7 +145,7 @@ class NeighbourDensity(Precision):
 @dataclass(frozen=True, eq=False)
 class LogLikelihood(QuadraticTerm):
     """Mean log-density of samples, nats: under ``log_prob`` (n, d) → (n,), or under a Gaussian kernel estimate of the reference
-    whose bandwidth has the most leave-one-out likelihood. It asks for likely samples, and so for few modes: add a diversity
+    whose bandwidth has the most leave-one-out likelihood. It favours likely samples, and so few modes: add a diversity
     term."""
 
     reference: Tensor | None = None
@@ -157,7 +157,7 @@ class LogLikelihood(QuadraticTerm):
 
     def __post_init__(self) -> None:
         if (self.reference is None) == (self.log_prob is None):
-            raise InputError("loglik: give either a reference or log_prob, not both and not neither")
+            raise InputError("loglik: expected a reference or log_prob, got both or neither; give one")
         if self.reference is not None:
             object.__setattr__(self, "reference", rows_of(self.reference))
             object.__setattr__(self, "bandwidth", _likeliest_bandwidth(self.reference))
@@ -174,7 +174,7 @@ class LogLikelihood(QuadraticTerm):
 
 @dataclass(frozen=True)
 class Cost(QuadraticTerm):
-    """Mean cost of a sample: ``costs``, one an arm."""
+    """Mean cost of a sample; ``costs``: one for each arm."""
 
     costs: tuple[float, ...]
 
@@ -220,7 +220,7 @@ class Vendi(ConvexTerm):
 
     def on(self, samples: Sequence[Tensor], rng: torch.Generator) -> Entropy:
         if self.bandwidth is None:
-            raise InputError("vendi: its bandwidth was left open; call ready first, or give one")
+            raise InputError("vendi: it has no bandwidth yet; call ready first, or give one")
         return Entropy(samples, Gaussian(self.bandwidth), rng=rng)
 
 
@@ -248,8 +248,8 @@ TERMS: Mapping[str, tuple[type[Term], bool]] = {
 def parse(
     text: str, *, reference: Tensor | None = None, bandwidth: float | None = None, costs: Sequence[float] | None = None
 ) -> Objective:
-    """ "rke+0.2*precision" → an objective. ``reference`` (r, d), ``bandwidth`` and ``costs`` serve the terms that take them.
-    Raises InputError on an unknown term, or one whose reference or costs are missing."""
+    """The objective of a text such as "rke+0.2*precision". ``reference`` (r, d), ``bandwidth`` and ``costs`` go to the terms that
+    take them. Raises InputError on an unknown term, and on a term without its reference or costs."""
     objective: Objective | None = None
     for part in text.split("+"):
         found = re.fullmatch(r"\s*(?:([0-9.]+(?:e-?[0-9]+)?)\s*\*)?\s*([a-z]+)\s*", part)
@@ -271,7 +271,7 @@ def parse(
         try:
             scale = float(found[1] or 1)
         except ValueError as error:
-            raise InputError(f"objective: {found[1]!r} is no number; write for example 0.2*{found[2]}") from error
+            raise InputError(f"objective: {found[1]!r} is not a number; write for example 0.2*{found[2]}") from error
         term = kind(**options) * scale
         objective = term if objective is None else objective + term
     return objective  # type: ignore[return-value]
@@ -296,15 +296,15 @@ def _radii(reference: Tensor, k: int) -> Tensor:
 
 
 def _inside(x: Tensor, reference: Tensor, radii: Tensor, count: Callable[[Tensor], Tensor]) -> Tensor:
-    """What ``count`` makes of whether each row of x (n, d) is in each ball around a reference row, (rows, r) for some rows at a
-    time. Balls are closed, as those of Kynkäänniemi et al. (2019, equation 1) and of :func:`mixtura.metrics.neighbours.manifold`:
-    a copy of a row is in its ball, even where the radius is 0."""
+    """``count`` of whether each row of x (n, d) is in each ball around a reference row, called with (rows, r) for some rows at a
+    time. Balls are closed, as in Kynkäänniemi et al. (2019, equation 1) and :func:`mixtura.metrics.neighbours.manifold`: a copy
+    of a row is in its ball, even if the radius is 0."""
     rows, y = _centred(x, reference), _centred(reference, reference)
     found = []
     for t in _tiles(rows, len(y)):
         near = torch.cdist(rows[t], y).square()
         inside = near < radii.square()
-        # a matrix product's rounding must not decide who is on the edge
+        # the rounding of a matrix product must not decide whether a row is on the boundary
         rounding = ROUNDING * (rows[t].square().sum(1, keepdim=True) + y.square().sum(1))
         at = ((near - radii.square()).abs() <= rounding).nonzero(as_tuple=True)
         inside[at] = _apart(rows[t][at[0]], y[at[1]]) <= radii[at[1]] * (1 + ROUNDING)
@@ -317,7 +317,7 @@ def _centred(x: Tensor, reference: Tensor) -> Tensor:
 
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:
-    """Distances by differences: the same pair has the same one wherever it is met."""
+    """Distances by differences, so that a pair of rows always has the same one."""
     return (x - y).square().sum(-1).sqrt()
 
 
@@ -334,7 +334,8 @@ def _kernel_log_density(x: Tensor, reference: Tensor, h: float, *, leave_out: bo
 
 
 def _likeliest_bandwidth(reference: Tensor) -> float:
-    """Of a geometric ladder below the median distance, the one with the most leave-one-out likelihood on 1,000 rows at most."""
+    """The bandwidth with the most leave-one-out likelihood on at most 1,000 rows, from a geometric grid below the median
+    distance."""
     rows = reference[:1_000]
     if len(rows) < 3:
         raise InputError(f"reference: {len(rows)} rows are too few for a density; give 3 or more")
