@@ -312,7 +312,7 @@ REFUSED_TO_LEARN = [
     (v(["inf", *map(str, range(N - 1))]), {}, "column 'v', row 0 is infinite"),
     (v(ROW), {"kinds": {"V": "integer"}}, "no column 'V'.*the table has v"),
     (v(ROW), {"columns": ["w"]}, "no column 'w'"),
-    (v(ROW), {"kinds": {"v": "number"}}, "'number' is no kind; expected numeric"),
+    (v(ROW), {"kinds": {"v": "number"}}, "kind 'number' is unknown; expected numeric"),
     (v(SEVENTHS), {"kinds": {"v": "integer"}}, "row 0 is .*, expected a whole number; use --kind v=numeric"),
     (v(ROW * 2**55), {"kinds": {"v": "integer"}}, "2\\^53 do not fit"),
     (v(["1", "two"] * 30), {"kinds": {"v": "numeric"}}, "row 1 is 'two', expected a number"),

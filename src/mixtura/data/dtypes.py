@@ -29,7 +29,7 @@ _WIDE = decimal.Context(prec=100)
 
 
 def pyarrow() -> Any:
-    """The library; InputError where it is not installed."""
+    """The library. Raises InputError if it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -39,7 +39,8 @@ def pyarrow() -> Any:
 
 
 def arrow_type(text: str) -> Any:
-    """The Arrow type whose ``str`` this is. ValueError for nested ones and whatever else is none of a column of scalars."""
+    """The Arrow type whose ``str`` this is. Raises ValueError for nested types and all others that columns of scalars cannot
+    have."""
     pa = pyarrow()
     if found := re.fullmatch(r"dictionary<values=(.+), indices=(\w+), ordered=([01])>", text):
         return pa.dictionary(arrow_type(found[2]), arrow_type(found[1]), ordered=found[3] == "1")

@@ -62,7 +62,7 @@ def guess(
     for column, kind in kinds.items():
         if kind not in get_args(Kind) or kind == "constant":
             expected = ", ".join(k for k in get_args(Kind) if k != "constant")
-            raise InputError(f"column {column!r}: {kind!r} is no kind; expected {expected}")
+            raise InputError(f"column {column!r}: kind {kind!r} is unknown; expected {expected}")
     if len(frame) < LEAST_ROWS:
         raise InputError(f"learning needs at least {LEAST_ROWS} rows; got {len(frame)}")
     for column, (low, high) in bounds.items():

@@ -51,8 +51,8 @@ def read_images(
 
     Of more than ``rows`` images, or 200 million values, an even random sample is kept, in order. ``size`` resizes files to
     size × size pixels (bicubic with antialiasing, a channel at a time in float32, rounded back to levels: Parmar et al. 2022).
-    Raises InputError for anything that is no set of images of one size; a file that cannot be read is named, and with
-    ``skip_broken`` left out and listed.
+    Raises InputError for anything but images of one size. A file that cannot be read is an error that names it; with
+    ``skip_broken`` it is left out and listed.
     """
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise InputError(f"rows: expected a whole number of images to keep, 1 or more, got {rows!r}")

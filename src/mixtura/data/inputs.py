@@ -1,4 +1,4 @@
-"""The columns that the models of a conditional run are given, beside those that they learn."""
+"""The input columns of a conditional run: the columns that its models are given, and their features."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Made:
 
 
 class DataKind(ABC):
-    """What the observations of a file mean: turns them into tensors and back, and answers whatever depends on what they are.
+    """A kind of data, tables or images: maps observations to tensors and back, and holds all that differs between kinds.
 
     name, nouns:       what such data is called ("table"), and its observations ("rows").
     features:          the features that samples are compared by if no others are asked for; None: the columns themselves.

@@ -57,9 +57,9 @@ def with_note(data: Data) -> Data:
 
 
 def rows_like(source: Any, like: DataKind, beside: Schema | None = None, *, skip_broken: bool = False) -> Content:
-    """Rows to be encoded by ``like`` and, of the columns that a run is given, by ``beside``: a frame or an array as it is,
-    anything else as :func:`load` reads it, except that a word for missing is a label where it was learnt as one, and stays as
-    it is in a column that was not learnt."""
+    """Rows that ``like`` can encode and, for the input columns of a run, ``beside``. A frame or an array stays as it is; anything
+    else is read by :func:`load`, except that a word for missing is a label in a column that has this label, and stays as it is in
+    a column that neither schema models."""
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and like.pictured):
         return source
     schemas = [schema for schema in (like, beside) if isinstance(schema, Schema)]

@@ -22,12 +22,12 @@ from mixtura.features.space import FeatureSpace
 def gather(
     samples: Mapping[str, Any], reference: Any, asked: str | None, *, seed: int, skip_broken: bool = False
 ) -> tuple[dict[str, Tensor], Tensor | None, str]:
-    """Samples by name, and real rows, → features (n, d), and what they are called.
+    """The features (n, d) of samples, by name, and of the reference, and the name of these features.
 
-    Tables of numbers are taken as they are. Other tables and images are mapped by a :class:`FeatureSpace` fitted on the
-    reference, or on all samples if there is none. Columns are found by name, as the reference, or the first table, has them;
-    by position where a table has no header. A :class:`Note` names columns that are left out, and counts values that the
-    rows of the reference cannot have, which are measured as they are.
+    Tables of numbers are used as they are. Other tables and images are mapped by a :class:`FeatureSpace` fitted on the reference,
+    or on all samples if there is none. Columns are matched by name, in the order of the reference or of the first table; by
+    position if a table has no header. A :class:`Note` names columns that are left out, and counts values that the rows of the
+    reference cannot have, which are measured as they are.
     """
     given = {**samples} if reference is None else {**samples, "reference": reference}
     if "reference" in samples and reference is not None:
@@ -62,8 +62,8 @@ def gather(
 
 
 def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | None]:
-    """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection; and the names of a table's columns, None
-    without a header. InputError on a table that is not all numbers."""
+    """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection; and the column names of a table, None without
+    a header. Raises InputError on a table with other columns than numbers."""
     data = source.load(reference, seed=seed)
     frame = source.rows_of(data)
     if isinstance(frame, pd.DataFrame):
@@ -83,7 +83,7 @@ def _array(x: Any) -> Tensor | None:
 
 
 def _by_name(frames: Mapping[str, Any]) -> dict[str, Tensor | None]:
-    """Tables of numbers (n, d) with their columns as the reference, or the first, has them; None for other tables and images."""
+    """Tables of numbers (n, d), columns in the order of the reference or of the first; None for other tables and for images."""
     numbers = {name: numbers_of(frame) for name, frame in frames.items()}
     first = "reference" if "reference" in frames else next(iter(frames))
     if any(x is None for x in numbers.values()):

@@ -98,9 +98,10 @@ class FeatureSpace:
 
     @cached_property
     def kernel(self) -> Gaussian:
-        """Of the median distance and its halves, the bandwidth that best tells one half of the fit rows from the other with
-        every column shuffled: the most standard errors of MMD² (Sutherland et al. 2017, section 2). A kernel as wide as the
-        median distance compares means and spreads, and may not tell images from noise of the same covariance."""
+        """A Gaussian kernel. Its bandwidth is the median distance or a halving of it: the one that best distinguishes one half of
+        the fit rows from the other half with each column shuffled, by MMD² in standard errors (Sutherland et al. 2017, section
+        2). A kernel as wide as the median distance compares means and spreads, and may not distinguish images from noise of the
+        same covariance."""
         if self._fit is None:
             raise InputError("features: a kernel is fitted on real rows; give a reference")
         fit, seed = self._fit, self._seed
@@ -118,7 +119,7 @@ class FeatureSpace:
 
         powers = {median / 2**i: power(Gaussian(median / 2**i)) for i in range(HALVINGS)}
         best = max(powers, key=powers.__getitem__)
-        # where no bandwidth tells them apart, the largest power is noise
+        # if no bandwidth distinguishes them, the largest power is noise
         return Gaussian(best if powers[best] > TELLS_APART else median)
 
 
@@ -141,10 +142,10 @@ def plain_features(x: Tensor, columns: Columns) -> Tensor:
     """Rows (n, *shape) in data units as standardised values beside indicators of every code, scaled so that two different
     codes are as far apart as one standard deviation; (n, d) float64. ``columns`` was prepared on the fit rows.
 
-    Nothing is moved onto the support, so that impossible rows remain visible. A level never seen is as far from
-    every level as they are from one another: with the k corners e_c/√2 of a group, t (1, …, 1) is a regular simplex for
-    t = (√2 − √(2 + 2k)) / 2k. A value beyond a wall is as far from it as it would be where no wall is, and one further than
-    ``FURTHEST`` standard deviations counts as no further.
+    Impossible values stay visible: nothing is moved onto the support. An unseen level is as far from each level as two levels are
+    from one another: the point t (1, …, 1) completes the k corners e_c/√2 of a group to a regular simplex for
+    t = (√2 − √(2 + 2k)) / 2k. Walls do not change distances; a value beyond ``FURTHEST`` standard deviations is moved to that
+    distance.
     """
     flat, unseen, numeric = columns.space.flat(x), columns.space.unseen(x), columns.numeric
     there = columns.space.flat(columns.space.clamp(x)).masked_fill(unseen, 0.0)
