@@ -183,8 +183,12 @@ class Run(ABC):
         models = {name: self.folder.model(name, self.schema.space, self.options.models) for name in names}
         found = {name: select_nats(self.jobs, name, self.splits.folds) for name in names}
         select = {name: nats for name, nats in found.items() if nats is not None}
+        # those that take longest first, so that no thread ends long after the others
+        longest = sorted(select, key=lambda name: -self.state.units[unit_name(name, None)]["scoring"])
+        nats_or_error = dict(zip(longest, side_by_side(partial(self._report_nats, models), longest, workers), strict=True))
         report, mc_error = {}, {}
-        for name, scored in zip(select, side_by_side(partial(self._report_nats, models), [*select], workers), strict=True):
+        for name in [*select]:
+            scored = nats_or_error[name]
             if isinstance(scored, FloatingPointError):
                 self.state.fail(name, describe_failure("failed", f"FloatingPointError: {scored}", scored))
                 del models[name]
