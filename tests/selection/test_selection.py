@@ -164,7 +164,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(tmp_path):
     for wrong, says in [
         ({"objective": "mmd"}, "reference"),
         ({"objective": "vendi"}, "not quadratic"),
-        ({"policy": "best"}, "none of variance_ucb"),
+        ({"policy": "best"}, "expected one of variance_ucb"),
         ({"policy": "mixture_oracle"}, "truth"),
         ({"extractor": "pca:2"}, "reference"),
         ({"pulls": 0}, "pulls"),
