@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from os import PathLike
 from pathlib import Path
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 import numpy as np
@@ -41,7 +41,7 @@ def conform(value: Any, annotation: Any) -> Any:
         return value if isinstance(value, int | float) else float(value)
     if kind is Path and isinstance(value, PathLike):
         return Path(value)
-    if kind is Callable and callable(value) or kind in (str, NoneType) and isinstance(value, kind):
+    if kind not in (Sequence, Mapping, int, float) and isinstance(value, kind):
         return value
     raise TypeError(f"expected {annotation}, got {type(value)}")
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from mixtura.contracts import Model, Space
 
 #: how the command line writes a value: names with commas between, pairs NAME=VALUE, bounds COL=LOW:HIGH; the last three may be
@@ -131,7 +133,7 @@ class Options:
         None, "--ray", "Train on a Ray cluster: auto, or its address.", metavar="ADDRESS", replay="free",
         python="auto, or the address of a Ray cluster",
     )  # fmt: skip
-    executor: Any = option(
+    executor: Executor | None = option(
         None, None, "In Python, who trains the models: any concurrent.futures.Executor.", replay="free",
         python="a concurrent.futures.Executor",
     )  # fmt: skip
@@ -160,10 +162,12 @@ class Options:
     def _conform(self) -> None:
         """Make every option a value of its annotation: whole numbers of numpy become those of Python, and a single name becomes a
         list. InputError for an option that is none."""
+        from concurrent.futures import Executor
+
         from mixtura.contracts import InputError, Model, Space
         from mixtura.ground.arguments import conform, shown
 
-        annotations = get_type_hints(Options, localns={"Model": Model, "Space": Space})
+        annotations = get_type_hints(Options, localns={"Executor": Executor, "Model": Model, "Space": Space})
         for name, row in TABLE.items():
             given = value = getattr(self, name)
             if name == "features" and isinstance(given, Path):
@@ -176,7 +180,7 @@ class Options:
                 raise InputError(f"{name}: expected {row.expected}, got {shown(given)}") from None
             least, most = 1 if name == "steps" else row.least, row.most
             beyond = isinstance(value, int) and (least is not None and value < least or most is not None and value > most)
-            if beyond or name == "executor" and value is not None and not callable(getattr(value, "submit", None)):
+            if beyond:
                 raise InputError(f"{name}: expected {row.expected}, got {shown(given)}")
             object.__setattr__(self, name, value)
 

@@ -143,7 +143,8 @@ def _note_failed_arms(found: Selected | SelectedByContext) -> None:
     """A :class:`Note` for each arm that was closed because it failed. An exhausted pool gave all that it has."""
     for arm, reason in found.closed.items():
         if not reason.startswith("exhausted"):
-            said = f"{arm}: failed {FAILURES} times in a row and was not asked again; the last time: {reason.removeprefix(f'{arm}: ')}"
+            last = reason.removeprefix(f"{arm}: ")
+            said = f"{arm}: failed {FAILURES} times in a row and was not asked again; the last time: {last}"
             warnings.warn(said, Note, stacklevel=3)
 
 
