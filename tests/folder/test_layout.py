@@ -185,7 +185,10 @@ def edited(record, **changes):
 @pytest.mark.parametrize(
     ("write", "read", "said"),
     [
-        (lambda run: run.write_quadratic(BlendQuadratic(**edited(QUADRATIC, b=[0.5]))), RunFolder.quadratic, "a form of 2 models"),
+        (
+            lambda run: run.write_quadratic(BlendQuadratic(**edited(QUADRATIC, b=[0.5]))),
+            RunFolder.quadratic, "a form of 2 models",
+        ),  # fmt: skip
         (lambda run: run.write_scores([Score("../kde", "fitted")]), RunFolder.scores, "'../kde' is no name of one model"),
         (lambda run: run.write_scores([SCORES[0], SCORES[0]]), RunFolder.scores, "'vae' is no name of one model"),
         (lambda run: run.write_scores([SCORES[1]]), RunFolder.scores, "no model"),
