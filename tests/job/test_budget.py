@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mixtura.folder.layout import RunFolder
-from mixtura.folder.records import State
+from mixtura.folder.records import SavedState
 from mixtura.job.budget import SCORING, Budget
 from mixtura.job.fitting import Candidate, Length
 from mixtura.job.jobs import Job, JobFolder, _length
@@ -27,7 +27,7 @@ def test_workers_share_the_fits_evenly(workers):
 
 def test_the_seconds_of_earlier_sittings_count(tmp_path):
     run = RunFolder(tmp_path)
-    run.write_state(State(100.0, {}, {}))
+    run.write_state(SavedState(100.0, {}, {}))
     state = RunState(run, time.monotonic() - 5)
     state.take_up()
     assert 105 <= state.elapsed < 110
@@ -37,7 +37,7 @@ def test_the_seconds_of_earlier_sittings_count(tmp_path):
 
 def test_a_fit_has_the_share_that_an_earlier_sitting_gave_it(tmp_path):
     run = RunFolder(tmp_path)
-    run.write_state(State(30.0, {"flow/all": {"share": 7.5}}, {}))
+    run.write_state(SavedState(30.0, {"flow/all": {"share": 7.5}}, {}))
     state = RunState(run, time.monotonic())
     state.take_up()
     material = SimpleNamespace(splits=SimpleNamespace(folds=0))
