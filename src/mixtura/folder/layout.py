@@ -24,7 +24,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,14 @@ class RunFolder:
                 f"{self.path}: was written by another version of mixtura (format {found}, this one reads {FORMAT}); "
                 "run again with --fresh"
             )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, this process alone works in the folder. InputError where another does."""
+        with machine.held(self.path / ".lock") as alone:
+            if not alone:
+                raise InputError(f"{self.path}: another run works in this folder; wait for it, or give another --out")
+            yield
 
     def clear(self) -> None:
         """Delete all files of the run, config.json last, so that a folder that is cleared halfway still says what it is."""
