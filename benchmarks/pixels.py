@@ -23,7 +23,7 @@ from mixtura.blending.nats import log_probs
 from mixtura.contracts import ClosedForm, Estimate, InputError, Space, density_kind
 from mixtura.data import examples
 from mixtura.families import TABLE
-from mixtura.families.autoregressive import Config, Pixels
+from mixtura.families.autoregressive import Config, PixelModel
 from mixtura.ground.nets.pixels import PixelWalk
 from mixtura.ground.rng import generator
 from mixtura.job.scoring import bits_per_dimension
@@ -75,7 +75,7 @@ def fitted(family: str, space: Space, x: Tensor, seconds: float) -> Any:
     if isinstance(model, ClosedForm):
         model.fit_closed(x, None, rng)
         return model.eval()
-    settings: dict[str, Any] = {**row.recipe, **(model.recipe if isinstance(model, Pixels) else {})}
+    settings: dict[str, Any] = {**row.recipe, **(model.recipe if isinstance(model, PixelModel) else {})}
     for _ in fit(model, x, Recipe(seconds=seconds, **settings), rng=rng):
         pass
     return model
@@ -104,7 +104,7 @@ def table(name: str, families: list[str]) -> None:
 def incremental(n: int = 100) -> None:
     """Drawing n MNIST-sized images value by value, beside one forward pass, and beside a pass a value."""
     space = Space.image(1, 28, 28)
-    model = Pixels(space, None, cast(Config, TABLE["autoregressive"].suggest(space, 8_000)), generator(0)).eval()
+    model = PixelModel(space, None, cast(Config, TABLE["autoregressive"].suggest(space, 8_000)), generator(0)).eval()
     walk, x = PixelWalk(model.net, n), torch.zeros(n, 1, 28, 28)
     with torch.no_grad():
         _, once = timed(lambda: model.net(x))

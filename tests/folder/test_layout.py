@@ -16,17 +16,17 @@ from mixtura.data.guess import guess
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import FORMAT
 from mixtura.folder.records import (
+    BlendQuadratic,
     Calibration,
     Conditioning,
     DataRecord,
     Environment,
     Gallery,
     Nats,
-    Quadratic,
     RowNumbers,
     RunConfig,
+    SavedState,
     Score,
-    State,
     Verdict,
     Verdicts,
     ranked,
@@ -45,7 +45,7 @@ VERDICT = Verdict(
     "nats", "nats a row", "blend", "flow", "bound", {"flow": 0.75, "vae": 0.25}, 1e-9, 0.5, 0.125, 0.5, 0.125, -1, 0.1, 60, "gain"
 )
 CONDITIONING = Conditioning(["y"], ["x"], 1.0, 0.5, None, None, None, {"crps": {"value": 1.0}})
-QUADRATIC = Quadratic("MMD²", ["a", "b"], [[1.0, 0.5], [0.5, 1.0]], [0.25, 0.5], 1.0, [0.5, 0.5], 0.0, 60, "columns")
+QUADRATIC = BlendQuadratic("MMD²", ["a", "b"], [[1.0, 0.5], [0.5, 1.0]], [0.25, 0.5], 1.0, [0.5, 0.5], 0.0, 60, "columns")
 
 
 def people(n=40):
@@ -65,7 +65,7 @@ def run(tmp_path):
     rows = learnt.encode(people(), name="data")
     run.write_config(CONFIG)
     run.write_schema(learnt, ["y"])
-    run.write_state(State(1.5, {"flow/all": {"seconds": 2.0}}, {"kde": {"status": "failed", "reason": "no", "again": True}}))
+    run.write_state(SavedState(1.5, {"flow/all": {"seconds": 2.0}}, {"kde": {"status": "failed", "reason": "no", "again": True}}))
     run.write_splits(RowNumbers(*(torch.arange(k) for k in (3, 2, 1))))
     run.write_history([{"model": "flow", "fit": "flow/all", "step": 3}])
     run.write_scores(SCORES)
@@ -97,7 +97,7 @@ def test_what_was_written_comes_back(run):
     columns = run.schema()
     assert columns.target == ("y",) and [f.name for f in columns.whole.fields] == ["x", "y"]
     assert [f.name for f in columns.modelled.fields] == ["y"] and [f.name for f in columns.inputs.fields] == ["x"]
-    assert run.state() == State(1.5, {"flow/all": {"seconds": 2.0}}, run.state().failures)
+    assert run.state() == SavedState(1.5, {"flow/all": {"seconds": 2.0}}, run.state().failures)
     assert run.state().to_be_tried_again == ["kde"]
     assert same(run.splits(), RowNumbers(*(torch.arange(k) for k in (3, 2, 1))))
     assert run.history() == [{"model": "flow", "fit": "flow/all", "step": 3}]
@@ -185,13 +185,16 @@ def edited(record, **changes):
 @pytest.mark.parametrize(
     ("write", "read", "said"),
     [
-        (lambda run: run.write_quadratic(Quadratic(**edited(QUADRATIC, b=[0.5]))), RunFolder.quadratic, "a form of 2 models"),
+        (
+            lambda run: run.write_quadratic(BlendQuadratic(**edited(QUADRATIC, b=[0.5]))),
+            RunFolder.quadratic, "a form of 2 models",
+        ),  # fmt: skip
         (lambda run: run.write_scores([Score("../kde", "fitted")]), RunFolder.scores, "'../kde' is no name of one model"),
         (lambda run: run.write_scores([SCORES[0], SCORES[0]]), RunFolder.scores, "'vae' is no name of one model"),
         (lambda run: run.write_scores([SCORES[1]]), RunFolder.scores, "no model"),
         (lambda run: run.write_verdict(Verdicts("mmd", "", 0, {"nats": VERDICT})), RunFolder.verdict, "objective 'mmd'"),
-        (lambda run: run.write_state(State("soon", {}, {})), RunFolder.state, "elapsed"),
-        (lambda run: run.write_state(State(0, {"a": 1}, {})), RunFolder.state, "units.a"),
+        (lambda run: run.write_state(SavedState("soon", {}, {})), RunFolder.state, "elapsed"),
+        (lambda run: run.write_state(SavedState(0, {"a": 1}, {})), RunFolder.state, "units.a"),
         (lambda run: run.write_config(RunConfig(**edited(CONFIG, data={"name": 1}))), RunFolder.config, "data"),
         (lambda run: run.write_config(RunConfig(**edited(CONFIG, format=2))), RunFolder.check_format, "format 2, this one reads"),
     ],

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -207,3 +209,23 @@ def test_pipes_and_devices_are_left_alone(tmp_path):
         with pytest.raises(InputError, match=rf"{name}: is a device or a pipe, expected a file or a folder"):
             write(TABLE, tmp_path / name)
     assert (tmp_path / "p.csv").is_fifo() and [p.name for p in sorted(tmp_path.iterdir())] == ["l.csv", "p.csv"]
+
+
+def test_a_lock_is_held_by_one_and_let_go_of(tmp_path):
+    lock = tmp_path / "run" / ".lock"
+    with machine.held(lock) as first, machine.held(lock) as second:
+        assert (first, second) == (True, False)
+    assert not lock.exists()
+    with machine.held(lock) as again:
+        assert again
+
+
+def test_a_killed_process_holds_no_lock(tmp_path):
+    code = (
+        "import os, sys, pathlib\nfrom mixtura.ground import machine\n"
+        "with machine.held(pathlib.Path(sys.argv[1])) as alone:\n    print(alone, flush=True)\n    os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "lock"], capture_output=True, text=True)
+    assert done.stdout == "True\n" and (tmp_path / "lock").exists()
+    with machine.held(tmp_path / "lock") as alone:
+        assert alone

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import BrokenExecutor, Future
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,10 @@ import mixtura
 from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError
 from mixtura.folder.io import read_json, read_tensors
+from mixtura.job.options import Options
+from mixtura.job.records import Done
+from mixtura.job.start import conduct
+from mixtura.job.workers import Processes
 
 QUICK = ["marginals", "gaussian_mixture"]
 
@@ -191,3 +197,52 @@ def test_a_folder_of_another_version_is_one_sentence(tmp_path):
         with pytest.raises(InputError, match="was written by another version of mixtura .format 2, this one reads 6.; run again"):
             use()
     assert mixtura.run(people(60), steps=5, families=["marginals"], out=out, fresh=True).best.sample(2).shape == (2, 2)
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    out = tmp_path / "run"
+    records = conduct(people(200), Options(steps=5, families=["marginals"], out=out))
+    next(records)
+    with pytest.raises(InputError, match="another run works in this folder; wait for it, or give another --out"):
+        mixtura.run(people(200), steps=5, families=["marginals"], out=out)
+    with pytest.raises(InputError, match="another run works in this folder"):
+        mixtura.run(people(200), steps=5, families=["marginals"], out=out, fresh=True)
+    assert isinstance([*records][-1], Done) and not (out / ".lock").exists()
+    assert mixtura.run(people(200), steps=5, families=["marginals"], out=out, fresh=True).best.name == "marginals"
+
+
+class Dying(Processes):
+    """Workers that die before they begin, so many times; afterwards they do what they are asked."""
+
+    def __init__(self, deaths):
+        self.deaths = deaths
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        if self.deaths:
+            self.deaths -= 1
+            future.set_exception(BrokenExecutor("killed"))
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+    def shutdown(self, wait=True, *, cancel_futures=False):
+        pass
+
+
+@pytest.mark.parametrize(("deaths", "status"), [(5, "fitted"), (100, "failed")])
+def test_a_worker_that_dies_before_it_begins_is_no_fault_of_the_model(deaths, status):
+    run = partial(mixtura.run, people(200), steps=5, families=["marginals"], executor=Dying(deaths), workers=1)
+    if status == "fitted":
+        assert [score.status for score in run().scores] == ["fitted"]
+    else:
+        with pytest.raises(InputError, match="its process was killed"):
+            run()
+
+
+def test_a_model_that_exits_does_not_end_the_run():
+    def leaves(space):
+        raise SystemExit(3)
+
+    study = mixtura.run(people(200), steps=5, families=["marginals"], models={"leaves": leaves})
+    assert {score.name: score.status for score in study.scores} == {"marginals": "fitted", "leaves": "failed"}

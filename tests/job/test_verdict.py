@@ -12,7 +12,7 @@ import torch
 from mixtura.folder.records import Verdict, digits_of
 from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
-from mixtura.job.verdict import Pool, choose_objective, in_mmd, in_nats, of_inputs, weigh
+from mixtura.job.verdict import ComparedSamples, choose_objective, in_mmd, in_nats, of_inputs, weigh
 from mixtura.simplex.quadratic import minimise_quadratic
 
 
@@ -29,7 +29,7 @@ def hump(n, centre, seed):
 
 def pool(seed, n=600):
     centres = {"left": 94.0, "right": 106.0, "far": 150.0}
-    return Pool(halves(n, seed), {name: hump(n, c, seed + 1 + i) for i, (name, c) in enumerate(centres.items())})
+    return ComparedSamples(halves(n, seed), {name: hump(n, c, seed + 1 + i) for i, (name, c) in enumerate(centres.items())})
 
 
 @pytest.mark.parametrize("folds", [1, 3])
@@ -47,7 +47,7 @@ def test_two_humps_are_blended_in_halves(folds):
 
 
 def test_the_right_model_beside_wrong_ones_stands_alone():
-    made = lambda seed: Pool(  # noqa: E731
+    made = lambda seed: ComparedSamples(  # noqa: E731
         halves(500, seed), {"right": halves(500, seed + 1), "left": hump(500, 94.0, seed + 2), "far": hump(500, 150.0, seed + 3)}
     )
     choices = [in_mmd([made(10 * s)], made(10 * s + 5), Gaussian(3.0))[0] for s in range(1, 6)]
@@ -218,7 +218,7 @@ def leaning(share, seed, n=600):
     rng = generator(seed)
     side = torch.where(torch.rand(n, 1, generator=rng) < share, -6.0, 6.0)
     real = 100 + side + 3 * torch.randn(n, 1, generator=rng)
-    return Pool(real, pool(seed + 1).samples)
+    return ComparedSamples(real, pool(seed + 1).samples)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_gain_in_mmd_is_of_two_standard_errors_on_the_report_rows(share, least
 
 def test_the_error_of_folds_is_that_of_their_mean():
     """Five folds in which the blend gains about one error of their mean: not enough, and it would be five of the wrong one."""
-    made = lambda s: Pool(hump(40, 100.0, s), {"a": hump(40, 100.5, s + 1), "b": hump(40, 99.0, s + 2)})  # noqa: E731
+    made = lambda s: ComparedSamples(hump(40, 100.0, s), {"a": hump(40, 100.5, s + 1), "b": hump(40, 99.0, s + 2)})  # noqa: E731
     pools = [made(s) for s in range(1_200, 1_250, 10)]
     kernel = Gaussian(3.0)
     passes = [p.sums(kernel) for p in pools]
@@ -263,7 +263,7 @@ def test_codes_that_repeat_are_judged_whatever_the_tiles_round_to():
     for seed in range(20):
         rng = generator(seed)
         codes = lambda n, rng=rng: torch.randint(2, (n, 3), generator=rng) / math.sqrt(2)  # noqa: E731
-        pools = [Pool(codes(60), {name: codes(205) for name in "abc"}) for _ in range(4)]
+        pools = [ComparedSamples(codes(60), {name: codes(205) for name in "abc"}) for _ in range(4)]
         v, quadratic = in_mmd(pools[:3], pools[3], Gaussian(0.7))
         Q = np.array(quadratic["Q"])
         assert np.array_equal(Q, Q.T) and v.gap <= 1e-9
@@ -275,7 +275,7 @@ def test_one_point_is_no_gain():
     """All rows and samples are one: float32 products may not say so to the last digit."""
     for seed in range(10):
         point = 1e3 * torch.randn(1, 4, generator=generator(seed))
-        same = Pool(point.repeat(70, 1), {"a": point.repeat(80, 1), "b": point.repeat(90, 1)})
+        same = ComparedSamples(point.repeat(70, 1), {"a": point.repeat(80, 1), "b": point.repeat(90, 1)})
         v, _ = in_mmd([same], same, Gaussian(1.0))
         assert v.choice == v.best and v.sentence.startswith("no gain")
 

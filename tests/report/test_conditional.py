@@ -104,9 +104,9 @@ def test_ticks_speak_the_tables_language():
         "count": np.arange(40) + 1_000_000, "day": pd.date_range("2024-01-01", periods=40), "level": list("abcd") * 10
     })  # fmt: skip
     count, day, level = guess(frame).fields
-    texts = lambda field, places: [text for _, text in conditional.Axis(field, places).plain()["ticks"]]  # noqa: E731
+    texts = lambda field, places: [text for _, text in conditional.PictureAxis(field, places).plain()["ticks"]]  # noqa: E731
     assert texts(count, np.linspace(0, 39, 64)) == ["1,000,000", "1,000,010", "1,000,020", "1,000,030"]
     assert all(text.startswith("2024-") for text in texts(day, np.linspace(0, 39, 64)))
     assert texts(level, [0, 1, 2, 3]) == ["a", "b", "c", "d"] and texts(level, [1, 3]) == ["b", "d"]
-    some = conditional.Axis(level, [1, 3])  # the commonest
+    some = conditional.PictureAxis(level, [1, 3])  # the commonest
     assert [some.at(code) for code in (0, 1, 3, None)] == [None, 0.5, 1.5, None]

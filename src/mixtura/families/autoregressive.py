@@ -7,7 +7,7 @@ Each column is a code and a value. A code has logits; "missing" is one of its le
 mixture of M logistics, and a rounded value scores as the mass of its cell, Σ_m π_m (σ((high−μ_m)/s_m) − σ((low−μ_m)/s_m))
 (Salimans et al. 2017, PixelCNN++, section 2.1). Each ordering has its own masked network, and the R orderings have equal weights.
 
-For images, :class:`Pixels` models the values in raster order with causal convolutions (nets/pixels.py): each value has a
+For images, :class:`PixelModel` models the values in raster order with causal convolutions (nets/pixels.py): each value has a
 softmax over the levels (van den Oord et al. 2016, section 3.2), or the same mixture of logistics.
 """
 
@@ -269,7 +269,7 @@ class Autoregressive(Density, Conditional):
         return out if x is None or known is None else torch.where(known, x, out)
 
 
-class Pixels(Density):
+class PixelModel(Density):
     """Exact density of images: p(x) = Π_j p(x_j | values before j in raster order, channel by channel within a pixel)."""
 
     #: a pass over a whole image is expensive: use small batches, large steps and the moving average of the parameters
@@ -414,7 +414,7 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
 def build(
     space: Space, *, encoding: Columns | None = None, context_shape: tuple[int, ...] | None = None, config: Config,
     rng: torch.Generator,
-) -> Autoregressive | Pixels:  # fmt: skip
+) -> Autoregressive | PixelModel:  # fmt: skip
     """An untrained model; InputError where the configuration cannot serve the space."""
     if space.dims > 4096:
         raise InputError(
@@ -428,6 +428,6 @@ def build(
         raise InputError("autoregressive: kind 'pixels' is for images, but these rows are a table; use kind 'masked'")
     if config.head == "levels" and not space.columns[0].steps:
         raise InputError("autoregressive: head 'levels' needs pixels in steps between two ends; use head 'logistics'")
-    pixels = Pixels(space, context_shape, config, rng)
+    pixels = PixelModel(space, context_shape, config, rng)
     pixels.columns.adopt(encoding)
     return pixels

@@ -24,7 +24,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,15 @@ from mixtura.folder.io import (
 )
 from mixtura.folder.models import FORMAT, load_model, save_model
 from mixtura.folder.records import (
+    BlendQuadratic,
     Calibration,
     Conditioning,
     Gallery,
     Nats,
-    Quadratic,
     RowNumbers,
     RunConfig,
+    SavedState,
     Score,
-    State,
     Verdict,
     Verdicts,
 )
@@ -122,6 +123,14 @@ class RunFolder:
                 "run again with --fresh"
             )
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Inside, this process alone works in the folder. InputError where another does."""
+        with machine.held(self.path / ".lock") as alone:
+            if not alone:
+                raise InputError(f"{self.path}: another run works in this folder; wait for it, or give another --out")
+            yield
+
     def clear(self) -> None:
         """Delete all files of the run, config.json last, so that a folder that is cleared halfway still says what it is."""
         machine.clear(self.path, last="config.json")
@@ -164,11 +173,11 @@ class RunFolder:
         """``target``: the names of the columns that are modelled given the others."""
         write_json(self.path / "schema.json", whole.to_json() | ({"target": list(target)} if target else {}))
 
-    def state(self) -> State:
+    def state(self) -> SavedState:
         """How far the run has come."""
-        return checked(State, read_json(self.path / "state.json"), self.path / "state.json")
+        return checked(SavedState, read_json(self.path / "state.json"), self.path / "state.json")
 
-    def write_state(self, state: State) -> None:
+    def write_state(self, state: SavedState) -> None:
         """Written again and again while the run goes on."""
         write_json(self.path / "state.json", asdict(state))
 
@@ -290,17 +299,17 @@ class RunFolder:
             del plain["conditioning"]
         write_json(self.verdict_path, plain)
 
-    def quadratic(self) -> Quadratic:
+    def quadratic(self) -> BlendQuadratic:
         """MMD² of any blend on the report rows."""
         path = self.path / "quadratic.json"
         with content_of(path):
-            found = checked(Quadratic, read_json(path), path)
+            found = checked(BlendQuadratic, read_json(path), path)
             k = len(found.names)
             if {len(found.b), len(found.weights), len(found.Q), *map(len, found.Q)} != {k}:
                 raise ValueError(f"expected a form of {k} models")
         return found
 
-    def write_quadratic(self, quadratic: Quadratic) -> None:
+    def write_quadratic(self, quadratic: BlendQuadratic) -> None:
         """MMD² of any blend on the report rows."""
         write_json(self.path / "quadratic.json", asdict(quadratic))
 

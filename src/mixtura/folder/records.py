@@ -153,7 +153,7 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """What state.json holds. elapsed: seconds that the run has had. units: of each fit (model/fold or model/all) what a replay
     needs. failures: of each model that failed its ``status`` and ``reason``, and ``again`` where the fault may have passed."""
 
@@ -185,7 +185,7 @@ class Nats:
 
 
 @dataclass(frozen=True)
-class Quadratic:
+class BlendQuadratic:
     """MMD²(w) = w'Qw − 2 b'w + c of the blend of the models in ``names`` with weights w, on ``rows`` report rows, in U-form.
     weights: those that were chosen, with their gap. features: what rows were compared by."""
 

@@ -17,6 +17,11 @@ from pathlib import Path
 
 from mixtura.contracts import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 #: parts of the RuntimeError messages with which torch reports, on any device, too little memory or no thread available
 _TOO_LITTLE = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed", "can't start new thread")
 #: suffixes of a draft, and of an old folder that is set aside while its draft takes its place; the name holds the process
@@ -171,6 +176,42 @@ def clear(folder: Path, *, last: str) -> None:
         elif path.name != last:
             path.unlink()
     shutil.rmtree(folder)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Inside, no other process holds the lock file ``path``; False where one does already. The system lets go of it when this
+    process ends, however it ends. Always True where the system has no such locks."""
+    if fcntl is None:
+        yield True
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                yield False
+                return
+            if not _is_at(lock, path):  # the last holder removed it between the two calls
+                continue
+            try:
+                yield True
+            finally:
+                if _is_at(lock, path):
+                    path.unlink(missing_ok=True)
+            return
+        finally:
+            os.close(lock)
+
+
+def _is_at(opened: int, path: Path) -> bool:
+    """Whether an open file is the one that ``path`` names."""
+    try:
+        return os.path.samestat(os.fstat(opened), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 # ------------------------------------------------------------------------------------------------------ processes

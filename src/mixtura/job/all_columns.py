@@ -14,14 +14,14 @@ from mixtura.blending.blend import SamplesAtHand
 from mixtura.contracts import InputError, density_kind
 from mixtura.data import source
 from mixtura.features.space import FeatureSpace
-from mixtura.folder.records import Gallery, Quadratic, Score
+from mixtura.folder.records import BlendQuadratic, Gallery, Score
 from mixtura.ground.rng import generator
 from mixtura.job import verdict
 from mixtura.job.jobs import describe_failure, unit_name
 from mixtura.job.run import FittedModels, Run
 from mixtura.job.scoring import timed_sample
 from mixtura.job.splits import SAMPLES
-from mixtura.job.verdict import Pool
+from mixtura.job.verdict import ComparedSamples
 from mixtura.job.workers import side_by_side
 from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.study.study import Study, assemble
@@ -38,7 +38,7 @@ class AllColumnsRun(Run):
     """All columns of a table, or images, modelled together: judged in nats and by samples."""
 
     def _choose_modelled(self, rows: Tensor) -> Tensor:
-        self.lens = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
+        self.features = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
         self.notes: dict[str, str] = {}
         return rows
 
@@ -46,7 +46,7 @@ class AllColumnsRun(Run):
         return self.samples
 
     def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
-        space, splits, seed, noun = self.schema.space, self.splits, self.options.seed, self.schema.nouns
+        space, splits, seed, nouns = self.schema.space, self.splits, self.options.seed, self.schema.nouns
         models, select = fitted.models, fitted.select
         outside = self._outside()
         drawn, cost = {}, {}
@@ -56,11 +56,11 @@ class AllColumnsRun(Run):
         verdicts = {}
         if select:
             kinds = {name: str(density_kind(models[name])) for name in select}
-            verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, noun)
-        seen = {name: self.lens(x) for name, x in drawn.items()}
-        shown = self.lens(self.x[splits.report])
-        choosing = self._pools([*models], {name: self.lens(rows[::2]) for name, rows in outside.items()})
-        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, Pool(shown, seen), self.lens.kernel, noun)
+            verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, nouns)
+        seen = {name: self.features(x) for name, x in drawn.items()}
+        shown = self.features(self.x[splits.report])
+        choosing = self._compared_samples([*models], {name: self.features(rows[::2]) for name, rows in outside.items()})
+        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, ComparedSamples(shown, seen), self.features.kernel, nouns)
         objective, why = verdict.choose_objective(
             verdicts, asked=self.options.objective, images=self.schema.judged_by_samples, outside=[*outside]
         )
@@ -73,7 +73,7 @@ class AllColumnsRun(Run):
         study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.folder.path)
         for name, rows in given.items():
             self.folder.write_outside_rows(name, rows)
-        self.folder.write_quadratic(Quadratic(**quadratic, features=self.lens.name))
+        self.folder.write_quadratic(BlendQuadratic(**quadratic, features=self.features.name))
         self.folder.write_gallery(self._gallery(drawn, seen))
         self._write(study, fitted, study.best.sample(self.schema.examples, seed=seed))
         return study
@@ -98,22 +98,22 @@ class AllColumnsRun(Run):
                 self.state.failures[name] = describe_failure("failed", str(error), error)
         return found
 
-    def _pools(self, names: Sequence[str], outside: Mapping[str, Tensor]) -> list[Pool]:
+    def _compared_samples(self, names: Sequence[str], outside: Mapping[str, Tensor]) -> list[ComparedSamples]:
         """What weights in MMD² are chosen on: select rows beside samples; or, a fold, its left-out rows beside samples of the
         models that did not see them."""
         splits = self.splits
         if not splits.folds:
-            return [Pool(self.lens(self.x[splits.select]), self._kept_samples(names, None) | dict(outside))]
-        pools = []
+            return [ComparedSamples(self.features(self.x[splits.select]), self._kept_samples(names, None) | dict(outside))]
+        compared = []
         for k in range(splits.folds):
             _, left = splits.fold(k)
             seen = self._kept_samples(names, k)
-            pools.append(Pool(self.lens(self.x[splits.training[left]]), seen | dict(outside)))
-        return pools
+            compared.append(ComparedSamples(self.features(self.x[splits.training[left]]), seen | dict(outside)))
+        return compared
 
     def _kept_samples(self, names: Sequence[str], fold: int | None) -> dict[str, Tensor]:
         """Features (n, d) of the samples that the jobs kept of each model."""
-        return {name: self.lens(self.jobs.results(unit_name(name, fold))["samples"]) for name in names}
+        return {name: self.features(self.jobs.results(unit_name(name, fold))["samples"]) for name in names}
 
     def _scores(
         self, fitted: FittedModels, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], cost: Mapping[str, float],
@@ -132,11 +132,11 @@ class AllColumnsRun(Run):
 
     def _score_of_samples(self, name: str, drawn: Tensor, seen: Tensor) -> Score:
         """What only needs samples: rows (n, *shape) and their features (n, d)."""
-        splits, seed, lens = self.splits, self.options.seed, self.lens
+        splits, seed, features = self.splits, self.options.seed, self.features
         fit, real = self.x[splits.training], self.x[splits.report]
-        copied = memorised(seen, fit, lens(real), lens, rng=generator(seed, name, "memorisation"))
+        copied = memorised(seen, fit, features(real), features, rng=generator(seed, name, "memorisation"))
         rng = partial(generator, seed, name, "metric")
-        compared = compare_samples(real, drawn, lens, kernel=lens.kernel, codes=lens.codes, seed=rng)
+        compared = compare_samples(real, drawn, features, kernel=features.kernel, codes=features.codes, seed=rng)
         metrics: dict[str, dict[str, Any]] = {metric: asdict(value) for metric, value in compared.items()}
         return Score(
             name, "samples only", self.notes.get(name, ""), rows=len(real), memorisation=copied.value,
@@ -146,7 +146,7 @@ class AllColumnsRun(Run):
     def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Gallery:
         """What the report shows: unseen real rows, samples, and the training row nearest to some samples."""
         training = self.x[self.splits.training]
-        fit = self.lens(training).double()
+        fit = self.features(training).double()
         nearest = {name: training[torch.cdist(x[:NEAREST].double(), fit).argmin(1)] for name, x in seen.items()}
         samples = {name: self.schema.space.clamp(x[:SHOWN_ROWS]) for name, x in drawn.items()}
         real = self.x[self.splits.report][:SHOWN_ROWS]

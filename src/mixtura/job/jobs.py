@@ -126,8 +126,12 @@ class JobFolder:
         """Whether nobody waits for this job any more."""
         return not self.path(unit, "job.json").exists()
 
+    def forget_moment(self, unit: str) -> None:
+        """A job is to begin anew: how far an earlier worker came with it says nothing of the next."""
+        machine.remove(self.path(unit, "progress.json"))
+
     def moment(self, unit: str) -> Moment | None:
-        """How far a job is; None where it has said nothing yet."""
+        """How far a job is; None where its worker has not begun with it yet."""
         try:
             return Moment(**read_json(self.path(unit, "progress.json")))
         except (InputError, TypeError):
@@ -167,7 +171,8 @@ def do_job(folder: str, unit: str, own: Callable[..., Model] | None = None) -> N
     files = JobFolder(RunFolder(Path(folder)))
     if files.is_withdrawn(unit):
         return
-    saved = 0.0
+    write_json(files.path(unit, "progress.json"), Moment(0.0)._asdict())
+    saved = time.monotonic()
     for moment in perform(files, files.material(), files.job(unit), own):
         now = time.monotonic()
         if now - saved > SAVE_PROGRESS_EVERY:
@@ -187,14 +192,14 @@ def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., M
         raise
     except InputError as error:
         failure = describe_failure("skipped", str(error), error)
-    except Exception as error:  # one family must not take the others down; its reason is in the table
+    except (Exception, SystemExit) as error:  # one family must not take the others down; its reason is in the table
         write(files.run.work_path / f"{job.name}.error.txt", traceback.format_exc())
         message = next((line for line in str(error).splitlines() if line.strip()), "no message")
         failure = describe_failure("failed", f"{type(error).__name__}: {message}", error)
     write_json(files.path(job.unit, "outcome.json"), {"entry": entry, "failure": failure})
 
 
-def describe_failure(status: str, reason: str, error: Exception) -> dict[str, Any]:
+def describe_failure(status: str, reason: str, error: BaseException) -> dict[str, Any]:
     """What a run keeps of a failure. The machine's faults pass: the model has another chance in the next sitting."""
     if not machine.passes(error):
         return {"status": status, "reason": reason}

@@ -24,7 +24,7 @@ LEAST_DRAWS, SMOOTHED = 20, (1, 2, 3, 2, 1)
 
 
 @dataclass(frozen=True)
-class Axis:
+class CellAxis:
     """Where one entry is looked at: (g,) places in data units. Codes of levels, the commonest; of a number the middles of
     equal cells."""
 
@@ -81,7 +81,7 @@ def portrait(model: Model, inputs: Inputs, asked: Tensor, y: Tensor, *, draws: i
     return [picture for picture in pictures if picture is not None]
 
 
-def _pictured(portrayed: _Portrayed, asked: Tensor, y: Tensor, t: int, axis: Axis) -> dict[str, Any] | None:
+def _pictured(portrayed: _Portrayed, asked: Tensor, y: Tensor, t: int, axis: CellAxis) -> dict[str, Any] | None:
     """One target, y (n,), along its axis; None where its densities are beyond what float64 holds."""
     inputs = portrayed.inputs
 
@@ -107,11 +107,11 @@ def _pictured(portrayed: _Portrayed, asked: Tensor, y: Tensor, t: int, axis: Axi
     }  # fmt: skip
 
 
-def _axis(values: Tensor, column: Column) -> Axis | None:
+def _axis(values: Tensor, column: Column) -> CellAxis | None:
     """Places that cover most of the values; None where there is nothing to cover, or float64 cannot tell places apart."""
     present = values[~torch.isnan(values)]
     if column.kind == "levels":
-        return Axis(_commonest(present, column.levels, CELLS), True)
+        return CellAxis(_commonest(present, column.levels, CELLS), True)
     if not len(present) or present.min() == present.max():
         return None
     low, high = present.quantile(0.005), present.quantile(0.995)
@@ -119,7 +119,8 @@ def _axis(values: Tensor, column: Column) -> Axis | None:
     low, high = low - 0.06 * (high - low), high + 0.06 * (high - low)
     places = low + (high - low) * (torch.arange(CELLS, dtype=torch.float64) + 0.5) / CELLS
     cells = places.diff()
-    return Axis(places, False) if cells.isfinite().all() and (cells > 0).all() and bool((1 / cells).isfinite().all()) else None
+    told_apart = bool(cells.isfinite().all() and (cells > 0).all() and (1 / cells).isfinite().all())
+    return CellAxis(places, False) if told_apart else None
 
 
 def _places(values: Tensor, column: Column) -> Tensor:
@@ -149,14 +150,14 @@ def _moved(middle: Tensor, j: int, places: Tensor) -> Tensor:
     return rows
 
 
-def _change(p: Tensor, axis: Axis) -> float:
+def _change(p: Tensor, axis: CellAxis) -> float:
     """The largest total variation distance between two of the densities p (m, g)."""
     shares = p * axis.cell
     return float(torch.cdist(shares, shares, p=1).max()) / 2
 
 
 @torch.no_grad()
-def _densities(portrayed: _Portrayed, context: Tensor, t: int, axis: Axis, rng: torch.Generator) -> Tensor:
+def _densities(portrayed: _Portrayed, context: Tensor, t: int, axis: CellAxis, rng: torch.Generator) -> Tensor:
     """(m, g) densities of target t at the places, given m contexts: by the formula where there is one, else by how many draws
     fall in each cell."""
     m, g = len(context), len(axis.places)

@@ -119,7 +119,7 @@ class Run(ABC):
         """Whether its fit trains for a share of the budget; a closed fit takes the time it takes."""
         try:
             return not isinstance(candidate.build(self.material, len(self.splits.training), generator(0)), ClosedForm)
-        except Exception:  # it is reported, with its reason, when it is its turn
+        except (Exception, SystemExit):  # it is reported, with its reason, when it is its turn
             return False
 
     # ------------------------------------------------------------------------------------------------ before the fits

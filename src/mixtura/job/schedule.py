@@ -22,8 +22,9 @@ from mixtura.job.workers import Processes
 
 #: seconds between two looks at the jobs, between two looks at how far they are, and between two writes of state.json
 LOOK_EVERY, SHOW_EVERY, SAVE_EVERY = 0.02, 0.2, 2.0
-#: times that a worker may die by the same job without getting further in it
-MOST_DEATHS = 3
+#: times that a worker may die by the same job without getting further in it; and before it begins with it, which is no fault of
+#: the model, but would go on for ever where no worker can live
+MOST_DEATHS, MOST_DEATHS_AT_START = 3, 20
 
 
 class Schedule:
@@ -42,6 +43,7 @@ class Schedule:
         self.moments: dict[str, Moment] = {}
         self.furthest: dict[str, float] = {}
         self.deaths: dict[str, int] = {}
+        self.deaths_at_start: dict[str, int] = {}
         self.failed_at: dict[str, int] = {}
 
     # -------------------------------------------------------------------------------------------------- all of them
@@ -148,6 +150,7 @@ class Schedule:
         if (job := self._next(name, fold)) is None:
             return
         self.files.write_job(job)
+        self.files.forget_moment(job.unit)
         own = self.candidates[name].own
         arguments = (str(self.files.run.path.resolve()), job.unit, *(() if own is None else (own,)))
         try:
@@ -184,15 +187,11 @@ class Schedule:
 
     def _lost(self, engine: Executor, job: Job, error: BaseException) -> Iterator[Record]:
         if isinstance(error, BrokenExecutor) and isinstance(engine, Processes):
-            moment = self.files.moment(job.unit)
-            reached = 0.0 if moment is None else moment.done
-            further = reached > self.furthest.get(job.unit, -1.0)
-            self.furthest[job.unit] = max(reached, self.furthest.get(job.unit, -1.0))
-            self.deaths[job.unit] = 1 if further else self.deaths[job.unit] + 1
-            if self.deaths[job.unit] < MOST_DEATHS:
+            if self._may_try_again(job.unit):
                 yield from self._submit(engine, job.name, job.fold)
                 return
-            reason = f"its process was killed {MOST_DEATHS} times, most likely for want of memory"
+            died = max(self.deaths.get(job.unit, 0), self.deaths_at_start.get(job.unit, 0))
+            reason = f"its process was killed {died} times, most likely for want of memory"
         elif isinstance(error, BrokenExecutor):
             raise InputError(
                 f"executor: one of its workers died and it takes no more jobs ({type(error).__name__}); "
@@ -205,6 +204,17 @@ class Schedule:
             said = next((line for line in str(error).splitlines() if line.strip()), "no message")
             reason = f"its worker was lost ({type(error).__name__}: {said})"
         self.state.fail(job.name, {"status": "failed", "reason": f"{reason}; the same command tries it again", "again": True})
+
+    def _may_try_again(self, unit: str) -> bool:
+        """Whether a job whose process died is worth another. Deaths count from the furthest that any of its workers came."""
+        moment = self.files.moment(unit)
+        if moment is None:
+            self.deaths_at_start[unit] = self.deaths_at_start.get(unit, 0) + 1
+            return self.deaths_at_start[unit] < MOST_DEATHS_AT_START
+        further = moment.done > self.furthest.get(unit, -1.0)
+        self.furthest[unit] = max(moment.done, self.furthest.get(unit, -1.0))
+        self.deaths[unit] = 1 if further else self.deaths[unit] + 1
+        return self.deaths[unit] < MOST_DEATHS
 
     def _take(self, unit: str, *, save: bool = True) -> None:
         """Take in the outcome of a job that is done. Of several fits of a model that failed, the first gives the reason, in

@@ -75,7 +75,10 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
             engine = Processes(workers)
             held.callback(engine.shutdown)
         try:
-            job.take_up(config)  # nothing is written before all that was asked is known to fit
+            held.enter_context(folder.held())  # nothing is written before all that was asked is known to fit
+            job.take_up(config)
+            if options.fresh:  # with the folder its lock was cleared
+                held.enter_context(folder.held())
             yield job.planned(workers)
             yield from job.fit_all(engine, workers)
             study = job.verdict(workers)

@@ -36,7 +36,7 @@ class RunState:
 
     def save(self) -> None:
         """Write state.json."""
-        self.run.write_state(records.State(self.elapsed, self.units, {**self.again, **self.failures}))
+        self.run.write_state(records.SavedState(self.elapsed, self.units, {**self.again, **self.failures}))
         self.saved = time.monotonic()
 
     def fail(self, name: str, failure: dict[str, Any]) -> None:

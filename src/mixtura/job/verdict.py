@@ -44,7 +44,7 @@ def _sure(g: Estimate | Gain, scale: float) -> bool:
 
 
 def in_nats(
-    select: Mapping[str, Tensor], report: Mapping[str, Tensor], kinds: Mapping[str, str], noun: str = "rows",
+    select: Mapping[str, Tensor], report: Mapping[str, Tensor], kinds: Mapping[str, str], nouns: str = "rows",
     gate: Tensor | None = None,
 ) -> Verdict:  # fmt: skip
     """Stack the (n,) nats of the select rows, judge the blend on those of the report rows. ``kinds``: exact or bound.
@@ -60,7 +60,7 @@ def in_nats(
     caveat = ", in lower bounds" if kind == "bound" else ""
     if not better and _sure(g, scale):
         caveat += ", but none without the 1 % that differ most"
-    sentence = _sentence(better, share, best, Estimate(g.value, g.error, g.n), "nats", noun, caveat)
+    sentence = _sentence(better, share, best, Estimate(g.value, g.error, g.n), "nats", nouns, caveat)
     chosen = mixed if better else report[best]
     return Verdict(
         "nats", UNITS["nats"], "blend" if better else best, best, kind, share, gap, g.value, g.error, g.trimmed,
@@ -148,7 +148,7 @@ def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
 
 
 @dataclass(frozen=True)
-class Pool:
+class ComparedSamples:
     """Features (n, d) of real rows and of every model's samples; the models that made them never saw the real rows."""
 
     real: Tensor
@@ -159,7 +159,9 @@ class Pool:
         return sums([*self.samples.values(), self.real], kernel)
 
 
-def in_mmd(choosing: Sequence[Pool], report: Pool, kernel: Gaussian, noun: str = "rows") -> tuple[Verdict, dict[str, Any]]:
+def in_mmd(
+    choosing: Sequence[ComparedSamples], report: ComparedSamples, kernel: Gaussian, nouns: str = "rows"
+) -> tuple[Verdict, dict[str, Any]]:
     """Weights that minimise MMD² to the real rows, V-form, averaged over the ``choosing`` pools (one, or one a fold); the
     gain over the best single model in U-form on the report pool. Also the report pool's quadratic as plain data:
     MMD²(w) = w'Qw − 2 b'w + c, in U-form."""
@@ -181,7 +183,7 @@ def in_mmd(choosing: Sequence[Pool], report: Pool, kernel: Gaussian, noun: str =
     better = worth and _sure(g, kernel.bound)
     share = dict(zip(names, (float(v) for v in w), strict=True))
     value = final.mmd2(w if better else alone, k)
-    sentence = _sentence(better, share, names[best], g, "MMD²", noun, "")
+    sentence = _sentence(better, share, names[best], g, "MMD²", nouns, "")
     verdict = Verdict(
         "mmd", UNITS["mmd"], "blend" if better else names[best], names[best], "samples", share, weights.gap, g.value, g.error,
         None, None, value.value, value.error, len(report.real), sentence,
@@ -202,19 +204,20 @@ def _plain(final: KernelSums, k: int) -> dict[str, Any]:
 
 
 def _sentence(
-    better: bool, share: Mapping[str, float], best: str, g: Estimate, unit: str, noun: str, caveat: str
+    better: bool, share: Mapping[str, float], best: str, g: Estimate, unit: str, nouns: str, caveat: str
 ) -> str:
     parts = " + ".join(f"{w:.2f} {n}" for n, w in sorted(share.items(), key=lambda item: -item[1]) if w >= 0.005)
     if better and g.value == math.inf:
-        return f"gain without bound on {g.n:,} unseen {noun}, some impossible under {best} alone: use the blend {parts}"
+        return f"gain without bound on {g.n:,} unseen {nouns}, some impossible under {best} alone: use the blend {parts}"
     if math.isnan(g.value):
-        return f"no gain: use {best} (some of the {g.n:,} unseen {noun} are impossible under it, and some under the blend)"
+        return f"no gain: use {best} (some of the {g.n:,} unseen {nouns} are impossible under it, and some under the blend)"
     digits = digits_of(g.error)
-    unsure = f" ± {g.error:.{digits}f} {unit} on {g.n:,} unseen {noun}{caveat}"
+    unsure = f" ± {g.error:.{digits}f} {unit} on {g.n:,} unseen {nouns}{caveat}"
     if better:
         return f"gain {g.value:.{digits}f}{unsure} over {best}: use the blend {parts}"
     if share[best] == 1:
-        return f"no gain: use {best} (where the weights were chosen no blend beat it by 2 standard errors; {g.n:,} unseen {noun})"
+        why = f"where the weights were chosen no blend beat it by 2 standard errors; {g.n:,} unseen {nouns}"
+        return f"no gain: use {best} ({why})"
     return f"no gain: use {best} (the blend differs by {g.value:+.{digits}f}{unsure})"
 
 

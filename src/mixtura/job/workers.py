@@ -10,8 +10,9 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -82,6 +83,25 @@ class Processes(Executor):
 
 
 def _process() -> ProcessPoolExecutor:
+    """A process of its own, which ignores Ctrl-C from its first moment: the parent ends it."""
+    with _ignoring_interrupts():
+        return _begun_process()
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """A process that is begun inside inherits it. Only the main thread may ask for it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _begun_process() -> ProcessPoolExecutor:
     pool = ProcessPoolExecutor(max_workers=1, initializer=_begin_worker, initargs=(os.getpid(),), env=ONE_THREAD)
     pool.submit(_import_all)  # which takes seconds: now rather than with the first job
     return pool

@@ -80,7 +80,7 @@ def _portrait(
     """One target. Positions are in cells, so that the page need not know what an axis means."""
     target, along = ours[p["target"]], p["along"]
     field = others[along["input"]]
-    x, y = Axis(field, along["x"]), Axis(target, p["y"])
+    x, y = PictureAxis(field, along["x"]), PictureAxis(target, p["y"])
     values, truths = asked[:POINTS, along["input"]], real[:POINTS, p["target"]]
     points = np.stack([x.cell(values), y.cell(truths)], 1) if len(others) == 1 else np.empty((0, 2))
     inside = np.isfinite(points).all(1) & (points > 0).all(1) & (points < [len(x.places), len(y.places)]).all(1)
@@ -100,7 +100,7 @@ def _portrait(
     }  # fmt: skip
 
 
-class Axis:
+class PictureAxis:
     """The places of a portrait: of a number equal cells, of a category codes."""
 
     def __init__(self, field: Field, places: Sequence[float]) -> None:

@@ -4,7 +4,7 @@
   const tools = kit();
   const { COLOURS, data, $, sum, range, make, stretched, fixed, digitsOf, num, percent, leave, plot, follow } = tools;
   const images = data.kind === "images";
-  const noun = images ? "images" : "rows";
+  const nouns = images ? "images" : "rows";
   // not the names of models, which are file names
   const VERDICT = "/verdict", BENCH = "/bench";
 
@@ -61,7 +61,7 @@
       says: (apart) => {
         const than = `${fixed(Math.abs(apart), digits)} ${apart > 0 ? "worse" : "better"} than `;
         return [`${Math.abs(apart) < 1e-12 ? "" : than}the weights of the run, on `, num(["quadratic", "rows"]),
-          ` unseen ${noun}; such a distance is known to about `, num(["verdicts", "mmd", "value_error"], digits), "."];
+          ` unseen ${nouns}; such a distance is known to about `, num(["verdicts", "mmd", "value_error"], digits), "."];
       },
       valley: (name) => `MMD² as the weight of ${name} moves and the others keep their proportions; dashed: the weights of the run.`,
       changed: () => { if (selected() === BENCH) requestAnimationFrame(samples); },

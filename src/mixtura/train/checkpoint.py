@@ -14,27 +14,27 @@ from torch import Tensor
 
 from mixtura.contracts import InputError
 from mixtura.ground.machine import read, write
-from mixtura.train.stopping import Progress
+from mixtura.train.stopping import StageProgress
 
 #: the errors that reading and restoring a damaged checkpoint, or one of another learner, may raise
 DAMAGED = (KeyError, IndexError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError, SafetensorError)
 
 
-def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], progress: Progress) -> None:
+def save_checkpoint(path: Path, tensors: Mapping[str, Tensor], progress: StageProgress) -> None:
     """Write both to one file. Raises CannotWrite if the disk refuses."""
     # make copies, because two names may share memory (tied weights)
     copies = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     write(path, save(copies, {"state": json.dumps(asdict(progress))}))
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], Progress]:
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], StageProgress]:
     """Read what :func:`save_checkpoint` wrote; raises one of ``DAMAGED`` on any other file."""
     content = read(path)
     tensors = load(content)
     size = int.from_bytes(content[:8], "little")
     state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
     pairs = {key: [tuple(pair) for pair in state[key]] for key in ("curve", "plan")}
-    return tensors, Progress(**(state | pairs))
+    return tensors, StageProgress(**(state | pairs))
 
 
 def part_of(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -46,7 +46,7 @@ from mixtura.ground.rng import generator
 from mixtura.train.average import AVERAGE, Average
 from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint, save_checkpoint
 from mixtura.train.recipe import WARM_UP, Recipe
-from mixtura.train.stopping import AT_ONCE, Progress, seconds_to_converge
+from mixtura.train.stopping import AT_ONCE, StageProgress, seconds_to_converge
 
 #: the most rows of the held-out slice
 MOST_CHECKED = 5_000
@@ -190,9 +190,9 @@ class TrainingState:
     def __init__(self, learner: Learner, recipe: Recipe, seed: int, name: str, data: Batches, held: Batches) -> None:
         self.learner, self.recipe, self.seed, self.name, self.data, self.held = learner, recipe, seed, name, data, held
         self.stages = learner.stages()
-        self._begin(Progress())
+        self._begin(StageProgress())
 
-    def _begin(self, state: Progress) -> None:
+    def _begin(self, state: StageProgress) -> None:
         """Begin the stage number ``state.stage`` and plan its steps; 0 steps mean that its speed has to be measured first."""
         self.state, recipe = state, self.recipe
         self._enter()
@@ -272,7 +272,7 @@ class TrainingState:
         # 0 steps: none were planned yet
         plan, settled = [*state.plan, (state.steps, state.step)], state.settled and converged
         if state.stage + 1 < len(self.stages):
-            self._begin(Progress(state.stage + 1, seconds, plan, settled))
+            self._begin(StageProgress(state.stage + 1, seconds, plan, settled))
             return record
         longer = None if settled or len(self.stages) > 1 else seconds_to_converge(state)
         return replace(record, best=state.best, finished=True, converged=settled, seconds_to_converge=longer, plan=tuple(plan))
@@ -393,7 +393,7 @@ class TrainingState:
         with named_if_damaged(path, self.name):
             self._load(*read_checkpoint(path))
 
-    def _load(self, tensors: dict[str, Tensor], state: Progress) -> None:
+    def _load(self, tensors: dict[str, Tensor], state: StageProgress) -> None:
         self.learner.load_state_dict(part_of(tensors, "learner."))
         self.state = state
         self._enter()

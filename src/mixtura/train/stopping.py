@@ -18,7 +18,7 @@ LOWER = 0.3
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """The scalars of a checkpoint.
 
     stage:   the number of the current stage. before, plan, settled: of the stages that have ended, their seconds, their steps
@@ -56,7 +56,7 @@ class Progress:
         self.stale, self.plateau, self.factor = 0, self.plateau + 1, self.factor * LOWER
 
 
-def seconds_to_converge(state: Progress) -> float | None:
+def seconds_to_converge(state: StageProgress) -> float | None:
     """Predict how many seconds a converged run would take, assuming that the gain of each doubling of the steps shrinks by a
     constant ratio until a doubling gains less than 0.01 nats. None if the curve is too short or the end too far."""
     scores = dict(state.curve)
