@@ -193,8 +193,9 @@ def test_samples_of_an_outside_generator_join_the_table(do, place):
     assert "cannot be a file name" in do("run people.csv --steps 5 --samples our/gan=gan.csv --out runs/slash").err
 
 
-def test_a_stopped_run_says_so_and_goes_on(place):
-    line = f"-m mixtura run {place}/people.csv --steps 3000 --families flow --out {place}/runs/stopped"
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_so_and_goes_on(place, sent):
+    line = f"-m mixtura run {place}/people.csv --steps 3000 --families flow --out {place}/runs/stopped --fresh"
     log = place / "stopped.log"
     with log.open("w") as err:
         # a test runner in the background has SIGINT ignored, and its children would inherit that
@@ -202,7 +203,7 @@ def test_a_stopped_run_says_so_and_goes_on(place):
         process = subprocess.Popen([sys.executable, *line.split()], stdout=subprocess.PIPE, stderr=err, preexec_fn=heard)
     while "flow: training" not in log.read_text() and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(sent)
     out, _ = process.communicate(timeout=60)
     assert (process.returncode, out) == (130, b"")
     assert log.read_text().splitlines()[-1] == "stopped; the same command goes on from here"

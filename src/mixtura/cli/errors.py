@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -49,6 +51,19 @@ def errors_in_one_sentence() -> Iterator[None]:
             raise
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         fail(f"too little memory ({reason}); free some, or ask for less; run and select go on where they stopped")
+
+
+@contextmanager
+def termination_is_an_interrupt() -> Iterator[None]:
+    """Inside, what a scheduler sends before it kills (SIGTERM) ends the command as Ctrl-C does: workers end, nothing is lost."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def fail(sentence: str) -> NoReturn:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mixtura.cli.app import app
 from mixtura.cli.deliver import show_note
-from mixtura.cli.errors import INTERRUPTED, errors_in_one_sentence, stop
+from mixtura.cli.errors import INTERRUPTED, errors_in_one_sentence, stop, termination_is_an_interrupt
 from mixtura.cli.evaluate import evaluate
 from mixtura.cli.mix import mix
 from mixtura.cli.run import run
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
         else:
             shown(message, category, *where, **more)
 
-    with errors_in_one_sentence(), warnings.catch_warnings():
+    with errors_in_one_sentence(), termination_is_an_interrupt(), warnings.catch_warnings():
         warnings.showwarning = show
         code = app(args=argv, prog_name="mixtura", standalone_mode=False)
         if code == INTERRUPTED:  # newer typer answers the interrupt itself
