@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -60,7 +60,7 @@ def read_contexts(contexts: Any, *, reach: float | None = None, seed: int = 0) -
     frame = source.rows_of(source.load(given, seed=seed))
     if not isinstance(frame, pd.DataFrame):
         raise InputError("contexts: expected a table with one row for each context, got images; give a table")
-    frame = frame.assign(**{str(name): x for name in frame.columns if (x := _truths(frame[name])) is not None})
+    frame = frame.assign(**{str(name): x for name in frame.columns if (x := _truths(cast(pd.Series, frame[name]))) is not None})
     numeric = {str(name): x for name in frame.columns if (x := numbers_of(frame[[name]])) is not None}
     if not numeric:
         raise InputError(
