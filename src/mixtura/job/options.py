@@ -7,14 +7,15 @@ option is checked: the command line reads the table before it knows whether torc
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_origin, get_type_hints
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from mixtura.contracts import Model, Space
 
 #: how the command line writes a value: names with commas between, pairs NAME=VALUE, bounds COL=LOW:HIGH; the last three may be
@@ -23,12 +24,19 @@ Written = Literal["text", "integer", "switch", "path", "names", "pairs", "bounds
 #: "recorded": the option decides the result, and a replay takes it from the run folder. "given again": it decides the result,
 #: but opens a file or calls code, which no run folder may name: a replay is given it again. "free": it does not decide the result
 AtReplay = Literal["recorded", "given again", "free"]
+#: how the command line writes a value → what is expected in Python, for a message
+EXPECTED: dict[Written, str] = {
+    "text": "text", "integer": "a whole number", "switch": "True or False", "path": "a path",
+    "names": "a name or a list of names", "pairs": "a mapping of names to texts",
+    "bounds": "{column: (low, high)}, with None for no end",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Option:
     """A row of the table. ``flag``: its name on the command line, None where only Python can give it; ``least`` and ``most``
-    bound an integer there, ``metavar`` stands for the value in ``--help``."""
+    bound an integer, ``metavar`` stands for the value in ``--help``. ``python``: what is expected in Python, where ``written``
+    does not say it."""
 
     help: str
     flag: str | None = None
@@ -37,6 +45,14 @@ class Option:
     least: int | None = None
     most: int | None = None
     replay: AtReplay = "recorded"
+    python: str | None = None
+
+    @property
+    def expected(self) -> str:
+        """What a value in Python is, for a message."""
+        if self.python is None and self.written == "integer" and self.least is not None:
+            return f"a whole number, {f'{self.least} or more' if self.most is None else f'{self.least} to {self.most:,}'}"
+        return self.python or EXPECTED[self.written]
 
 
 def option(default: Any, flag: str | None, help: str, **row: Any) -> Any:
@@ -49,74 +65,88 @@ def option(default: Any, flag: str | None, help: str, **row: Any) -> Any:
 class Options:
     """What a run can be asked: the arguments of ``mixtura.run``, and the options of ``mixtura run``."""
 
-    budget: str | float | None = option(None, "--budget", "Time for the whole run: 60s (the default), 5m, 1h.")
-    steps: int | None = option(None, "--steps", "Instead of a budget: training steps of every fit.", written="integer")
+    budget: str | float | None = option(
+        None, "--budget", "Time for the whole run: 60s (the default), 5m, 1h.",
+        python="a time such as 60s, 5m or 1h, or a number of seconds",
+    )  # fmt: skip
+    steps: int | None = option(
+        None, "--steps", "Instead of a budget: training steps of every fit.", written="integer",
+        python="a whole number, 1 or more",
+    )  # fmt: skip
     families: Sequence[str] | None = option(
         None, "--families", "Comma-separated; all by default. Marginals, the floor, are always fitted.", written="names"
     )
     seed: int = option(0, "--seed", "Same seed, same bits.", written="integer", least=0)
     out: str | Path | None = option(None, "--out", "Run folder; runs/NAME by default.", written="path", replay="free")
     fresh: bool = option(False, "--fresh", "Start over in a folder that holds a run.", written="switch", replay="free")
-    split: str | None = option(None, "--split", "Column that says fit, select or report for each row.", metavar="COL")
-    group: str | None = option(None, "--group", "Keep rows of one group in one part.", metavar="COL")
-    time: str | None = option(None, "--time", "Fit on the oldest rows, report on the newest.", metavar="COL")
-    target: str | Sequence[str] | None = option(
+    split: str | None = option(
+        None, "--split", "Column that says fit, select or report for each row.", metavar="COL", python="the name of one column"
+    )
+    group: str | None = option(
+        None, "--group", "Keep rows of one group in one part.", metavar="COL", python="the name of one column"
+    )
+    time: str | None = option(
+        None, "--time", "Fit on the oldest rows, report on the newest.", metavar="COL", python="the name of one column"
+    )
+    #: in Python, a single text is one column
+    target: Sequence[str] | None = option(
         None, "--target", "Comma-separated columns to model given the others: p(y given x).", written="names", metavar="COLS"
     )
     columns: Sequence[str] | None = option(
         None, "--columns", "Comma-separated columns to model; all by default.", written="names"
     )
     kinds: Mapping[str, str] = option(
-        dict, "--kind", "Kind of a column, instead of the guess: age=integer. Repeatable.", written="pairs", metavar="COL=KIND"
-    )
+        dict, "--kind", "Kind of a column, instead of the guess: age=integer. Repeatable.", written="pairs", metavar="COL=KIND",
+        python="{column: kind}, such as {'age': 'integer'}",
+    )  # fmt: skip
     #: in Python, column → (low, high), None for an end that there is not
     bounds: Mapping[str, Sequence[float | None]] = option(
         dict, "--bounds", "Lowest and highest possible value of a column: age=0:120. Repeatable.", written="bounds",
         metavar="COL=LOW:HIGH",
     )  # fmt: skip
     models: Mapping[str, Callable[[Space], Model]] = option(
-        dict, None, "Models of your own: a name to a callable that makes a Model for a Space.", replay="given again"
-    )
+        dict, None, "Models of your own: a name to a callable that makes a Model for a Space.", replay="given again",
+        python="{name: a callable that makes a Model for a Space}",
+    )  # fmt: skip
     #: in Python, name → a file or a frame
     samples: Mapping[str, Any] = option(
         dict, "--samples", "Samples of an outside generator. Repeatable.", written="pairs", metavar="NAME=FILE",
-        replay="given again",
+        replay="given again", python="{name: a file or a frame}, such as {'gan': 'gan.csv'}",
     )  # fmt: skip
     objective: str | None = option(
-        None, "--objective", "What the verdict compares: nats or mmd; by default what suits the data."
+        None, "--objective", "What the verdict compares: nats or mmd; by default what suits the data.", python="nats or mmd"
     )
     features: str | None = option(
         None, "--features", "Features by which samples are compared: pixels, pca:64, conv:256, or a local .onnx network.",
-        replay="given again",
+        replay="given again", python="pixels, pca:64, conv:256, or the path of an .onnx network",
     )  # fmt: skip
     skip_broken: bool = option(
         False, "--skip-broken", "Leave out image files that cannot be read, and name them.", written="switch"
     )
     size: int | None = option(None, "--size", "Resize images to so many pixels a side.", written="integer", least=1, most=4096)
-    device: str = option("auto", "--device", "auto, cpu or cuda.", replay="free")
+    device: str = option("auto", "--device", "auto, cpu or cuda.", replay="free", python="auto, cpu or cuda")
     workers: int | None = option(
         None, "--workers", "Models that are trained at the same time, one core each; the cores there are by default.",
         written="integer", least=1, replay="free",
     )  # fmt: skip
     ray: str | None = option(
-        None, "--ray", "Train on a Ray cluster: auto, or its address.", metavar="ADDRESS", replay="free"
+        None, "--ray", "Train on a Ray cluster: auto, or its address.", metavar="ADDRESS", replay="free",
+        python="auto, or the address of a Ray cluster",
+    )  # fmt: skip
+    executor: Executor | None = option(
+        None, None, "In Python, who trains the models: any concurrent.futures.Executor.", replay="free",
+        python="a concurrent.futures.Executor",
+    )  # fmt: skip
+    stops: Mapping[str, Mapping[str, Any]] | None = option(
+        None, None, "Recorded steps that a replay repeats.", replay="free", python="the recorded steps of each fit"
     )
-    executor: Any = option(
-        None, None, "In Python, who trains the models: any concurrent.futures.Executor.", replay="free"
-    )
-    stops: Mapping[str, Mapping[str, Any]] | None = option(None, None, "Recorded steps that a replay repeats.", replay="free")
 
     def __post_init__(self) -> None:
         from mixtura.contracts import InputError
 
-        if self.steps is not None and (isinstance(self.steps, bool) or self.steps < 1):
-            raise InputError(f"steps: expected a whole number, 1 or more, got {self.steps!r}")
+        self._conform()
         if self.steps is not None and self.budget is not None:
             raise InputError("budget and steps: give one of them; steps makes every fit take so many steps")
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
-            raise InputError(f"seed: expected a whole number, 0 or more, got {self.seed!r}")
-        if self.workers is not None and (isinstance(self.workers, bool) or not isinstance(self.workers, int) or self.workers < 1):
-            raise InputError(f"workers: expected a whole number, 1 or more, got {self.workers!r}")
         if self.ray is not None and self.executor is not None:
             raise InputError("ray and executor: give one of them; both say who trains the models")
         odd = next((name for name in (*self.models, *self.samples) if Path(name).name != name), None)
@@ -124,10 +154,35 @@ class Options:
             raise InputError(f"models: the name {odd!r} cannot be a file name; give your model another name")
         if self.objective not in (None, "nats", "mmd"):
             raise InputError(f"objective: expected nats or mmd, got {self.objective!r}; leave it out for what suits the data")
-        odd = next((name for name, ends in self.bounds.items() if isinstance(ends, str) or len(ends) != 2), None)
+        odd = next((name for name, ends in self.bounds.items() if len(ends) != 2), None)
         if odd is not None:
             raise InputError(f"bounds: expected (low, high) for {odd!r}, None for no end, got {self.bounds[odd]!r}")
         self._check_target()
+
+    def _conform(self) -> None:
+        """Make every option a value of its annotation: whole numbers of numpy become those of Python, and a single name becomes a
+        list. InputError for an option that is none."""
+        from concurrent.futures import Executor
+
+        from mixtura.contracts import InputError, Model, Space
+        from mixtura.ground.arguments import conform, shown
+
+        annotations = get_type_hints(Options, localns={"Executor": Executor, "Model": Model, "Space": Space})
+        for name, row in TABLE.items():
+            given = value = getattr(self, name)
+            if name == "features" and isinstance(given, Path):
+                value = str(given)
+            elif given is None and get_origin(annotations[name]) is Mapping:
+                value = {}
+            try:
+                value = conform(value, annotations[name])
+            except TypeError:
+                raise InputError(f"{name}: expected {row.expected}, got {shown(given)}") from None
+            least, most = 1 if name == "steps" else row.least, row.most
+            beyond = isinstance(value, int) and (least is not None and value < least or most is not None and value > most)
+            if beyond:
+                raise InputError(f"{name}: expected {row.expected}, got {shown(given)}")
+            object.__setattr__(self, name, value)
 
     def _check_target(self) -> None:
         from mixtura.contracts import InputError
@@ -152,7 +207,7 @@ class Options:
     @property
     def targets(self) -> tuple[str, ...]:
         """The columns that are modelled given the others; none where all are modelled together."""
-        return () if self.target is None else (self.target,) if isinstance(self.target, str) else tuple(self.target)
+        return tuple(self.target or ())
 
     @property
     def planned_seconds(self) -> float | None:
@@ -186,11 +241,11 @@ Options.__doc__ = "\n".join([f"{Options.__doc__}\n", *(f"{name}: {row.help}" for
 def make_options(given: Mapping[str, Any]) -> Options:
     """The options by name. InputError for a name that no option has."""
     from mixtura.contracts import InputError
+    from mixtura.ground.arguments import nearest
 
     odd = next((name for name in given if name not in TABLE), None)
     if odd is not None:
-        near = difflib.get_close_matches(odd, TABLE, 1)
-        raise InputError(f"{odd}: a run has no such option; use {near[0] if near else 'one of ' + ', '.join(TABLE)}")
+        raise InputError(f"{odd}: a run has no such option; use {nearest(odd, TABLE)}")
     return Options(**given)
 
 
@@ -203,12 +258,13 @@ def options_of_record(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_replay(given: Mapping[str, Any]) -> None:
-    """InputError for an option that a replay takes from the run folder."""
+    """InputError for an option that a replay takes from the run folder, and for one that is not as :class:`Options` expects."""
     from mixtura.contracts import InputError
 
     odd = next((row.flag for name, row in TABLE.items() if row.replay == "recorded" and name in given), None)
     if odd is not None:
         raise InputError(f"--replay: {odd} was given, but a replay asks what the run asked; leave it out")
+    make_options(given)
 
 
 def _plain(value: Any) -> Any:

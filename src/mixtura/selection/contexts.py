@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from mixtura.contracts import InputError
 from mixtura.data import source
 from mixtura.features.samples import numbers_of
 from mixtura.features.space import FeatureSpace
+from mixtura.ground.arguments import shown
 from mixtura.ground.kernels import median_bandwidth
 from mixtura.ground.rng import generator
 from mixtura.ledger import Ledger, Pull
@@ -48,14 +50,17 @@ class Contexts:
 
 
 def read_contexts(contexts: Any, *, reach: float | None = None, seed: int = 0) -> Contexts:
-    """Read contexts from a file, a frame or an array (n, p), one context in each row. ``reach``: in standard deviations of the
-    columns; by default half of the median distance between two contexts.
+    """Read contexts from a file, a frame, column → its values or an array (n, p), one context in each row. Truth values are
+    numbers, 0 and 1. ``reach``: in standard deviations of the columns; by default half of the median distance between two
+    contexts.
 
-    Raises InputError on a table without a column of numbers, and on numbers that are missing or not finite.
+    Raises InputError on a table without rows or without a column of numbers, and on numbers that are missing or not finite.
     """
-    frame = source.rows_of(source.load(contexts, seed=seed))
+    given = _table_of(contexts)
+    frame = source.rows_of(source.load(given, seed=seed))
     if not isinstance(frame, pd.DataFrame):
         raise InputError("contexts: expected a table with one row for each context, got images; give a table")
+    frame = frame.assign(**{str(name): x for name in frame.columns if (x := _truths(frame[name])) is not None})
     numeric = {str(name): x for name in frame.columns if (x := numbers_of(frame[[name]])) is not None}
     if not numeric:
         raise InputError(
@@ -75,6 +80,28 @@ def read_contexts(contexts: Any, *, reach: float | None = None, seed: int = 0) -
     values |= {name: _numbers(column[:, 0]) for name, column in numeric.items()}
     rows = tuple(dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
     return Contexts(rows, vectors, reach or median_bandwidth(vectors, generator(seed, "contexts")) / 2)
+
+
+def _table_of(contexts: Any) -> Any:
+    """Columns by name as a frame; anything else as it is. InputError for columns that make no frame, and for no rows."""
+    if isinstance(contexts, Mapping):
+        try:
+            contexts = pd.DataFrame({name: [*values] for name, values in contexts.items()})
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"contexts: expected {{column: a list of values}}, all of one length, got {shown(contexts)}"
+            ) from error
+    if not isinstance(contexts, str | Path | pd.DataFrame | np.ndarray | Tensor):
+        raise InputError(f"contexts: expected a file, a frame, an array or {{column: a list of values}}, got {shown(contexts)}")
+    if not isinstance(contexts, str | Path) and (not len(contexts.shape) or not contexts.shape[0]):
+        raise InputError("contexts: the table has no rows; give one row for each context")
+    return contexts
+
+
+def _truths(column: pd.Series) -> pd.Series | None:
+    """A column of truth values, also as a text file has them, as 0 and 1, NaN where missing; None for any other column."""
+    words = column.dropna().astype(str).str.lower()
+    return words.map({"false": 0.0, "true": 1.0}).reindex(column.index) if len(words) and {*words} <= {"false", "true"} else None
 
 
 def _text(value: Any) -> str | None:

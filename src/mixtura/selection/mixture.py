@@ -201,5 +201,5 @@ def checked_names(arms: Sequence[Arm], pulls: int) -> list[str]:
     if len(set(names)) < len(names) or not names:
         raise InputError(f"arms: expected one or more with names of their own, got {', '.join(names) or 'none'}")
     if isinstance(pulls, bool) or not isinstance(pulls, int) or pulls < 1:
-        raise InputError(f"pulls: expected 1 or more, got {pulls}")
+        raise InputError(f"pulls: expected a whole number, 1 or more, got {pulls}")
     return names

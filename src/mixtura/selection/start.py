@@ -5,23 +5,28 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 from torch import Tensor
 
 from mixtura.arms import Arm, Function, Pool, load_arms
-from mixtura.contracts import InputError
+from mixtura.contracts import InputError, Note
 from mixtura.data import source
 from mixtura.features.samples import real_rows
 from mixtura.folder.io import write_json
 from mixtura.ground import machine
+from mixtura.ground.arguments import conform, nearest, shown
 from mixtura.selection.contexts import ContextualSession, begin_in_contexts, read_contexts
 from mixtura.selection.mixture import LEDGER, MixtureSession, begin
 from mixtura.selection.records import Round, Selected, SelectedByContext, Stop
+from mixtura.selection.session import FAILURES
 
 if TYPE_CHECKING:
     from mixtura.study.fitted import FittedModel
@@ -30,6 +35,14 @@ if TYPE_CHECKING:
 Arms = str | Path | Sequence[Arm] | Mapping[str, Any]
 #: the end of a selection in its folder: what the report reads; and, in contexts, a table of the weights
 FINISHED, WEIGHTS = "selection.json", "weights.csv"
+#: option of a selection → what is expected, for a message
+EXPECTED = {
+    "objective": "text such as mmd or rke+0.2*precision", "pulls": "a whole number, 1 or more", "out": "a path",
+    "policy": "the name of a policy, such as variance_ucb", "bandwidth": "a finite number above 0",
+    "features": "pixels, pca:64, conv:256, or the path of an .onnx network", "stop": "a number above 0",
+    "certified": "True or False", "reach": "a finite number above 0", "seed": "a whole number, 0 or more",
+    "fresh": "True or False",
+}  # fmt: skip
 
 
 def select(arms: Arms, objective: str = "rke", **options: Any) -> Selected | SelectedByContext:
@@ -37,9 +50,13 @@ def select(arms: Arms, objective: str = "rke", **options: Any) -> Selected | Sel
 
     arms: a file as in docs/arms.md, a list of arms, or name → an array of samples or a function of a seed. objective: text as on
     the command line, such as "mmd" or "rke+0.2*precision". ``options`` are those of :func:`conduct`.
+
+    An arm that fails again and again is closed and the others go on; a :class:`Note` names it, and so does ``closed`` of the
+    result. Raises InputError as :func:`conduct`, and on an option that is unknown or not of its type.
     """
-    for record in conduct(arms, objective, **options):
+    for record in conduct(arms, **_checked_options({"objective": objective, **options})):
         if not isinstance(record, Round):
+            _note_failed_arms(record)
             return record
     raise RuntimeError("the selection ended without a result")
 
@@ -63,6 +80,8 @@ def conduct(
 
     Raises InputError on arms, objectives and folders that do not fit together, before any arm is asked.
     """
+    if bandwidth is not None and not 0 < bandwidth < math.inf:
+        raise InputError(f"bandwidth: expected {EXPECTED['bandwidth']}, got {bandwidth}; leave it out to choose it from samples")
     if contexts is None and reach is not None:
         raise InputError("reach: is for contexts; give --contexts too, or leave it out")
     if contexts is not None and (stop is not None or certified or policy != "variance_ucb"):
@@ -88,6 +107,9 @@ def conduct(
         began = time.monotonic()
         try:
             yield from session.conduct()
+            if not session.selector.pulls:
+                why = "; ".join(session.closed.values())
+                raise InputError(f"arms: no arm gave a sample that can be used ({why}); mend the arms and start over")
             found = session.finish()
             title = Path(arms).stem if isinstance(arms, str | Path) else folder.name
             if isinstance(found, SelectedByContext):
@@ -96,6 +118,34 @@ def conduct(
         finally:
             session.close()
         yield found
+
+
+def _checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options as values of the annotations of :func:`conduct`. InputError for one that is unknown or not of its type."""
+    annotations = get_type_hints(conduct)
+    known = [name for name in inspect.signature(conduct).parameters if name != "arms"]
+    checked = {}
+    for name, value in given.items():
+        if name not in known:
+            raise InputError(f"{name}: a selection has no such option; use {nearest(name, known)}")
+        if name == "features" and isinstance(value, Path):
+            value = str(value)
+        try:
+            checked[name] = conform(value, annotations[name])
+        except TypeError:
+            raise InputError(f"{name}: expected {EXPECTED[name]}, got {shown(value)}") from None
+    if checked.get("seed", 0) < 0:
+        raise InputError(f"seed: expected {EXPECTED['seed']}, got {checked['seed']}")
+    return checked
+
+
+def _note_failed_arms(found: Selected | SelectedByContext) -> None:
+    """A :class:`Note` for each arm that was closed because it failed. An exhausted pool gave all that it has."""
+    for arm, reason in found.closed.items():
+        if not reason.startswith("exhausted"):
+            last = reason.removeprefix(f"{arm}: ")
+            said = f"{arm}: failed {FAILURES} times in a row and was not asked again; the last time: {last}"
+            warnings.warn(said, Note, stacklevel=3)
 
 
 def _check_folder(out: Path, fresh: bool) -> None:
@@ -110,8 +160,21 @@ def _listed(arms: Arms, columns: list[str] | None, *, in_contexts: bool) -> list
     if isinstance(arms, str | Path):
         return load_arms(Path(arms), columns, open_model=open_model)
     if not isinstance(arms, Mapping):
-        return list(arms)
+        return _checked_arms(arms)
     return [_arm(str(name), given, in_contexts=in_contexts) for name, given in arms.items()]
+
+
+def _checked_arms(arms: Any) -> list[Arm]:
+    """Arms that are no mapping, as a list. InputError for anything but arms."""
+    if not isinstance(arms, Iterable) or isinstance(arms, np.ndarray | Tensor):
+        raise InputError(f"arms: expected a file, or {{name: function or array of samples}}, got {shown(arms)}")
+    given = list(arms)
+    unnamed = [arm for arm in given if not isinstance(arm, Arm)]
+    if unnamed:
+        raise InputError(
+            f"arms: {shown(unnamed[0])} stands in a list and has no name; give a mapping, {{name: function or array of samples}}"
+        )
+    return given
 
 
 def open_model(folder: Path, name: str | None) -> FittedModel:
@@ -130,7 +193,9 @@ def _arm(name: str, given: Any, *, in_contexts: bool) -> Arm:
     try:
         samples = given.numpy(force=True) if isinstance(given, Tensor) else np.asarray(given)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{name}: expected an array of samples or a function of a seed, got a {type(given).__name__}") from error
+        raise InputError(f"{name}: expected an array of samples or a function of a seed, got {shown(given)}") from error
+    if not samples.ndim:
+        raise InputError(f"{name}: expected an array of samples or a function of a seed, got {shown(given)}")
     return Pool(name, samples)
 
 
