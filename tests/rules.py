@@ -26,7 +26,9 @@ RNG = PurePosixPath("ground/rng.py")
 FIT = PurePosixPath("train/fit.py")
 
 #: modules whose every use is a use of files
-FILE_MODULES = ("shutil", "tempfile", "sqlite3", "zipfile", "tarfile", "gzip", "bz2", "lzma", "io.open", "io.FileIO", "glob")
+FILE_MODULES = (
+    "shutil", "tempfile", "sqlite3", "zipfile", "tarfile", "gzip", "bz2", "lzma", "io.open", "io.FileIO", "glob", "mmap", "h5py",
+)  # fmt: skip
 OS_FILES = (
     "open remove unlink rename renames replace mkdir makedirs rmdir removedirs symlink link truncate chmod chown utime mkfifo "
     "listdir scandir walk stat access"
@@ -52,6 +54,23 @@ PICKLERS = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 #: a job goes to a process that this one made, and never to a file
 WORKERS, PROCESSES = PurePosixPath("job/workers.py"), "joblib.externals.loky"
 UNPICKLERS = (*(f"torch.{name}" for name in ("load", "save", "export.load", "jit.load", "package.PackageImporter")), "yaml.load")
+
+#: what reaches other programs, machines or pictures, or is random without a seed → the rooms and files that use it → why they do
+PLACES: dict[tuple[str, ...], dict[str, str]] = {
+    ("subprocess", "os.system", "os.popen", "os.fork", "os.posix_spawn", "pty", "multiprocessing"): {
+        "arms/process.py": "an arm may be a program that a person names",
+    },
+    ("socket", "http.client", "urllib.request", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "torch.hub"): {
+        "arms/web.py": "an arm may be a service that a person names",
+    },
+    ("uuid", "secrets", "os.urandom", "os.getrandom", "random.SystemRandom"): {
+        "ledger.py": "two selections of one seed must not send a service the same keys",
+    },
+    ("PIL",): {
+        "data": "it reads and writes images",
+        "report": "it puts images into the page, by way of memory",
+    },
+}
 
 SEEDINGS = ("manual_seed", "seed", "set_rng_state")
 GLOBAL_STATE = ("torch.random", "torch.default_generator", *(f"torch.{where}{f}" for where in ("", "cuda.") for f in SEEDINGS))
@@ -90,6 +109,8 @@ ASKED_FOR: dict[tuple[str, str], str] = {
     ("ledger", "sqlite_errorname"): "sqlite3: errors that Python raises itself lack it",
     ("cli", "ctx"): "click: errors raised outside a command lack it",
 }
+
+BROAD = {"Exception", "BaseException"}
 
 Breaches = list[str]
 
@@ -189,6 +210,16 @@ def _given(call: ast.Call, *names: str) -> bool:
     return any(name in names and not (isinstance(v, ast.Constant) and v.value is None) for name, v in _keywords(call).items())
 
 
+def uses(source: Source, *things: str) -> Breaches:
+    """Where one of these modules or functions, or something below it, is imported or read; a local name may be the same word."""
+    found = [f"line {line}: imports {full}" for line, full, _ in source.imports if any(opens(thing, full) for thing in things)]
+    for name, node in references(source):
+        base = node.args[0] if isinstance(node, ast.Call) else node
+        if _root(base) in _names(source) and any(opens(thing, name) for thing in things):
+            found.append(_at(node, name))
+    return found
+
+
 @cache
 def _comments(source: Source) -> Mapping[int, str]:
     tokens = tokenize.generate_tokens(io.StringIO(source.text).readline)
@@ -215,6 +246,7 @@ def imports_are_written_out(source: Source) -> Breaches:
     empty = [call.func for _, call in calls(source) if ast.unparse(call) == "exec('')"]
     executes = ("eval", "exec", "builtins.eval", "builtins.exec")
     executed = [_at(node, name) for name, node in references(source) if name in executes and node not in empty]
+    executed += uses(source, "runpy", "sys.modules")
     return executed + ([] if source.room == "__init__" else _used(source, "import_module", "__import__"))
 
 
@@ -251,8 +283,19 @@ def only_the_command_line_prints(source: Source) -> Breaches:
         return []
     streams = ("sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__", "logging", "tqdm")
     found = [_at(node, name) for name, node in references(source) if any(opens(stream, name) for stream in streams)]
-    imported = [f"line {line}: {full}" for line, full, _ in source.imports if full.split(".")[0] in ("logging", "tqdm", "rich")]
-    return found + imported + _used(source, "print", "pprint")
+    for name, call in calls(source):
+        if name in ("os.write", "os.fdopen", "open", "io.open") and call.args and ast.unparse(call.args[0]) in ("1", "2"):
+            found.append(_at(call, f"{name} of a standard stream"))
+    return found + uses(source, "logging", "tqdm", "rich", "typer", "click") + _used(source, "print", "pprint")
+
+
+def few_places_reach_outside(source: Source) -> Breaches:
+    return [
+        breach
+        for things, places in PLACES.items()
+        if not {source.room, str(source.path)} & {*places}
+        for breach in uses(source, *things)
+    ]
 
 
 def warnings_are_notes(source: Source) -> Breaches:
@@ -299,6 +342,7 @@ def nothing_is_pickled(source: Source) -> Breaches:
     ours = [(line, full) for line, full, _ in source.imports if source.path != WORKERS or not opens(PROCESSES, full)]
     imported = [f"line {line}: {full}" for line, full in ours if full.split(".")[0] in PICKLERS]
     used = [_at(node, name) for name, node in references(source) if name in UNPICKLERS or name.endswith("_pickle")]
+    used += [_at(node, name) for name, node in references(source) if _last(name) in ("dump", "dumps") and not opens("json", name)]
     keywords = [keyword for _, call in calls(source) for keyword in call.keywords if keyword.arg == "allow_pickle"]
     return imported + used + [_at(k.value, "allow_pickle") for k in keywords if ast.unparse(k.value) != "False"]
 
@@ -333,8 +377,11 @@ def _draws_globally(name: str, call: ast.Call) -> bool:
         return not (name == "random.Random" and seeded)
     if _last(name) in ("rvs", "rsample") and not opens("mixtura", name):
         return not _given(call, *SEED_ARGUMENTS)
-    if _last(name) == "bernoulli" and not opens("mixtura", name):
-        return not _given(call, "generator")
+    if _last(name) in ("bernoulli", "multinomial") and not opens("mixtura", name):
+        return not (_given(call, "generator") or ast.unparse(call.func).startswith("np.random.default_rng("))
+    if _last(name) == "scaled_dot_product_attention":
+        dropped = _keywords(call).get("dropout_p") or (call.args[4] if len(call.args) > 4 else None)
+        return dropped is not None and ast.unparse(dropped) not in ("0", "0.0")
     if _last(name) == "sample":  # of a frame, or of a law of torch
         return len(call.args) < 2 and not _given(call, "generator", *SEED_ARGUMENTS)
     if name.split(".")[0] in ("sklearn", "scipy") and name != "sklearn.utils.check_random_state":
@@ -478,32 +525,42 @@ def nothing_is_asserted(source: Source) -> Breaches:
 
 
 def capabilities_are_types(source: Source) -> Breaches:
-    """What something can do is its type: no ``hasattr``, no ``getattr`` with a default, no raised NotImplementedError."""
-    found = [_at(node, name) for name, node in references(source) if name in ("hasattr", "builtins.hasattr")]
+    """What something can do is its type: no ``hasattr``, no ``dir``, no ``getattr`` with a default, no NotImplementedError but in
+    an ``except``."""
+    asks = ("hasattr", "builtins.hasattr", "dir", "builtins.dir")
+    found = [_at(node, name) for name, node in references(source) if name in asks]
     for name, call in calls(source):
         if name in ("getattr", "builtins.getattr") and len(call.args) + len(call.keywords) > 2:
             asked = call.args[1]
             if not isinstance(asked, ast.Constant) or (source.room, asked.value) not in ASKED_FOR:
                 found.append(_at(call, f"getattr of {ast.unparse(asked)} with a default"))
-    for node in source.nodes:
-        if isinstance(node, ast.Raise) and node.exc is not None:
-            raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
-            found += [_at(node, "raise NotImplementedError")] * ("NotImplementedError" in _meanings(raised, _names(source)))
-    return found
+    handlers = [node.type for node in source.nodes if isinstance(node, ast.ExceptHandler) and node.type is not None]
+    caught = {id(part) for kinds in handlers for part in ast.walk(kinds)}
+    others = [(name, node) for name, node in references(source) if id(node) not in caught]
+    return found + [_at(node, name) for name, node in others if _last(name) == "NotImplementedError"]
 
 
 def broad_excepts_say_why(source: Source) -> Breaches:
-    """``except Exception`` has a comment on its line, or raises again what it caught."""
+    """``except Exception`` and ``suppress(Exception)`` have a comment on their line, or what was caught is raised again."""
     found = []
     for node in source.nodes:
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
-            broad = any(kind is None or {"Exception", "BaseException"} & _meanings(kind, _names(source)) for kind in kinds)
+            broad = any(kind is None or BROAD & _meanings(kind, _names(source)) for kind in kinds)
             again = any(isinstance(part, ast.Raise) and part.exc is None for part in node.body)
-            reason = _comments(source).get(node.lineno, "").partition("BLE001")[2] or _comments(source).get(node.lineno, "")
-            if broad and not again and len(reason.replace("# noqa:", "").split()) < 3:
+            if broad and not again and not _has_a_reason(source, node.lineno):
                 found.append(_at(node, f"{ast.unparse(node).splitlines()[0]} without a reason"))
+    for name, call in calls(source):
+        broad = any(BROAD & _meanings(kind, _names(source)) for kind in call.args)
+        if name == "contextlib.suppress" and broad and not _has_a_reason(source, call.lineno):
+            found.append(_at(call, f"{ast.unparse(call)} without a reason"))
     return found
+
+
+def _has_a_reason(source: Source, line: int) -> bool:
+    comment = _comments(source).get(line, "")
+    reason = comment.partition("BLE001")[2] or comment
+    return len(reason.replace("# noqa:", "").split()) >= 3
 
 
 def lambdas_have_no_names(source: Source) -> Breaches:
@@ -521,6 +578,7 @@ SOURCE_RULES = (
     a_room_says_its_idea,
     backward_is_called_once_in_train,
     only_the_command_line_prints,
+    few_places_reach_outside,
     warnings_are_notes,
     files_are_touched_at_the_edge,
     nothing_is_pickled,

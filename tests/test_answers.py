@@ -1,4 +1,4 @@
-"""Answers of models of one target or two given inputs: whether ``calibrate`` and ``lens.portrait`` say what is so."""
+"""Answers of models of one target or two given inputs: whether calibration and the portrait of a run say what is so."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ import torch
 from rooms import BEYOND_THE_DESIGN, DOORS, FOR_EVERYONE, SRC, Source, doors_of, opens, sources
 from rules import (
     ASKED_FOR,
+    PLACES,
     QUIET,
     SOURCE_RULES,
     a_file_is_short_or_says_why,
@@ -32,6 +33,7 @@ from rules import (
     capabilities_are_types,
     draws_name_their_generator,
     families_never_import_one_another,
+    few_places_reach_outside,
     files_are_touched_at_the_edge,
     imports_are_written_out,
     lambdas_have_no_names,
@@ -39,6 +41,7 @@ from rules import (
     nothing_is_pickled,
     only_the_command_line_prints,
     rooms_keep_their_doors,
+    uses,
     warnings_are_notes,
     weights_are_drawn_seeded,
 )
@@ -176,6 +179,11 @@ def test_what_is_asked_for_is_still_asked():
     assert {*ASKED_FOR} <= asked
 
 
+@pytest.mark.parametrize(("things", "place"), [(things, place) for things, places in PLACES.items() for place in places])
+def test_a_place_that_reaches_outside_does(things, place):
+    assert [breach for s in SOURCES if place in (s.room, str(s.path)) for breach in uses(s, *things)]
+
+
 def test_the_tests_mirror_the_rooms():
     inside = [path.relative_to(TESTS) for path in TESTS.rglob("test_*.py")]
     folders = {path.parent.as_posix() for path in inside} - {"."}
@@ -274,6 +282,9 @@ BAD_SOURCES = [
     (imports_are_written_out, "job/splits.py", "__import__('mixtura.cli.main')"),
     (imports_are_written_out, "job/splits.py", "from importlib import import_module as load\nload(name)"),
     (imports_are_written_out, "job/splits.py", "exec('import mixtura.cli.main')"),
+    (imports_are_written_out, "job/splits.py", "import runpy\nrunpy.run_module('mixtura.cli.main')"),
+    (imports_are_written_out, "job/splits.py", "import sys\nmain = sys.modules['mixtura.cli.main']"),
+    (imports_are_written_out, "job/splits.py", "from sys import modules as loaded\nloaded[name]"),
     (a_file_is_short_or_says_why, "train/fit.py", "'''One loop.'''\n" + "x = 1\n" * 450),
     (a_file_is_short_or_says_why, "train/fit.py", "'''One loop.\n\nLonger than 400 lines because.'''\n" + "x = 1\n" * 450),
     (a_room_says_its_idea, "simplex/__init__.py", ""),
@@ -293,6 +304,25 @@ BAD_SOURCES = [
     (only_the_command_line_prints, "study.py", "import sys\nout = sys\nout.stderr.write('1')"),
     (only_the_command_line_prints, "study.py", "import logging\nlogging.getLogger().info('1')"),
     (only_the_command_line_prints, "study.py", "from tqdm import tqdm"),
+    (only_the_command_line_prints, "study.py", "import typer\ntyper.echo('1')"),
+    (only_the_command_line_prints, "study.py", "from click import echo"),
+    (only_the_command_line_prints, "study.py", "import os\nos.write(1, b'1')"),
+    (only_the_command_line_prints, "folder/io.py", "open(2, 'w')"),
+    (few_places_reach_outside, "study.py", "import subprocess"),
+    (few_places_reach_outside, "arms/web.py", "from subprocess import run"),
+    (few_places_reach_outside, "study.py", "import os\nos.system('ls')"),
+    (few_places_reach_outside, "study.py", "from os import popen as p\np('ls')"),
+    (few_places_reach_outside, "study.py", "import os\ngetattr(os, 'popen')('ls')"),
+    (few_places_reach_outside, "data/read.py", "import urllib.request\nurllib.request.urlopen(url)"),
+    (few_places_reach_outside, "data/read.py", "import urllib\nurllib.request.urlopen(url)"),
+    (few_places_reach_outside, "data/read.py", "from urllib.request import urlopen"),
+    (few_places_reach_outside, "arms/process.py", "import requests"),
+    (few_places_reach_outside, "arms/entries.py", "from http import client"),
+    (few_places_reach_outside, "features/extractors.py", "import torch\ntorch.hub.load(repository, name)"),
+    (few_places_reach_outside, "ground/rng.py", "import os\nseed = os.urandom(8)"),
+    (few_places_reach_outside, "job/start.py", "import secrets"),
+    (few_places_reach_outside, "selection/start.py", "from uuid import uuid4"),
+    (few_places_reach_outside, "job/portrait.py", "from PIL import Image\nImage.fromarray(x).save(path)"),
     (warnings_are_notes, "study.py", "import warnings\nwarnings.warn('a')"),
     (warnings_are_notes, "study.py", "from warnings import warn\nwarn('a', UserWarning, stacklevel=2)"),
     (warnings_are_notes, "study.py", "import warnings as w\nw.warn('a', category=DeprecationWarning)"),
@@ -302,6 +332,9 @@ BAD_SOURCES = [
     ),  # fmt: skip
     (files_are_touched_at_the_edge, "job/scoring.py", "open('x')"),
     (files_are_touched_at_the_edge, "job/scoring.py", "path.open()"),
+    (files_are_touched_at_the_edge, "job/scoring.py", "import h5py"),
+    (files_are_touched_at_the_edge, "job/scoring.py", "from mmap import mmap"),
+    (files_are_touched_at_the_edge, "job/scoring.py", "import numpy as np\nnp.memmap('x')"),
     (files_are_touched_at_the_edge, "job/scoring.py", "(path / 'x').write_text('')"),
     (files_are_touched_at_the_edge, "job/scoring.py", "path.write_bytes(b'')"),
     (files_are_touched_at_the_edge, "job/scoring.py", "path.read_text()"),
@@ -357,6 +390,16 @@ BAD_SOURCES = [
     (draws_name_their_generator, "ground/nets/heads.py", "import torch\ndraw = torch.randn\ndraw(3)"),
     (draws_name_their_generator, "ground/nets/heads.py", "import torch\ntorch.randn(3, generator=None)"),
     (draws_name_their_generator, "ground/nets/heads.py", "x.bernoulli()"),
+    (draws_name_their_generator, "ground/nets/heads.py", "weights.multinomial(3, True)"),
+    (draws_name_their_generator, "ground/nets/heads.py", "weights.multinomial(3, generator=None)"),
+    (
+        draws_name_their_generator, "ground/nets/heads.py",
+        "from torch.nn import functional as F\nF.scaled_dot_product_attention(q, k, v, dropout_p=0.1)",
+    ),  # fmt: skip
+    (
+        draws_name_their_generator, "ground/nets/heads.py",
+        "from torch.nn.functional import scaled_dot_product_attention as attend\nattend(q, k, v, None, p)",
+    ),  # fmt: skip
     (draws_name_their_generator, "ground/nets/heads.py", "torch.distributions.Normal(0, 1).rsample((3,))"),
     (draws_name_their_generator, "ground/nets/heads.py", "torch.distributions.Normal(0, 1).sample((3,))"),
     (draws_name_their_generator, "ground/nets/heads.py", "frame.sample(10)"),
@@ -425,6 +468,8 @@ BAD_SOURCES = [
     ),  # fmt: skip
     (nothing_is_pickled, "folder/io.py", "def f():\n    import pickle"),
     (nothing_is_pickled, "folder/io.py", "from joblib import dump"),
+    (nothing_is_pickled, "folder/io.py", "array.dump(path)"),
+    (nothing_is_pickled, "folder/io.py", "text = array.dumps()"),
     (nothing_is_pickled, "folder/io.py", "import torch\ntorch.load('x')"),
     (nothing_is_pickled, "folder/io.py", "from torch import save\nsave({}, 'x')"),
     (nothing_is_pickled, "features.py", "import torch\ntorch.export.load('x.pt2')"),
@@ -439,9 +484,13 @@ BAD_SOURCES = [
     (capabilities_are_types, "job/scoring.py", "getattr(model, name, None)"),
     (capabilities_are_types, "job/scoring.py", "list(filter(lambda m: hasattr(m, 'energy'), models))"),
     (capabilities_are_types, "job/scoring.py", "def energy(self):\n    raise NotImplementedError"),
+    (capabilities_are_types, "job/scoring.py", "E = NotImplementedError\ndef energy(self):\n    raise E('not here')"),
+    (capabilities_are_types, "job/scoring.py", "if 'energy' in dir(model):\n    f()"),
     (capabilities_are_types, "job/scoring.py", "def energy(self):\n    raise NotImplementedError('not here')"),
     (broad_excepts_say_why, "job/scoring.py", TRY + "except Exception:\n    pass"),
     (broad_excepts_say_why, "job/scoring.py", TRY + "except:\n    pass"),
+    (broad_excepts_say_why, "job/scoring.py", "import contextlib\nwith contextlib.suppress(Exception):\n    f()"),
+    (broad_excepts_say_why, "job/scoring.py", "from contextlib import suppress\nwith suppress(OSError, BaseException):\n    f()"),
     (broad_excepts_say_why, "job/scoring.py", TRY + "except (ValueError, BaseException) as error:\n    g(error)"),
     (broad_excepts_say_why, "job/scoring.py", TRY + "except Exception:  # noqa: BLE001\n    pass"),
     (lambdas_have_no_names, "job/scoring.py", "double = lambda x: 2 * x"),
@@ -460,14 +509,28 @@ GOOD_SOURCES = [
     (families_never_import_one_another, "families/__init__.py", "from mixtura.families import flow, kde"),
     (backward_is_called_once_in_train, "train/fit.py", "loss.backward()"),
     (only_the_command_line_prints, "train.py", "'''print(1)'''"),
+    (only_the_command_line_prints, "arms/process.py", "import os\nos.write(self.pipe, b'1')"),
+    (few_places_reach_outside, "arms/process.py", "import subprocess"),
+    (few_places_reach_outside, "arms/web.py", "import http.client\nimport socket"),
+    (few_places_reach_outside, "arms/entries.py", "from urllib.parse import urlsplit"),
+    (few_places_reach_outside, "arms/worker.py", "requests = queue.Queue()\nrequests.get()"),
+    (few_places_reach_outside, "report/figures.py", "from PIL import Image"),
+    (few_places_reach_outside, "job/start.py", "import os\nos.environ['A']"),
     (files_are_touched_at_the_edge, "data/read.py", "path.open()"),
     (draws_name_their_generator, "families/vae.py", "import torch\ntorch.randn(3, generator=g)"),
+    (draws_name_their_generator, "families/vae.py", "weights.multinomial(3, generator=g)"),
+    (draws_name_their_generator, "families/vae.py", "import numpy as np\nnp.random.default_rng(0).multinomial(9, p)"),
+    (
+        draws_name_their_generator, "families/vae.py",
+        "from torch.nn import functional as F\nF.scaled_dot_product_attention(q, k, v, dropout_p=0.0)",
+    ),  # fmt: skip
     (draws_name_their_generator, "ground/nets/heads.py", "from mixtura import rng as random\nrandom.normal(shape, g, x)"),
     (draws_name_their_generator, "train.py", "import torch\ntorch.cuda.is_available()"),
     (draws_name_their_generator, "ground/rng.py", "import torch\ntorch.default_generator.manual_seed(0)"),
     (draws_name_their_generator, "job/splits.py", "import numpy as np\nnp.random.default_rng(0)"),
     (nothing_is_pickled, "folder/io.py", "from safetensors.torch import load, save\nload(save({}))"),
     (nothing_is_pickled, "data/read.py", "import numpy as np\nnp.load('x', allow_pickle=False)"),
+    (nothing_is_pickled, "folder/io.py", "import json\njson.dumps(x)\nconfig.model_dump()"),
     (only_the_command_line_prints, "cli/screen.py", "import sys\nsys.stdout.write('1')"),
     (imports_are_written_out, "cli/screen.py", "model.eval()\nexec('')"),
     (a_file_is_short_or_says_why, "train/fit.py", "'''One loop.'''\n" + "x = 1\n" * 449),
@@ -523,8 +586,14 @@ GOOD_SOURCES = [
     (capabilities_are_types, "job/scoring.py", "getattr(parts, 'values')"),
     (capabilities_are_types, "job/scoring.py", "isinstance(model, Density)"),
     (capabilities_are_types, "job/scoring.py", "def __add__(self, other):\n    return NotImplemented"),
+    (capabilities_are_types, "data/cells.py", TRY + "except (ValueError, NotImplementedError):\n    pass"),
     (capabilities_are_types, "data/images.py", "getattr(image, 'n_frames', 1)"),
     (broad_excepts_say_why, "job/scoring.py", TRY + "except ValueError:\n    pass"),
+    (broad_excepts_say_why, "job/scoring.py", "import contextlib\nwith contextlib.suppress(OSError):\n    f()"),
+    (
+        broad_excepts_say_why, "job/scoring.py",
+        "import contextlib\nwith contextlib.suppress(Exception):  # a foreign function raises anything\n    f()",
+    ),  # fmt: skip
     (broad_excepts_say_why, "job/scoring.py", TRY + "except Exception:  # a foreign function raises anything\n    pass"),
     (broad_excepts_say_why, "job/scoring.py", TRY + "except BaseException:\n    g()\n    raise"),
     (

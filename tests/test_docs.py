@@ -16,10 +16,14 @@ import pytest
 import typer.main
 from test_recipes import CONTRIBUTED
 
+import mixtura
 from mixtura.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+ROOMS = {path.stem for path in (ROOT / "src/mixtura").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
 
 
 def blocks(page: str, language: str = "python") -> list[str]:
@@ -64,6 +68,74 @@ def test_the_page_of_selection_does_what_it_says(capsys):
     assert first == "{'left': 0.3, 'right': 0.7, 'far': 0.0}" and f"# {first}\n" in block
     left, right, far = namespace["selector"].weights.weights
     assert abs(left - 0.3) < 0.15 and abs(right - 0.7) < 0.15 and far < 0.1
+
+
+# ------------------------------------------------------------------------------------------ every block of every page
+
+#: page → the test file that runs its blocks of Python, or, for the sketches of decision 5, compares them with code that runs
+RUN_BY = {
+    "CONTRIBUTING.md": "tests/test_recipes.py",
+    "README.md": "tests/test_readme.py",
+    "docs/arms.md": "tests/arms/test_arms.py",
+    "docs/contextual.md": "tests/policies/test_contextual.py",
+    "docs/decisions/005-training-is-a-game-in-stages.md": "tests/test_docs.py",
+    "docs/given.md": "tests/test_tutorials.py",
+    "docs/mdn.md": "tests/test_docs.py",
+    "docs/own-model.md": "tests/test_docs.py",
+    "docs/select.md": "tests/test_docs.py",
+    "docs/workers.md": "tests/test_docs.py",
+    **{f"docs/tutorials/{path.name}": "tests/test_tutorials.py" for path in (ROOT / "docs/tutorials").glob("*.md")},
+}
+#: package that the tests do without → how it is installed. The blocks that import it are skipped where it is not installed
+MAY_BE_MISSING = {"dask": "pip install dask distributed", "submitit": "pip install submitit"}
+#: what the page writes for a cluster → the same on this machine, with few steps
+ON_THIS_MACHINE = {
+    '"tcp://10.0.0.7:8786"': "n_workers=1, threads_per_worker=1, dashboard_address=None, processes=False",
+    '"/shared/logs"': '"logs"',
+    '"adult.csv", out="/shared/runs/adult"': '"penguins", steps=2, families=["marginals"], out="run"',
+    "workers=16": "workers=2",
+}
+
+
+def imported(block: str) -> set[str]:
+    """The packages that a block imports."""
+    nodes = list(ast.walk(ast.parse(block)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+    return {name.partition(".")[0] for name in names}
+
+
+def test_every_block_of_python_is_run_by_a_test():
+    pages = {str(page.relative_to(ROOT)) for page in [ROOT / "README.md", *PAGES] if blocks(str(page))}
+    assert pages == set(RUN_BY)
+    for page, test in RUN_BY.items():
+        told = (ROOT / test).read_text(encoding="utf-8")
+        assert Path(page).name in told or Path(page).parent.name in told, f"{test} does not name {page}"
+
+
+def test_the_only_blocks_that_may_be_skipped_need_a_package_that_the_tests_do_without():
+    needing = {}
+    for page in RUN_BY:
+        for k, block in enumerate(blocks(page)):
+            compile(block, page, "exec", dont_inherit=True)
+            if packages := imported(block) & set(MAY_BE_MISSING):
+                needing[page, k] = packages
+    assert needing == {("docs/workers.md", 1): {"dask"}, ("docs/workers.md", 2): {"submitit"}}
+
+
+@pytest.mark.parametrize(("k", "package"), [(0, None), (1, "dask"), (2, "submitit")])
+def test_the_page_of_workers_runs(k, package, tmp_path, monkeypatch):
+    block = blocks("docs/workers.md")[k]
+    for there, here in ON_THIS_MACHINE.items():
+        block = block.replace(there, here)
+    if package is not None and find_spec(package) is None:
+        pytest.skip(f"block {k} of docs/workers.md needs {package}, which is not installed: {MAY_BE_MISSING[package]}")
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "workers"}
+    exec(compile(block, "docs/workers.md", "exec", dont_inherit=True), namespace)
+    if "client" in namespace:
+        namespace["client"].close()
+    assert k == 0 or mixtura.load(tmp_path / "run").verdict.rows > 0
 
 
 SHOWN = [p for p in sorted((ROOT / "src").rglob("*.py")) if ">>>" in p.read_text(encoding="utf-8")]
@@ -119,9 +191,12 @@ def test_every_shown_command_has_options_that_exist():
 
 def test_names_page_names_what_there_is():
     """A dotted name of the table, ``room.Name``, is an attribute of that room."""
-    rooms = "contracts|ground|train|job|study|simplex|objectives|policies|blending|metrics|features|folder"
-    named = re.findall(rf"`((?:{rooms})\.[\w.]+)`", (ROOT / "docs/names.md").read_text(encoding="utf-8"))
-    assert len(named) >= 10
+    rooms = "|".join(sorted(ROOMS - {"__init__", "__main__"}))
+    text = (ROOT / "docs/names.md").read_text(encoding="utf-8")
+    named = re.findall(rf"`((?:{rooms})\.(?!py`)[\w.]+)`", text)
+    assert len(named) >= 50
+    others = {"concurrent", "torch"}  # not ours
+    assert set(re.findall(r"`([a-z]\w*)\.\w[\w.]*`", text)) <= ROOMS | others, "a dotted name begins with a room"
     for dotted in named:
         room, *rest = dotted.split(".")
         found = import_module(f"mixtura.{room}")

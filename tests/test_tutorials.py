@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,6 @@ def follow(text: str, page: str, capsys: pytest.CaptureFixture[str]) -> list[tup
 def test_a_tutorial_prints_what_it_shows(path, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    shutil.copy(DOCS.parent / "src/mixtura/data/examples/penguins.csv", tmp_path)
     for shown, printed in follow(path.read_text(encoding="utf-8"), path.name, capsys):
         if shown.strip():
             compare(printed, shown, path.name)

@@ -611,6 +611,18 @@ def test_the_model_as_its_own_proposal_wastes_no_particle():
     near(filled.log_evidence, pair()[0].condition(torch.nan_to_num(X), KNOWN, rng=generator(0)).log_evidence)
 
 
+def test_each_row_is_weighed_in_its_own_context():
+    """The proposal is wider than the model, so that its particles have different weights."""
+    contexts = torch.tensor([-60.0, 0.0, 60.0], dtype=torch.float64)[:, None].expand(3, 3)
+    x, wider = X + contexts, (torch.tensor(COVS[0]) + 4 * torch.eye(3)).tolist()
+    model, exact, proposal = (
+        kind(MEANS[0], cov, context_shape=(3,)) for kind, cov in ((Gauss, COVS[0]), (Filler, COVS[0]), (Filler, wider))
+    )
+    filled = condition(model, x, KNOWN, proposal=proposal, particles=4000, context=contexts, rng=generator(0))
+    near(filled.log_evidence, condition(exact, x, KNOWN, context=contexts, rng=generator(0)).log_evidence, atol=0.1)
+    assert (filled.ess > 1000).all()
+
+
 def test_the_effective_sample_size_of_weights_of_two_sizes():
     """Half of the proposals weigh 1.8 and half 0.2: (Σ w)² / Σ w² is 1 / 1.64 of them."""
     nothing = torch.zeros(1, 1), torch.zeros(1, 1, dtype=torch.bool)
@@ -708,6 +720,7 @@ def ask(model, x=ROW, known=SEEN, **options):
         (ask(Sampler(Space.continuous(3)), proposal=pair()[0]), "Sampler can only be sampled"),
         (ask(pair(Gauss)[0], proposal=pair(Gauss)[1]), "expected a Conditional with an exact density, got Gauss"),
         (ask(pair(Gauss)[0], proposal=Filler([1.0], [[1.0]])), "Filler has another space"),
+        (ask(pair(Gauss)[0], proposal=Filler(MEANS[0], COVS[0], context_shape=(3,))), "Filler has another space or context"),
     ],
 )
 def test_refusals(call, says):

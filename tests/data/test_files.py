@@ -8,6 +8,7 @@ import pytest
 
 from mixtura.contracts import InputError
 from mixtura.data.files import DOORS
+from mixtura.data.files.door import reading
 from mixtura.data.images import guess_images, is_images, read_images, write_images
 from mixtura.data.tables import read, write
 
@@ -61,6 +62,14 @@ def test_damaged_images_are_one_sentence_that_names_the_file(tmp_path, ending):
     (path := tmp_path / f"i{ending}").write_bytes(b"\x93NUMPY\x01\0\xff")
     with pytest.raises(InputError, match=f"i{ending}"):
         read_images(path)
+
+
+def test_a_file_is_not_called_damaged_where_the_machine_or_the_account_is_at_fault(tmp_path):
+    with pytest.raises(MemoryError), reading(tmp_path / "t.csv", "a table"):
+        raise MemoryError
+    with pytest.raises(InputError, match="t.csv: this account may not read it; change its permissions"):
+        with reading(tmp_path / "t.csv", "a table"):
+            raise PermissionError(13, "Permission denied")
 
 
 def test_other_endings_have_no_door(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mixtura import families
 from mixtura.contracts import ClosedForm, Column, Conditional, Density, Space
 from mixtura.families import TABLE, with_role
 from mixtura.folder.models import proposals
@@ -30,3 +31,8 @@ def test_there_is_one_floor_and_it_proposes_last():
     assert with_role("floor") == ["marginals"]
     assert with_role("proposal") == ["gaussian_mixture", "kde", "marginals"]
     assert proposals({"flow": 1, "marginals": 2, "kde": 3}) == ["kde", "marginals"]
+
+
+def test_families_with_a_role_stand_in_the_order_of_the_table(monkeypatch):
+    monkeypatch.setattr(families, "TABLE", {name: TABLE[name] for name in ("marginals", "kde", "flow", "gaussian_mixture")})
+    assert with_role("proposal") == ["kde", "gaussian_mixture", "marginals"]

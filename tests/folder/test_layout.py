@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -149,6 +149,20 @@ def test_what_a_replay_must_give_again(run):
     assert run.bits()["samples.csv"] == (run.path / "samples.csv").read_bytes()
 
 
+def test_the_example_rows_are_in_one_file(run):
+    run.write_example(people(3))
+    run.write_example(pd.DataFrame({"z": [1, "1"]}))  # text cannot tell these labels apart
+    assert [path.name for path in run.path.glob("samples.*")] == ["samples.jsonl"]
+
+
+@pytest.mark.parametrize("part", ["real", "asked"])
+def test_a_gallery_without_rows_is_refused(run, part):
+    full = run.gallery(run.schema(), [])
+    run.write_gallery(replace(full, **{part: getattr(full, part)[:0]}))
+    with pytest.raises(InputError, match=f"gallery.safetensors: damaged.*'{part}' holds no rows"):
+        run.gallery(run.schema(), [])
+
+
 READERS = {
     "config.json": RunFolder.config, "schema.json": RunFolder.schema, "state.json": RunFolder.state,
     "splits.safetensors": RunFolder.splits, "history.jsonl": RunFolder.history, "scores.jsonl": RunFolder.scores,
@@ -182,13 +196,16 @@ def edited(record, **changes):
     return {**asdict(record), **changes}
 
 
+def form(**changes):
+    return lambda run: run.write_quadratic(BlendQuadratic(**edited(QUADRATIC, **changes)))
+
+
 @pytest.mark.parametrize(
     ("write", "read", "said"),
     [
-        (
-            lambda run: run.write_quadratic(BlendQuadratic(**edited(QUADRATIC, b=[0.5]))),
-            RunFolder.quadratic, "a form of 2 models",
-        ),  # fmt: skip
+        (form(b=[0.5]), RunFolder.quadratic, "a form of 2 models"),
+        (form(weights=[1.0]), RunFolder.quadratic, "a form of 2 models"),
+        (lambda run: run.write_scores([Score("k\nde", "fitted")]), RunFolder.scores, r"'k\nde' is no name of one model"),
         (lambda run: run.write_scores([Score("../kde", "fitted")]), RunFolder.scores, "'../kde' is no name of one model"),
         (lambda run: run.write_scores([SCORES[0], SCORES[0]]), RunFolder.scores, "'vae' is no name of one model"),
         (lambda run: run.write_scores([SCORES[1]]), RunFolder.scores, "no model"),

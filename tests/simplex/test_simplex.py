@@ -7,6 +7,7 @@ import pytest
 
 from mixtura.contracts import InputError
 from mixtura.simplex.stacking import stack
+from mixtura.simplex.weights import on_the_simplex
 
 
 def random_scores(seed, n=200, k=3, scale=1.0):
@@ -174,3 +175,7 @@ def test_a_hundred_thousand_rows_take_under_a_second():
 def test_refusals(log_probs, says):
     with pytest.raises(InputError, match=says):
         stack(log_probs)
+
+
+def test_weights_to_start_from_are_scaled_to_add_up_to_one():
+    assert on_the_simplex([2, 0, 6], 3).tolist() == [0.25, 0.0, 0.75]

@@ -70,9 +70,10 @@ def run(
 
 def _write_report(folder: Any) -> None:
     """Write the page beside the run, unless a finished run has it already."""
+    from mixtura.folder.layout import RunFolder
     from mixtura.report import build
 
-    if not (Path(folder) / "report.html").exists():
+    if not RunFolder(Path(folder)).page_path.exists():
         build(folder)
 
 

@@ -97,7 +97,6 @@ def show_study(console: Console, study: Study) -> None:
 
 
 def _show_next(console: Console, study: Study) -> None:
-    from mixtura.data.images import ImageSchema
     from mixtura.ground.shown import command
 
     folder, schema = command(study.folder), study.schema
@@ -107,7 +106,7 @@ def _show_next(console: Console, study: Study) -> None:
         commands += [f"predict {folder} new.csv -o predicted.csv", f"sample {folder} --given new.csv -n 10 -o drawn.csv"]
         commands += [f"score {folder} more.csv -o scores.csv"]
     else:
-        commands += [f"sample {folder} -n 1000 -o new{study.schema.written if isinstance(study.schema, ImageSchema) else '.csv'}"]
+        commands += [f"sample {folder} -n 1000 -o new{schema.written}"]
         commands += [f"score {folder} {schema.more} -o scores.csv"] * ("nats" in study.verdicts)
         commands += [f"impute {folder} holes.csv -o filled.csv"] * schema.fillable
     for line in commands:

@@ -29,7 +29,7 @@ class InputColumns:
         return [field.name for field in self.schema.modelled]
 
     def frame(self, source: Any) -> pd.DataFrame:
-        """The given columns of rows that a person gave, numbered from 0: a frame, or anything that
+        """The input columns of rows that a person gave, numbered from 0: a frame, or anything that
         :func:`mixtura.data.source.load` reads. It must have every one of these columns."""
         return self.rows(source).loc[:, self.names]
 

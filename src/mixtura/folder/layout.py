@@ -158,6 +158,11 @@ class RunFolder:
         """The first file of a run."""
         write_json(self.config_path, asdict(config))
 
+    @property
+    def has_schema(self) -> bool:
+        """Whether the columns are written."""
+        return (self.path / "schema.json").exists()
+
     def schema(self) -> RunSchema:
         """The columns, and which of them are targets."""
         path = self.path / "schema.json"

@@ -10,7 +10,7 @@ from mixtura.ground.encode import Columns
 
 
 class Inputs(nn.Module):
-    """The given columns as features: rows of their :class:`Space` → (n, ``width``) float32.
+    """The input columns as features: rows of their :class:`Space` → (n, ``width``) float32.
 
     Each value is standardised as in :class:`Columns`, and 0 where absent. Each code (a level, an atom, "missing") is a group of
     indicators, all 0 for an unseen level. Values are clamped to the range of the fit rows, extended by one standard deviation,

@@ -45,7 +45,7 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
 def _recorded(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, str]:
     """Of a run folder: the options to ask the same again, the file it was made from, the fingerprint of its data. InputError
     where ``given`` lacks what the run used and a folder may not bring along, or has what it did not use."""
-    config = read_json(folder / "config.json")
+    config = RunFolder(folder).raw_config()
     try:
         asked = config["asked"]
         kept = options_of_record(asked) | {"features": asked["features"]}

@@ -130,7 +130,7 @@ class Run(ABC):
             self.folder.clear()
         if not self.folder.is_begun:
             self.folder.write_config(config)
-        if not (self.folder.path / "schema.json").exists():
+        if not self.folder.has_schema:
             self.folder.write_schema(self.whole, self.options.targets)
         self.state.take_up()
 

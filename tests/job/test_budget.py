@@ -1,0 +1,56 @@
+"""The seconds of a fit: its share of the budget, and what a run that goes on remembers of its earlier sittings."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from mixtura.folder.layout import RunFolder
+from mixtura.folder.records import SavedState
+from mixtura.job.budget import SCORING, Budget
+from mixtura.job.fitting import Candidate, Length
+from mixtura.job.jobs import Job, JobFolder, _length
+from mixtura.job.schedule import Schedule
+from mixtura.job.state import RunState
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_workers_share_the_fits_evenly(workers):
+    """Of 100 s, 20 are kept for the end and some for scoring; of four fits each worker does 4 / workers, one after the other."""
+    names = ["a", "b", "c", "d"]
+    budget = Budget(100.0, 0.2, workers, 0, names)
+    fitting = 80 - 4 * SCORING * 100 * (1 + 1 / workers)
+    assert budget.share([], {}, [], 0.0) == pytest.approx(fitting * workers / 4)
+
+
+def test_the_seconds_of_earlier_sittings_count(tmp_path):
+    run = RunFolder(tmp_path)
+    run.write_state(SavedState(100.0, {}, {}))
+    state = RunState(run, time.monotonic() - 5)
+    state.take_up()
+    assert 105 <= state.elapsed < 110
+    state.save()
+    assert 105 <= run.state().elapsed < 110
+
+
+def test_a_fit_has_the_share_that_an_earlier_sitting_gave_it(tmp_path):
+    run = RunFolder(tmp_path)
+    run.write_state(SavedState(30.0, {"flow/all": {"share": 7.5}}, {}))
+    state = RunState(run, time.monotonic())
+    state.take_up()
+    material = SimpleNamespace(splits=SimpleNamespace(folds=0))
+    candidates, budget = [Candidate("flow"), Candidate("vae")], Budget(100.0, 0.2, 1, 0, ["flow", "vae"])
+    schedule = Schedule(JobFolder(run), material, candidates, state, budget, steps=None, stops=None)
+    assert schedule._next("flow", None).share == 7.5
+    new = schedule._next("vae", None).share
+    assert new != 7.5 and run.state().units == {"flow/all": {"share": 7.5}, "vae/all": {"share": new}}
+
+
+def test_a_fit_with_a_checkpoint_keeps_its_whole_share(tmp_path):
+    """The checkpoint knows how much of the share was spent; a fit that begins late is cut to what is left of the sitting."""
+    checkpoint, job = tmp_path / "flow.all.checkpoint", Job("flow", None, share=60.0, ends=time.time() + 10)
+    assert 9 < _length(job, checkpoint).seconds <= 10
+    checkpoint.touch()
+    assert _length(job, checkpoint) == Length(seconds=60.0)
