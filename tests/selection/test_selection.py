@@ -230,7 +230,7 @@ def test_select_without_a_folder_compares_with_real_rows_and_asks_functions():
     ("arms", "options", "says"),
     [
         ({}, {}, "arms: expected one or more"),
-        ({"a": "text"}, {}, "a: expected an array of numbers"),
+        ({"a": "text"}, {}, "a: expected an array of samples or a function of a seed, got 'text'"),
         ({"a": np.ones((9, 2))}, {"reach": 1.0}, "reach: is for contexts"),
         ({"a": np.ones((9, 2))}, {"contexts": np.ones((3, 1))}, "a: takes no context"),
         ({"a": np.ones((9, 2))}, {"contexts": np.zeros((3, 4, 4), dtype=np.uint8)}, "contexts: expected a table"),
