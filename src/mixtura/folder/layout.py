@@ -126,7 +126,7 @@ class RunFolder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Inside, this process alone works in the folder. InputError where another does."""
-        with machine.held(self.path / ".lock") as alone:
+        with machine.held(self.path) as alone:
             if not alone:
                 raise InputError(f"{self.path}: another run works in this folder; wait for it, or give another --out")
             yield

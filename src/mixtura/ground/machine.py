@@ -179,39 +179,25 @@ def clear(folder: Path, *, last: str) -> None:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Inside, no other process holds the lock file ``path``; False where one does already. The system lets go of it when this
-    process ends, however it ends. Always True where the system has no such locks."""
+def held(folder: Path) -> Iterator[bool]:
+    """Inside, no other process holds this folder, which is made if it is not there; False where one does already. The system
+    lets go of it when this process ends, however it ends. Always True where the system has no such locks. CannotWrite as
+    :func:`drafted`."""
+    with _naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield True
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT)
-        try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                yield False
-                return
-            if not _is_at(lock, path):  # the last holder removed it between the two calls
-                continue
-            try:
-                yield True
-            finally:
-                if _is_at(lock, path):
-                    path.unlink(missing_ok=True)
-            return
-        finally:
-            os.close(lock)
-
-
-def _is_at(opened: int, path: Path) -> bool:
-    """Whether an open file is the one that ``path`` names."""
+    lock = os.open(folder, os.O_RDONLY)
     try:
-        return os.path.samestat(os.fstat(opened), os.stat(path))
-    except FileNotFoundError:
-        return False
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(lock)
 
 
 # ------------------------------------------------------------------------------------------------------ processes

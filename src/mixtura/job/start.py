@@ -77,7 +77,7 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
         try:
             held.enter_context(folder.held())  # nothing is written before all that was asked is known to fit
             job.take_up(config)
-            if options.fresh:  # with the folder its lock was cleared
+            if options.fresh:  # the folder that was held is cleared, and this is a new one
                 held.enter_context(folder.held())
             yield job.planned(workers)
             yield from job.fit_all(engine, workers)
