@@ -37,7 +37,7 @@ RECIPE = Recipe(steps=60, batch=64, every=7, patience=2, rate=5e-3, average=0.9)
 
 def told(record):
     """All of it but the time it took."""
-    return replace(record, seconds=0.0, wanted=None)
+    return replace(record, seconds=0.0, seconds_to_converge=None)
 
 
 @pytest.mark.parametrize("name", GAMES)
