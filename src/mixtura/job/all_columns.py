@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
-from typing import Any
+from concurrent.futures import Executor
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,11 +18,10 @@ from mixtura.ground.rng import generator
 from mixtura.job import verdict
 from mixtura.job.jobs import describe_failure, unit_name
 from mixtura.job.run import FittedModels, Run
-from mixtura.job.scoring import timed_sample
+from mixtura.job.scoring import SampleJudge, timed_sample
 from mixtura.job.splits import SAMPLES
 from mixtura.job.verdict import ComparedSamples
 from mixtura.job.workers import side_by_side
-from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.study.study import Study, assemble
 
 #: images of the verdict's choice that are written to the folder, and rows of everything that the report shows
@@ -45,7 +43,7 @@ class AllColumnsRun(Run):
     def _samples_kept(self) -> int:
         return self.samples
 
-    def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
+    def _weigh_and_judge(self, fitted: FittedModels, engine: Executor | None, workers: int) -> Study:
         space, splits, seed, nouns = self.schema.space, self.splits, self.options.seed, self.schema.nouns
         models, select = fitted.models, fitted.select
         outside = self._outside()
@@ -66,7 +64,7 @@ class AllColumnsRun(Run):
         )
         if objective not in verdicts:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
-        scores = self._scores(fitted, drawn, seen, cost, workers)
+        scores = self._scores(fitted, drawn, seen, cost, engine, workers)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
         everyone = {**models, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
@@ -117,11 +115,13 @@ class AllColumnsRun(Run):
 
     def _scores(
         self, fitted: FittedModels, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], cost: Mapping[str, float],
-        workers: int,
+        engine: Executor | None, workers: int,
     ) -> list[Score]:  # fmt: skip
-        compared = [name for name in drawn if name not in self.state.failures]
-        of_samples = side_by_side(lambda name: self._score_of_samples(name, drawn[name], seen[name]), compared, workers)
-        found = dict(zip(compared, of_samples, strict=True))
+        rows, splits = self.x, self.splits
+        judge = SampleJudge(rows[splits.training], rows[splits.report], self.features, self.options.seed)
+        compared = [(name, drawn[name], seen[name]) for name in drawn if name not in self.state.failures]
+        found = {score.name: score for score in side_by_side(judge, compared, engine, workers)}
+        found = {name: replace(score, reason=self.notes.get(name, "")) for name, score in found.items()}
         scores = []
         for name in [*(c.name for c in self.candidates), *self.options.samples]:
             if name in self.state.failures:
@@ -129,19 +129,6 @@ class AllColumnsRun(Run):
             else:
                 scores.append(self._complete_score(found[name], fitted, cost[name]) if name in fitted.models else found[name])
         return scores
-
-    def _score_of_samples(self, name: str, drawn: Tensor, seen: Tensor) -> Score:
-        """What only needs samples: rows (n, *shape) and their features (n, d)."""
-        splits, seed, features = self.splits, self.options.seed, self.features
-        fit, real = self.x[splits.training], self.x[splits.report]
-        copied = memorised(seen, fit, features(real), features, rng=generator(seed, name, "memorisation"))
-        rng = partial(generator, seed, name, "metric")
-        compared = compare_samples(real, drawn, features, kernel=features.kernel, codes=features.codes, seed=rng)
-        metrics: dict[str, dict[str, Any]] = {metric: asdict(value) for metric, value in compared.items()}
-        return Score(
-            name, "samples only", self.notes.get(name, ""), rows=len(real), memorisation=copied.value,
-            memorisation_error=copied.error, metrics=metrics,
-        )  # fmt: skip
 
     def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Gallery:
         """What the report shows: unseen real rows, samples, and the training row nearest to some samples."""

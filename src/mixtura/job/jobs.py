@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import InputError, Model, density_kind
@@ -36,6 +37,9 @@ from mixtura.ground.rng import generator
 from mixtura.job.fitting import Candidate, Fitted, Length, Material, Moment, fit_model
 from mixtura.job.splits import Splits
 from mixtura.job.workers import use_one_thread
+
+#: nats of some rows and the Monte-Carlo error of their mean, or why there are none
+ScoredRows = tuple[Tensor, float] | FloatingPointError
 
 #: seconds between two progress files of a job
 SAVE_PROGRESS_EVERY = 0.5
@@ -257,6 +261,25 @@ def _sampled(model: Model, material: Material, n: int, name: str, purpose: str) 
     if not material.samples:
         return {}
     return {"samples": model.sample(n, rng=generator(material.seed, name, "samples", purpose))}
+
+
+def report_nats(folder: str, rows: Tensor, asked: tuple[str, Callable[..., Model] | None]) -> ScoredRows:
+    """:func:`nats_of` the report rows under one model of the run in ``folder``: what an executor is handed when the verdict opens
+    them. ``asked``: the name of the model, and its callable where it is the person's own. A FloatingPointError is returned: one
+    model that breaks must not take the others down."""
+    name, own = asked
+    files = JobFolder(RunFolder(Path(folder)))
+    material = files.material()
+    model = files.run.model(name, material.space, {} if own is None else {name: own})
+    return try_nats_of(model, material, rows, generator(material.seed, name, "report"))
+
+
+def try_nats_of(model: Model, material: Material, rows: Tensor, rng: torch.Generator) -> ScoredRows:
+    """As :func:`nats_of`, with a FloatingPointError returned."""
+    try:
+        return nats_of(model, material, rows, rng)
+    except FloatingPointError as error:
+        return error
 
 
 def nats_of(model: Model, material: Material, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:

@@ -1,17 +1,23 @@
-"""How a model of the run is measured: bits per dimension, calibration of its draws given inputs, the time of sampling."""
+"""How a model of the run is measured: bits per dimension, calibration of its draws given inputs, samples, time of sampling."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor
 
 from mixtura.contracts import Column, Estimate, Model, Space
+from mixtura.features.space import FeatureSpace
+from mixtura.folder.records import Score
+from mixtura.ground.rng import generator
 from mixtura.metrics import OF_ANSWERS, TABLE, calibration
+from mixtura.metrics.compare import compare_samples, memorised
 
 
 def bits_per_dimension(nats: Estimate, space: Space) -> Estimate | None:
@@ -56,6 +62,26 @@ def _on_lattice(values: Tensor, column: Column) -> Tensor:
         return values
     origin = column.low if math.isfinite(column.low) else 0.0
     return origin + column.resolution * ((values - origin) / column.resolution).round()
+
+
+@dataclass(frozen=True)
+class SampleJudge:
+    """Scores a model by samples alone. fit, report (n, *shape): rows in data units that models have and have not learnt from."""
+
+    fit: Tensor
+    report: Tensor
+    features: FeatureSpace
+    seed: int
+
+    def __call__(self, made: tuple[str, Tensor, Tensor]) -> Score:
+        """Of one model: its name, samples (n, *shape) and their features (n, d)."""
+        name, drawn, seen = made
+        features, rng = self.features, partial(generator, self.seed, name, "metric")
+        copied = memorised(seen, self.fit, features(self.report), features, rng=generator(self.seed, name, "memorisation"))
+        found = compare_samples(self.report, drawn, features, kernel=features.kernel, codes=features.codes, seed=rng)
+        metrics = {metric: asdict(value) for metric, value in found.items()}
+        score = Score(name, "samples only", rows=len(self.report), metrics=metrics)
+        return replace(score, memorisation=copied.value, memorisation_error=copied.error)
 
 
 def timed_sample(model: Model, n: int, *, rng: torch.Generator) -> tuple[Tensor, float]:
