@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, replace
 from typing import Any, cast
 
@@ -71,7 +70,7 @@ class GivenColumnsRun(Run):
     def _targets_of_plan(self) -> dict[str, list[str]]:
         return {"target": list(self.options.targets), "given": self.given.names}
 
-    def _weigh_and_judge(self, fitted: FittedModels, engine: Executor | None, workers: int) -> Study:
+    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
         models, select, report = fitted.models, fitted.select, fitted.report
         if not select:
             raise InputError("--target: no model here has a density given the inputs; name families that have one")
