@@ -113,7 +113,7 @@ class Schedule:
         job = Job(name, fold, self.candidates[name].own is not None, str(self.material.device))
         self.begun.add(unit)
         if self.stops is not None:
-            if "scoring" not in self.stops.get(f"{name}/all", {}):
+            if not all("plan" in self.stops.get(unit_name(name, k), {}) for k in self.folds):
                 reason = f"{name}: the run to be replayed has no finished fit of it"
                 self.state.fail(name, {"status": "skipped", "reason": reason})
                 return None
