@@ -176,20 +176,20 @@ def clear(folder: Path, *, last: str) -> None:
 def held(folder: Path, *, shared: bool = False) -> Iterator[bool]:
     """Inside, no other process holds this folder, which is made if it is not there; False where one does already. ``shared``:
     others may hold it too, if they share it. The system lets go of it when this process ends, however it ends. Always True where
-    the system has no such locks. CannotWrite as :func:`drafted`."""
+    the system or the disk has no such locks. CannotWrite as :func:`drafted`."""
     with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield True
         return
-    lock = os.open(folder, os.O_RDONLY)
+    lock, alone = os.open(folder, os.O_RDONLY), True
     try:
-        try:
-            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+        with contextlib.suppress(OSError):  # a disk without locks
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alone = False
+        yield alone
     finally:
         os.close(lock)
 
