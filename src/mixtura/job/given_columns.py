@@ -143,8 +143,9 @@ class GivenColumnsRun(Run):
     def _draws(self, model: Model, name: str, context: Tensor) -> int:
         """How many of every row: fewer where they are dear; always one less than a multiple of 20, so that the ends of the
         intervals are draws."""
-        if self.options.stops is not None:
-            return int(self.options.stops[f"{name}/all"]["draws"])
+        recorded = (self.options.stops or {}).get(f"{name}/all", {})
+        if "draws" in recorded:
+            return int(recorded["draws"])
         if self.options.seconds is None:
             return MOST_DRAWS
         began = time.monotonic()

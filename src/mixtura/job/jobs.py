@@ -49,11 +49,12 @@ LEAST_SECONDS = 0.2
 class Job:
     """One fit. fold: which fold is left out, None of the final fit. own: whether the model is a callable of the person's own.
     Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970)
-    even where the job waited long for a worker."""
+    even where the job waited long for a worker. device: of the sitting that asks for it."""
 
     name: str
     fold: int | None
     own: bool = False
+    device: str = "cpu"
     plan: list[list[int]] | None = None
     steps: int | None = None
     share: float | None = None
@@ -81,14 +82,13 @@ class JobFolder:
         return self.run.work_path / f"{unit.replace('/', '.')}.{ending}"
 
     def write_material(self, material: Material) -> None:
-        """What all jobs share. The columns are those of schema.json."""
+        """What all jobs share, in every sitting. The columns are those of schema.json."""
         tensors = {f"encoding.{name}": value for name, value in material.encoding.state_dict().items()}
         tensors |= {"x": material.x, "fit": material.splits.fit, "select": material.splits.select}
         if material.context is not None:
             tensors["context"] = material.context
         write_tensors(self.run.work_path / "material.safetensors", tensors)
-        plain = {"seed": material.seed, "samples": material.samples, "seconds": material.seconds}
-        plain |= {"folds": material.splits.folds, "device": str(material.device)}
+        plain = {"seed": material.seed, "samples": material.samples, "seconds": material.seconds, "folds": material.splits.folds}
         write_json(self.run.work_path / "material.json", plain)
 
     @property
@@ -96,8 +96,8 @@ class JobFolder:
         """Whether it is written."""
         return (self.run.work_path / "material.json").exists()
 
-    def material(self) -> Material:
-        """The inverse of :meth:`write_material`; the report rows, which no job needs, are left out."""
+    def material(self, device: str) -> Material:
+        """The inverse of :meth:`write_material`, for a job on this device; the report rows, which no job needs, are left out."""
         path = self.run.work_path / "material.safetensors"
         plain, tensors, space = read_json(path.with_suffix(".json")), read_tensors(path), self.run.schema().modelled.space
         with content_of(path):
@@ -108,7 +108,7 @@ class JobFolder:
             splits = Splits(tensors["fit"], tensors["select"], nothing, "", plain["folds"], 0)
             return Material(
                 space, tensors["x"], tensors.get("context"), splits, encoding, plain["seed"], plain["samples"],
-                plain["seconds"], torch.device(plain["device"]),
+                plain["seconds"], torch.device(device),
             )  # fmt: skip
 
     def write_job(self, job: Job) -> None:
@@ -175,7 +175,8 @@ def do_job(folder: str, unit: str, own: Callable[..., Model] | None = None) -> N
         return
     write_json(files.path(unit, "progress.json"), Moment(0.0)._asdict())
     saved = time.monotonic()
-    for moment in perform(files, files.material(), files.job(unit), own):
+    job = files.job(unit)
+    for moment in perform(files, files.material(job.device), job, own):
         now = time.monotonic()
         if now - saved > SAVE_PROGRESS_EVERY:
             saved = now
@@ -277,7 +278,7 @@ def measure_of(
     ``asked``: the name of the model, and its callable where it is the person's own."""
     name, own = asked
     files = JobFolder(RunFolder(Path(folder)))
-    material = files.material()
+    material = files.material("cpu")  # where models are once they are fitted
     model = files.run.model(name, material.space, {} if own is None else {name: own})
     return measure(name, model, material, report, judge)
 

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -112,19 +113,19 @@ class Schedule:
     def _next(self, name: str, fold: int | None) -> Job | None:
         """The job of a fit that begins now; None, with the failure noted, where a replay has nothing to repeat."""
         unit = unit_name(name, fold)
-        own = self.candidates[name].own is not None
+        job = Job(name, fold, self.candidates[name].own is not None, str(self.material.device))
         self.begun.add(unit)
         if self.stops is not None:
-            if "scoring" not in self.stops.get(f"{name}/all", {}):
+            if not all("plan" in self.stops.get(unit_name(name, k), {}) for k in self.folds):
                 reason = f"{name}: the run to be replayed has no finished fit of it"
                 self.state.fail(name, {"status": "skipped", "reason": reason})
                 return None
-            return Job(name, fold, own, plan=self.stops[unit]["plan"])
+            return replace(job, plan=self.stops[unit]["plan"])
         if name not in self.budget.timed or math.isinf(self.budget.seconds):
-            return Job(name, fold, own, steps=self.steps)
+            return replace(job, steps=self.steps)
         share = self._share(name, unit)
         left = (1 - self.budget.ending) * self.budget.seconds - self.state.elapsed
-        return Job(name, fold, own, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
+        return replace(job, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
 
     def _share(self, name: str, unit: str) -> float:
         """Seconds for a fit; of one that was begun in an earlier sitting those that it had then."""

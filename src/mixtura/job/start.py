@@ -59,9 +59,9 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
     :class:`Done`."""
     began = time.monotonic()
     with ExitStack() as held:
-        scratch = held.enter_context(machine.scratch())
+        temporary = held.enter_context(machine.temporary_folder())
         held.enter_context(one_thread())
-        folder = RunFolder(Path(options.out) if options.out is not None else scratch)
+        folder = RunFolder(Path(options.out) if options.out is not None else temporary)
         engine, workers = _asked_engine(options)
         if engine is None and workers is not None and workers > 1 and (options.fresh or not folder.is_finished):
             engine = Processes(workers)  # which import for seconds: while the data are read
@@ -79,9 +79,10 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
             held.callback(engine.shutdown)
         try:
             held.enter_context(folder.held())  # nothing is written before all that was asked is known to fit
+            if _is_finished(folder, options, config):  # by a run that had the folder while this one looked at its data
+                yield Done(load(folder.path, models=options.models))
+                return
             job.take_up(config)
-            if options.fresh:  # the folder that was held is cleared, and this is a new one
-                held.enter_context(folder.held())
             yield job.planned(workers)
             yield from job.fit_all(engine, workers)
             study = job.verdict(engine, workers)
@@ -108,9 +109,9 @@ def _kind(options: Options) -> type[AllColumnsRun | GivenColumnsRun]:
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with machine.scratch() as scratch, one_thread():
+    with machine.temporary_folder() as temporary, one_thread():
         loaded, schema = understand(data, options)
-        job = _kind(options)(RunFolder(scratch), options, loaded, schema, time.monotonic())
+        job = _kind(options)(RunFolder(temporary), options, loaded, schema, time.monotonic())
         planned = job.planned(options.workers or job.worth_workers(), estimate=True)
         return replace(planned, folder=None if options.out is None else str(options.out))
 

@@ -92,7 +92,7 @@ class Processes(Executor):
         if free is None:
             raise RuntimeError("every process has a job")
         last = self._futures[free]
-        if last is not None and not last.cancelled() and last.exception() is not None:
+        if last is not None and not last.cancelled() and last.exception() is not None or _died(self._pools[free]):
             self._pools[free].shutdown(wait=False, kill_workers=True)
             self._pools[free] = _process()
         future = self._pools[free].submit(fn, *args, **kwargs)
@@ -103,6 +103,11 @@ class Processes(Executor):
         """End the processes at once, whatever they do."""
         for pool in self._pools:
             pool.shutdown(wait=wait, kill_workers=True)
+
+
+def _died(pool: ProcessPoolExecutor) -> bool:
+    """Whether the one process of a pool is gone, noticed or not: killed between two jobs, it must not cost the next one."""
+    return pool._flags.broken is not None or not all(process.is_alive() for process in [*pool._processes.values()])
 
 
 def _process() -> ProcessPoolExecutor:
@@ -156,7 +161,8 @@ class RayTasks(Executor):
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise InputError("--ray: needs the package ray; install it: pip install 'mixtura[ray]'") from error
-        if not ray.is_initialized():
+        self._joined = not ray.is_initialized()
+        if self._joined:
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -178,8 +184,9 @@ class RayTasks(Executor):
         return task.future()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Cancel what is not done."""
-        ready, left = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0) if self._tasks else ([], [])
-        del ready
+        """Cancel what is not done, and leave the cluster, unless this process was in it before."""
+        _, left = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0) if self._tasks else ([], [])
         for task in left:
             self._ray.cancel(task, force=True)
+        if self._joined:
+            self._ray.shutdown()
