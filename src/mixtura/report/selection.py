@@ -45,5 +45,6 @@ def render(data: Mapping[str, Any]) -> str:
     return filled(
         "selection", data, colour=lambda name: f"c{names.index(name) % COLOURS}",
         order=sorted(range(len(names)), key=lambda i: -data["arms"][i]["weight"]),
-        ledger=SelectionFolder(Path()).ledger_path.name, digits_of=digits_of, cents=digits_of(min((a["cost"] for a in data["arms"] if a["cost"]), default=1.0)),
+        ledger=SelectionFolder(Path()).ledger_path.name, digits_of=digits_of,
+        cents=digits_of(min((a["cost"] for a in data["arms"] if a["cost"]), default=1.0)),
     )  # fmt: skip
