@@ -153,7 +153,7 @@ class Function(Arm):
     def _call(self, seed: int, **context: Any) -> Any:
         try:
             return self._f(seed, **context)
-        except Exception as error:  # a foreign function may raise anything
+        except (Exception, SystemExit) as error:  # a foreign function may raise anything
             raise ArmError(f"{self.name}: raised {type(error).__name__}: {shown(str(error))}") from error
 
 
