@@ -12,7 +12,7 @@ from mixtura.ledger import Ledger
 
 def test_its_end_is_read_as_it_was_written(tmp_path):
     folder = SelectionFolder(tmp_path)
-    with pytest.raises(InputError, match="the selection in it is not finished; the same `mixtura select` command"):
+    with pytest.raises(InputError, match="the selection in it is not finished; the same `mixtura select` command goes on"):
         folder.record()
     folder.write_end({"title": "toy", "gap": 0.5}, pd.DataFrame({"weight a": [1.0]}))
     assert folder.is_finished and folder.record() == {"title": "toy", "gap": 0.5}

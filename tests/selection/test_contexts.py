@@ -56,7 +56,7 @@ def test_every_context_is_asked_in_turn_in_an_order_of_the_seed(tmp_path):
 def test_a_column_of_the_table_of_weights_is_no_column_of_contexts(tmp_path, column):
     contexts = {"light": [0.0, 1.0], column: [1.0, 2.0]}
     arms = {"a": lambda seed, context: [0.0], "b": lambda seed, context: [1.0]}
-    with pytest.raises(InputError, match=f"contexts: the column '{column}' has the name of a column of the table of weights"):
+    with pytest.raises(InputError, match=f"contexts: the column '{column}' has the name of a column of the table of weights;"):
         mixtura.select(arms, contexts=contexts, bandwidth=1.0, pulls=20, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
     found = mixtura.select(arms, contexts={"light": [0.0, 1.0], "weight c": [1.0, 2.0]}, bandwidth=1.0, pulls=20)

@@ -42,9 +42,9 @@ def render(data: Mapping[str, Any]) -> str:
     """The page of what :meth:`mixtura.selection.mixture.MixtureSession.record` returned."""
     data = all_visible(plain(data))
     names = [arm["name"] for arm in data["arms"]]
+    cheapest = min((arm["cost"] for arm in data["arms"] if arm["cost"]), default=1.0)
     return filled(
         "selection", data, colour=lambda name: f"c{names.index(name) % COLOURS}",
         order=sorted(range(len(names)), key=lambda i: -data["arms"][i]["weight"]),
-        ledger=SelectionFolder(Path()).ledger_path.name, digits_of=digits_of,
-        cents=digits_of(min((a["cost"] for a in data["arms"] if a["cost"]), default=1.0)),
+        ledger=SelectionFolder(Path()).ledger_path.name, digits_of=digits_of, cents=digits_of(cheapest),
     )  # fmt: skip
