@@ -139,12 +139,17 @@ class MixtureSession(Session):
         return {name: torch.stack(found[name]) for name in self.selector.names if name in found}
 
     def truth(self) -> dict[str, Any] | None:
-        """The best mixture of all samples of all pools, and its value; None where an arm is no pool, or they hold too many."""
+        """The best mixture of all samples of all pools, and its value. None where an arm is no pool, where they hold too many,
+        and where some samples cannot be compared, so that their arm fails."""
         pools = [arm for arm in self.arms.values() if isinstance(arm, Pool)]
         if len(pools) < len(self.arms) or sum(len(pool.samples) for pool in pools) > MOST_KNOWN:
             return None
-        samples = [torch.stack([self.features.of_one(np.array(row)) for row in pool.samples]) for pool in pools]
-        if min(map(len, samples)) < 2:
+        try:
+            samples = [torch.stack([self.features.of_one(np.array(row)) for row in pool.samples]) for pool in pools]
+        except InputError:
+            return None
+        alike = len({x.shape[1] for x in samples}) == 1 and all(bool(torch.isfinite(x).all()) for x in samples)
+        if not alike or min(map(len, samples)) < 2:
             return None
         parts = [term.on(samples) * scale for scale, term in self.selector.objective.terms if isinstance(term, QuadraticTerm)]
         whole = functools.reduce(operator.add, parts)

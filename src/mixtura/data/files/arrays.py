@@ -210,7 +210,7 @@ def table_of_array(
             f"{name}: expected a table (rows, columns) or images (n, H, W) or (n, H, W, 3), got shape {shape}; reshape it"
         )
     if dtype.kind not in "biufUM":
-        raise InputError(f"{name}: expected numbers or text, got an array of {dtype}; convert it")
+        raise InputError(f"{name}: expected numbers or text, got an array of {dtype}; convert it to one of these")
 
     def frame(chosen: np.ndarray) -> pd.DataFrame:
         rows = take(chosen)
