@@ -78,7 +78,7 @@ def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | Non
 
 
 def _array(x: Any, name: str) -> Tensor | None:
-    """An array of numbers (n, d) in memory as features, float32 or float64; None for anything else. What a mask hides is missing."""
+    """An array of numbers (n, d) in memory as features, float32 or float64; None for anything else. Masked values are missing."""
     if not isinstance(x, Tensor | np.ndarray) or isinstance(x, np.ma.MaskedArray) or x.ndim != 2 or 0 in x.shape:
         return None
     array = to_numpy(x, name) if isinstance(x, Tensor) else x
