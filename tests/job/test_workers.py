@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -22,7 +23,7 @@ from mixtura.folder.layout import RunFolder
 from mixtura.job.budget import SCORING, Budget
 from mixtura.job.options import Options
 from mixtura.job.start import conduct
-from mixtura.job.workers import Processes
+from mixtura.job.workers import Processes, side_by_side
 
 #: closed fits and trained ones, in folds and not
 ASKED = {"steps": 12, "families": ["marginals", "gaussian_mixture", "autoregressive"], "seed": 1}
@@ -185,6 +186,34 @@ def _runs(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+# ------------------------------------------------------------------------------------------------ scoring for the verdict
+
+
+def _where(here, item):
+    """Not the process of the test; dies in any other where the item says so."""
+    if item == "dies" and os.getpid() != here:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "raises":
+        raise ValueError("of its own")
+    return item, os.getpid() == here
+
+
+def test_items_are_scored_by_workers_and_here_where_a_worker_is_lost(processes):
+    asked = ["a", "dies", "b", "c"]
+    found = side_by_side(functools.partial(_where, os.getpid()), asked, processes, 2)
+    assert found == [("a", False), ("dies", True), ("b", False), ("c", False)]
+
+
+def test_what_cannot_be_sent_is_scored_here(processes):
+    lock = threading.Lock()  # which nothing can send
+    assert side_by_side(lambda item: (item, lock.locked()), [1, 2], processes, 2) == [(1, False), (2, False)]
+
+
+def test_an_error_of_the_function_is_raised(processes):
+    with pytest.raises(ValueError, match="of its own"):
+        side_by_side(functools.partial(_where, os.getpid()), ["a", "raises"], processes, 2)
 
 
 # ------------------------------------------------------------------------------------------------ models of one's own

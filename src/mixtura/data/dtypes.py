@@ -1,7 +1,7 @@
 """Types of columns by their names, as a schema keeps them, and columns in these types.
 
-Where pandas has no dtype of its own the library has two names of its own: "date" (objects of ``datetime.date``) and "decimal(2)" (objects
-of ``decimal.Decimal`` with so many digits after the point).
+Where pandas has no dtype of its own the library has two names of its own: "date" (objects of ``datetime.date``) and "decimal(2)"
+(objects of ``decimal.Decimal`` with so many digits after the point).
 """
 
 from __future__ import annotations

@@ -21,9 +21,10 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import InputError, Model, density_kind
@@ -34,6 +35,7 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.machine import CannotWrite, write
 from mixtura.ground.rng import generator
 from mixtura.job.fitting import Candidate, Fitted, Length, Material, Moment, fit_model
+from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
 from mixtura.job.workers import use_one_thread
 
@@ -257,6 +259,41 @@ def _sampled(model: Model, material: Material, n: int, name: str, purpose: str) 
     if not material.samples:
         return {}
     return {"samples": model.sample(n, rng=generator(material.seed, name, "samples", purpose))}
+
+
+class Measured(NamedTuple):
+    """A model on the report rows: ``nats`` of each (n,), where it has a density, and the Monte-Carlo error of their mean; its
+    samples, where models are judged by them."""
+
+    nats: Tensor | None
+    mc_error: float
+    sampled: Sampled | None
+
+
+def measure_of(
+    folder: str, report: Tensor, judge: SampleJudge | None, asked: tuple[str, Callable[..., Model] | None]
+) -> Measured | FloatingPointError:
+    """:func:`measure` one model of the run in ``folder``: what an executor is handed when the verdict opens the report rows.
+    ``asked``: the name of the model, and its callable where it is the person's own."""
+    name, own = asked
+    files = JobFolder(RunFolder(Path(folder)))
+    material = files.material()
+    model = files.run.model(name, material.space, {} if own is None else {name: own})
+    return measure(name, model, material, report, judge)
+
+
+def measure(
+    name: str, model: Model, material: Material, report: Tensor, judge: SampleJudge | None
+) -> Measured | FloatingPointError:
+    """A model on the rows with the numbers ``report``. A FloatingPointError is returned: as in training, one model that breaks
+    must not take the others down."""
+    try:
+        nats, mc_error = None, 0.0
+        if density_kind(model) is not None:
+            nats, mc_error = nats_of(model, material, report, generator(material.seed, name, "report"))
+        return Measured(nats, mc_error, None if judge is None else judge.of_model(name, model))
+    except FloatingPointError as error:
+        return error
 
 
 def nats_of(model: Model, material: Material, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:

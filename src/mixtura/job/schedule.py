@@ -28,14 +28,15 @@ MOST_DEATHS, MOST_DEATHS_AT_START = 3, 20
 
 
 class Schedule:
-    """The fits of a run. ``engine``: who does them, ``workers`` at a time; None is this process, one after the other. Each fit is
-    given its share of the budget, which bounds the wall time of all of them together, when it begins."""
+    """The fits of a run. Each is given its share of the budget, which bounds the wall time of all of them together, when it
+    begins. ``first``: models that several workers begin with where no budget bounds the fits, the slowest first."""
 
     def __init__(
         self, files: JobFolder, material: Material, candidates: Sequence[Candidate], state: RunState, budget: Budget,
-        *, steps: int | None, stops: Mapping[str, Mapping[str, Any]] | None,
+        *, steps: int | None, stops: Mapping[str, Mapping[str, Any]] | None, first: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.files, self.material, self.state, self.budget, self.steps, self.stops = files, material, state, budget, steps, stops
+        self.first = first
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self.folds: list[int | None] = [*range(material.splits.folds), None]
         self.begun: set[str] = set()
@@ -70,6 +71,8 @@ class Schedule:
         names = list(self._unfinished())
         waiting = [(name, fold) for name in names for fold in self.folds if unit_name(name, fold) not in self.begun]
         waiting = [(name, fold) for name, fold in waiting if name not in self.state.failures]
+        if math.isinf(self.budget.seconds):  # so that no worker is still at a long fit when the others have ended
+            waiting.sort(key=lambda item: self.first.index(item[0]) if item[0] in self.first else len(self.first))
         shown = 0.0
         try:
             while names:

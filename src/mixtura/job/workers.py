@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -45,13 +45,36 @@ def use_one_thread() -> None:
     threadpool_limits(1)
 
 
-def side_by_side(function: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
-    """``function`` of every item, in order, by so many threads of this process: for work on tensors that takes seconds in all."""
-    at_once = min(workers, cores(), len(items))
-    if at_once < 2:
+def side_by_side(function: Callable[[T], R], items: Sequence[T], engine: Executor | None, workers: int) -> list[R]:
+    """``function`` of every item, in order, by the workers of an engine; in this process where there is none, and for an item
+    that the engine fails on: a function that cannot be sent to another process, or a worker that was lost."""
+    if engine is None:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(at_once, initializer=use_one_thread) as threads:
-        return list(threads.map(function, items))
+    found: dict[int, R] = {}
+    waiting, running = [*range(len(items))], dict[Future[R], int]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                k = waiting.pop(0)
+                try:
+                    running[engine.submit(_with_one_thread, function, items[k])] = k
+                except Exception:  # an engine raises what it likes for what it cannot send
+                    found[k] = function(items[k])
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                k = running.pop(future)
+                try:
+                    found[k] = future.result()
+                except (Exception, CancelledError):  # of the engine; one of the function itself is raised again here
+                    found[k] = function(items[k])
+    finally:
+        for future in running:
+            future.cancel()
+    return [found[k] for k in range(len(items))]
+
+
+def _with_one_thread(function: Callable[[T], R], item: T) -> R:
+    use_one_thread()
+    return function(item)
 
 
 class Processes(Executor):

@@ -43,7 +43,8 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def filled(page: str, data: Mapping[str, Any], script: str | None = None, **words: Any) -> str:
-    """``page``.html in the frame, with its script after those of the kit. ``words``: name in the page → the text that replaces it."""
+    """``page``.html in the frame, with its script after those of the kit. ``words``: name in the page → its
+    text."""
     style, scripts = _text("style.css"), Markup().join(_text(name) for name in ("kit.js", script, f"{page}.js") if name)
     frame = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
