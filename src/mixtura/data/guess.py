@@ -176,8 +176,10 @@ def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> F
     words = {str(value).lower() for value in present.unique()}
     if words <= {"true", "false", "0", "1"} and {"true", "false"} & words and {"0", "1"} & words:
         return replace(field, reason=f"{field.name}: truth in words and as 0 and 1; write all cells alike, or {keeps}")
-    odd = [row for row, value in present.items() if not hints.looks_like_number(str(value))]
-    if all(hints.is_code(str(present[row])) for row in odd):
+    of_cell, texts = dtypes.distinct_texts(present)
+    odd_text = np.array([not hints.looks_like_number(text) for text in texts])
+    odd = present.index[odd_text[of_cell]]
+    if all(hints.is_code(text) for text, is_odd in zip(texts, odd_text, strict=True) if is_odd):
         odd = []  # as postal codes are: no number among others, but none of the cells is wrong
     if distinct > numerals.FEW_TEXTS and 0 < len(odd) <= MOST_ODD * len(present):
         why = f"{len(present) - len(odd)} of {len(present)} texts are numbers, but row {odd[0]} is {present[odd[0]]!r}"

@@ -381,9 +381,10 @@ class RunFolder:
             source.write(rows, self.path / "samples.jsonl")
 
     def bits(self) -> dict[str, bytes]:
-        """The content, by name, of the files that a replay of the run must give again: tensors of models, nats, gallery, rows of
-        the choice."""
-        models = sorted((self.path / "models").rglob("*.safetensors"))
+        """The content, by name, of the files that a replay of the run must give again: tensors of the models that it scored,
+        nats, gallery, rows of the choice. Another model can have left its file before it failed."""
+        names = sorted(score.name for score in self.scores() if score.has_samples)
+        models = [path for name in names for path in sorted(self.model_path(name).rglob("*.safetensors"))]
         others = [self.path / "nats.safetensors", self.gallery_path, *sorted(self.path.glob("samples.*"))]
         return {str(path.relative_to(self.path)): path.read_bytes() for path in (*models, *others) if path.exists()}
 

@@ -21,9 +21,10 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import InputError, Model, density_kind
@@ -34,6 +35,7 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.machine import CannotWrite, write
 from mixtura.ground.rng import generator
 from mixtura.job.fitting import Candidate, Fitted, Length, Material, Moment, fit_model
+from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
 from mixtura.job.workers import use_one_thread
 
@@ -47,11 +49,12 @@ LEAST_SECONDS = 0.2
 class Job:
     """One fit. fold: which fold is left out, None of the final fit. own: whether the model is a callable of the person's own.
     Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970)
-    even where the job waited long for a worker."""
+    even where the job waited long for a worker. device: of the sitting that asks for it."""
 
     name: str
     fold: int | None
     own: bool = False
+    device: str = "cpu"
     plan: list[list[int]] | None = None
     steps: int | None = None
     share: float | None = None
@@ -79,14 +82,13 @@ class JobFolder:
         return self.run.work_path / f"{unit.replace('/', '.')}.{ending}"
 
     def write_material(self, material: Material) -> None:
-        """What all jobs share. The columns are those of schema.json."""
+        """What all jobs share, in every sitting. The columns are those of schema.json."""
         tensors = {f"encoding.{name}": value for name, value in material.encoding.state_dict().items()}
         tensors |= {"x": material.x, "fit": material.splits.fit, "select": material.splits.select}
         if material.context is not None:
             tensors["context"] = material.context
         write_tensors(self.run.work_path / "material.safetensors", tensors)
-        plain = {"seed": material.seed, "samples": material.samples, "seconds": material.seconds}
-        plain |= {"folds": material.splits.folds, "device": str(material.device)}
+        plain = {"seed": material.seed, "samples": material.samples, "seconds": material.seconds, "folds": material.splits.folds}
         write_json(self.run.work_path / "material.json", plain)
 
     @property
@@ -94,8 +96,8 @@ class JobFolder:
         """Whether it is written."""
         return (self.run.work_path / "material.json").exists()
 
-    def material(self) -> Material:
-        """The inverse of :meth:`write_material`; the report rows, which no job needs, are left out."""
+    def material(self, device: str) -> Material:
+        """The inverse of :meth:`write_material`, for a job on this device; the report rows, which no job needs, are left out."""
         path = self.run.work_path / "material.safetensors"
         plain, tensors, space = read_json(path.with_suffix(".json")), read_tensors(path), self.run.schema().modelled.space
         with content_of(path):
@@ -106,7 +108,7 @@ class JobFolder:
             splits = Splits(tensors["fit"], tensors["select"], nothing, "", plain["folds"], 0)
             return Material(
                 space, tensors["x"], tensors.get("context"), splits, encoding, plain["seed"], plain["samples"],
-                plain["seconds"], torch.device(plain["device"]),
+                plain["seconds"], torch.device(device),
             )  # fmt: skip
 
     def write_job(self, job: Job) -> None:
@@ -173,7 +175,8 @@ def do_job(folder: str, unit: str, own: Callable[..., Model] | None = None) -> N
         return
     write_json(files.path(unit, "progress.json"), Moment(0.0)._asdict())
     saved = time.monotonic()
-    for moment in perform(files, files.material(), files.job(unit), own):
+    job = files.job(unit)
+    for moment in perform(files, files.material(job.device), job, own):
         now = time.monotonic()
         if now - saved > SAVE_PROGRESS_EVERY:
             saved = now
@@ -257,6 +260,41 @@ def _sampled(model: Model, material: Material, n: int, name: str, purpose: str) 
     if not material.samples:
         return {}
     return {"samples": model.sample(n, rng=generator(material.seed, name, "samples", purpose))}
+
+
+class Measured(NamedTuple):
+    """A model on the report rows: ``nats`` of each (n,), where it has a density, and the Monte-Carlo error of their mean; its
+    samples, where models are judged by them."""
+
+    nats: Tensor | None
+    mc_error: float
+    sampled: Sampled | None
+
+
+def measure_of(
+    folder: str, report: Tensor, judge: SampleJudge | None, asked: tuple[str, Callable[..., Model] | None]
+) -> Measured | FloatingPointError:
+    """:func:`measure` one model of the run in ``folder``: what an executor is handed when the verdict opens the report rows.
+    ``asked``: the name of the model, and its callable where it is the person's own."""
+    name, own = asked
+    files = JobFolder(RunFolder(Path(folder)))
+    material = files.material("cpu")  # where models are once they are fitted
+    model = files.run.model(name, material.space, {} if own is None else {name: own})
+    return measure(name, model, material, report, judge)
+
+
+def measure(
+    name: str, model: Model, material: Material, report: Tensor, judge: SampleJudge | None
+) -> Measured | FloatingPointError:
+    """A model on the rows with the numbers ``report``. A FloatingPointError is returned: as in training, one model that breaks
+    must not take the others down."""
+    try:
+        nats, mc_error = None, 0.0
+        if density_kind(model) is not None:
+            nats, mc_error = nats_of(model, material, report, generator(material.seed, name, "report"))
+        return Measured(nats, mc_error, None if judge is None else judge.of_model(name, model))
+    except FloatingPointError as error:
+        return error
 
 
 def nats_of(model: Model, material: Material, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:

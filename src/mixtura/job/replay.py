@@ -27,7 +27,8 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
     read_json(old.verdict_path)
     old.check_format()
     kept, made_from, fingerprint = _recorded(old.path, options)
-    units = old.state().units
+    state = old.state()
+    units = {unit: entry for unit, entry in state.units.items() if unit.rpartition("/")[0] not in state.failures}
     if data is None and made_from not in examples.names():
         raise InputError(f"{old.path}: give the data that it was made from again: mixtura run FILE --replay {old.path}")
     data = made_from if data is None else data

@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,14 +29,15 @@ MOST_DEATHS, MOST_DEATHS_AT_START = 3, 20
 
 
 class Schedule:
-    """The fits of a run. ``engine``: who does them, ``workers`` at a time; None is this process, one after the other. Each fit is
-    given its share of the budget, which bounds the wall time of all of them together, when it begins."""
+    """The fits of a run. Each is given its share of the budget, which bounds the wall time of all of them together, when it
+    begins. ``first``: models that several workers begin with where no budget bounds the fits, the slowest first."""
 
     def __init__(
         self, files: JobFolder, material: Material, candidates: Sequence[Candidate], state: RunState, budget: Budget,
-        *, steps: int | None, stops: Mapping[str, Mapping[str, Any]] | None,
+        *, steps: int | None, stops: Mapping[str, Mapping[str, Any]] | None, first: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.files, self.material, self.state, self.budget, self.steps, self.stops = files, material, state, budget, steps, stops
+        self.first = first
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self.folds: list[int | None] = [*range(material.splits.folds), None]
         self.begun: set[str] = set()
@@ -70,6 +72,8 @@ class Schedule:
         names = list(self._unfinished())
         waiting = [(name, fold) for name in names for fold in self.folds if unit_name(name, fold) not in self.begun]
         waiting = [(name, fold) for name, fold in waiting if name not in self.state.failures]
+        if math.isinf(self.budget.seconds):  # so that no worker is still at a long fit when the others have ended
+            waiting.sort(key=lambda item: self.first.index(item[0]) if item[0] in self.first else len(self.first))
         shown = 0.0
         try:
             while names:
@@ -109,19 +113,19 @@ class Schedule:
     def _next(self, name: str, fold: int | None) -> Job | None:
         """The job of a fit that begins now; None, with the failure noted, where a replay has nothing to repeat."""
         unit = unit_name(name, fold)
-        own = self.candidates[name].own is not None
+        job = Job(name, fold, self.candidates[name].own is not None, str(self.material.device))
         self.begun.add(unit)
         if self.stops is not None:
-            if "scoring" not in self.stops.get(f"{name}/all", {}):
+            if not all("plan" in self.stops.get(unit_name(name, k), {}) for k in self.folds):
                 reason = f"{name}: the run to be replayed has no finished fit of it"
                 self.state.fail(name, {"status": "skipped", "reason": reason})
                 return None
-            return Job(name, fold, own, plan=self.stops[unit]["plan"])
+            return replace(job, plan=self.stops[unit]["plan"])
         if name not in self.budget.timed or math.isinf(self.budget.seconds):
-            return Job(name, fold, own, steps=self.steps)
+            return replace(job, steps=self.steps)
         share = self._share(name, unit)
         left = (1 - self.budget.ending) * self.budget.seconds - self.state.elapsed
-        return Job(name, fold, own, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
+        return replace(job, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
 
     def _share(self, name: str, unit: str) -> float:
         """Seconds for a fit; of one that was begun in an earlier sitting those that it had then."""

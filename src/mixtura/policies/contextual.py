@@ -377,7 +377,7 @@ class ContextualMixture:
     def _need_samples(self, among: Tensor | None = None) -> None:
         n = torch.bincount(self._arm[: self.t], minlength=self.arms).double()
         n = n.masked_fill(~_allowed(among, self.arms), math.inf)
-        if int(n.min()) < 2:
+        if float(n.min()) < 2:
             arm = int(n.argmin())
             raise InputError(f"arm {arm}: expected 2 samples or more, got {int(n[arm])}; ask it and tell its samples first")
 
