@@ -134,6 +134,15 @@ def test_many_levels_are_divided_by_their_counts():
     assert float(made[odd, 1].mean() - made[~odd, 1].mean()) > 2
 
 
+def test_a_level_of_a_single_row_stops_nothing():
+    """Early stopping holds rows of both sides of a node out; where there is one of a side, its base rate counts."""
+    x = torch.stack([normal((900,), generator(18), LIKE), torch.zeros(900).double()], 1)
+    x[0, 1] = 1
+    model = fitted(Space.table([Column(), Column("levels", 2)]), x)
+    shares = model.log_prob(torch.cat([x[:1, :1].expand(2, 1), torch.tensor([[0.0], [1.0]]).double()], 1)).softmax(0)
+    assert float(shares[1]) == pytest.approx(2 / 902)
+
+
 def test_with_few_rows_columns_are_independent():
     """Below the least number of rows of a node only its base rate counts."""
     x = (uniform((forest.LEAST_ROWS - 1, 1), generator(15), LIKE) < 0.5).double().expand(-1, 2)

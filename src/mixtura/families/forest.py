@@ -57,13 +57,13 @@ class Config(BaseModel):
 
 #: the most columns
 MOST_COLUMNS = 128
-#: with fewer rows a node has its base rate; with fewer rows than the second number, a few small trees
-LEAST_ROWS, FEW_ROWS = 60, 400
+#: with fewer rows, or with fewer on one side, a node has its base rate; with fewer rows than the last number, a few small trees
+LEAST_ROWS, LEAST_SIDE, FEW_ROWS = 60, 10, 400
 FEW_ROUNDS, FEW_LEAVES = 12, 4
 #: pseudo-rows at the base rate
 PRIOR_ROWS = 5.0
-#: the share of a run's seconds that a fit may take
-SHARE = 0.15
+#: the share of a run's seconds that its fits may take; below so many rows a run cross-fits, and there are so many fits
+SHARE, CROSS_FIT_BELOW, FITS = 0.2, 1_000, 6
 #: rows that are scored or drawn at once
 TILE = 8_192
 
@@ -355,9 +355,9 @@ class BoostedTrees(Density, ClosedForm):
 
 
 def _grown(X: NDArray[np.float64], upper: NDArray[np.bool_], config: Config, seed: int) -> Any:
-    """Boosted trees that tell the upper from the lower rows, or None where the rows are too few or all alike."""
+    """Boosted trees that tell the upper from the lower rows, or None where either are too few."""
     n = len(X)
-    if n < LEAST_ROWS or not 0 < upper.sum() < n:
+    if n < LEAST_ROWS or min(upper.sum(), n - upper.sum()) < LEAST_SIDE:
         return None
     few, X = n < FEW_ROWS, np.where(np.isnan(X).all(0), 0.0, X)  # scikit-learn cannot read a column without numbers
     model = cast(Any, HistGradientBoostingClassifier)(  # whose annotations allow no bool here
@@ -374,6 +374,7 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for this number of fit rows and this time (a minute if it is not given): as many orderings, four at most,
     as can be fitted in a ``SHARE`` of it; if one takes longer, fewer rows."""
     room, cost = SHARE * (60 if seconds is None else seconds), _seconds(space, rows)
+    room /= FITS if rows < CROSS_FIT_BELOW else 1
     if cost <= room:
         return Config(orderings=min(4, int(room / cost)))
     return Config(rows=max(2_000, round(rows * room / cost)))
@@ -385,7 +386,7 @@ def _seconds(space: Space, rows: int) -> float:
     for j, column in enumerate(space.columns):
         options = count_codes(column) + (column.kind == "continuous") * min(config.bins, max(2, rows // BIN_ROWS))
         nodes = min(options, rows / LEAST_ROWS)
-        total += 0.03 * nodes + 6e-9 * math.log2(options + 1) * rows * (j + 1) * config.rounds
+        total += 0.015 * nodes + 3e-9 * math.log2(options + 1) * rows * (j + 1) * config.rounds
     return max(total, 1e-3)
 
 
