@@ -241,6 +241,7 @@ RUN = [
     ("run nested.jsonl", "flatten"),
     ("run good.csv --budget soon", "60s, 5m or 1h"),
     ("run good.csv --budget 0", "60s, 5m or 1h"),
+    (f"run good.csv --budget {'9' * 400}", "60s, 5m or 1h"),
     ("run good.csv --budget -5s", "60s, 5m or 1h"),
     ("run good.csv --budget 60s --steps 5", "give one of them"),
     ("run good.csv --steps 0", "1 or more"),

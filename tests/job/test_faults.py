@@ -152,6 +152,17 @@ def test_a_replay_leaves_out_a_model_of_which_one_fold_had_failed(tmp_path, monk
     assert RunFolder(tmp_path / "run").verdict().verdicts == RunFolder(tmp_path / "replay").verdict().verdicts
 
 
+@pytest.mark.parametrize("damage", [{"seconds": "x"}, {"plan": [[1]]}, {"plan": 3}])
+def test_a_replay_of_a_damaged_record_is_one_sentence(tmp_path, damage):
+    again(tmp_path / "run", families=["marginals"])
+    path = tmp_path / "run" / "state.json"
+    state = json.loads(path.read_text())
+    state["units"]["marginals/all"] |= damage
+    path.write_text(json.dumps(state))
+    with pytest.raises(InputError, match="state.json: damaged"):
+        replay(tmp_path / "run", tmp_path / "replay", people())
+
+
 def test_too_little_memory_in_the_verdict_is_one_sentence(calm, tmp_path, monkeypatch, capsys):
     people().to_csv(tmp_path / "people.csv", index=False)
     line = f"run {tmp_path}/people.csv --steps 8 --families marginals,kde --out {tmp_path}/run"

@@ -225,6 +225,14 @@ def test_features_that_are_too_large_close_their_arm_alone(tmp_path, size):
     assert run([*pools(), big], tmp_path, pulls=40)[0] == found
 
 
+@pytest.mark.parametrize("bad", [np.full((9, 2), np.inf), np.ones((9, 3)), np.full((9, 2), 1e30)])
+def test_of_pools_that_cannot_be_compared_no_truth_is_told(tmp_path, bad):
+    session = begin([*pools(), Pool("bad", bad)], tmp_path, "rke", bandwidth=WIDTH, pulls=30)
+    list(session.conduct())
+    assert session.record(session.finish(), "toy")["truth"] is None and "bad" in session.closed
+    session.close()
+
+
 def test_a_fresh_start_leaves_a_selection_alone_in_which_another_works(tmp_path):
     arms = {f"g{i}": pool.samples for i, pool in enumerate(pools())}
     rounds = conduct(arms, bandwidth=WIDTH, pulls=20, out=tmp_path)

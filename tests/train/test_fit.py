@@ -227,6 +227,8 @@ class Idle(Toy):
         (lambda: play(Toy(squared), Recipe(steps=1), Batch(x=ROWS, context=torch.zeros(120, 1))), "built without a context"),
         (lambda: play(Idle(squared), Recipe(steps=1)), "nothing to train"),
         (lambda: choose_device("abacus"), "'abacus' is no torch device"),
+        (lambda: choose_device("meta"), "device: models are not trained on 'meta'; use auto, cpu or cuda"),
+        (lambda: choose_device("cuda:99"), "device: got 'cuda:99', but torch sees [0-9]+ CUDA devices here; use auto or cpu"),
     ],
 )
 def test_wrong_requests_are_named(attempt, named):
@@ -239,7 +241,7 @@ def test_a_device_that_is_not_there_is_named():
         assert choose_device("auto").type == "cuda"
     else:
         assert choose_device("auto").type == "cpu"
-        with pytest.raises(InputError, match="no CUDA device"):
+        with pytest.raises(InputError, match="torch sees 0 CUDA devices here"):
             choose_device("cuda")
 
 

@@ -180,16 +180,16 @@ class RunFolder:
 
     def state(self) -> SavedState:
         """How far the run has come."""
-        return checked(SavedState, read_json(self.path / "state.json"), self.path / "state.json")
+        return checked(SavedState, read_json(self.state_path), self.state_path)
 
     def write_state(self, state: SavedState) -> None:
         """Written again and again while the run goes on."""
-        write_json(self.path / "state.json", asdict(state))
+        write_json(self.state_path, asdict(state))
 
     @property
     def has_state(self) -> bool:
         """Whether a fit has begun."""
-        return (self.path / "state.json").exists()
+        return (self.state_path).exists()
 
     def splits(self) -> RowNumbers:
         """The numbers of the rows that fit, select and report."""
@@ -399,6 +399,11 @@ class RunFolder:
     def config_path(self) -> Path:
         """The first file of a run."""
         return self.path / "config.json"
+
+    @property
+    def state_path(self) -> Path:
+        """How far the run has come."""
+        return self.path / "state.json"
 
     @property
     def gallery_path(self) -> Path:

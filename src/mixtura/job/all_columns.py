@@ -40,6 +40,9 @@ class AllColumnsRun(Run):
     def _samples_kept(self) -> int:
         return self.samples
 
+    def _is_race(self) -> bool:
+        return self.options.objective != "mmd" and not self.schema.judged_by_samples and not self.options.samples
+
     def _sample_judge(self) -> SampleJudge:
         fit, report, features = self.x[self.splits.training], self.x[self.splits.report], self.features
         return SampleJudge(fit, report, features, features.kernel, self.samples, self.options.seed)

@@ -46,8 +46,8 @@ from mixtura.train.devices import choose_device
 
 #: rows of the verdict's choice that are written to the folder
 EXAMPLE_ROWS = 1_000
-#: rows that a family is asked to diagnose itself on
-DIAGNOSED_ROWS = 500
+#: rows that a family is asked to diagnose itself on, and report rows that are enough for a model that was stopped
+DIAGNOSED_ROWS, FEW_ROWS = 500, 500
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class FittedModels:
 
     @property
     def report(self) -> dict[str, Tensor]:
-        """Nats of the report rows under each model that has a density."""
-        return {name: found.nats for name, found in self.measured.items() if found.nats is not None}
+        """Nats of the report rows under each model that the verdict weighs."""
+        return {name: nats for name, found in self.measured.items() if name in self.select and (nats := found.nats) is not None}
 
 
 class Run(ABC):
@@ -171,13 +171,21 @@ class Run(ABC):
 
     # ------------------------------------------------------------------------------------------------------- the fits
 
+    def _is_race(self) -> bool:
+        """Whether the verdict will speak of nats, so that a model far behind in nats need not train on."""
+        return True
+
+    def stopped(self, name: str) -> str | None:
+        """Why a model had no more time before it was trained to the end; None of one that had."""
+        return self.state.units.get(unit_name(name, None), {}).get("stopped")
+
     def fit_all(self, engine: Executor | None, workers: int) -> Iterator[Record]:
         """Fit every candidate, in every fold and on all training rows, here or on the workers of an engine."""
         seconds = math.inf if self.options.seconds is None else self.options.seconds
         budget = Budget(seconds, self.ending, workers, self.splits.folds, self.timed)
         schedule = Schedule(
             self.jobs, self.material, self.candidates, self.state, budget, steps=self.options.steps, stops=self.options.stops,
-            first=sorted(self.parameters, key=lambda name: -self.parameters[name]),
+            first=sorted(self.parameters, key=lambda name: -self.parameters[name]), race=self._is_race(),
         )  # fmt: skip
         yield from schedule.here() if engine is None else schedule.on(engine)
 
@@ -199,7 +207,9 @@ class Run(ABC):
             else:
                 measured[name] = found
         measured = {name: measured[name] for name in models}
-        select = {name: nats for name in models if (nats := select_nats(self.jobs, name, self.splits.folds)) is not None}
+        in_blend = [name for name in models if self.stopped(name) is None]
+        found = {name: select_nats(self.jobs, name, self.splits.folds) for name in in_blend}
+        select = {name: nats for name, nats in found.items() if nats is not None}
         if not models:
             reasons = "; ".join(f"{name}: {failure['reason']}" for name, failure in self.state.failures.items())
             raise InputError(f"no family could be fitted to this data ({reasons})")
@@ -209,11 +219,13 @@ class Run(ABC):
         self, models: Mapping[str, Model], names: Sequence[str], engine: Executor | None, workers: int
     ) -> list[Measured | FloatingPointError]:
         """Each of the models on the report rows."""
-        rows, judge = self.splits.report, self._sample_judge()
+        report, judge = self.splits.report, self._sample_judge()
+        few = report[torch.randperm(len(report), generator=generator(self.options.seed, "few"))[:FEW_ROWS].sort().values]
+        rows = {name: report if self.stopped(name) is None else few for name in names}
         if engine is None:
-            return [measure(name, models[name], self.material, rows, judge) for name in names]
-        there = partial(measure_of, str(self.folder.path.resolve()), rows, judge)
-        return side_by_side(there, [(name, self.options.models.get(name)) for name in names], engine, workers)
+            return [measure(name, models[name], self.material, rows[name], judge) for name in names]
+        there = partial(measure_of, str(self.folder.path.resolve()), judge)
+        return side_by_side(there, [(name, self.options.models.get(name), rows[name]) for name in names], engine, workers)
 
     def _sample_judge(self) -> SampleJudge | None:
         """What scores samples of the models, where they are judged by samples."""
@@ -236,7 +248,8 @@ class Run(ABC):
             diagnosis = model.diagnose(self.x[few], self.material.context_of(few), rng)
         how = model.how if isinstance(model, LowerBound) else "cell masses" if isinstance(model, Density) else ""
         return replace(
-            score, status="fitted", kind=density_kind(model), mc_error=None if nats is None else mc_error,
+            score, status="fitted", reason=self.stopped(name) or "", kind=density_kind(model),
+            mc_error=None if nats is None else mc_error,
             nats=mean.value if mean else None, nats_error=mean.error if mean else None, sample_ms=sample_ms,
             seconds=unit["seconds"], seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,
             steps=sum(ended for _, ended in unit["plan"]) if unit["plan"] else None, converged=unit["converged"],

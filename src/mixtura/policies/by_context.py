@@ -14,7 +14,7 @@ from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.objectives.terms import Cost
-from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb
+from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb, Ridge
 from mixtura.policies.selector import FIRST
 from mixtura.simplex.weights import Weights
 
@@ -42,7 +42,7 @@ class ContextualSelector:
         self._early: list[tuple[Tensor, int, Tensor]] = []
         self._policy: ContextualMixture | KernelRidgeUcb | None = None
         if self._kernel is None:
-            self._policy = KernelRidgeUcb(m, Gaussian(reach), rewards=_range(self._linear))
+            self._policy = KernelRidgeUcb(m, Gaussian(reach), Ridge(rewards=_range(self._linear)))
 
     @property
     def pulls(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from mixtura.features.samples import numbers_of
 from mixtura.features.space import FeatureSpace
 from mixtura.folder.selection import SelectionFolder
 from mixtura.ground.arguments import shown
-from mixtura.ground.kernels import median_bandwidth
+from mixtura.ground.kernels import BANDWIDTH, LARGEST, SMALLEST, median_bandwidth
 from mixtura.ground.rng import generator
 from mixtura.ledger import Ledger, Pull
 from mixtura.objectives.terms import parse
@@ -73,8 +72,8 @@ def read_contexts(contexts: Any, *, reach: float | None = None, seed: int = 0) -
     if len(bad):
         row, column = bad[0].tolist()
         raise InputError(f"contexts: row {row}, column {[*numeric][column]!r} is no finite number; fill it in, or drop the row")
-    if reach is not None and not 0 < reach < math.inf:
-        raise InputError(f"reach: expected a finite number above 0, got {reach}; leave it out for half the median distance")
+    if reach is not None and not SMALLEST <= reach <= LARGEST:
+        raise InputError(f"reach: expected {BANDWIDTH}, got {reach}; leave it out for half the median distance")
     deviations = x.std(0, correction=0)
     vectors = (x - x.mean(0)) / deviations.where(deviations > 0, 1.0)
     values = {str(name): [_text(value) for value in frame[name]] for name in frame.columns}

@@ -22,7 +22,7 @@ from mixtura.ledger import Ledger, Pull
 from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.objectives.mixture import gain_of_halves
 from mixtura.objectives.terms import parse
-from mixtura.policies.selector import Selector
+from mixtura.policies.selector import Selector, comparable
 from mixtura.selection.records import Round, Selected, Stop
 from mixtura.selection.session import Failures, Session
 from mixtura.simplex.quadratic import minimise_quadratic
@@ -146,12 +146,17 @@ class MixtureSession(Session):
         return {name: torch.stack(found[name]) for name in self.selector.names if name in found}
 
     def truth(self) -> dict[str, Any] | None:
-        """The best mixture of all samples of all pools, and its value; None where an arm is no pool, or they hold too many."""
+        """The best mixture of all samples of all pools, and its value; None where an arm is no pool, they hold too many, or some
+        that cannot be compared."""
         pools = [arm for arm in self.arms.values() if isinstance(arm, Pool)]
         if len(pools) < len(self.arms) or sum(len(pool.samples) for pool in pools) > MOST_KNOWN:
             return None
-        samples = [torch.stack([self.features.of_one(np.array(row)) for row in pool.samples]) for pool in pools]
-        if min(map(len, samples)) < 2:
+        try:
+            samples = [torch.stack([self.features.of_one(np.array(row)) for row in pool.samples]) for pool in pools]
+        except InputError:
+            return None
+        alike = {x.shape[1] for x in samples} == {self.selector.width}
+        if min(map(len, samples)) < 2 or not alike or not all(map(comparable, samples)):
             return None
         parts = [term.on(samples) * scale for scale, term in self.selector.objective.terms if isinstance(term, QuadraticTerm)]
         whole = functools.reduce(operator.add, parts)
@@ -213,8 +218,12 @@ def described(name: str | None, reference: Tensor | None) -> str | None:
 
 
 def checked_names(arms: Sequence[Arm], pulls: int) -> list[str]:
-    """The names of the arms. InputError where two are the same, there are none, or no pulls are asked for."""
+    """The names of the arms. InputError where two are the same, one cannot be printed, there are none, or no pulls are asked
+    for."""
     names = [arm.name for arm in arms]
+    odd = next((name for name in names if not name or not name.isprintable()), None)
+    if odd is not None:
+        raise InputError(f"arms: expected names of one or more printable characters, got {odd!a}; rename it")
     if len(set(names)) < len(names) or not names:
         raise InputError(f"arms: expected one or more with names of their own, got {', '.join(names) or 'none'}")
     if isinstance(pulls, bool) or not isinstance(pulls, int) or pulls < 1:

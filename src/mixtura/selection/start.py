@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from mixtura.features.samples import real_rows
 from mixtura.folder.selection import SelectionFolder
 from mixtura.ground import machine
 from mixtura.ground.arguments import conform, nearest, shown
+from mixtura.ground.kernels import BANDWIDTH, LARGEST, SMALLEST
 from mixtura.selection.contexts import ContextualSession, begin_in_contexts, read_contexts
 from mixtura.selection.mixture import MixtureSession, begin
 from mixtura.selection.records import Round, Selected, SelectedByContext, Stop
@@ -34,9 +34,9 @@ Arms = str | Path | Sequence[Arm] | Mapping[str, Any]
 #: option of a selection → what is expected, for a message
 EXPECTED = {
     "objective": "text such as mmd or rke+0.2*precision", "pulls": "a whole number, 1 or more", "out": "a path",
-    "policy": "the name of a policy, such as variance_ucb", "bandwidth": "a finite number above 0",
+    "policy": "the name of a policy, such as variance_ucb", "bandwidth": BANDWIDTH,
     "features": "pixels, pca:64, conv:256, or the path of an .onnx network", "stop": "a number above 0",
-    "certified": "True or False", "reach": "a finite number above 0", "seed": "a whole number, 0 or more",
+    "certified": "True or False", "reach": BANDWIDTH, "seed": "a whole number, 0 or more",
     "fresh": "True or False",
 }  # fmt: skip
 
@@ -76,7 +76,7 @@ def conduct(
 
     Raises InputError on arms, objectives and folders that do not fit together, before any arm is asked.
     """
-    if bandwidth is not None and not 0 < bandwidth < math.inf:
+    if bandwidth is not None and not SMALLEST <= bandwidth <= LARGEST:
         raise InputError(f"bandwidth: expected {EXPECTED['bandwidth']}, got {bandwidth}; leave it out to choose it from samples")
     if contexts is None and reach is not None:
         raise InputError("reach: is for contexts; give --contexts too, or leave it out")

@@ -105,8 +105,9 @@ def fit(
     FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
 
     A learner of one stage that trains for seconds can be paused: at the first validation after ``pause`` seconds of training, but
-    not in the last third of the steps, the checkpoint is written and the record says ``paused``. Called again, with more seconds
-    or fewer, the fit goes on from there; with ``stop`` it ends there, if it was paused. Either way ``plan`` repeats it.
+    not in the last third of the steps, the checkpoint is written, the learner has the best state so far, and the record says
+    ``paused``. Called again, with more seconds or fewer, the fit goes on from the checkpoint; with ``stop`` it ends there, if it
+    was paused. Either way ``plan`` repeats it.
     """
     name = name or type(learner).__name__
     data = Batch(x=data) if isinstance(data, Tensor) else data
@@ -139,6 +140,7 @@ def fit(
     learnt, held = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, held))
     learner.to(device).train()
     training = TrainingState(learner, recipe, int(torch.randint(2**62, (), generator=rng)), name, learnt, held)
+    training.pause = math.inf if pause is None else pause
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
     last_saved = time.monotonic()
@@ -151,8 +153,10 @@ def fit(
             if checkpoint is not None:
                 remove(checkpoint)
             return
-        if checkpoint is not None and pause is not None and record.seconds >= pause and training.may_pause:
+        if checkpoint is not None and record.seconds >= training.pause and training.may_pause:
             training.save(checkpoint)
+            training.keep_best()
+            learner.to("cpu").eval()
             yield replace(record, paused=True, curve=tuple(training.state.curve))
             return
         yield record
@@ -170,7 +174,7 @@ class TrainingState:
 
     def __init__(self, learner: Learner, recipe: Recipe, seed: int, name: str, data: Batches, held: Batches) -> None:
         self.learner, self.recipe, self.seed, self.name, self.data, self.held = learner, recipe, seed, name, data, held
-        self.stages = learner.stages()
+        self.stages, self.pause = learner.stages(), math.inf
         self._begin(StageProgress())
 
     def _begin(self, state: StageProgress) -> None:
@@ -234,12 +238,13 @@ class TrainingState:
         if state.step == WARM_UP and self.recipe.seconds is not None and not state.steps:
             # a tenth is left for validation, which costs about as much as its share of the rows
             left = 0.9 * self._seconds - state.seconds
-            state.steps = min(self.recipe.most_steps, max(2 * WARM_UP, int(WARM_UP * left / max(state.seconds, 1e-9))))
+            steps = max(2 * WARM_UP, self._least_steps, int(WARM_UP * left / max(state.seconds, 1e-9)))
+            state.steps = min(self.recipe.most_steps, steps)
             state.planned_for = self.recipe.seconds
         converged = state.plateau >= self.recipe.plateaus
         over = bool(state.steps) and state.step >= state.steps
         stop_at = self.recipe.plan is not None and state.step == self.recipe.plan[state.stage][1]
-        ended = converged or state.seconds >= self._seconds or over or stop_at
+        ended = converged or (state.seconds >= self._seconds and not self._pauses_next) or over or stop_at
         if ended and validation is None and self.stage.stopping_loss is not None:
             validation = self.validate(self.stage.stopping_loss)
         record = self._record(losses, self.recipe.rate * scale, validation, ended)
@@ -260,6 +265,16 @@ class TrainingState:
         timed = self.recipe.seconds is not None and len(self.stages) == 1
         return timed and bool(state.curve) and state.curve[-1][0] == state.step and 3 * state.step <= 2 * state.steps
 
+    @property
+    def _least_steps(self) -> int:
+        """So that the learning rate has not fallen yet, nor will at the next validation, if that is to be a pause."""
+        return math.ceil(1.5 * (self.state.step // self.recipe.every + self._pauses_next) * self.recipe.every)
+
+    @property
+    def _pauses_next(self) -> bool:
+        """Whether the next validation is to be a pause, even where the seconds end before."""
+        return self.state.seconds >= self.pause
+
     def end_here(self) -> Step:
         """End a fit that was paused, at its last validation."""
         return self._end_stage(self._record({}, self.recipe.rate * self.state.factor, self.state.curve[-1][1], True), False)
@@ -267,7 +282,7 @@ class TrainingState:
     def _end_stage(self, record: Step, converged: bool) -> Step:
         """Keep the state of the stage; begin the next, or give the last record."""
         state, seconds = self.state, record.seconds
-        self._leave()
+        self.keep_best()
         # 0 steps: none were planned yet
         plan, settled = [*state.plan, (state.steps, state.step)], state.settled and converged
         if state.stage + 1 < len(self.stages):
@@ -360,8 +375,8 @@ class TrainingState:
             for key, tensor in tensors.items():
                 tensor.copy_(kept[key])
 
-    def _leave(self) -> None:
-        """Set the learner to the state that this stage keeps."""
+    def keep_best(self) -> None:
+        """Set the learner to the state that this stage keeps so far."""
         if self.stage.stopping_loss is None and self.average is not None:
             return self._set_live(self.average.mean)
         if not math.isfinite(self.state.best):
@@ -394,7 +409,7 @@ class TrainingState:
         seconds, state = self.recipe.seconds, self.state
         if self.may_pause and seconds is not None and seconds != state.planned_for:
             left = (seconds - state.seconds) * state.step / state.seconds
-            state.steps = min(self.recipe.most_steps, max(math.ceil(1.5 * state.step), state.step + int(left)))
+            state.steps = min(self.recipe.most_steps, max(self._least_steps, state.step + int(left)))
             state.planned_for = seconds
 
     def _load(self, tensors: dict[str, Tensor], state: StageProgress) -> None:
