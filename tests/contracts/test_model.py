@@ -15,7 +15,7 @@ from functools import cache, partial
 import numpy as np
 import pytest
 import torch
-from strangers import energy, forest, gan
+from strangers import energy, gan, random_forest
 
 from mixtura.blending.fill import condition
 from mixtura.contracts import (
@@ -115,7 +115,7 @@ SMALL = "mixed"  # the table whose cells can all be listed
 #: families of others: one file and one line of the TABLE each
 STRANGERS = {
     name: Family(name, module.Config, module.suggest, module.build, "of a stranger")
-    for name, module in (("gan", gan), ("energy", energy), ("forest", forest))
+    for name, module in (("gan", gan), ("energy", energy), ("random_forest", random_forest))
 }
 FAMILIES = {**TABLE, **STRANGERS}
 WITH_CONTEXT = [name for name, row in TABLE.items() if row.context != "never"]
@@ -172,7 +172,7 @@ def test_the_tables_not_served_are_these():
 def test_what_strangers_are():
     known = (*SCORED, Energy, Reparameterised, ClosedForm)
     kinds = {name: [kind.__name__ for kind in known if promises(name, "far", kind)] for name in STRANGERS}
-    assert kinds == {"gan": ["Reparameterised"], "energy": ["Energy"], "forest": ["Density", "ClosedForm"]}
+    assert kinds == {"gan": ["Reparameterised"], "energy": ["Energy"], "random_forest": ["Density", "ClosedForm"]}
 
 
 @pytest.fixture(autouse=True)
@@ -372,7 +372,7 @@ def test_density_integrates_to_one_in_the_plane(family):
 def _slack(family, model):
     """How far from 1 an integral may be: of a sampled bound, by what its few draws leave open; of a density of steps, by what
     a grid cannot tell of where they are."""
-    if family in ("quantile", "forest"):
+    if family in ("quantile", "forest", "random_forest"):
         return 0.01
     return 1e-3 if isinstance(model, Density) else 0.03
 

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from strangers import energy, forest, gan
+from strangers import energy, gan, random_forest
 
 import mixtura
 from mixtura.cli.main import main
 from mixtura.families import TABLE, Family
 
-STRANGERS = {"gan": gan, "energy": energy, "forest": forest}
+STRANGERS = {"gan": gan, "energy": energy, "random_forest": random_forest}
 
 
 @pytest.fixture
@@ -28,22 +28,22 @@ def place(tmp_path, monkeypatch):
 
 
 def test_strangers_run_from_the_command_line_to_the_report(place, capsys):
-    main(["run", "t.csv", "--families", "gan,energy,forest", "--steps", "60", "--out", "run", "--json"])
+    main(["run", "t.csv", "--families", "gan,energy,random_forest", "--steps", "60", "--out", "run", "--json"])
     told = json.loads(capsys.readouterr().out)
     scores = {score["name"]: score for score in told["scores"]}
-    assert set(scores) == {"gan", "energy", "forest", "marginals"}
+    assert set(scores) == {"gan", "energy", "random_forest", "marginals"}
     assert [scores[name]["kind"] for name in STRANGERS] == [None, None, "exact"]
     assert all(score["status"] in ("fitted", "samples only") and score["reason"] == "" for score in scores.values())
     # the columns depend on each other, and the forest sees it
-    assert scores["forest"]["nats"] > scores["marginals"]["nats"] + 0.3
-    assert scores["gan"]["steps"] == scores["energy"]["steps"] == 60 and scores["forest"]["steps"] is None
+    assert scores["random_forest"]["nats"] > scores["marginals"]["nats"] + 0.3
+    assert scores["gan"]["steps"] == scores["energy"]["steps"] == 60 and scores["random_forest"]["steps"] is None
     main(["report", "run"])
     page = (place / "run/report.html").read_text()
     assert all(name in page for name in STRANGERS)
     for name in STRANGERS:
         main(["sample", "run", "-n", "20", "--model", name, "-o", f"{name}.csv"])
         assert pd.read_csv(f"{name}.csv")["a"].between(70, 130).all()
-    main(["score", "run", "t.csv", "--model", "forest", "-o", "scores.csv"])
+    main(["score", "run", "t.csv", "--model", "random_forest", "-o", "scores.csv"])
     assert pd.read_csv("scores.csv")["nats"].notna().all()
 
 

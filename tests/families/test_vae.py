@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mixtura.contracts import ONLY, Batch, Column, InputError, Space, Turn
 from mixtura.families import vae
 from mixtura.families.vae import Config, Vae
+from mixtura.ground.cells import OF_PARTS
 from mixtura.ground.rng import generator
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
@@ -288,7 +289,7 @@ def test_pixels_are_the_parts_that_columns_make():
     model.columns.prepare(torch.randint(16, (50, *space.shape), generator=generator(19)).double())
     x = torch.randint(16, (40, *space.shape), generator=generator(20)).double()
     mine, theirs = model._pixels(model._encode_for_training(x)), model.columns.split(x)
-    for name in theirs.__dataclass_fields__:
+    for name in OF_PARTS:
         got, expected = getattr(mine, name), getattr(theirs, name)
         torch.testing.assert_close(got.double().expand(expected.shape), expected.double(), rtol=1e-5, atol=1e-5)
 

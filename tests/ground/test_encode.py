@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mixtura.contracts import Column, Space
-from mixtura.ground.cells import Parts, log_logistic_mass, log_normal_mass
+from mixtura.ground.cells import OF_PARTS, Parts, log_logistic_mass, log_normal_mass
 from mixtura.ground.encode import ABOVE, ASINH, BELOW, BETWEEN, IDENTITY, Columns
 from mixtura.ground.inputs import Inputs
 from mixtura.ground.rng import generator
@@ -92,7 +92,7 @@ def test_a_table_of_all_columns_at_once_is_the_columns_one_by_one():
     parts = columns.split(x)
     torch.testing.assert_close(columns.join(parts.codes, parts.values), x, rtol=1e-12, atol=0, equal_nan=True)
     alone = [one(name)[0].split(values[:, None]) for name, (_, values, _) in COLUMNS.items()]
-    for field in Parts.__dataclass_fields__:
+    for field in OF_PARTS:
         beside = torch.cat([getattr(p, field) for p in alone], 1)
         torch.testing.assert_close(getattr(parts, field), beside, rtol=1e-10, atol=1e-12, equal_nan=True, msg=field)
 
@@ -102,7 +102,7 @@ def test_packed_parts_come_back_in_single_precision(name):
     columns, x = one(name)
     parts = columns.split(x)
     again = columns.unpack(parts.pack())
-    for field in Parts.__dataclass_fields__:
+    for field in OF_PARTS:
         before, after = getattr(parts, field), getattr(again, field)
         assert torch.equal(after, before.float() if before.is_floating_point() else before), field
 

@@ -18,6 +18,7 @@ from mixtura.families import (
     autoregressive,
     diffusion,
     flow,
+    forest,
     gaussian_mixture,
     kde,
     linear_gaussian,
@@ -86,6 +87,15 @@ TABLE: dict[str, Family] = {
             "a kernel per row, bandwidths by leave-one-out likelihood",
             kde.RECIPE,
             roles=("proposal",),
+        ),
+        Family(
+            "forest",
+            forest.Config,
+            forest.suggest,
+            forest.build,
+            "boosted trees, each column given the columns before it",
+            context="may",
+            fit="closed",
         ),
         Family(
             "flow",

@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.cells import Parts, log_logistic_mass
+from mixtura.ground.cells import Parts, RecurringBins, log_logistic_mass, log_recurring_mass
 from mixtura.ground.encode import Columns
 from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
 from mixtura.ground.nets.pixels import PixelNet, PixelWalk
@@ -102,6 +102,7 @@ class Autoregressive(Density, Conditional):
 
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
+        self.columns.find_recurring(x, context)
         counts = self.columns.indicators(self.columns.split(x).codes).sum(0) + 0.5
         logits = counts.log().split(list(self.columns.cardinalities)) if self.columns.coded else ()
         start = [g[1:] - g[0] if len(g) == 2 else g - g.logsumexp(0) for g in logits]
@@ -145,8 +146,12 @@ class Autoregressive(Density, Conditional):
             return codes, parts.base
         shape = (*parts.values.shape, self.config.components)
         weights, location, log_scale = (t.reshape(shape) for t in mixture)
-        nats = torch.log_softmax(weights, -1) + log_logistic_mass(parts, location, log_scale.clamp(*LOG_SCALE))
-        values = torch.logsumexp(nats, -1)
+        log_weights, log_scale = torch.log_softmax(weights, -1), log_scale.clamp(*LOG_SCALE)
+
+        def law(cells: Parts | RecurringBins, at: Tensor | slice) -> Tensor:
+            return torch.logsumexp(log_weights[:, at] + log_logistic_mass(cells, location[:, at], log_scale[:, at]), -1)
+
+        values = log_recurring_mass(parts, law)
         for s, v in self.columns.overlaps:
             # log P(0) − log P(atom), in which the normaliser of the logits cancels
             group = self.layout.logits(s, logits[:, self.layout.blocks[s]])
@@ -158,7 +163,7 @@ class Autoregressive(Density, Conditional):
     # ----------------------------------------------------------------------------------------- using it
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        parts = self.columns.split(x)
+        parts = self.columns.split(x, recurring=True)
         inputs = self._inputs(parts, context)
         single = torch.stack([self._entries(net(inputs).double(), parts).sum(1) for net in self.nets])
         return torch.logsumexp(single, 0) - math.log(len(self.nets))
@@ -212,7 +217,7 @@ class Autoregressive(Density, Conditional):
     @torch.no_grad()
     def _log_weight(self, r: int, x: Tensor, known: Tensor, context: Tensor | None) -> Tensor:
         """(n,) nats of the known entries, each given all before it, and of the other entries not being missing."""
-        parts = self.columns.split(x.reshape(-1, *self.space.shape))
+        parts = self.columns.split(x.reshape(-1, *self.space.shape), recurring=True)
         out = self.nets[r](self._inputs(parts, context)).double()
         nats = torch.where(known, self._entries(out, parts), 0.0)
         for s, j in enumerate(self.columns.coded):
@@ -252,7 +257,7 @@ class Autoregressive(Density, Conditional):
             if v is not None:
                 rows = [slice(k + (i * c + v) * m, k + (i * c + v + 1) * m) for i in range(3)]
                 weights, location, log_scale = (t.double() for t in walk.outputs(position, rows))
-                values[:, v] = columns.settle(_draw_logistic(weights, location, log_scale, draw(), draw()), v)
+                values[:, v] = columns.redraw(_draw_logistic(weights, location, log_scale, draw(), draw()), v, draw)
             if given is not None and known is not None:
                 if s is not None:
                     codes[:, s] = torch.where(known[:, j], given.codes[:, s], codes[:, s])

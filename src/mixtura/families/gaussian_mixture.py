@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +33,7 @@ from torch.nn import functional
 
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
 from mixtura.ground import rng as random
-from mixtura.ground.cells import Parts, log_normal_mass
+from mixtura.ground.cells import Parts, RecurringBins, log_normal_mass, log_recurring_mass
 from mixtura.ground.em import (
     PRIOR_ROWS,
     CensoredScores,
@@ -96,6 +97,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
     def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Choose components and covariance on a held-out seventh of the rows, then fit the mixture to all rows."""
         self.columns.prepare(x)
+        self.columns.find_recurring(x)
         x = x[torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)]
         parts = self.columns.split(x)
         held = max(1, len(x) // 7)
@@ -212,7 +214,11 @@ class GaussianMixture(Density, Conditional, ClosedForm):
     # ----------------------------------------------------------------------------------------- density
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        return self._log_prob_of(self.columns.split(x))
+        return self._log_prob_of(self._split(x))
+
+    def _split(self, x: Tensor) -> Parts:
+        """With the bins of recurring values, which pixels do not have."""
+        return self.columns.split(x) if isinstance(self.columns, PixelScores) else self.columns.split(x, recurring=True)
 
     def _log_prob_of(self, parts: Parts) -> Tensor:
         everything = torch.ones_like(parts.codes, dtype=torch.bool)
@@ -233,8 +239,15 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             return out + self._chain(parts, use)
         if isinstance(self.columns, PixelScores):
             return out + self._by_cell(self.columns.steps(parts.values), parts, use)
-        low, width, open_low, open_high = (t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high))
-        mass = log_normal_mass(low, width, open_low, open_high, self.means.T, self.covariance.T.sqrt())
+        means, deviations = self.means.T, self.covariance.T.sqrt()
+
+        def law(cells: Parts | RecurringBins, at: Tensor | slice) -> Tensor:
+            low, width, open_low, open_high = (
+                t.unsqueeze(2) for t in (cells.low, cells.width, cells.open_low, cells.open_high)
+            )
+            return log_normal_mass(low, width, open_low, open_high, means[at], deviations[at])
+
+        mass = log_recurring_mass(parts, law)
         out = out + (mass * use.unsqueeze(2)).sum(1)
         first = self.columns.first
         for s, v in self.columns.overlaps:
@@ -271,14 +284,9 @@ class GaussianMixture(Density, Conditional, ClosedForm):
             deviation = parts.values[rows][:, o].unsqueeze(0) - self.means[:, o].unsqueeze(1)
             residual = torch.linalg.solve_triangular(unit, deviation.mT, upper=False, unitriangular=True).mT
 
-            def pick(t: Tensor, rows: Tensor = rows, o: Tensor = o) -> Tensor:
-                return t[rows][:, o].unsqueeze(0)
-
-            low = residual + pick(parts.low) - pick(parts.values)
-            mass = log_normal_mass(
-                low, pick(parts.width), pick(parts.open_low), pick(parts.open_high), torch.zeros_like(low), scale.unsqueeze(1)
-            )
-            out[rows] = mass.sum(2).T
+            some = parts[rows].among(o)
+            mass = log_recurring_mass(some, partial(_residual_mass, some.values, residual.permute(1, 2, 0), scale.T))
+            out[rows] = mass.permute(2, 0, 1).contiguous().sum(2).T
         return out
 
     # ---------------------------------------------------------------------------------------- sampling
@@ -295,7 +303,7 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         """Components are reweighted by their likelihood of the known entries; the rest is drawn from the conditional of the
         component (in rounded columns: from the Gaussian, then rounded)."""
         filled = self.columns.blank(x, known)
-        parts = self.columns.split(filled)
+        parts = self._split(filled)
         flat = known.reshape(len(x), -1)
         known_codes, known_values = flat[:, self.columns.coded], flat[:, self.columns.numeric]
         joint = self._joint(parts, parts.present & known_values, known_codes)
@@ -338,7 +346,8 @@ class GaussianMixture(Density, Conditional, ClosedForm):
                 present[:, self.columns.value_of[j]] = codes[:, s] == 0
         if self.covariance.dim() == 2:
             noise = random.normal(tuple(values.shape), rng, values) if noise is None else noise
-            values = torch.where(fixed, values, self.means[labels] + self.covariance[labels].sqrt() * noise)
+            drawn = self.columns.redraw_all(self.means[labels] + self.covariance[labels].sqrt() * noise, rng)
+            values = torch.where(fixed, values, drawn)
         else:
             for pattern, rows in distinct_patterns(torch.cat([labels.unsqueeze(1), present, fixed], 1)):
                 c = values.shape[1]
@@ -358,9 +367,23 @@ class GaussianMixture(Density, Conditional, ClosedForm):
         for i, column in enumerate(order.tolist()):
             mean = self.means[k, column] + residual[:, :i] @ unit[i, :i]
             if i >= int(given.sum()):
-                values[:, column] = self.columns.settle(mean + scale[i] * random.normal((len(values),), rng, values), column)
+                values[:, column] = self.columns.redraw(
+                    mean + scale[i] * random.normal((len(values),), rng, values), column,
+                    partial(random.uniform, (len(values),), rng, values),
+                )  # fmt: skip
             residual[:, i] = values[:, column] - mean
         return values
+
+
+def _residual_mass(
+    values: Tensor, residual: Tensor, scale: Tensor, cells: Parts | RecurringBins, at: Tensor | slice
+) -> Tensor:
+    """(n, c, K) log mass of the cells of the columns ``at`` of values (n, C), which lie ``residual`` (n, C, K) above their means
+    given the values before them, with deviations ``scale`` (C, K)."""
+    low, width, values = (t.unsqueeze(2) for t in (cells.low, cells.width, values[:, at]))
+    low = residual[:, at] + low - values
+    open_low, open_high = cells.open_low.unsqueeze(2), cells.open_high.unsqueeze(2)
+    return log_normal_mass(low, width, open_low, open_high, torch.zeros_like(low), scale[at])
 
 
 def _powers_of_two(most: int) -> list[int]:

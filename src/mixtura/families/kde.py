@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mixtura.contracts import Conditional, Conditioned, Density, InputError, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.cells import Parts, log_logistic_mass
+from mixtura.ground.cells import Parts, RecurringBins, log_logistic_mass
 from mixtura.ground.encode import Columns
 
 
@@ -65,6 +65,7 @@ class KernelDensity(Density, Conditional):
 
     def _prepare(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         self.columns.prepare(x)
+        self.columns.find_recurring(x)
         parts = self.columns.split(x[torch.randperm(len(x), generator=rng)[: self.config.centres].to(x.device)])
         self.codes, self.values, self.present = parts.codes, parts.values, parts.present
         counts = self._groups(self.columns.indicators(self.codes).sum(0).double() + 0.5)
@@ -102,7 +103,7 @@ class KernelDensity(Density, Conditional):
     # ----------------------------------------------------------------------------------------- density
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        parts = self.columns.split(x)
+        parts = self.columns.split(x, recurring=True)
         everything = torch.ones_like(parts.codes, dtype=torch.bool)
         return (
             torch.cat([torch.logsumexp(t, 1) for t in self._tiles(parts, parts.present, everything)])
@@ -149,9 +150,18 @@ class KernelDensity(Density, Conditional):
         return total
 
     def _log_value_kernel(self, parts: Parts, v: int, centres: Tensor) -> Tensor:
-        """(n, m) log logistic kernels of value slot v, by log σ(t) = −softplus(−t)."""
-        dtype = parts.values.dtype
-        one = Parts(*(getattr(parts, f)[:, [v]] if f != "codes" else parts.codes for f in parts.__dataclass_fields__))
+        """(n, m) log kernels of value slot v, with its recurring values."""
+        one = parts.among(torch.tensor([v], device=parts.values.device))
+        nats = self._log_logistic_kernel(one, v, centres)
+        if one.bins is None:
+            return nats
+        # many rows share a bin: its mass is computed once
+        of_row, example = _distinct(one.bins.low[:, 0])
+        return one.bins.mixed(nats, self._log_logistic_kernel(one.bins[example], v, centres)[of_row])
+
+    def _log_logistic_kernel(self, one: Parts | RecurringBins, v: int, centres: Tensor) -> Tensor:
+        """(n, m) log logistic kernels of value slot v, the only one of ``one``, by log σ(t) = −softplus(−t)."""
+        dtype = one.low.dtype
         log_scale = self.log_bandwidth[v].to(dtype).clamp(min=LEAST_LOG_BANDWIDTH)
         inverse = torch.exp(-log_scale)
         a = (one.low - self.values[centres, v].to(dtype)) * inverse
@@ -189,12 +199,12 @@ class KernelDensity(Density, Conditional):
         if self.space.is_image:
             # every image uses its own uniform numbers, so that drawing n at once or in parts gives the same images
             u = random.uniform((n, 1 + self.columns.continuous), rng, self.values)
-            return self._placed((u[:, 0] * len(self.codes)).long(), self.codes[:1].expand(n, -1), u[:, 1:])
+            return self.columns.join(self.codes[:1].expand(n, -1), self._placed((u[:, 0] * len(self.codes)).long(), u[:, 1:]))
         return self._around(torch.randint(len(self.codes), (n,), generator=rng).to(self.device), rng, observed=False)
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Centres are reweighted by their kernels at the known entries; the rest is drawn around the chosen centre."""
-        parts = self.columns.split(self.columns.blank(x, known))
+        parts = self.columns.split(self.columns.blank(x, known), recurring=True)
         flat = known.reshape(len(x), -1)
         codes, numbers = flat[:, self.columns.coded], flat[:, self.columns.numeric]
         observed = self._log_observed()
@@ -231,15 +241,20 @@ class KernelDensity(Density, Conditional):
         """One draw from the kernel of each chosen centre, (n, *shape) in data units."""
         drawn = [random.categorical(t[self.codes[centre, s]], rng) for s, t in enumerate(self._tables(observed))]
         codes = torch.stack(drawn, 1) if drawn else torch.zeros(len(centre), 0, dtype=torch.int64, device=self.device)
-        return self._placed(centre, codes, random.uniform((len(centre), self.columns.continuous), rng, self.values))
+        values = self._placed(centre, random.uniform((len(centre), self.columns.continuous), rng, self.values))
+        return self.columns.join(codes, self.columns.redraw_all(values, rng))
 
-    def _placed(self, centre: Tensor, codes: Tensor, u: Tensor) -> Tensor:
-        """Rows with codes (n, S), whose values are the quantiles u (n, C) of the kernels at the centres (n,)."""
+    def _placed(self, centre: Tensor, u: Tensor) -> Tensor:
+        """(n, C) the quantiles u of the kernels at the centres (n,)."""
         known = self.present[centre]
         scale = torch.where(known, self.log_bandwidth.double().clamp(min=LEAST_LOG_BANDWIDTH).exp(), 0.55)
-        return self.columns.join(
-            codes, torch.where(known, self.values[centre], 0.0) + scale * torch.logit(u.clamp(1e-12, 1 - 1e-12))
-        )
+        return torch.where(known, self.values[centre], 0.0) + scale * torch.logit(u.clamp(1e-12, 1 - 1e-12))
+
+
+def _distinct(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (n,) → which of the m distinct values each is (n,), and where each of these is among the values (m,)."""
+    distinct, which = values.unique(return_inverse=True)
+    return which, torch.empty_like(which[: len(distinct)]).scatter_(0, which, torch.arange(len(which), device=which.device))
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from torch.nn import functional
 
 from mixtura.contracts import ClosedForm, Density, InputError, Reparameterised, Space
 from mixtura.ground import rng as random
-from mixtura.ground.cells import log_normal_mass
+from mixtura.ground.cells import Parts, RecurringBins, log_normal_mass, log_recurring_mass
 from mixtura.ground.encode import Columns
 
 
@@ -80,6 +81,7 @@ class LinearGaussian(Density, ClosedForm):
     def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Regress every code and every value on the context and the columns before it; O(rows · inputs²) each."""
         self.columns.prepare(x)
+        self.columns.find_recurring(x, context)
         chosen = torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)
         x, context = x[chosen], None if context is None else context[chosen]
         self.rows = torch.tensor(float(len(x)), dtype=torch.float64, device=x.device)
@@ -87,7 +89,7 @@ class LinearGaussian(Density, ClosedForm):
             features = context.flatten(1).double()
             self.centre, spread = features.mean(0), features.std(0, correction=0)
             self.scale = torch.where(spread > 0, spread, 1.0)
-        parts = self.columns.split(x)
+        parts = self.columns.split(x, recurring=True)
         inputs = torch.cat([self._given(len(x), context), self.columns.indicators(parts.codes).double(), parts.values], 1)
         for j in range(self.space.dims):
             s, v = self.columns.code_of.get(j), self.columns.value_of.get(j)
@@ -120,11 +122,15 @@ class LinearGaussian(Density, ClosedForm):
     # ----------------------------------------------------------------------------------------- using it
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        parts = self.columns.split(x)
+        parts = self.columns.split(x, recurring=True)
         inputs = torch.cat([self._given(len(x), context), self.columns.indicators(parts.codes).double(), parts.values], 1)
-        values = log_normal_mass(
-            parts.low, parts.width, parts.open_low, parts.open_high, inputs @ self.slopes.T, self.deviation
-        )
+        means = inputs @ self.slopes.T
+
+        def law(cells: Parts | RecurringBins, at: Tensor | slice) -> Tensor:
+            low, width, open_low, open_high = cells.low, cells.width, cells.open_low, cells.open_high
+            return log_normal_mass(low, width, open_low, open_high, means[:, at], self.deviation[at])
+
+        values = log_recurring_mass(parts, law)
         codes = torch.zeros(len(x), len(self.columns.coded), dtype=torch.float64, device=x.device)
         overlaps = dict(self.columns.overlaps)
         for s in range(len(self.columns.coded)):
@@ -154,7 +160,8 @@ class LinearGaussian(Density, ClosedForm):
                 codes[:, s] = random.categorical(self._log_shares(s, inputs), rng)
             if v is not None:
                 noise = random.normal((n,), rng, values)
-                drawn = self.columns.settle(inputs @ self.slopes[v] + self.deviation[v] * noise, v)
+                drawn = inputs @ self.slopes[v] + self.deviation[v] * noise
+                drawn = self.columns.redraw(drawn, v, partial(random.uniform, (n,), rng, values))
                 if s is not None:
                     codes[:, s] = torch.where(codes[:, s] == 0, self.columns.recode(v, drawn), codes[:, s])
                     drawn = torch.where(codes[:, s] == 0, drawn, 0.0)

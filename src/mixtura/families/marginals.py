@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, Space
 from mixtura.ground import rng as random
-from mixtura.ground.cells import log_logistic_mass, log_normal_mass
-from mixtura.ground.encode import Columns, histograms
+from mixtura.ground.cells import Parts, RecurringBins, log_logistic_mass, log_normal_mass, log_recurring_mass
+from mixtura.ground.encode import Columns
+from mixtura.ground.pixel_scores import histograms
 
 
 class Config(BaseModel):
@@ -72,6 +73,7 @@ class Marginals(Density, Conditional, ClosedForm):
     def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Fit to rows in data units; O(columns · rows)."""
         self.columns.prepare(x)
+        self.columns.find_recurring(x)
         parts = self.columns.split(x)
         n = len(x)
         self.log_floor = torch.tensor(-math.log(n + 1), dtype=torch.float64, device=x.device)
@@ -110,7 +112,7 @@ class Marginals(Density, Conditional, ClosedForm):
     def _terms(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Nats of every code (n, S), and of every value including its base (n, C)."""
         flat, inside = self.space.flat(x), self.space.clamp(x)
-        parts = self.columns.split(inside)
+        parts = self.columns.split(inside, recurring=True)
         off = flat.nan_to_num(0) != self.space.flat(inside).nan_to_num(0)
         seen = torch.log1p(-self.log_floor.exp())
         first = self.columns.first
@@ -118,15 +120,21 @@ class Marginals(Density, Conditional, ClosedForm):
         levels = torch.tensor(
             [self.space.columns[j].kind == "levels" for j in self.columns.coded], dtype=torch.bool, device=x.device
         )
-        low, width, open_low, open_high = (t.unsqueeze(2) for t in (parts.low, parts.width, parts.open_low, parts.open_high))
-        mass = log_normal_mass(low, width, open_low, open_high, self.location, self.deviation)
-        gauss = torch.logsumexp(self.log_weight + mass, 2)
-        origin = torch.zeros_like(parts.values)
-        broad = log_logistic_mass(parts, origin, origin + math.log(BROAD))
+        origin = torch.zeros_like(self.columns.centre)
         # in a column with a wall, half of the broad part's weight is reserved for values beyond the wall
         δ, walled = self.columns.resolution, torch.isfinite(self.columns.lowest) | torch.isfinite(self.columns.highest)
         share = self.log_floor - torch.where(walled, math.log(2), 0.0)
-        values = torch.logaddexp(gauss + seen, broad + share)
+
+        def law(cells: Parts | RecurringBins, at: Tensor | slice) -> Tensor:
+            low, width, open_low, open_high = (
+                t.unsqueeze(2) for t in (cells.low, cells.width, cells.open_low, cells.open_high)
+            )
+            mass = log_normal_mass(low, width, open_low, open_high, self.location[at], self.deviation[at])
+            gauss = torch.logsumexp(self.log_weight[at] + mass, 2)
+            broad = log_logistic_mass(cells, origin[at].expand_as(cells.low), origin[at].expand_as(cells.low) + math.log(BROAD))
+            return torch.logaddexp(gauss + seen, broad + share[at])
+
+        values = log_recurring_mass(parts, law)
         for s, v in self.columns.overlaps:
             landed = nn.functional.softplus(self.log_frequency[first[s]] + values[:, v] - codes[:, s])
             codes[:, s] += torch.where(parts.overlap[:, v], landed, 0.0)
@@ -158,7 +166,7 @@ class Marginals(Density, Conditional, ClosedForm):
         broad = BROAD * torch.logit(random.uniform(shape, rng, self.location).clamp(1e-12, 1 - 1e-12))
         values = torch.where(random.uniform(shape, rng, self.location) < self.log_floor.exp(), broad, gauss)
         stacked = torch.stack(codes, 1) if codes else torch.zeros(n, 0, dtype=torch.int64, device=values.device)
-        return self.columns.join(stacked, values)
+        return self.columns.join(stacked, self.columns.redraw_all(values, rng))
 
     def _condition(self, x: Tensor, known: Tensor, draws: int, context: Tensor | None, rng: torch.Generator) -> Conditioned:
         """Unknown entries are drawn from their marginals, given that they are not missing."""
@@ -182,7 +190,7 @@ class Marginals(Density, Conditional, ClosedForm):
 
 
 class PixelMarginals(Density, Conditional, ClosedForm):
-    """Independent pixels, each with a smoothed histogram of its levels (``encode.histograms``). A share 1/(n + 1) is reserved for
+    """Independent pixels, each with a smoothed histogram of its levels (``histograms``). A share 1/(n + 1) is reserved for
     unseen levels, half of it beyond the ends. Open support: never −∞ on a row of finite values.
     """
 

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
@@ -31,7 +32,7 @@ from torch.nn import functional
 
 from mixtura.contracts import Density, InputError, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
-from mixtura.ground.cells import Parts, log_normal_mass
+from mixtura.ground.cells import Parts, RecurringBins, log_normal_mass, log_recurring_mass
 from mixtura.ground.distributions import MixtureDensity
 from mixtura.ground.encode import Columns
 from mixtura.ground.nets.ensemble import Bins, Ensemble
@@ -70,8 +71,6 @@ IN_DATA_UNITS = ("isotropic", "shared", "fixed")
 ALIKE = ("isotropic", "shared")
 #: the most encoded inputs; wide contexts get fewer bins
 MOST_ENCODED = 2_048
-#: the fields of Parts, one column for each value, that ``_normal`` reads
-OF_VALUES = ("values", "low", "width", "open_low", "open_high")
 #: rows that are scored or sampled at once
 TILE = 4_096
 #: outside training the network is evaluated on a multiple of this number of rows
@@ -130,6 +129,7 @@ class MixtureDensityNetwork(Density):
             standard = (given - self.centre) / self.spread
             self.lowest, self.highest = standard.amin(0) - REACH, standard.amax(0) + REACH
             self.bins.prepare(standard.float())
+        self.columns.find_recurring(x, context)
         parts = self.columns.split(x)
         start = self.noise.start(_spread(parts.values, self.noise, rng), 1.0 if self.config.components == 1 else 0.75)
         if self.cardinalities:
@@ -225,8 +225,7 @@ class MixtureDensityNetwork(Density):
             rows, seen = (number == p).nonzero().squeeze(1), pattern.nonzero().squeeze(1)
             if len(seen):
                 part = law[:, rows].marginal(seen.tolist())
-                some = parts[rows]
-                some = replace(some, **{name: getattr(some, name)[:, seen] for name in OF_VALUES})
+                some = parts[rows].among(seen)
                 out[:, rows[:, None], :, seen] = _chained(some, part, rounded).permute(1, 3, 0, 2).to(out)
         return out
 
@@ -240,7 +239,8 @@ class MixtureDensityNetwork(Density):
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
         given = None if context is None else context.flatten(1)
         tiles = [slice(i, i + TILE) for i in range(0, len(x), TILE)]
-        nats = [self._blend(self._member_nats(self.columns.split(x[t]), None if given is None else given[t])) for t in tiles]
+        split = partial(self.columns.split, recurring=True)
+        nats = [self._blend(self._member_nats(split(x[t]), None if given is None else given[t])) for t in tiles]
         return torch.cat(nats).double()
 
     def law(self, context: Tensor | None = None, n: int = 1) -> MixtureDensity:
@@ -293,7 +293,7 @@ class MixtureDensityNetwork(Density):
             at = mean[:, j] + (factor[:, j, :j] * before[:, :j]).sum(1)
             raw = at + factor[:, j, j] * noise[:, j]
             slot = self.columns.code_of.get(self.columns.numeric[j])
-            rounded = self.columns.settle(raw, j)
+            rounded = self.columns.redraw(raw, j, partial(random.uniform, (n,), rng, values))
             values[:, j] = rounded if slot is None else torch.where(codes[:, slot] == 0, rounded, raw)
             before[:, j] = (values[:, j] - at) / factor[:, j, j]
         return self.columns.join(codes, values)
@@ -328,9 +328,14 @@ def _normal(parts: Parts, means: Tensor, scale: Tensor, rounded: bool) -> Tensor
     if not rounded:
         z = (parts.values.unsqueeze(1).to(means) - means) / scale
         return normal_nats(z, scale.log())
-    cell = [t.unsqueeze(1) for t in (parts.low, parts.width, parts.open_low, parts.open_high)]
-    low, width, open_low, open_high = (t.double() if t.is_floating_point() else t for t in cell)
-    return log_normal_mass(low, width, open_low, open_high, means, scale)
+
+    def law(cells: Parts | RecurringBins, at: Tensor | slice) -> Tensor:
+        cell = [t.unsqueeze(1) for t in (cells.low, cells.width, cells.open_low, cells.open_high)]
+        low, width, open_low, open_high = (t.double() if t.is_floating_point() else t for t in cell)
+        # (n, c, members, K), as ``log_recurring_mass`` expects
+        return log_normal_mass(low, width, open_low, open_high, means[..., at], scale[..., at]).movedim((-3, -1), (0, 1))
+
+    return log_recurring_mass(parts, law).movedim((0, 1), (-3, -1))
 
 
 def _chained(parts: Parts, law: MixtureDensity, rounded: bool) -> Tensor:

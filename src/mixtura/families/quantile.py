@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, cast
 
 import numpy as np
@@ -30,7 +31,7 @@ from torch import Tensor, nn
 
 from mixtura.contracts import ClosedForm, Density, InputError, Space
 from mixtura.ground import rng as random
-from mixtura.ground.cells import Parts
+from mixtura.ground.cells import Parts, RecurringBins, log_recurring_mass
 from mixtura.ground.encode import Columns
 from mixtura.ground.trees import Forest
 
@@ -88,6 +89,7 @@ class QuantileForest(Density, ClosedForm):
     def fit_closed(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> None:
         """Fit a forest for each target; O(trees · inputs · rows log rows) each."""
         self.columns.prepare(x)
+        self.columns.find_recurring(x, context)
         chosen = torch.randperm(len(x), generator=rng)[: self.config.rows].to(x.device)
         parts = self.columns.split(x[chosen])
         inputs = torch.cat([cast(Tensor, context)[chosen].flatten(1).double(), parts.values], 1)
@@ -138,11 +140,12 @@ class QuantileForest(Density, ClosedForm):
         return quantiles[:, middle] + away - away[:, middle]
 
     def _log_prob(self, x: Tensor, context: Tensor | None) -> Tensor:
-        parts = self.columns.split(x)
+        parts = self.columns.split(x, recurring=True)
         inputs = torch.cat([cast(Tensor, context).flatten(1).double(), parts.values], 1)
         nats, f = parts.log_base, inputs.shape[1] - self.columns.continuous
         for c in range(self.columns.continuous):
-            nats = nats + _log_mass(parts, c, self._knots(inputs[:, : f + c], c), self.levels)
+            law = partial(_log_mass_of_one, knots=self._knots(inputs[:, : f + c], c), levels=self.levels)
+            nats = nats + log_recurring_mass(parts.among(torch.tensor([c], device=x.device)), law).squeeze(1)
         return nats
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -150,7 +153,8 @@ class QuantileForest(Density, ClosedForm):
         f = inputs.shape[1]
         for c in range(self.columns.continuous):
             drawn = _inverse(random.uniform((n,), rng, inputs), self._knots(inputs, c), self.levels)
-            inputs = torch.cat([inputs, self.columns.settle(drawn, c).unsqueeze(1)], 1)
+            drawn = self.columns.redraw(drawn, c, partial(random.uniform, (n,), rng, drawn))
+            inputs = torch.cat([inputs, drawn.unsqueeze(1)], 1)
         return self.columns.join(torch.zeros(n, 0, dtype=torch.int64, device=inputs.device), inputs[:, f:])
 
 
@@ -185,9 +189,14 @@ def _points(y: Array, leaf: NDArray[np.int64], shift: float, points: int) -> tup
 # ---------------------------------------------------------------------------------------- from quantiles to a density
 
 
-def _log_mass(parts: Parts, c: int, knots: Tensor, levels: Tensor) -> Tensor:
+def _log_mass_of_one(cells: Parts | RecurringBins, at: Tensor | slice, knots: Tensor, levels: Tensor) -> Tensor:
+    """(n, 1) :func:`_log_mass` of the only value of ``cells``."""
+    return _log_mass(cells, 0, knots, levels).unsqueeze(1)
+
+
+def _log_mass(cells: Parts | RecurringBins, c: int, knots: Tensor, levels: Tensor) -> Tensor:
     """(n,) log mass of the cells of value c, or log density where there is no cell, given the quantiles ``knots`` (n, m)."""
-    low, width = parts.low[:, c], parts.width[:, c]
+    low, width = cells.low[:, c], cells.width[:, c]
     cell = width > 0
     high = low + torch.where(cell, width, 1.0)
     mirrored = -knots.flip(1), 1 - levels.flip(0)
@@ -196,7 +205,7 @@ def _log_mass(parts: Parts, c: int, knots: Tensor, levels: Tensor) -> Tensor:
     inside = torch.where(high <= knots[:, 0], _log_below(high, knots, levels) + _log_share(low, high, knots, levels), inside)
     upper = _log_below(-low, *mirrored) + _log_share(-high, -low, *mirrored)
     inside = torch.where(low >= knots[:, -1], upper, inside)
-    open_low, open_high = parts.open_low[:, c], parts.open_high[:, c]
+    open_low, open_high = cells.open_low[:, c], cells.open_high[:, c]
     mass = torch.where(open_low, _log_below(high, knots, levels), torch.where(open_high, _log_below(-low, *mirrored), inside))
     mass = torch.where(open_low & open_high, 0.0, mass)
     return torch.where(cell, mass, _log_density(low, knots, levels))

@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from mixtura.ground.normal import LOG_SQRT_2PI
+
+
+@dataclass(frozen=True)
+class RecurringBins:
+    """The bins in which values recur (``ground.recurring``), of the value slots ``at`` (c,): low, width, open_low and open_high
+    (n, c) as those of a cell; log_new and log_repeat (n, c): log g_B and log (1 − g_B) emp_B(v)."""
+
+    at: Tensor
+    low: Tensor
+    width: Tensor
+    open_low: Tensor
+    open_high: Tensor
+    log_new: Tensor
+    log_repeat: Tensor
+
+    def __getitem__(self, rows: Tensor | slice) -> RecurringBins:
+        return RecurringBins(self.at, *(getattr(self, name)[rows] for name in OF_BINS))
+
+    def among(self, seen: Tensor) -> RecurringBins | None:
+        """The same of the slots ``seen`` (m,) only, which are numbered 0 to m − 1; None where none of them has bins."""
+        here, place = (self.at.unsqueeze(1) == seen).nonzero(as_tuple=True)
+        return RecurringBins(place, *(getattr(self, name)[:, here] for name in OF_BINS)) if len(here) else None
+
+    def mixed(self, of_cell: Tensor, of_bin: Tensor) -> Tensor:
+        """log p' of values, whose cells and bins have these log masses, (n, c, …) each."""
+        trailing = (1,) * (of_cell.dim() - self.low.dim())
+        new, repeat = (t.reshape(*t.shape, *trailing) for t in (self.log_new, self.log_repeat))
+        return torch.logaddexp(of_cell + new, of_bin + repeat)
+
+
+OF_BINS = ("low", "width", "open_low", "open_high", "log_new", "log_repeat")
 
 
 @dataclass(frozen=True)
@@ -23,6 +55,7 @@ class Parts:
     width:     (n, C) width of the cell, 0 where the column is not rounded.
     open_low:  (n, C) bool: the cell is at the lower wall and includes everything below; open_high: everything above.
     base:      (n, C) nats to add to log p(codes, values), in which a rounded value counts as the *mass* of its cell.
+    bins:      the bins of recurring values, or None where there are none or they were not asked for.
     """
 
     codes: Tensor
@@ -34,6 +67,7 @@ class Parts:
     open_low: Tensor
     open_high: Tensor
     base: Tensor
+    bins: RecurringBins | None = None
 
     @property
     def log_base(self) -> Tensor:
@@ -42,13 +76,32 @@ class Parts:
 
     def pack(self) -> Tensor:
         """(n, S + 8C) float32, for training; ``encode.Columns.unpack`` is the inverse."""
-        return torch.cat([getattr(self, name).float() for name in self.__dataclass_fields__], 1)
+        return torch.cat([getattr(self, name).float() for name in OF_PARTS], 1)
 
     def __getitem__(self, rows: Tensor | slice) -> Parts:
-        return Parts(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+        parts = {name: getattr(self, name)[rows] for name in OF_PARTS}
+        return Parts(**parts, bins=None if self.bins is None else self.bins[rows])
+
+    def among(self, seen: Tensor) -> Parts:
+        """The same with the value slots ``seen`` (m,) only."""
+        narrowed = {name: getattr(self, name)[:, seen] for name in OF_PARTS[1:]}
+        return Parts(self.codes, **narrowed, bins=None if self.bins is None else self.bins.among(seen))
 
 
-def log_logistic_mass(parts: Parts, location: Tensor, log_scale: Tensor) -> Tensor:
+OF_PARTS = ("codes", "values", "present", "overlap", "low", "width", "open_low", "open_high", "base")
+
+
+def log_recurring_mass(parts: Parts, law: Callable[[Parts | RecurringBins, Tensor | slice], Tensor]) -> Tensor:
+    """(n, C, …) log mass of each cell where values recur (``ground.recurring``). ``law`` (cells, at) gives the log mass of cells
+    (n, c) of the value slots ``at`` without recurring values."""
+    of_cell = law(parts, slice(None))
+    if parts.bins is None:
+        return of_cell
+    at = parts.bins.at
+    return of_cell.index_copy(1, at, parts.bins.mixed(of_cell[:, at], law(parts.bins, at)))
+
+
+def log_logistic_mass(parts: Parts | RecurringBins, location: Tensor, log_scale: Tensor) -> Tensor:
     """The log mass of each cell, or the log density where there is no cell, under logistic distributions.
 
     ``location`` and ``log_scale`` broadcast against (n, C, …); parts are (n, C). With a = (low − μ)/s,

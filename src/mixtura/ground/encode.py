@@ -21,17 +21,21 @@ y is logistic.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from mixtura.contracts import Column, Space
 from mixtura.ground import rng as random
-from mixtura.ground.cells import Parts
+from mixtura.ground.bend import from_nearer, soft_exp, soft_log
+from mixtura.ground.cells import Parts, RecurringBins
 from mixtura.ground.codes import column_codes, column_values, count_codes, is_atom
+from mixtura.ground.recurring import Recurring, bin_of, find, levels_of, look_up, replaced
 
 #: kinds of warp; the last three are bends at a wall below, above, and on both sides
 IDENTITY, ASINH, ABOVE, BELOW, BETWEEN = range(5)
@@ -50,9 +54,6 @@ WARP_GAIN = 0.1
 
 #: magnitudes from 2^-ORDINARY to 2^ORDINARY need no rescaling; the largest float64
 ORDINARY, LARGEST = 330, torch.finfo(torch.float64).max
-
-#: how many choices n, n/4, … of pseudo-rows are tried for the histogram of a pixel
-BORROWED = 10
 
 
 class Columns(nn.Module):
@@ -115,6 +116,7 @@ class Columns(nn.Module):
         self.register_buffer("scale", torch.ones(len(numeric), dtype=torch.float64))
         # a power of two that values are divided by first, where they are so large or small that squares would overflow
         self.register_buffer("unit", torch.ones(len(numeric), dtype=torch.float64))
+        self.recurring = Recurring(len(numeric))
 
     @property
     def width(self) -> int:
@@ -122,9 +124,10 @@ class Columns(nn.Module):
         return sum(self.cardinalities) + self.continuous
 
     def adopt(self, encoding: Columns | None) -> None:
-        """Copy the state of another encoding, unless it is None; ``prepare`` then does nothing."""
+        """Copy the map of another encoding, unless it is None; ``prepare`` then does nothing."""
         if encoding is not None:
-            self.load_state_dict(encoding.state_dict())
+            for name, value in encoding.named_buffers(recurse=False):
+                self.get_buffer(name).copy_(value)
             self.adopted = True
 
     def encode(self, x: Tensor) -> Tensor:
@@ -224,8 +227,80 @@ class Columns(nn.Module):
         spread = float(quartiles[2] - quartiles[0])
         return options + [(ASINH, float(quartiles[1]), spread)] * (len(values) >= 20 and spread > 0)
 
-    def split(self, x: Tensor) -> Parts:
-        """(n, *shape) float64 in data units → Parts. Rows must be on the support (``Space.clamp``)."""
+    def find_recurring(self, x: Tensor, context: Tensor | None = None) -> None:
+        """After ``prepare``: find the values that recur in the rounded columns of fit rows (n, *shape) in data units. They are
+        not part of what is adopted: another model may be fitted to the rows that this one is scored on."""
+        if self.space.is_image or not self.rounded:
+            return
+        parts = self.split(x)
+        numbers = torch.where(parts.present, parts.values, math.nan)
+        if context is not None:
+            numbers = torch.cat([numbers, context.flatten(1).double()], 1)
+        told = list(zip(self.coded, parts.codes.T, strict=True))
+        told += itertools.zip_longest(self.numeric, levels_of(numbers))  # those of the context belong to no column
+        found = []
+        for v, j in enumerate(self.numeric):
+            column, here = self.space.columns[j], parts.present[:, v]
+            if column.resolution == 0:
+                found.append(None)
+                continue
+            atoms = [round((a - column.origin) / column.resolution) for a in column.atoms if column.on_steps(a)]
+            k = self.step_number(self.space.flat(x)[here, j], v)
+            found.append(find(k, partial(self.edge, v), [level[here] for i, level in told if i != j], atoms))
+        self.recurring.hold(found)
+
+    def edge(self, v: int, k: Tensor) -> Tensor:
+        """(n,) standardised values of the lower edges of the cells of steps k (n,) of value slot v."""
+        edge, (a, b), margin = self.origin[v] + (k - 0.5) * self.resolution[v], self._walls(v), CELL_END * self.resolution[v]
+        return self._forward(torch.minimum(torch.maximum(edge, a + margin), b - margin), v)[0]
+
+    def step_number(self, raw: Tensor, at: slice | int = slice(None)) -> Tensor:
+        """Numbers in data units → step numbers, counted from the origin of their rounded column."""
+        return ((raw - self.origin[at]) / self.resolution[at]).round()
+
+    def _bins(self, raw: Tensor) -> RecurringBins | None:
+        """The bins of recurring values that hold numbers (n, C) in data units; beyond the bins, the cells of the numbers."""
+        tables = self.recurring.tables()
+        if not tables:
+            return None
+        low, high = raw.clone(), raw.clone()
+        new, repeat = torch.zeros_like(raw), torch.full_like(raw, -math.inf)
+        for v, table in tables.items():
+            k = self.step_number(raw[:, v], v)
+            b, inside = bin_of(k, table)
+            new[:, v], repeat[:, v] = look_up(k, table)
+            for end, step in ((low, table.edges[b]), (high, table.edges[b + 1] - 1)):
+                end[:, v] = torch.where(inside, self.origin[v] + step * self.resolution[v], raw[:, v])
+        at = torch.tensor(list(tables), device=raw.device)
+        first, last = self._forward(self._cell(low)[0])[0], self._forward(self._cell(high)[1])[0]
+        open_low, open_high = self._open(low)[0], self._open(high)[1]
+        return RecurringBins(at, *(t[:, at] for t in (first, last - first, open_low, open_high, new, repeat)))
+
+    def _open(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """Whether the cells of rounded values are at the lower and at the upper wall, and include everything beyond."""
+        return raw <= self.lowest + self.resolution / 4, raw >= self.highest - self.resolution / 4
+
+    def redraw(self, values: Tensor, v: int, draw: Callable[[], Tensor]) -> Tensor:
+        """Sampled standardised values (n,) of value slot v → those of the lattice points that they are rounded to, or of values
+        that recur. ``draw`` gives (n,) uniform numbers; it is called only where values recur."""
+        table = self.recurring.tables().get(v)
+        if table is None:
+            return self.settle(values, v)
+        k = self.step_number(self.round(self.raw(values.double(), v), v), v)
+        k = replaced(k, table, draw().to(k))
+        return self._forward(self.round(self.origin[v] + k * self.resolution[v], v), v)[0]
+
+    def redraw_all(self, values: Tensor, rng: torch.Generator) -> Tensor:
+        """:meth:`redraw` of all value slots (n, C) in which values recur."""
+        tables = self.recurring.tables()
+        values = values.double().clone() if tables else values
+        for v in tables:
+            values[:, v] = self.redraw(values[:, v], v, partial(random.uniform, (len(values),), rng, values))
+        return values
+
+    def split(self, x: Tensor, *, recurring: bool = False) -> Parts:
+        """(n, *shape) float64 in data units → Parts, with the bins of recurring values if they are asked for. Rows must be on the
+        support (``Space.clamp``)."""
         flat = self.space.flat(x)
         codes = torch.zeros(len(flat), len(self.coded), dtype=torch.int64, device=flat.device)
         for s, j in enumerate(self.coded):
@@ -255,9 +330,10 @@ class Columns(nn.Module):
             overlap=overlap,
             low=torch.where(cell, torch.where(rounded, low, values), 0.0),
             width=torch.where(cell & rounded, high - low, 0.0),
-            open_low=rounded & cell & (raw <= self.lowest + δ / 4),
-            open_high=rounded & cell & (raw >= self.highest - δ / 4),
+            open_low=rounded & cell & self._open(raw)[0],
+            open_high=rounded & cell & self._open(raw)[1],
             base=base,
+            bins=self._bins(safe) if recurring else None,
         )
 
     def _cell(self, raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -341,7 +417,7 @@ class Columns(nn.Module):
             a, b = (wall / self.unit[at] for wall in self._walls(at))
             # a value on the wall, where there is no density, is moved inside, nearer to the wall than all fit rows
             u, v = (torch.where(gap > 0, gap, self.inner[at]) / c for gap in (raw - a, b - raw))
-            (above, up), (below, down) = _soft_log(u), _soft_log(v)
+            (above, up), (below, down) = soft_log(u), soft_log(v)
             y = torch.where(kind == ABOVE, c * above, torch.where(kind == BELOW, -c * below, y))
             slope = torch.where(kind == ABOVE, up, torch.where(kind == BELOW, down, slope))
             y = torch.where(kind == BETWEEN, c * (above - below), y)
@@ -364,50 +440,9 @@ class Columns(nn.Module):
         if (kind > ASINH).any():
             a, b = (wall / self.unit[at] for wall in self._walls(at))
             z = y / c
-            x = torch.where(kind == ABOVE, a + c * _softplus(z), torch.where(kind == BELOW, b - c * _softplus(-z), x))
+            x = torch.where(kind == ABOVE, a + c * soft_exp(z), torch.where(kind == BELOW, b - c * soft_exp(-z), x))
             if (kind == BETWEEN).any():
-                t = c * _from_nearer(-z.abs(), torch.where(kind == BETWEEN, (b - a) / c, 1.0))
+                t = c * from_nearer(-z.abs(), torch.where(kind == BETWEEN, (b - a) / c, 1.0))
                 x = torch.where(kind == BETWEEN, torch.where(z < 0, a + t, b - t), x)
         # stay within the range of float64
         return (x * self.unit[at]).clamp(-LARGEST, LARGEST)
-
-
-def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
-    """The probabilities (dims, steps) of the levels of every pixel, from the levels (n, dims) of n images:
-
-        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
-
-    where α_j, the number of rows that pixel j borrows from the others, is one of n, n/4, …, chosen by leave-one-out likelihood.
-    """
-    n, dims = step.shape
-    counts = torch.zeros(dims, steps, dtype=torch.float64, device=step.device)
-    counts.scatter_add_(1, step.T, torch.ones_like(counts[:, :1]).expand(-1, n))
-    of_channel = counts.reshape(channels, -1, steps)
-    # the mean over pixels, not the sum: a row counts once, although many of its pixels may be alike
-    others = (of_channel.sum(1, keepdim=True) - of_channel) / max(of_channel.shape[1] - 1, 1)
-    q = ((others + 1) / (others.sum(2, keepdim=True) + steps)).flatten(0, 1)
-    borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=step.device)
-    left_out = (counts - 1).clamp(min=0)
-    scores = [(counts * (left_out + α * q).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]
-    α = borrowed[torch.stack(scores).argmax(0)].unsqueeze(1)
-    return (counts + α * q) / (n + α)
-
-
-def _soft_log(t: Tensor) -> tuple[Tensor, Tensor]:
-    """ℓ(t) = log(e^t − 1) and the logarithm of its slope, for t > 0."""
-    log_slope = -torch.log(-torch.expm1(-t))
-    return t - log_slope, log_slope
-
-
-def _softplus(z: Tensor) -> Tensor:
-    """The inverse of ℓ, to full precision (torch's softplus is the identity above 20)."""
-    return z.clamp(min=0) + torch.log1p(torch.exp(-z.abs()))
-
-
-def _from_nearer(z: Tensor, length: Tensor) -> Tensor:
-    """The u with ℓ(u) − ℓ(L − u) = z ≤ 0, where L = ``length``. With R = e^z, E = e^L − 1 and w = e^u − 1, w solves
-    w² + (1 + R) w = R E, whose positive root 2RE / (1 + R + √((1 + R)² + 4RE)) loses no digits. It is computed in logarithms,
-    because e^L may overflow."""
-    log_re, log_r = z + _soft_log(length)[0], torch.log1p(torch.exp(z))
-    root = torch.logaddexp(2 * log_r, math.log(4) + log_re) / 2
-    return _softplus(math.log(2) + log_re - torch.logaddexp(log_r, root))

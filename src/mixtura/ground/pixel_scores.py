@@ -10,16 +10,19 @@ from torch.nn import functional
 
 from mixtura.contracts import Space
 from mixtura.ground.cells import Parts
-from mixtura.ground.encode import Columns, histograms
+from mixtura.ground.encode import Columns
 from mixtura.ground.normal import SQRT_2PI
 
 #: pixels with more levels than this are treated as plain numbers
 MOST_LEVELS = 4096
 
+#: how many choices n, n/4, … of pseudo-rows are tried for the histogram of a pixel
+BORROWED = 10
+
 
 class PixelScores(Columns):
     """The levels of every pixel as normal scores: level l of pixel j is the cell between Φ⁻¹(F_j(l − 1)) and Φ⁻¹(F_j(l)), where
-    F_j is the distribution function of the pixel's smoothed histogram (``encode.histograms``). Under a standard Gaussian the
+    F_j is the distribution function of the pixel's smoothed histogram (:func:`histograms`). Under a standard Gaussian the
     masses of the cells are then that histogram. A value is the mean of the standard Gaussian in its cell.
     """
 
@@ -85,6 +88,27 @@ class PixelScores(Columns):
     def blank(self, x: Tensor, known: Tensor) -> Tensor:
         """``x`` with a valid placeholder in every entry that is not known."""
         return torch.where(known, x, self.low)
+
+
+def histograms(step: Tensor, steps: int, channels: int) -> Tensor:
+    """The probabilities (dims, steps) of the levels of every pixel, from the levels (n, dims) of n images:
+
+        p_j(l) = (count_jl + α_j q(l)) / (n + α_j),   q the mean histogram of the channel's other pixels, plus one,
+
+    where α_j, the number of rows that pixel j borrows from the others, is one of n, n/4, …, chosen by leave-one-out likelihood.
+    """
+    n, dims = step.shape
+    counts = torch.zeros(dims, steps, dtype=torch.float64, device=step.device)
+    counts.scatter_add_(1, step.T, torch.ones_like(counts[:, :1]).expand(-1, n))
+    of_channel = counts.reshape(channels, -1, steps)
+    # the mean over pixels, not the sum: a row counts once, although many of its pixels may be alike
+    others = (of_channel.sum(1, keepdim=True) - of_channel) / max(of_channel.shape[1] - 1, 1)
+    q = ((others + 1) / (others.sum(2, keepdim=True) + steps)).flatten(0, 1)
+    borrowed = torch.tensor([n * 4.0**-i for i in range(BORROWED)], dtype=torch.float64, device=step.device)
+    left_out = (counts - 1).clamp(min=0)
+    scores = [(counts * (left_out + α * q).log()).sum(1) - n * (n - 1 + α).log() for α in borrowed]
+    α = borrowed[torch.stack(scores).argmax(0)].unsqueeze(1)
+    return (counts + α * q) / (n + α)
 
 
 def _normal_mean(low: Tensor, high: Tensor) -> Tensor:

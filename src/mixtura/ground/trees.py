@@ -172,7 +172,24 @@ class Forest(nn.Module):
         O(n · T · depth). InputError if x has another width.
         """
         self._check()
-        width, n_nodes = int(self.width), len(self.left)
+        x, feature = self._readable(x)
+        tile = max(1, TILE_ENTRIES // max(self.trees, x.shape[1]))
+        return self._number()[torch.cat([self._walk(part, feature, self.roots.expand(len(part), -1)) for part in x.split(tile)])]
+
+    def sum_of(self, x: Tensor, trees: Tensor) -> Tensor:
+        """Rows x (n, width), and for every row the numbers of some trees (n, m) → (n, *payload), the sum of the values of the
+        leaves that it reaches in these trees. InputError if x has another width."""
+        self._check()
+        x, feature = self._readable(x)
+        tile, number = max(1, TILE_ENTRIES // max(trees.shape[1], x.shape[1])), self._number()
+        total = [self.value.new_zeros(0, *self.value.shape[1:])]
+        for part, chosen in zip(x.split(tile), trees.split(tile), strict=True):
+            total.append(self.value[number[self._walk(part, feature, self.roots[chosen])]].sum(1))
+        return torch.cat(total)
+
+    def _readable(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows (n, width) → rows in which every comparison is one of numbers, and the column that each node compares in them."""
+        width = int(self.width)
         if not isinstance(x, Tensor) or x.dim() != 2 or x.shape[1] != width:
             got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
             raise InputError(f"x: expected shape (n, {width}), the columns that the forest was fitted on, got {got}")
@@ -181,18 +198,20 @@ class Forest(nn.Module):
             # a node that sends NaN to the left reads a second copy of the columns, in which NaN is −∞; in the first copy NaN is
             # ≤ no threshold and goes to the right
             x, feature = torch.cat([x, x.masked_fill(x.isnan(), -torch.inf)], 1), feature + width * self.missing_left.int()
-        tile = max(1, TILE_ENTRIES // max(self.trees, x.shape[1]))
-        node = torch.cat([self._walk(part, feature) for part in x.split(tile)])
-        number = (self.left == torch.arange(n_nodes, device=x.device)).cumsum(0) - 1
-        return number[node]
+        return x, feature
 
-    def _walk(self, x: Tensor, feature: Tensor) -> Tensor:
-        """Rows x (n, p) → (n, T) the nodes of their leaves, where node i compares column ``feature`` [i]."""
+    def _number(self) -> Tensor:
+        """(N,) the row numbers in ``value`` of the nodes that are leaves."""
+        return (self.left == torch.arange(len(self.left), device=self.left.device)).cumsum(0) - 1
+
+    def _walk(self, x: Tensor, feature: Tensor, roots: Tensor) -> Tensor:
+        """Rows x (n, p), and the roots (n, m) of m trees for each → (n, m) the nodes of their leaves, where node i compares
+        column ``feature`` [i]."""
         (n, p), index = x.shape, self.left.dtype
         x = x.flatten()
         # all rows in the first tree, then all rows in the second: the few nodes of a tree stay in the cache
-        node = arrived = self.roots.repeat_interleave(n)
-        row = (torch.arange(n, dtype=index, device=x.device) * p).repeat(self.trees)
+        node = arrived = roots.T.flatten().clone()
+        row = (torch.arange(n, dtype=index, device=x.device) * p).repeat(roots.shape[1])
         # positions in ``arrived`` of the rows that have not reached a leaf
         place = torch.arange(len(node), device=x.device)
         while len(node):
@@ -207,7 +226,7 @@ class Forest(nn.Module):
             if 2 * len(walking) < len(node):
                 arrived[place] = node
                 node, row, place = node[walking], row[walking], place[walking]
-        return arrived.view(self.trees, n).T
+        return arrived.view(roots.shape[1], n).T
 
     def values(self, x: Tensor) -> Tensor:
         """Rows x (n, width) → (n, T, *payload), the values of their leaves. InputError if x has another width."""
@@ -226,6 +245,12 @@ class Forest(nn.Module):
         return total
 
     # ---------------------------------------------------------------------------------- checking the tensors
+
+    def read_columns(self, columns: Sequence[int], width: int) -> Forest:
+        """The same trees for rows of ``width`` numbers, of which they read ``columns`` as those that they were fitted on."""
+        tensors = {name: getattr(self, name) for name in LAYOUT}
+        feature = torch.tensor(list(columns), dtype=torch.int32)[self.feature.long()]
+        return Forest(**tensors | {"feature": feature, "width": torch.tensor(width)})
 
     def _check(self) -> None:
         """InputError unless the buffers are a forest: they may come from any file."""

@@ -81,7 +81,7 @@ def build(
 ) -> ForestDensity:  # fmt: skip
     """An unfitted model; InputError but for plain numbers without a context."""
     if context_shape is not None or not space.plain:
-        raise InputError("forest: this family models plain numbers without a context; use flow")
+        raise InputError("random_forest: this family models plain numbers without a context; use flow")
     model = ForestDensity(space, config)
     model.columns.adopt(encoding)
     return model
