@@ -108,12 +108,12 @@ def test_less_time_means_fewer_states_and_rows():
 
 
 def law(n, seed):
-    """A group, a number that follows it, a code that follows the number, and a rounded number that follows both."""
+    """A law that a circuit can represent: a group; a number, a code and a rounded number that depend on nothing but the group."""
     rng = generator(seed)
     group = torch.randint(3, (n,), generator=rng)
     a = 100 + 4 * group + 3 * torch.randn(n, generator=rng)
-    c = (torch.rand(n, generator=rng) < torch.sigmoid(0.6 * (a - 104))).double()
-    d = (0.5 * (a - 104) + 2 * c + torch.randn(n, generator=rng)).round()
+    c = (torch.rand(n, generator=rng) < torch.tensor([0.2, 0.5, 0.9])[group]).double()
+    d = (3 * group + 1.5 * torch.randn(n, generator=rng)).round()
     return torch.stack([a.double(), c, d.double(), group.double()], 1)
 
 
