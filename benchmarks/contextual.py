@@ -31,7 +31,7 @@ from threadpoolctl import threadpool_limits
 
 from mixtura.ground.kernels import Cosine, Gaussian
 from mixtura.ground.rng import generator
-from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb, RandomFeatureUcb, RidgeUcb
+from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb, RandomFeatureUcb, Ridge, RidgeUcb
 
 Array = NDArray[np.float64]
 
@@ -39,13 +39,15 @@ ARMS, NOISE, PLACES = 3, 0.1, 10
 CONTEXTS = np.linspace(-1, 1, 8)
 
 POLICIES: dict[str, Callable[[int], RidgeUcb]] = {
-    "kernel ridge, paper's eta": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), eta=None),
-    "kernel ridge, eta 1": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), eta=1.0),
-    "kernel ridge, eta 0.3": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), eta=0.3),
+    "kernel ridge, paper's eta": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), Ridge(eta=None)),
+    "kernel ridge, eta 1": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), Ridge(eta=1.0)),
+    "kernel ridge, eta 0.3": lambda seed: KernelRidgeUcb(ARMS, Gaussian(1.0), Ridge(eta=0.3)),
     "random features, paper's eta": lambda seed: RandomFeatureUcb(
-        ARMS, Gaussian(1.0), eta=None, rng=generator(seed), features=256
+        ARMS, Gaussian(1.0), Ridge(eta=None), rng=generator(seed), features=256
     ),
-    "random features, eta 1": lambda seed: RandomFeatureUcb(ARMS, Gaussian(1.0), rng=generator(seed), features=256, eta=1.0),
+    "random features, eta 1": lambda seed: RandomFeatureUcb(
+        ARMS, Gaussian(1.0), Ridge(eta=1.0), rng=generator(seed), features=256
+    ),
 }
 
 
@@ -164,7 +166,7 @@ def worse_share(policy: RidgeUcb | ContextualMixture, seed: int, rounds: int) ->
 def luck_table(seeds: int) -> None:
     print(f"\n{f'luck, {seeds} seeds':30} {'rounds':>6} {'on the worse arm':>17} {'its share':>19}")
     # at one context any two features are exact
-    ridge = lambda eta: RandomFeatureUcb(2, Gaussian(1.0), rng=generator(0), features=2, eta=eta)  # noqa: E731
+    ridge = lambda eta: RandomFeatureUcb(2, Gaussian(1.0), Ridge(eta=eta), rng=generator(0), features=2)  # noqa: E731
     makers: dict[str, tuple[int, Callable[[], RidgeUcb | ContextualMixture]]] = {
         f"ridge, eta {eta or 'of the paper'}": (1_000, lambda eta=eta: ridge(eta)) for eta in (0.5, 1.0, 1.5, None)
     }

@@ -51,7 +51,7 @@ def test_tells_are_placed_in_their_own_order(ledger):
     for pull in (second, first):
         ledger.receive(pull, np.zeros(1), 0)
         ledger.tell(pull, np.zeros(1))
-    assert [p.arm for p in ledger.told_after(-1)] == ["b", "a"] and [p.arm for p in ledger.told_after(0)] == ["a"]
+    assert [p.arm for p in ledger.ended_after(-1)] == ["b", "a"] and [p.arm for p in ledger.ended_after(0)] == ["a"]
 
 
 def test_a_sample_told_twice_counts_once(ledger):
@@ -59,7 +59,7 @@ def test_a_sample_told_twice_counts_once(ledger):
     for value in (1.0, 2.0):
         ledger.receive(pull, np.array([value]), 1.0)
         ledger.tell(pull, np.array([value]))
-    assert ledger.told_after(-1)[0].features.tolist() == [1.0] and ledger.spent() == 1.0 and len(ledger.told_after(-1)) == 1
+    assert ledger.ended_after(-1)[0].features.tolist() == [1.0] and ledger.spent() == 1.0 and len(ledger.ended_after(-1)) == 1
 
 
 @pytest.mark.parametrize(("end", "kept"), [("told", False), ("failed", False), ("unknown", True), ("asked", True)])
@@ -95,24 +95,32 @@ def test_a_sample_of_unknown_fate_is_told_when_it_comes(ledger):
     ledger.fail(pull, "interrupted", 1.0, "unknown")
     ledger.receive(pull, np.array([3.0]), 1.0)
     ledger.tell(pull, np.array([3.0]))
-    assert [p.features.tolist() for p in ledger.told_after(-1)] == [[3.0]] and ledger.counts(["a"])["a"]["unknown"] == 0
+    assert [p.features.tolist() for p in ledger.ended_after(-1)] == [[3.0]] and ledger.counts(["a"])["a"]["unknown"] == 0
 
 
-@pytest.mark.parametrize(
-    ("story", "closed"),
-    [("ff", False), ("fff", True), ("tfff", True), ("fftf", False), ("ffft", False), ("e", True), ("te", True), ("fuff", True)],
-)
-def test_an_arm_is_hopeless_after_failures_in_a_row_or_exhausted(ledger, story, closed):
-    for what in story:
+def test_failures_have_their_place_among_the_samples(ledger):
+    """Of a pull whose fate is unknown nothing is known yet."""
+    for what in "ftuf":
         pull = intend(ledger, "a")
         if what == "t":
             ledger.receive(pull, np.zeros(1), 0)
             ledger.tell(pull, np.zeros(1))
-        elif what == "u":
-            ledger.fail(pull, "killed", 0, "unknown")
         else:
-            ledger.fail(pull, "exhausted: empty" if what == "e" else "broke", 1)
-    assert ("a" in ledger.failing(3)) is closed
+            ledger.fail(pull, what, 1, "unknown" if what == "u" else "failed")
+    ledger.tell(ledger.pulls()[2], np.ones(1))
+    assert [(p.number, p.status) for p in ledger.ended_after(-1)] == [(0, "failed"), (1, "told"), (3, "failed"), (2, "told")]
+
+
+def test_the_shape_of_an_arm_is_that_of_its_first_sample_that_counts(ledger):
+    for shape, told in (((4,), False), ((2, 2), True), ((1, 4), True)):
+        pull = intend(ledger, "a")
+        ledger.receive(pull, np.zeros(shape), 0)
+        if told:
+            ledger.tell(pull, np.zeros(4))
+        else:
+            ledger.fail(pull, "cannot be compared", 0)
+    intend(ledger, "b")
+    assert ledger.shapes() == {"a": (2, 2)}
 
 
 def test_questions_must_agree(ledger):
@@ -138,7 +146,7 @@ def test_what_is_asked_of_some_pulls_is_of_those_alone(ledger):
     assert ledger.in_flight() == {"a": 1}
     assert [ledger.spent(arm) for arm in ("a", "b", "c", "d", None)] == [1, 10, 4, 0, 15]
     assert [p.number for p in ledger.pulls()] == [0, 1, 2, 3, 4] and [p.number for p in ledger.pulls(after=1)] == [2, 3, 4]
-    assert [p.number for p in ledger.told_after(-1)] == [3, 1, 2] and [p.number for p in ledger.told_after(1)] == [2]
+    assert [p.number for p in ledger.ended_after(-1)] == [3, 1, 2, 4] and [p.number for p in ledger.ended_after(1)] == [2, 4]
 
 
 def test_a_choice_that_breaks_off_asks_for_nothing(ledger):

@@ -638,7 +638,7 @@ TWO = {"a": np.eye(4), "b": 2 * np.eye(4)}
         (TWO, {"size": 1, "cap": 0.9}, "size: works only with quadratic objectives, without cap, floor and at_most"),
         (TWO, {"size": 1, "objective": "vendi"}, "size: works only with quadratic objectives"),
         (TWO, {"size": 0}, "size: expected a whole number of models, 1 or more, got 0"),
-        (TWO, {"bandwidth": -1.0}, "bandwidth: expected a finite number above 0, got -1.0"),
+        (TWO, {"bandwidth": -1.0}, "bandwidth: expected a number from 1e-19 to 1e.150, got -1.0"),
     ],
 )
 def test_what_cannot_be_mixed(samples, options, sentence):

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixtura.contracts import InputError
-from mixtura.ground.machine import CannotWrite, alive, this_process
+from mixtura.ground.machine import CannotWrite, alive, held, this_process
 
 Status = Literal["asked", "told", "failed", "unknown"]
 
@@ -54,8 +54,8 @@ CREATE INDEX IF NOT EXISTS by_place ON pulls (place);
 @dataclass(frozen=True)
 class Pull:
     """One request. number: 0, 1, … in the order of asking. draw: how often this arm was asked before. key: sent with the request.
-    asked, told: seconds since the epoch. place: position in the order of telling. sample: as the arm gave it. features (d,): as
-    the policy saw it. reason: why there is no sample."""
+    asked, told: seconds since the epoch. place: position in the order in which pulls ended, told or failed. sample: as the arm
+    gave it. features (d,): as the policy saw it. reason: why there is no sample."""
 
     number: int
     arm: str
@@ -72,13 +72,15 @@ class Pull:
 
 
 class Ledger:
-    """All pulls of one selection, in one SQLite file. Every method raises InputError if the file cannot be used, and CannotWrite
-    if it cannot be written now."""
+    """All pulls of one selection, in one SQLite file, whose folder nobody may clear while it is open. Every method raises
+    InputError if the file cannot be used, and CannotWrite if it cannot be written now."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.owner = path, f"{this_process()}.{next(_number)}"
+        self._folder = contextlib.ExitStack()
+        if not self._folder.enter_context(held(path.parent, shared=True)):
+            raise InputError(f"{path.parent}: another selection starts over in this folder; wait for it, or give another --out")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
@@ -90,6 +92,7 @@ class Ledger:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+        self._folder.close()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -196,20 +199,25 @@ class Ledger:
     def tell(self, pull: Pull, features: NDArray[np.floating]) -> None:
         """Record the features of a received sample: from now on every process counts it."""
         with self._transaction() as db:
-            [[place]] = self._rows("SELECT COALESCE(MAX(place), -1) + 1 FROM pulls")
             db.execute(
                 "UPDATE pulls SET status = 'told', features = ?, told = ?, place = ? WHERE number = ? AND status != 'told'",
-                (np.ascontiguousarray(features, dtype=np.float32).tobytes(), time.time(), place, pull.number),
+                (np.ascontiguousarray(features, dtype=np.float32).tobytes(), time.time(), self._next_place(), pull.number),
             )
 
     def fail(self, pull: Pull, reason: str, cost: float, status: Status = "failed") -> None:
-        """Record that a pull gave no sample, why, and what it may have cost."""
+        """Record that a pull gave no sample, why, and what it may have cost. One whose fate is ``unknown`` has not ended: its
+        sample may still come."""
         reason = reason.encode(errors="backslashreplace").decode()  # SQLite refuses lone surrogates
         with self._transaction() as db:
+            place = self._next_place() if status == "failed" else None
             db.execute(
-                "UPDATE pulls SET status = ?, reason = ?, cost = ?, told = ? WHERE number = ? AND status = 'asked'",
-                (status, reason, cost, time.time(), pull.number),
+                "UPDATE pulls SET status = ?, reason = ?, cost = ?, told = ?, place = ? WHERE number = ? AND status = 'asked'",
+                (status, reason, cost, time.time(), place, pull.number),
             )
+
+    def _next_place(self) -> int:
+        [[place]] = self._rows("SELECT COALESCE(MAX(place), -1) + 1 FROM pulls")
+        return int(place)
 
     def pulls(self, *, samples: bool = False, after: int = -1) -> list[Pull]:
         """All pulls with numbers above ``after``, in the order of asking; ``samples``: with their samples."""
@@ -217,27 +225,22 @@ class Ledger:
         columns = _COLUMNS.replace("shape, sample", sample)
         return self._pulls(f"SELECT {columns} FROM pulls WHERE number > ? ORDER BY number", (after,))
 
-    def told_after(self, place: int) -> list[Pull]:
-        """The pulls told after position ``place``, in the order of telling."""
+    def ended_after(self, place: int) -> list[Pull]:
+        """The pulls that ended after position ``place``, told or failed, in the order in which they ended."""
         columns = _COLUMNS.replace("shape, sample", "NULL, NULL")
         return self._pulls(f"SELECT {columns} FROM pulls WHERE place > ? ORDER BY place", (place,))
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Arm → shape of the first sample that was told of it."""
+        rows = self._rows("SELECT arm, shape, MIN(number) FROM pulls WHERE status = 'told' GROUP BY arm")
+        try:
+            return {arm: tuple(json.loads(about)[1]) for arm, about, _ in rows}
+        except (ValueError, TypeError, LookupError) as error:
+            raise self._as_input_error(error) from error
 
     def in_flight(self) -> dict[str, int]:
         """Arm → number of requests in flight, of all processes."""
         return dict(self._rows("SELECT arm, COUNT(*) FROM pulls WHERE status = 'asked' GROUP BY arm"))
-
-    def failing(self, failures: int) -> dict[str, str]:
-        """Arm → reason, for arms that are exhausted or whose last ``failures`` requests all failed."""
-        found = {}
-        for (arm,) in self._rows("SELECT DISTINCT arm FROM pulls WHERE status = 'failed'"):
-            last = self._rows(
-                "SELECT status, reason FROM pulls WHERE arm = ? AND status IN ('told', 'failed') ORDER BY number DESC LIMIT ?",
-                (arm, failures),
-            )
-            exhausted = last[0][0] == "failed" and str(last[0][1]).startswith("exhausted")
-            if exhausted or (len(last) == failures and all(status == "failed" for status, _ in last)):
-                found[arm] = str(last[0][1])
-        return found
 
     def orphans(self) -> list[Pull]:
         """The requests in flight of processes that have ended, with the sample if it was received. They now belong to this

@@ -138,7 +138,7 @@ def test_a_kill_loses_nothing_and_the_choices_are_those_of_an_undisturbed_select
         ("select arms.json --contexts prompts.csv --objective loglik --reference real.csv", "loglik has no bound"),
         ("select arms.json --contexts prompts.csv --objective rke+2*rke", "rke is given twice"),
         ("select arms.json --contexts prompts.csv --objective vendi", "not quadratic"),
-        ("select arms.json --contexts prompts.csv --reach 0", "reach: expected a finite number above 0"),
+        ("select arms.json --contexts prompts.csv --reach 0", "reach: expected a number from 1e-19 to 1e+150, got 0"),
         ("select arms.json --contexts prompts.csv --stop 0.1", "contexts: have no stopping rule"),
         ("select arms.json --contexts prompts.csv --policy cab", "contexts: have no stopping rule"),
         ("select arms.json --reach 1", "reach: is for contexts"),

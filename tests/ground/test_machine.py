@@ -198,8 +198,11 @@ def test_a_folder_is_cleared_with_what_tells_it_last(tmp_path, monkeypatch):
             machine.clear(run, last="config.json")
         assert (run / "config.json").exists()
     monkeypatch.undo()
-    machine.clear(run, last="config.json")
-    assert not run.exists()
+    with machine.held(run) as alone:
+        machine.clear(run, last="config.json")
+        assert alone and [*run.iterdir()] == []
+        with machine.held(run) as another:
+            assert not another  # the folder that is held is still the one that is there
 
 
 def test_pipes_and_devices_are_left_alone(tmp_path):
@@ -217,6 +220,14 @@ def test_a_folder_is_held_by_one_and_let_go_of(tmp_path):
         assert (first, second) == (True, False) and [*folder.iterdir()] == []
     with machine.held(folder) as again:
         assert again
+
+
+def test_a_folder_is_shared_by_those_who_share_it(tmp_path):
+    with machine.held(tmp_path, shared=True) as first, machine.held(tmp_path, shared=True) as second:
+        with machine.held(tmp_path) as alone:
+            assert (first, second, alone) == (True, True, False)
+    with machine.held(tmp_path) as alone, machine.held(tmp_path, shared=True) as shared:
+        assert (alone, shared) == (True, False)
 
 
 def test_a_killed_process_holds_no_folder(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from mixtura.families.kde import KernelDensity
 from mixtura.folder.layout import RunFolder
 from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
-from mixtura.job import verdict
+from mixtura.job import jobs, verdict
 from mixtura.job.replay import replay
 from mixtura.job.run import Run
 
@@ -129,6 +130,37 @@ def test_a_replay_leaves_out_what_had_failed(tmp_path, monkeypatch):
         again(tmp_path / "run")
     study, different = replay(tmp_path / "run", tmp_path / "replay", people())
     assert different == [] and {s.name: s.status for s in study.scores}["kde"] == "skipped"
+
+
+def test_a_replay_leaves_out_a_model_of_which_one_fold_had_failed(tmp_path, monkeypatch):
+    """Its other fits were finished: several workers had begun with them."""
+    fit_model = jobs.fit_model
+
+    def one_fails(candidate, material, unit, *rest):
+        if unit == "kde/1":
+            raise ZeroDivisionError("of one fold")
+        return fit_model(candidate, material, unit, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "fit_model", one_fails)
+        again(tmp_path / "run", executor=ThreadPoolExecutor(1), workers=12)
+    state = RunFolder(tmp_path / "run").state()
+    assert "scoring" in state.units["kde/all"] and state.failures["kde"]["reason"] == "ZeroDivisionError: of one fold"
+    study, different = replay(tmp_path / "run", tmp_path / "replay", people())
+    scores = {score.name: score for score in study.scores}
+    assert different == [] and scores["kde"].status == "skipped" and "no finished fit of it" in scores["kde"].reason
+    assert RunFolder(tmp_path / "run").verdict().verdicts == RunFolder(tmp_path / "replay").verdict().verdicts
+
+
+@pytest.mark.parametrize("damage", [{"seconds": "x"}, {"plan": [[1]]}, {"plan": 3}])
+def test_a_replay_of_a_damaged_record_is_one_sentence(tmp_path, damage):
+    again(tmp_path / "run", families=["marginals"])
+    path = tmp_path / "run" / "state.json"
+    state = json.loads(path.read_text())
+    state["units"]["marginals/all"] |= damage
+    path.write_text(json.dumps(state))
+    with pytest.raises(InputError, match="state.json: damaged"):
+        replay(tmp_path / "run", tmp_path / "replay", people())
 
 
 def test_too_little_memory_in_the_verdict_is_one_sentence(calm, tmp_path, monkeypatch, capsys):

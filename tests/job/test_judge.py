@@ -9,10 +9,10 @@ import torch
 
 from mixtura.blending.nats import REPEATS, TILE, log_probs, sound
 from mixtura.contracts import Column, Density, Estimate, LowerBound, Model, Space
-from mixtura.features.space import plain_features
+from mixtura.features.space import FeatureSpace, plain_features
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator, normal
-from mixtura.job.scoring import bits_per_dimension, timed_sample
+from mixtura.job.scoring import SampleJudge, bits_per_dimension
 from mixtura.metrics.compare import MOST_COMPARED, memorised
 
 
@@ -155,9 +155,11 @@ def test_of_many_training_rows_only_those_compared_are_looked_at():
 
 
 def test_the_cost_of_sampling_counts_the_asked_rows():
-    model = Samples()
-    x, cost = timed_sample(model, 50, rng=generator(8))
-    assert model.sizes == [50] and x.shape == (50, 1) and 0 < cost < 10_000
+    model, rows = Samples(), torch.randn(40, 1, generator=generator(8), dtype=torch.float64)
+    features = FeatureSpace.of_samples(rows, None)
+    sampled = SampleJudge(rows[:20], rows[20:], features, features.kernel, 50, seed=0).of_model("own", model)
+    assert model.sizes == [50] and sampled.rows.shape == (50, 1) and 0 < sampled.cost < 10_000
+    assert sampled.score.name == "own" and sampled.score.rows == 20 and sampled.features.equal(features(sampled.rows))
 
 
 # ------------------------------------------------------------------------------------------------- bits of images

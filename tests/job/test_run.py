@@ -18,6 +18,7 @@ import mixtura
 from mixtura import report
 from mixtura.contracts import ClosedForm, Density, InputError
 from mixtura.folder.io import read_json, read_tensors
+from mixtura.folder.layout import RunFolder
 from mixtura.job.options import Options
 from mixtura.job.records import Done
 from mixtura.job.start import conduct
@@ -209,6 +210,31 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
         mixtura.run(people(200), steps=5, families=["marginals"], out=out, fresh=True)
     assert isinstance([*records][-1], Done)
     assert mixtura.run(people(200), steps=5, families=["marginals"], out=out, fresh=True).best.name == "marginals"
+
+
+def test_a_folder_is_looked_at_again_once_it_is_held(tmp_path, monkeypatch):
+    """Two runs that start at once both find the folder empty. The first ends while the second reads its data."""
+    out, asked, held = tmp_path / "run", {"steps": 5, "families": ["marginals"]}, RunFolder.held
+
+    def after_the_first(folder):
+        monkeypatch.setattr(RunFolder, "held", held)
+        mixtura.run(people(200), out=folder.path, **asked)
+        return held(folder)
+
+    monkeypatch.setattr(RunFolder, "held", after_the_first)
+    assert [type(record) for record in conduct(people(200), Options(out=out, **asked))] == [Done]
+    monkeypatch.setattr(RunFolder, "held", after_the_first)
+    with pytest.raises(InputError, match="holds a run on other options"):
+        mixtura.run(people(200), out=tmp_path / "other", seed=1, **asked)
+
+
+def test_a_fresh_start_keeps_the_folder_that_it_holds(tmp_path):
+    out, asked = tmp_path / "run", {"steps": 5, "families": ["marginals"]}
+    mixtura.run(people(200), out=out, **asked)
+    (out / "notes.txt").write_text("of the first run")
+    before = out.stat().st_ino
+    mixtura.run(people(200), out=out, fresh=True, **asked)
+    assert out.stat().st_ino == before and not (out / "notes.txt").exists()
 
 
 class Dying(Processes):

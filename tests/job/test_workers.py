@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -9,7 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+import types
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,11 @@ import pytest
 import mixtura
 from mixtura.contracts import ClosedForm, Density, InputError, Note
 from mixtura.folder.layout import RunFolder
+from mixtura.job import jobs
 from mixtura.job.budget import SCORING, Budget
 from mixtura.job.options import Options
 from mixtura.job.start import conduct
-from mixtura.job.workers import Processes
+from mixtura.job.workers import Processes, side_by_side
 
 #: closed fits and trained ones, in folds and not
 ASKED = {"steps": 12, "families": ["marginals", "gaussian_mixture", "autoregressive"], "seed": 1}
@@ -170,7 +173,7 @@ def test_killed_parents_leave_no_worker_behind_and_lose_nothing_finished(alone, 
     process.wait()
     done = {path: path.stat().st_mtime_ns for path in work.glob("*.outcome.json")}
     assert done and not (tmp_path / "run" / "verdict.json").exists()
-    gone = time.monotonic() + 10
+    gone = time.monotonic() + 60
     while any(_runs(pid) for pid in children) and time.monotonic() < gone:
         time.sleep(0.1)
     assert not [pid for pid in children if _runs(pid)]
@@ -185,6 +188,65 @@ def _runs(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
+
+
+# ------------------------------------------------------------------------------------------------ scoring for the verdict
+
+
+def _where(here, item):
+    """Not the process of the test; dies in any other where the item says so."""
+    if item == "dies" and os.getpid() != here:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "raises":
+        raise ValueError("of its own")
+    return item, os.getpid() == here
+
+
+def test_items_are_scored_by_workers_and_here_where_a_worker_is_lost(processes):
+    asked = ["a", "dies", "b", "c"]
+    found = side_by_side(functools.partial(_where, os.getpid()), asked, processes, 2)
+    assert found == [("a", False), ("dies", True), ("b", False), ("c", False)]
+
+
+def test_what_cannot_be_sent_is_scored_here(processes):
+    lock = threading.Lock()  # which nothing can send
+    assert side_by_side(lambda item: (item, lock.locked()), [1, 2], processes, 2) == [(1, False), (2, False)]
+
+
+def test_an_error_of_the_function_is_raised(processes):
+    with pytest.raises(ValueError, match="of its own"):
+        side_by_side(functools.partial(_where, os.getpid()), ["a", "raises"], processes, 2)
+
+
+# ---------------------------------------------------------------------------------------------- later sittings, idle workers
+
+
+def test_workers_use_the_device_of_the_sitting_that_they_serve(tmp_path, monkeypatch):
+    """The folder may have been begun on another machine."""
+    devices, perform = [], jobs.perform
+
+    def noted(files, material, job, own):
+        devices.append(str(material.device))
+        return perform(files, material, job, own)
+
+    monkeypatch.setattr(jobs, "perform", noted)
+    asked = {"out": tmp_path / "run", "workers": 1, **ASKED}
+    with ThreadPoolExecutor(1) as threads:
+        for record in conduct(people(1_300), Options(device="cpu", executor=threads, **asked)):
+            if type(record).__name__ == "Judged":
+                break
+    first = len(devices)
+    mixtura.run(people(1_300), device="cpu:0", executor=ThreadPoolExecutor(1), **asked)
+    assert {*devices[:first]} == {"cpu"} and {*devices[first:]} == {"cpu:0"}
+
+
+def test_a_process_that_died_between_two_jobs_is_replaced():
+    with Processes(1) as pool:
+        first = pool.submit(os.getpid).result()
+        os.kill(first, signal.SIGKILL)
+        while _runs(first):
+            time.sleep(0.01)
+        assert pool.submit(os.getpid).result() != first
 
 
 # ------------------------------------------------------------------------------------------------ models of one's own
@@ -299,6 +361,47 @@ def test_a_ray_cluster_of_two_nodes_one_of_them_killed_gives_the_same_bits(alone
     finally:
         ray.shutdown()
         cluster.shutdown()
+
+
+class ToyRay(types.ModuleType):
+    """The part of the interface of ray that a run uses."""
+
+    def __init__(self, joined):
+        super().__init__("ray")
+        self.joined, self.cancelled = joined, []
+
+    def is_initialized(self):
+        return self.joined
+
+    def init(self, **options):
+        self.joined = True
+
+    def shutdown(self):
+        self.joined = False
+
+    def cluster_resources(self):
+        return {"CPU": 1.0}
+
+    def wait(self, tasks, num_returns, timeout):
+        return tasks, []
+
+    def remote(self, fn):
+        def task(*args, **kwargs):
+            future = Future()
+            future.set_result(fn(*args, **kwargs))
+            return types.SimpleNamespace(future=lambda: future)
+
+        return types.SimpleNamespace(options=lambda **options: types.SimpleNamespace(remote=task))
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_run_leaves_the_cluster_that_it_joined_and_no_other(joined, alone, tmp_path, monkeypatch):
+    ray = ToyRay(joined)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    records = conduct(people(1_300), Options(out=tmp_path / "run", ray="auto", **ASKED))
+    assert type(next(records)).__name__ == "Planned" and ray.joined
+    assert type([*records][-1]).__name__ == "Done" and ray.joined is joined
+    assert bits(tmp_path / "run") == alone(1_300)
 
 
 def test_without_ray_a_sentence_says_what_to_install(monkeypatch, tmp_path):

@@ -13,18 +13,18 @@ import torch
 from mixtura.contracts import InputError
 from mixtura.ground.kernels import Cosine, Cubic, Gaussian
 from mixtura.ground.rng import generator
-from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb, RandomFeatureUcb
+from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb, RandomFeatureUcb, Ridge
 from mixtura.simplex.quadratic import minimise_quadratic
 
 WIDE = Gaussian(4.0)
 
 
 def features(arms, D=64, seed=0, kernel=WIDE, **settings):
-    return RandomFeatureUcb(arms, kernel, rng=generator(seed), features=D, **settings)
+    return RandomFeatureUcb(arms, kernel, Ridge(**settings), rng=generator(seed), features=D)
 
 
 BOTH_FORMS = pytest.mark.parametrize(
-    "make", [lambda **s: KernelRidgeUcb(2, WIDE, **s), lambda **s: features(2, **s)], ids=["kernel", "features"]
+    "make", [lambda **s: KernelRidgeUcb(2, WIDE, Ridge(**s)), lambda **s: features(2, **s)], ids=["kernel", "features"]
 )
 
 
@@ -55,7 +55,7 @@ def test_the_first_reward_counts_once_and_the_first_inverse_is_right(make, alpha
 @pytest.mark.parametrize("n", [1, 2, 70, 150])
 @pytest.mark.parametrize("kernel", [WIDE, Gaussian(0.5), Cosine()], ids=str)
 def test_sample_by_sample_equals_all_at_once(kernel, n):
-    policy, contexts, rewards = told(KernelRidgeUcb(2, kernel, alpha=0.3, eta=1.5), n)
+    policy, contexts, rewards = told(KernelRidgeUcb(2, kernel, Ridge(alpha=0.3, eta=1.5)), n)
     c = torch.tensor([[101.0, 99.0]], dtype=torch.float64)
     mean, width = policy.predict(c[0])
     for arm in range(2):
@@ -84,7 +84,7 @@ def test_sherman_morrison_equals_all_at_once(n):
 
 def test_random_features_come_near_the_kernel_as_they_grow():
     at = [101.0, 99.0]
-    exact = torch.cat(told(KernelRidgeUcb(2, WIDE, eta=1.0), 40)[0].predict(at))
+    exact = torch.cat(told(KernelRidgeUcb(2, WIDE, Ridge(eta=1.0)), 40)[0].predict(at))
 
     def error(D):
         off = [torch.cat(told(features(2, D=D, seed=seed, eta=1.0), 40)[0].predict(at)) - exact for seed in range(4)]
@@ -104,7 +104,7 @@ def test_another_unit_of_reward_changes_nothing_but_the_unit(make):
 
 
 def test_no_width_is_the_papers():
-    policy = KernelRidgeUcb(4, WIDE, eta=None, horizon=500, delta=0.1)
+    policy = KernelRidgeUcb(4, WIDE, Ridge(eta=None, horizon=500, delta=0.1))
     assert policy.eta == pytest.approx(math.sqrt(2 * math.log(2 * 500 * 4 / 0.1)))
 
 
@@ -123,8 +123,8 @@ def lost(policy, seed, rounds):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda seed: KernelRidgeUcb(2, Gaussian(1.0), eta=1.0),
-        lambda seed: KernelRidgeUcb(2, Cubic(1), eta=1.0),
+        lambda seed: KernelRidgeUcb(2, Gaussian(1.0), Ridge(eta=1.0)),
+        lambda seed: KernelRidgeUcb(2, Cubic(1), Ridge(eta=1.0)),
         lambda seed: features(2, D=128, seed=seed, kernel=Gaussian(1.0), eta=1.0),
     ],
     ids=["gaussian", "cubic", "features"],
@@ -144,7 +144,7 @@ def test_the_page_runs():
 
 
 def test_every_arm_is_asked_before_any_is_judged():
-    policy = KernelRidgeUcb(3, WIDE, rewards=(99, 101))
+    policy = KernelRidgeUcb(3, WIDE, Ridge(rewards=(99, 101)))
     first = []
     for _ in range(3):
         first.append(policy.ask([0.0]))
@@ -282,11 +282,11 @@ def test_an_arm_unknown_around_a_context_is_asked_there():
     ("use", "names"),
     [
         (lambda: KernelRidgeUcb(0, WIDE), "arms"),
-        (lambda: KernelRidgeUcb(2, WIDE, alpha=0), "alpha"),
-        (lambda: KernelRidgeUcb(2, WIDE, eta=-1), "eta"),
-        (lambda: KernelRidgeUcb(2, WIDE, eta=math.nan), "eta"),
-        (lambda: KernelRidgeUcb(2, WIDE, delta=1), "delta"),
-        (lambda: KernelRidgeUcb(2, WIDE, rewards=(1, 1)), "rewards"),
+        (lambda: KernelRidgeUcb(2, WIDE, Ridge(alpha=0)), "alpha"),
+        (lambda: KernelRidgeUcb(2, WIDE, Ridge(eta=-1)), "eta"),
+        (lambda: KernelRidgeUcb(2, WIDE, Ridge(eta=math.nan)), "eta"),
+        (lambda: KernelRidgeUcb(2, WIDE, Ridge(delta=1)), "delta"),
+        (lambda: KernelRidgeUcb(2, WIDE, Ridge(rewards=(1, 1))), "rewards"),
         (lambda: features(2, D=7), "features"),
         (lambda: ContextualMixture(2, WIDE, WIDE, z=-1), "z"),
         (lambda: KernelRidgeUcb(2, WIDE).ask([[1.0]]), "context"),

@@ -381,9 +381,9 @@ def test_intervals_are_those_of_a_batch():
 @pytest.mark.parametrize(
     "given, sentence",
     [
-        ([0.0, math.nan], "0: a sample is not finite, or larger than 1e19; leave it out and forget the pull"),
+        ([0.0, math.nan], "0: a sample is not finite, or longer than 1e.18; leave it out and forget the pull"),
         ([[0.0, 1.0], [math.inf, 0.0]], "0: a sample is not finite"),
-        ([1e30, 0.0], "or larger than 1e19"),
+        ([1e30, 0.0], "or longer than 1e.18"),
         ([0.0, 1.0, 2.0], "0: a sample has 3 features, the others have 2"),
         (["a", "b"], r"0: expected numbers of shape \(d,\) or \(n, d\), got other values in a list"),
         ("ab", "other values in a str"),

@@ -24,7 +24,7 @@ def folder(tmp_path_factory):
     arms = [Pool(name, rng.normal(c, 1, (100, 1)), cost=2.0) for name, c in CENTRES.items()]
     session = begin([*arms, Function("broken", lambda seed: None)], out, "rke", bandwidth=1.5, pulls=120)
     list(session.conduct())
-    write_json(out / "selection.json", session.record(session.finish(), "toy", 1.0))
+    write_json(out / "selection.json", session.record(session.finish(), "toy"))
     session.close()
     return out
 

@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+import mixtura
 from mixtura.arms import Function
 from mixtura.contracts import InputError
 from mixtura.selection.contexts import begin_in_contexts, read_contexts
+
+pytestmark = pytest.mark.filterwarnings("ignore::mixtura.contracts.Note")
 
 TABLE = pd.DataFrame({"prompt": [f"prompt {k}" for k in range(8)], "grams": np.linspace(0, 7000, 8)})
 
@@ -47,6 +50,47 @@ def test_every_context_is_asked_in_turn_in_an_order_of_the_seed(tmp_path):
     assert all(order[:8] == order[8:] and sorted(order[:8]) == sorted(TABLE["prompt"]) for order in orders)
     assert orders[0] == orders[1] and len({tuple(order) for order in orders}) == 3
     assert [*TABLE["prompt"]] not in [order[:8] for order in orders]
+
+
+@pytest.mark.parametrize("column", ["value", "weight a"])
+def test_a_column_of_the_table_of_weights_is_no_column_of_contexts(tmp_path, column):
+    contexts = {"light": [0.0, 1.0], column: [1.0, 2.0]}
+    arms = {"a": lambda seed, context: [0.0], "b": lambda seed, context: [1.0]}
+    with pytest.raises(InputError, match=f"contexts: the column '{column}' has the name of a column of the table of weights;"):
+        mixtura.select(arms, contexts=contexts, bandwidth=1.0, pulls=20, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    found = mixtura.select(arms, contexts={"light": [0.0, 1.0], "weight c": [1.0, 2.0]}, bandwidth=1.0, pulls=20)
+    assert [*found.table()] == ["light", "weight c", "weight a", "weight b", "value"]
+
+
+@pytest.mark.parametrize("size", [1e300, 5e18])
+def test_features_that_are_too_large_close_their_arm_alone(tmp_path, size):
+    rng = np.random.default_rng(0)
+    arms = {name: lambda seed, context, m=m: m + context["x"] * rng.normal(size=2) for name, m in (("a", 0.0), ("b", 3.0))}
+    arms["big"] = lambda seed, context: [size, 0.0]
+    found = mixtura.select(arms, contexts={"x": [0.5, 1.0]}, bandwidth=1.0, pulls=24, out=tmp_path)
+    assert "its features are not finite" in found.closed["big"] and found.pulls == 24
+    assert all(np.isfinite([*w.weights, w.value]).all() and w.by_name["big"] == 0 for w in found.weights)
+    assert mixtura.select(arms, contexts={"x": [0.5, 1.0]}, bandwidth=1.0, pulls=24, out=tmp_path).weights == found.weights
+
+
+def test_it_ends_where_every_arm_has_failed(tmp_path):
+    """After enough samples, or before: what was given counts."""
+
+    def fails_from(call):
+        def f(seed, context):
+            if seed >= call:
+                raise OSError("no power")
+            return [seed * context["x"], 1.0]
+
+        return f
+
+    for call, told in ((8, 16), (3, 6)):
+        arms = {"a": fails_from(call), "b": fails_from(call)}
+        found = mixtura.select(arms, contexts={"x": [0.5, 1.0]}, pulls=40, out=tmp_path / str(call))
+        assert found.pulls == told and found.why == "no arm is left to be asked" and len(found.closed) == 2
+        again = mixtura.select(arms, contexts={"x": [0.5, 1.0]}, pulls=40, out=tmp_path / str(call))
+        assert again.weights == found.weights
 
 
 def test_a_selection_with_another_reach_is_another_selection(tmp_path):

@@ -41,9 +41,11 @@ IN_CONTEXTS = {"light": in_light, "dark": in_dark}
         ({"pulls": "x"}, "pulls: expected a whole number, 1 or more, got 'x'"),
         ({"pulls": 0}, "pulls: expected a whole number, 1 or more, got 0"),
         ({"objective": 3}, "objective: expected text such as mmd or rke+0.2*precision, got 3"),
-        ({"bandwidth": "a"}, "bandwidth: expected a finite number above 0, got 'a'"),
-        ({"bandwidth": -1}, "bandwidth: expected a finite number above 0, got -1; leave it out to choose it from samples"),
-        ({"reach": "far"}, "reach: expected a finite number above 0, got 'far'"),
+        ({"bandwidth": "a"}, "bandwidth: expected a number from 1e-19 to 1e+150, got 'a'"),
+        ({"bandwidth": -1}, "bandwidth: expected a number from 1e-19 to 1e+150, got -1; leave it out to choose it from samples"),
+        ({"reach": "far"}, "reach: expected a number from 1e-19 to 1e+150, got 'far'"),
+        ({"bandwidth": 1e-300}, "bandwidth: expected a number from 1e-19 to 1e+150, got 1e-300; leave it out to choose it from "
+         "samples"),
         ({"stop": [1]}, "stop: expected a number above 0, got [1]"),
         ({"seed": -1}, "seed: expected a whole number, 0 or more, got -1"),
         ({"policy": 3}, "policy: expected the name of a policy, such as variance_ucb, got 3"),
@@ -68,6 +70,7 @@ def test_an_option_that_does_not_fit_is_one_sentence(options, said):
         ([three, five], "stands in a list and has no name; give a mapping, {name: function or array of samples}"),
         ({"b": 3}, "b: expected an array of samples or a function of a seed, got 3"),
         ({"b": "b.csv"}, "b: expected an array of samples or a function of a seed, got 'b.csv'"),
+        ({"b\n\ud800": np.ones(9)}, "arms: expected names of one or more printable characters, got 'b\\n\\ud800'; rename it"),
         ({"b": [[1], [1, 2]]}, "b: expected an array of samples or a function of a seed, got [[1], [1, 2]]"),
     ],
 )
@@ -112,6 +115,10 @@ def raises(seed):
     raise OSError("no power")
 
 
+def exits(seed):
+    raise SystemExit(3)
+
+
 def gives_nothing(seed):
     return None
 
@@ -124,6 +131,7 @@ def gives_nan(seed):
     ("bad", "arms", "options", "reason"),
     [
         (raises, ARMS, {}, "raised OSError: no power"),
+        (exits, ARMS, {}, "raised SystemExit: 3"),
         (gives_nothing, ARMS, {}, "gave values of type object, expected numbers"),
         (gives_nan, ARMS, {}, "gave nan at index [0], expected finite numbers"),
         (raises, IN_CONTEXTS, {"contexts": {"light": [1, 0]}}, "raised TypeError: raises() got an unexpected keyword argument "

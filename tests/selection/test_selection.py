@@ -17,8 +17,11 @@ import mixtura
 from mixtura.arms import ArmError, Exhausted, Function, Pool
 from mixtura.contracts import InputError
 from mixtura.features.space import FeatureSpace
+from mixtura.ground import machine
 from mixtura.ledger import Ledger
-from mixtura.selection.mixture import LEDGER, begin
+from mixtura.policies import TABLE, Row
+from mixtura.policies.bandit import Policy, first_best
+from mixtura.selection.mixture import begin
 from mixtura.selection.records import Stop
 from mixtura.selection.session import FAILURES
 from mixtura.selection.start import conduct
@@ -102,11 +105,144 @@ def test_a_hostile_arm_is_named_and_the_others_go_on(tmp_path, bad, says):
 def test_the_curve_waits_for_no_arm_that_never_came(tmp_path):
     session = begin([*pools(), Function("bad", broken)], tmp_path, "2*rke", bandwidth=WIDTH, pulls=60)
     shown = [r.pulls for r in session.conduct() if r.value is not None]
-    record = session.record(session.finish(), "toy", 1.0)
+    record = session.record(session.finish(), "toy")
     session.close()
     assert [p["pulls"] for p in record["curve"]][-len(shown):] == shown
     w, q = np.array([arm["weight"] for arm in record["arms"]]), record["quadratic"]
     assert 1 / (w @ np.array(q["K"]) @ w) == pytest.approx(record["value"])  # modes, whatever the scale
+
+
+def fails_from(call):
+    """A function that gives samples, and from this call on fails."""
+    asked = []
+
+    def f(seed):
+        asked.append(seed)
+        if len(asked) > call:
+            raise OSError("no power")
+        return MEANS[0] + 0.01 * np.random.default_rng(seed).normal(size=2)
+
+    return f
+
+
+@pytest.mark.parametrize("policy", ["variance_ucb", "successive_halving"])
+@pytest.mark.parametrize("call", [0, 3, 6])
+def test_a_finished_selection_with_a_failed_arm_is_read_again_as_it_was(tmp_path, call, policy):
+    """The arm is closed at the same place: a bandwidth is chosen from the same samples, and a half is kept in the same views."""
+    given, kept = {f"g{i}": pool.samples for i, pool in enumerate(pools())}, tmp_path / "kept"
+    asked = {"pulls": 60, "out": kept, "policy": policy}
+    with pytest.warns(mixtura.contracts.Note, match="bad: failed 3 times in a row"):
+        found = mixtura.select({**given, "bad": fails_from(call)}, "rke", **asked)
+        written = (kept / "selection.json").read_bytes()
+        again = mixtura.select({**given, "bad": broken}, "rke", **asked)
+    assert (again.weights, again.value, again.error, again.counts) == (found.weights, found.value, found.error, found.counts)
+    assert found.closed == again.closed == {"bad": "bad: raised OSError: no power"} and found.counts["bad"]["told"] == call
+    assert (kept / "selection.json").read_bytes() == written
+
+
+@pytest.mark.parametrize("stop", [7, 9, 16, 30])
+def test_a_selection_in_which_an_arm_failed_is_taken_up_where_it_stopped(tmp_path, stop):
+    whole = run([*pools(), Function("bad", fails_from(3))], tmp_path / "whole", bandwidth=None)
+    bad = fails_from(3)
+    session = begin([*pools(), Function("bad", bad)], tmp_path / "parts", "rke", pulls=60)
+    for r in session.conduct():
+        if r.number == stop:
+            break
+    session.close()
+    parts = run([*pools(), Function("bad", bad)], tmp_path / "parts", bandwidth=None)
+    assert [(p.arm, p.status, p.place) for p in parts[2]] == [(p.arm, p.status, p.place) for p in whole[2]]
+    assert parts[0] == whole[0]
+
+
+def test_a_policy_that_remembers_sees_every_view_once(tmp_path, monkeypatch):
+    """In the first sitting and when it is taken up, whatever fails."""
+
+    class Turns(Policy):
+        remembers = True
+
+        def __init__(self):
+            self.seen = 0
+
+        def choose(self, view, rng):
+            self.seen += 1
+            return first_best([(i + self.seen) % 4 for i in range(4)], view)
+
+    row = Row("turns", Turns, True, False, "counts what it sees")
+    monkeypatch.setitem(TABLE, "turns", row)
+    whole = run([*pools(), Function("bad", fails_from(9))], tmp_path / "whole", policy="turns")
+    bad = fails_from(9)
+    session = begin([*pools(), Function("bad", bad)], tmp_path / "parts", "rke", bandwidth=WIDTH, pulls=60, policy="turns")
+    for r in session.conduct():
+        if r.number == 50:
+            break
+    session.close()
+    parts = run([*pools(), Function("bad", bad)], tmp_path / "parts", policy="turns")
+    assert [(p.arm, p.status) for p in parts[2]] == [(p.arm, p.status) for p in whole[2]] and "bad" in parts[0].closed
+
+
+def test_a_stopping_rule_that_is_not_met_changes_no_choice(tmp_path):
+    """Beyond 500 samples some wait to join the sums; a check, every 5 pulls, must not add them."""
+    arms = [Pool(name, np.random.default_rng(k).normal(size=(400, 2)) + k / 5) for k, name in enumerate("abc")]
+    free, checked = (run(arms, tmp_path / f"{stop}", pulls=560, stop=stop) for stop in (None, Stop(1e-9)))
+    assert [p.arm for p in free[2]] == [p.arm for p in checked[2]]
+    assert [(r.weights, r.value) for r in free[1]] == [(r.weights, r.value) for r in checked[1]]
+
+
+def test_the_shape_of_an_arm_is_known_to_later_sittings(tmp_path):
+    """Rows and columns are told apart, although their features are as many."""
+    shapes = iter([(4,)] * 6 + [(2, 2)] * 3)
+    arms = [Function("a", lambda seed: np.arange(4.0) + seed), Function("b", lambda seed: np.full(next(shapes), float(seed)))]
+    session = begin(arms, tmp_path, "rke", bandwidth=1.0, pulls=12, policy="uniform")
+    list(session.conduct())
+    session.close()
+    again = [Function(arm.name, arm._f) for arm in arms]
+    found, rounds, _ = run(again, tmp_path, bandwidth=1.0, pulls=20, policy="uniform")
+    assert {r.reason for r in rounds if r.status == "failed"} == {"b: gave a sample of shape (2, 2), its first one had (4,)"}
+    assert found.counts["b"] == {"asked": 0, "told": 6, "failed": 3, "unknown": 0}
+
+
+def test_another_reference_of_the_same_name_is_another_selection(tmp_path):
+    real = np.random.default_rng(0).normal(size=(30, 2))
+    arms = {f"g{i}": pool.samples for i, pool in enumerate(pools())}
+    first = mixtura.select(arms, "mmd", reference=real, pulls=20, out=tmp_path)
+    assert mixtura.select(arms, "mmd", reference=real, pulls=20, out=tmp_path) == first
+    with pytest.raises(InputError, match=r'holds a selection with reference "ndarray, float64 \[30, 2\] '):
+        mixtura.select(arms, "mmd", reference=real + 1, pulls=20, out=tmp_path)
+
+
+def test_small_pools_are_enough_where_there_is_no_more(tmp_path):
+    """Fewer samples than the first of each arm, and all pools are empty."""
+    found, _, _ = run(pools(n=3), tmp_path, bandwidth=None, pulls=50)
+    assert found.pulls == 9 and found.why == "no arm is left to be asked" and sum(found.weights) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [1e300, 1e39, 5e18])
+def test_features_that_are_too_large_close_their_arm_alone(tmp_path, size):
+    big = Function("big", lambda seed: [size, float(seed)], cost=2.0)
+    found, rounds, _ = run([*pools(), big], tmp_path, pulls=40)
+    reason = "its sample cannot be compared: its features are not finite, or their length is above 1e+18"
+    assert found.closed == {"big": reason} and found.pulls == 40 and found.spent == 6.0 == rounds[-1].spent
+    assert run([*pools(), big], tmp_path, pulls=40)[0] == found
+
+
+@pytest.mark.parametrize("bad", [np.full((9, 2), np.inf), np.ones((9, 3)), np.full((9, 2), 1e30)])
+def test_of_pools_that_cannot_be_compared_no_truth_is_told(tmp_path, bad):
+    session = begin([*pools(), Pool("bad", bad)], tmp_path, "rke", bandwidth=WIDTH, pulls=30)
+    list(session.conduct())
+    assert session.record(session.finish(), "toy")["truth"] is None and "bad" in session.closed
+    session.close()
+
+
+def test_a_fresh_start_leaves_a_selection_alone_in_which_another_works(tmp_path):
+    arms = {f"g{i}": pool.samples for i, pool in enumerate(pools())}
+    rounds = conduct(arms, bandwidth=WIDTH, pulls=20, out=tmp_path)
+    next(rounds)
+    with pytest.raises(InputError, match="another selection works in this folder; wait for it, or give another --out"):
+        mixtura.select(arms, bandwidth=WIDTH, pulls=20, out=tmp_path, fresh=True)
+    assert [*rounds][-1].pulls == 20
+    with machine.held(tmp_path), pytest.raises(InputError, match="another selection starts over in this folder"):
+        mixtura.select(arms, bandwidth=WIDTH, pulls=20, out=tmp_path)
+    assert mixtura.select(arms, bandwidth=WIDTH, pulls=15, out=tmp_path, fresh=True).pulls == 15
 
 
 def test_an_exhausted_pool_is_closed_and_its_samples_count_on(tmp_path):
@@ -182,7 +318,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_asked(tmp_path):
 def test_the_record_holds_together(tmp_path):
     session = begin(pools(cost=1.5), tmp_path, "rke", bandwidth=WIDTH, pulls=80)
     rounds = list(session.conduct())
-    record = session.record(session.finish(), "toy", 1.0)
+    record = session.record(session.finish(), "toy")
     session.close()
     json.dumps(record, allow_nan=False)
     shown = [(r.pulls, r.value.value) for r in rounds if r.value is not None]
@@ -250,6 +386,8 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from mixtura.arms import Arm
+from mixtura.policies import TABLE, Row
+from mixtura.policies.bandit import Policy, first_best
 from mixtura.selection.mixture import begin
 
 place, pulls = Path(sys.argv[1]), int(sys.argv[2])
@@ -308,7 +446,7 @@ def kill_and_check(place: Path, seed: int, pulls: int = 120) -> int:
     kinds = "keyed,repeatable,plain"
     kills = sum(sitting(place, pulls, kinds, chance.uniform(0.0, 0.5)) for _ in range(2))
     sitting(place, pulls, kinds, None)
-    ledger = Ledger(place / "run" / LEDGER)
+    ledger = Ledger(place / "run" / "ledger.sqlite")
     counts, told = ledger.counts(["keyed0", "repeatable1", "plain2"]), ledger.pulls()
     ledger.close()
     books = {arm: [json.loads(line) for line in (place / f"{arm}.jsonl").read_text().splitlines()] for arm in counts}
@@ -336,7 +474,7 @@ def test_a_killed_selection_makes_the_choices_of_an_undisturbed_one(tmp_path):
         for delay in delays:
             sitting(place, 100, "repeatable,keyed,repeatable", delay)
         sitting(place, 100, "repeatable,keyed,repeatable", None)
-        ledger = Ledger(place / "run" / LEDGER)
+        ledger = Ledger(place / "run" / "ledger.sqlite")
         sequences.append([(p.arm, p.draw, p.features.tolist()) for p in ledger.pulls()])
         ledger.close()
     assert sequences[0] == sequences[1]
@@ -349,7 +487,7 @@ def test_two_processes_share_a_selection(tmp_path):
     command = [sys.executable, str(place / "script.py"), str(place), "90", "keyed,repeatable,plain"]
     both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
     assert [(p.communicate(timeout=120)[1].decode(), p.returncode) for p in both] == [("", 0)] * 2
-    ledger = Ledger(place / "run" / LEDGER)
+    ledger = Ledger(place / "run" / "ledger.sqlite")
     pulls = ledger.pulls()
     ledger.close()
     assert sum(p.status == "told" for p in pulls) == 90 and len({(p.arm, p.draw) for p in pulls}) == len(pulls)

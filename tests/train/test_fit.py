@@ -227,6 +227,8 @@ class Idle(Toy):
         (lambda: play(Toy(squared), Recipe(steps=1), Batch(x=ROWS, context=torch.zeros(120, 1))), "built without a context"),
         (lambda: play(Idle(squared), Recipe(steps=1)), "nothing to train"),
         (lambda: choose_device("abacus"), "'abacus' is no torch device"),
+        (lambda: choose_device("meta"), "device: models are not trained on 'meta'; use auto, cpu or cuda"),
+        (lambda: choose_device("cuda:99"), "device: got 'cuda:99', but torch sees [0-9]+ CUDA devices here; use auto or cpu"),
     ],
 )
 def test_wrong_requests_are_named(attempt, named):
@@ -239,7 +241,7 @@ def test_a_device_that_is_not_there_is_named():
         assert choose_device("auto").type == "cuda"
     else:
         assert choose_device("auto").type == "cpu"
-        with pytest.raises(InputError, match="no CUDA device"):
+        with pytest.raises(InputError, match="torch sees 0 CUDA devices here"):
             choose_device("cuda")
 
 
@@ -353,3 +355,39 @@ def test_a_step_is_a_record():
     with pytest.raises(AttributeError):
         step.rate = 0.0
     assert isinstance(step, Step) and step.finished and step.validation == step.best
+
+
+# ------------------------------------------------------------------------------------------------------------ pauses
+
+
+HOW = {"rate": 0.05, "every": 20, "patience": 10**6}  # so that the first pause is possible on any machine
+
+
+@pytest.mark.parametrize(("first", "then"), [(20.0, 0.3), (0.2, 0.5)])
+def test_a_fit_that_was_paused_has_the_bits_of_its_plan(first, then, tmp_path):
+    """Whether it then has more time than it was planned for, or less."""
+    path = tmp_path / "checkpoint"
+    *_, last = play(Toy(squared), Recipe(seconds=first, **HOW), checkpoint=path, pause=1e-9)
+    assert last.paused and not last.finished and path.exists() and last.curve[-1][0] == last.step
+    model = Toy(squared)
+    *_, end = play(model, Recipe(seconds=then, **HOW), checkpoint=path)
+    assert end.finished and end.step > last.step and not path.exists() and end.plan[0][0] != last.steps
+    again = Toy(squared)
+    *_, repeated = play(again, Recipe(plan=end.plan, **HOW))
+    assert model.number.equal(again.number) and repeated.best == end.best
+
+
+def test_a_fit_that_was_paused_may_end_there(tmp_path):
+    path = tmp_path / "checkpoint"
+    *_, last = play(Toy(squared), Recipe(seconds=20.0, **HOW), checkpoint=path, pause=1e-9)
+    model = Toy(squared)
+    (end,) = play(model, Recipe(seconds=20.0, **HOW), checkpoint=path, stop=True)
+    assert end.finished and not end.converged and end.plan[0][1] == last.step and not path.exists()
+    again = Toy(squared)
+    play(again, Recipe(plan=end.plan, **HOW))
+    assert model.number.equal(again.number)
+
+
+def test_a_fit_by_steps_is_not_paused(tmp_path):
+    *_, last = play(Toy(squared), Recipe(steps=40, every=10), checkpoint=tmp_path / "checkpoint", pause=1e-9)
+    assert last.finished and not last.paused

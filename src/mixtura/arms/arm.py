@@ -25,6 +25,8 @@ from mixtura.ground.rng import generator
 MOST_VALUES = 2**24
 #: most characters of an arm's output in a message
 SHOWN = 200
+#: fields of an answer in JSON, of which it has one
+ANSWERS = ("sample", "npy", "error")
 #: longest pause before a repetition, seconds
 LONGEST_PAUSE = 30.0
 
@@ -113,7 +115,7 @@ class Pool(Arm):
         self, name: str, samples: NDArray[Any], *, replacement: bool = False, seed: int = 0, cost: float = 0.0
     ) -> None:
         super().__init__(name, cost=cost, repeatable=True)
-        if samples.ndim < 1 or not len(samples) or samples.dtype.kind not in "biuf":
+        if samples.ndim < 1 or not samples.size or samples.dtype.kind not in "biuf":
             raise InputError(
                 f"{name}: expected an array of numbers (samples, …) with at least one sample, got {samples.dtype} of shape "
                 f"{samples.shape}; convert it"
@@ -151,7 +153,7 @@ class Function(Arm):
     def _call(self, seed: int, **context: Any) -> Any:
         try:
             return self._f(seed, **context)
-        except Exception as error:  # a foreign function may raise anything
+        except (Exception, SystemExit) as error:  # a foreign function may raise anything
             raise ArmError(f"{self.name}: raised {type(error).__name__}: {shown(str(error))}") from error
 
 
@@ -182,8 +184,9 @@ def answered(line: bytes, name: str) -> NDArray[Any]:
         answer = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ArmError(f"{name}: wrote {shown(line)!r}, expected one line of JSON on its standard output") from error
-    if not isinstance(answer, dict) or len(answer.keys() & {"sample", "npy", "error"}) != 1:
-        raise ArmError(f'{name}: wrote {shown(line)!r}, expected a JSON object with one of "sample", "npy" and "error"')
+    if not isinstance(answer, dict) or len(answer.keys() & {*ANSWERS}) != 1:
+        fields = ", ".join(f'"{field}"' for field in ANSWERS)
+        raise ArmError(f"{name}: wrote {shown(line)!r}, expected a JSON object with one of {fields}")
     if "error" in answer:
         raise ArmError(f"{name}: reports: {shown(str(answer['error']))}")
     if "sample" in answer:

@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixtura.cli.app import Features, Json, Seed
+from mixtura.cli.app import Features, Json, Reference, Seed
 from mixtura.cli.deliver import emit
 from mixtura.cli.tables import make_console
 
 if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is quick
     from rich.console import Console
 
+    from mixtura.folder.selection import SelectionFolder
     from mixtura.selection.records import Selected, SelectedByContext
 
 
 def select(
     arms: Annotated[Path, typer.Argument(metavar="ARMS.yaml", help="The generators, and how to ask them (docs/arms.md).")],
     objective: Annotated[str, typer.Option(help="As for mix, quadratic terms only: mmd, rke+0.2*precision.")] = "rke",
-    reference: Annotated[str | None, typer.Option(help="Real rows or images.")] = None,
+    reference: Reference = None,
     pulls: Annotated[int, typer.Option(min=1, help="Samples to ask for in all.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder of the selection; runs/NAME by default.")] = None,
     policy: Annotated[
@@ -43,6 +44,7 @@ def select(
     as_json: Json = False,
 ) -> None:
     """Ask generators for samples one by one: their best mixture with the fewest. The same command goes on where it stopped."""
+    from mixtura.folder.selection import SelectionFolder
     from mixtura.report import selection
     from mixtura.selection.records import SelectedByContext
     from mixtura.selection.start import conduct
@@ -52,10 +54,10 @@ def select(
     options |= {"features": features, "stop": stop, "certified": certified, "contexts": contexts, "reach": reach}
     found = _show_rounds(make_console(stderr=True), conduct(arms, objective, seed=seed, fresh=fresh, **options), pulls)
     if isinstance(found, SelectedByContext):
-        show = partial(_show_contexts, make_console(stderr=False), found, out)
+        show = partial(_show_contexts, make_console(stderr=False), found, SelectionFolder(out))
     else:
         selection.build(out)
-        show = partial(_show_selection, make_console(stderr=False), found, out)
+        show = partial(_show_selection, make_console(stderr=False), found, SelectionFolder(out))
     emit({**found.record(), "folder": str(out)}, as_json, show)
 
 
@@ -87,7 +89,7 @@ def _show_rounds(console: Console, records: Iterator[Any], pulls: int) -> Any:
     raise RuntimeError("the selection ended without a result")
 
 
-def _show_selection(console: Console, found: Selected, out: Path) -> None:
+def _show_selection(console: Console, found: Selected, folder: SelectionFolder) -> None:
     from rich.table import Table
 
     from mixtura.simplex.intervals import p_in_words
@@ -112,10 +114,11 @@ def _show_selection(console: Console, found: Selected, out: Path) -> None:
         console.print(f"{c.mode}: at most {c.excess:.3g} above the least loss{wanted}", style="dim", soft_wrap=True)
     spent = f", cost {found.spent:,.6g}" if found.spent else ""
     console.print(f"{found.why}{spent}; sums of {found.sums}", style="dim", soft_wrap=True)
-    console.print(f"everything is in {out} (report.html, ledger.sqlite)", style="dim", soft_wrap=True)
+    files = f"{folder.page_path.name}, {folder.ledger_path.name}"
+    console.print(f"everything is in {folder.path} ({files})", style="dim", soft_wrap=True)
 
 
-def _show_contexts(console: Console, found: SelectedByContext, out: Path) -> None:
+def _show_contexts(console: Console, found: SelectedByContext, folder: SelectionFolder) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
@@ -129,4 +132,5 @@ def _show_contexts(console: Console, found: SelectedByContext, out: Path) -> Non
     console.print(found.sentence, style="bold", soft_wrap=True)
     spent = f", cost {found.spent:,.6g}" if found.spent else ""
     console.print(f"{found.why}{spent}", style="dim", soft_wrap=True)
-    console.print(f"everything is in {out} (weights.csv: a row for each context; ledger.sqlite)", style="dim", soft_wrap=True)
+    files = f"{folder.weights_path.name}: a row for each context; {folder.ledger_path.name}"
+    console.print(f"everything is in {folder.path} ({files})", style="dim", soft_wrap=True)

@@ -143,11 +143,12 @@ def report(
     """One self-contained page of a finished run, to look at offline or to send."""
     import webbrowser
 
+    from mixtura.folder.selection import SelectionFolder
     from mixtura.report import build, selection
-    from mixtura.selection.mixture import LEDGER
     from mixtura.study.study import load
 
-    if any((folder / name).exists() for name in ("selection.json", LEDGER)):
+    selected = SelectionFolder(folder)
+    if selected.is_begun or selected.is_finished:
         page = selection.build(folder, output)
     else:
         load(folder)  # says what is wrong with a folder that holds no finished run

@@ -180,16 +180,16 @@ class RunFolder:
 
     def state(self) -> SavedState:
         """How far the run has come."""
-        return checked(SavedState, read_json(self.path / "state.json"), self.path / "state.json")
+        return checked(SavedState, read_json(self.state_path), self.state_path)
 
     def write_state(self, state: SavedState) -> None:
         """Written again and again while the run goes on."""
-        write_json(self.path / "state.json", asdict(state))
+        write_json(self.state_path, asdict(state))
 
     @property
     def has_state(self) -> bool:
         """Whether a fit has begun."""
-        return (self.path / "state.json").exists()
+        return (self.state_path).exists()
 
     def splits(self) -> RowNumbers:
         """The numbers of the rows that fit, select and report."""
@@ -381,9 +381,10 @@ class RunFolder:
             source.write(rows, self.path / "samples.jsonl")
 
     def bits(self) -> dict[str, bytes]:
-        """The content, by name, of the files that a replay of the run must give again: tensors of models, nats, gallery, rows of
-        the choice."""
-        models = sorted((self.path / "models").rglob("*.safetensors"))
+        """The content, by name, of the files that a replay of the run must give again: tensors of the models that it scored,
+        nats, gallery, rows of the choice. Another model can have left its file before it failed."""
+        names = sorted(score.name for score in self.scores() if score.has_samples)
+        models = [path for name in names for path in sorted(self.model_path(name).rglob("*.safetensors"))]
         others = [self.path / "nats.safetensors", self.gallery_path, *sorted(self.path.glob("samples.*"))]
         return {str(path.relative_to(self.path)): path.read_bytes() for path in (*models, *others) if path.exists()}
 
@@ -398,6 +399,11 @@ class RunFolder:
     def config_path(self) -> Path:
         """The first file of a run."""
         return self.path / "config.json"
+
+    @property
+    def state_path(self) -> Path:
+        """How far the run has come."""
+        return self.path / "state.json"
 
     @property
     def gallery_path(self) -> Path:

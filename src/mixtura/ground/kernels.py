@@ -31,6 +31,9 @@ Array = NDArray[np.float64]
 TILE = 1024
 #: a Gaussian is never taken below exp of this, 2e-35: exp is 30 to 90 times slower where its result is not a normal float32
 SMALLEST_EXPONENT = -80.0
+#: bandwidths whose inverse square is a float32, as tiles are, and whose square is a number; what that is, for a message
+SMALLEST, LARGEST = 1e-19, 1e150
+BANDWIDTH = f"a number from {SMALLEST:g} to {LARGEST:g}"
 #: rows that a median distance is taken from
 MEDIAN_ROWS = 2_000
 #: entries of one chunk of monomials
@@ -78,8 +81,8 @@ class Gaussian(Kernel):
     centred = True
 
     def __post_init__(self) -> None:
-        if not 0 < self.bandwidth < math.inf:
-            raise InputError(f"bandwidth: expected a finite number above 0, got {self.bandwidth}; try median_bandwidth")
+        if not SMALLEST <= self.bandwidth <= LARGEST:
+            raise InputError(f"bandwidth: expected {BANDWIDTH}, got {self.bandwidth}; try median_bandwidth")
 
     @property
     def squared(self) -> Gaussian:

@@ -161,41 +161,35 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-@contextmanager
-def scratch() -> Iterator[Path]:
-    """An empty folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="mixtura-") as folder:
-        yield Path(folder)
-
-
 def clear(folder: Path, *, last: str) -> None:
-    """Remove a folder, and its file ``last`` last, so that the folder can still be recognised if the process is killed."""
+    """Remove what is in a folder, and its file ``last`` last, so that the folder can still be recognised if the process is
+    killed. The folder itself stays: whoever holds it (:func:`held`) holds it on."""
     for path in folder.iterdir():
         if path.name != last and path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != last:
             path.unlink()
-    shutil.rmtree(folder)
+    (folder / last).unlink(missing_ok=True)
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[bool]:
-    """Inside, no other process holds this folder, which is made if it is not there; False where one does already. The system
-    lets go of it when this process ends, however it ends. Always True where the system has no such locks. CannotWrite as
-    :func:`drafted`."""
+def held(folder: Path, *, shared: bool = False) -> Iterator[bool]:
+    """Inside, no other process holds this folder, which is made if it is not there; False where one does already. ``shared``:
+    others may hold it too, if they share it. The system lets go of it when this process ends, however it ends. Always True where
+    the system or the disk has no such locks. CannotWrite as :func:`drafted`."""
     with _naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     if fcntl is None:
         yield True
         return
-    lock = os.open(folder, os.O_RDONLY)
+    lock, alone = os.open(folder, os.O_RDONLY), True
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+        with contextlib.suppress(OSError):  # a disk without locks
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alone = False
+        yield alone
     finally:
         os.close(lock)
 

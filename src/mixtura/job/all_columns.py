@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -15,15 +13,12 @@ from mixtura.contracts import InputError, density_kind
 from mixtura.data import source
 from mixtura.features.space import FeatureSpace
 from mixtura.folder.records import BlendQuadratic, Gallery, Score
-from mixtura.ground.rng import generator
 from mixtura.job import verdict
 from mixtura.job.jobs import describe_failure, unit_name
 from mixtura.job.run import FittedModels, Run
-from mixtura.job.scoring import timed_sample
+from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import SAMPLES
 from mixtura.job.verdict import ComparedSamples
-from mixtura.job.workers import side_by_side
-from mixtura.metrics.compare import compare_samples, memorised
 from mixtura.study.study import Study, assemble
 
 #: images of the verdict's choice that are written to the folder, and rows of everything that the report shows
@@ -45,28 +40,32 @@ class AllColumnsRun(Run):
     def _samples_kept(self) -> int:
         return self.samples
 
-    def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
-        space, splits, seed, nouns = self.schema.space, self.splits, self.options.seed, self.schema.nouns
+    def _is_race(self) -> bool:
+        return self.options.objective != "mmd" and not self.schema.judged_by_samples and not self.options.samples
+
+    def _sample_judge(self) -> SampleJudge:
+        fit, report, features = self.x[self.splits.training], self.x[self.splits.report], self.features
+        return SampleJudge(fit, report, features, features.kernel, self.samples, self.options.seed)
+
+    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
+        space, nouns = self.schema.space, self.schema.nouns
         models, select = fitted.models, fitted.select
-        outside = self._outside()
-        drawn, cost = {}, {}
-        for name, model in models.items():
-            drawn[name], cost[name] = timed_sample(model, self.samples, rng=generator(seed, name, "samples"))
-        drawn |= {name: rows[1::2] for name, rows in outside.items()}
+        outside, judge = self._outside(), self._sample_judge()
+        sampled = {name: found.sampled for name, found in fitted.measured.items() if found.sampled is not None}
+        sampled |= {name: judge.of_rows(name, rows[1::2]) for name, rows in outside.items()}
         verdicts = {}
         if select:
             kinds = {name: str(density_kind(models[name])) for name in select}
             verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, nouns)
-        seen = {name: self.features(x) for name, x in drawn.items()}
-        shown = self.features(self.x[splits.report])
+        report = ComparedSamples(self.features(judge.report), {name: s.features for name, s in sampled.items()})
         choosing = self._compared_samples([*models], {name: self.features(rows[::2]) for name, rows in outside.items()})
-        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, ComparedSamples(shown, seen), self.features.kernel, nouns)
+        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, report, self.features.kernel, nouns)
         objective, why = verdict.choose_objective(
             verdicts, asked=self.options.objective, images=self.schema.judged_by_samples, outside=[*outside]
         )
         if objective not in verdicts:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
-        scores = self._scores(fitted, drawn, seen, cost, workers)
+        scores = self._scores(fitted, sampled)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
         everyone = {**models, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
@@ -74,8 +73,8 @@ class AllColumnsRun(Run):
         for name, rows in given.items():
             self.folder.write_outside_rows(name, rows)
         self.folder.write_quadratic(BlendQuadratic(**quadratic, features=self.features.name))
-        self.folder.write_gallery(self._gallery(drawn, seen))
-        self._write(study, fitted, study.best.sample(self.schema.examples, seed=seed))
+        self.folder.write_gallery(self._gallery(sampled))
+        self._write(study, fitted, study.best.sample(self.schema.examples, seed=self.options.seed))
         return study
 
     def _outside(self) -> dict[str, Tensor]:
@@ -115,40 +114,23 @@ class AllColumnsRun(Run):
         """Features (n, d) of the samples that the jobs kept of each model."""
         return {name: self.features(self.jobs.results(unit_name(name, fold))["samples"]) for name in names}
 
-    def _scores(
-        self, fitted: FittedModels, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor], cost: Mapping[str, float],
-        workers: int,
-    ) -> list[Score]:  # fmt: skip
-        compared = [name for name in drawn if name not in self.state.failures]
-        of_samples = side_by_side(lambda name: self._score_of_samples(name, drawn[name], seen[name]), compared, workers)
-        found = dict(zip(compared, of_samples, strict=True))
+    def _scores(self, fitted: FittedModels, sampled: Mapping[str, Sampled]) -> list[Score]:
         scores = []
         for name in [*(c.name for c in self.candidates), *self.options.samples]:
             if name in self.state.failures:
                 scores.append(self._score_of_failed(name))
+            elif name in fitted.models:
+                scores.append(self._complete_score(sampled[name].score, fitted, sampled[name].cost))
             else:
-                scores.append(self._complete_score(found[name], fitted, cost[name]) if name in fitted.models else found[name])
+                scores.append(replace(sampled[name].score, reason=self.notes.get(name, "")))
         return scores
 
-    def _score_of_samples(self, name: str, drawn: Tensor, seen: Tensor) -> Score:
-        """What only needs samples: rows (n, *shape) and their features (n, d)."""
-        splits, seed, features = self.splits, self.options.seed, self.features
-        fit, real = self.x[splits.training], self.x[splits.report]
-        copied = memorised(seen, fit, features(real), features, rng=generator(seed, name, "memorisation"))
-        rng = partial(generator, seed, name, "metric")
-        compared = compare_samples(real, drawn, features, kernel=features.kernel, codes=features.codes, seed=rng)
-        metrics: dict[str, dict[str, Any]] = {metric: asdict(value) for metric, value in compared.items()}
-        return Score(
-            name, "samples only", self.notes.get(name, ""), rows=len(real), memorisation=copied.value,
-            memorisation_error=copied.error, metrics=metrics,
-        )  # fmt: skip
-
-    def _gallery(self, drawn: Mapping[str, Tensor], seen: Mapping[str, Tensor]) -> Gallery:
+    def _gallery(self, sampled: Mapping[str, Sampled]) -> Gallery:
         """What the report shows: unseen real rows, samples, and the training row nearest to some samples."""
         training = self.x[self.splits.training]
         fit = self.features(training).double()
-        nearest = {name: training[torch.cdist(x[:NEAREST].double(), fit).argmin(1)] for name, x in seen.items()}
-        samples = {name: self.schema.space.clamp(x[:SHOWN_ROWS]) for name, x in drawn.items()}
+        nearest = {name: training[torch.cdist(s.features[:NEAREST].double(), fit).argmin(1)] for name, s in sampled.items()}
+        samples = {name: self.schema.space.clamp(s.rows[:SHOWN_ROWS]) for name, s in sampled.items()}
         real = self.x[self.splits.report][:SHOWN_ROWS]
         dtype = self.schema.gallery_dtype
         samples, nearest = ({name: x.to(dtype) for name, x in rows.items()} for rows in (samples, nearest))

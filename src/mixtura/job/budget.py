@@ -52,7 +52,8 @@ class Budget:
         unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
         # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
-        owed += SCORING * self.seconds * (1 + 1 / self.workers) * len(unscored)
+        guess = SCORING * self.seconds
+        owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
         left = (1 - self.ending) * self.seconds - elapsed - owed
         return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers))
 

@@ -94,11 +94,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Length:
-    """How long to train, by one of: ``plan``, the steps of a run to repeat; ``steps``; ``seconds``."""
+    """How long to train, by one of: ``plan``, the steps of a run to repeat; ``steps``; ``seconds``. ``pause``: after how many
+    seconds to pause; ``stop``: end a fit that was paused where it is."""
 
     plan: tuple[tuple[int, int], ...] | None = None
     steps: int | None = None
     seconds: float | None = None
+    pause: float | None = None
+    stop: bool = False
 
     def recipe(self, settings: Mapping[str, Any]) -> Recipe:
         """The recipe of these settings for this length."""
@@ -117,9 +120,19 @@ class Fitted(NamedTuple):
     history: list[dict[str, Any]]
 
 
+class Paused(NamedTuple):
+    """A fit that was paused: the model in its best state so far, the step, the seconds so far, and (step, nats a row of the
+    held-out rows) of every validation; no curve where its stopping loss is in other units than nats."""
+
+    model: Model
+    step: int
+    seconds: float
+    curve: list[tuple[int, float]]
+
+
 def fit_model(
     candidate: Candidate, material: Material, unit: str, rows: Tensor, length: Length, checkpoint: Path
-) -> Generator[Moment, None, Fitted]:
+) -> Generator[Moment, None, Fitted | Paused]:
     """Fit one model to the rows with these numbers. ``unit``: the name of the fit, from which its draws follow. A checkpoint that
     is there is taken up, so that a fit that was killed ends with the bits of one that was not."""
     rng = generator(material.seed, unit)
@@ -138,8 +151,13 @@ def fit_model(
     unit_of = {stage.name: stage.unit for stage in model.stages()}
     shown, entry, history = 0.0, {}, []
     learnt = Batch(x=x, context=context)
-    steps = fit(model, learnt, recipe, rng=rng, device=material.device, checkpoint=checkpoint, name=candidate.name)
-    for step in steps:
+    for step in fit(
+        model, learnt, recipe, rng=rng, device=material.device, checkpoint=checkpoint, name=candidate.name, pause=length.pause,
+        stop=length.stop,
+    ):  # fmt: skip
+        if step.paused:
+            in_nats = unit_of[step.stage] == "nats"
+            return Paused(model, step.step, step.seconds, [(at, -loss) for at, loss in step.curve] if in_nats else [])
         if step.validation is not None:
             history.append({"model": candidate.name, "fit": unit, **asdict(step)})
         if step.finished:

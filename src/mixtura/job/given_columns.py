@@ -51,7 +51,7 @@ class GivenColumnsRun(Run):
 
     def _choose_candidates(self) -> list[Candidate]:
         """Closed fits first, which take the time they take; the others share what is left."""
-        return sorted(super()._choose_candidates(), key=self._is_timed)
+        return sorted(super()._choose_candidates(), key=lambda candidate: self._parameters_of(candidate) is not None)
 
     def _samples_kept(self) -> int:
         return 0  # no two rows have the same inputs, so there are no samples of one law to compare
@@ -70,7 +70,7 @@ class GivenColumnsRun(Run):
     def _targets_of_plan(self) -> dict[str, list[str]]:
         return {"target": list(self.options.targets), "given": self.given.names}
 
-    def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
+    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
         models, select, report = fitted.models, fitted.select, fitted.report
         if not select:
             raise InputError("--target: no model here has a density given the inputs; name families that have one")
@@ -143,8 +143,9 @@ class GivenColumnsRun(Run):
     def _draws(self, model: Model, name: str, context: Tensor) -> int:
         """How many of every row: fewer where they are dear; always one less than a multiple of 20, so that the ends of the
         intervals are draws."""
-        if self.options.stops is not None:
-            return int(self.options.stops[f"{name}/all"]["draws"])
+        recorded = (self.options.stops or {}).get(f"{name}/all", {})
+        if "draws" in recorded:
+            return int(recorded["draws"])
         if self.options.seconds is None:
             return MOST_DRAWS
         began = time.monotonic()

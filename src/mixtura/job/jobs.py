@@ -21,9 +21,10 @@ import traceback
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
+from torch import Tensor
 
 from mixtura.blending.nats import log_probs, sound
 from mixtura.contracts import InputError, Model, density_kind
@@ -33,12 +34,15 @@ from mixtura.ground import machine
 from mixtura.ground.encode import Columns
 from mixtura.ground.machine import CannotWrite, write
 from mixtura.ground.rng import generator
-from mixtura.job.fitting import Candidate, Fitted, Length, Material, Moment, fit_model
+from mixtura.job.fitting import Candidate, Length, Material, Moment, Paused, fit_model
+from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
 from mixtura.job.workers import use_one_thread
 
 #: seconds between two progress files of a job
 SAVE_PROGRESS_EVERY = 0.5
+#: select rows that are looked at when a fit pauses
+LOOK_ROWS = 300
 #: seconds that a fit has at least, however late its worker began
 LEAST_SECONDS = 0.2
 
@@ -47,15 +51,19 @@ LEAST_SECONDS = 0.2
 class Job:
     """One fit. fold: which fold is left out, None of the final fit. own: whether the model is a callable of the person's own.
     Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970)
-    even where the job waited long for a worker."""
+    even where the job waited long for a worker. pause: seconds of training after which it pauses. stopped: why the model has no
+    more time; it is not scored for the blend. device: of the sitting that asks for it."""
 
     name: str
     fold: int | None
     own: bool = False
+    device: str = "cpu"
     plan: list[list[int]] | None = None
     steps: int | None = None
     share: float | None = None
     ends: float | None = None
+    pause: float | None = None
+    stopped: str | None = None
 
     @property
     def unit(self) -> str:
@@ -66,6 +74,14 @@ class Job:
 def unit_name(name: str, fold: int | None) -> str:
     """The name of a fit: NAME/0, NAME/1, …, NAME/all."""
     return f"{name}/{'all' if fold is None else fold}"
+
+
+class Outcome(NamedTuple):
+    """How a job ended: what the fit took, why it failed, if it did, and whether it only paused."""
+
+    entry: dict[str, Any]
+    failure: dict[str, Any] | None
+    paused: bool
 
 
 @dataclass(frozen=True)
@@ -79,14 +95,13 @@ class JobFolder:
         return self.run.work_path / f"{unit.replace('/', '.')}.{ending}"
 
     def write_material(self, material: Material) -> None:
-        """What all jobs share. The columns are those of schema.json."""
+        """What all jobs share, in every sitting. The columns are those of schema.json."""
         tensors = {f"encoding.{name}": value for name, value in material.encoding.state_dict().items()}
         tensors |= {"x": material.x, "fit": material.splits.fit, "select": material.splits.select}
         if material.context is not None:
             tensors["context"] = material.context
         write_tensors(self.run.work_path / "material.safetensors", tensors)
-        plain = {"seed": material.seed, "samples": material.samples, "seconds": material.seconds}
-        plain |= {"folds": material.splits.folds, "device": str(material.device)}
+        plain = {"seed": material.seed, "samples": material.samples, "seconds": material.seconds, "folds": material.splits.folds}
         write_json(self.run.work_path / "material.json", plain)
 
     @property
@@ -94,8 +109,8 @@ class JobFolder:
         """Whether it is written."""
         return (self.run.work_path / "material.json").exists()
 
-    def material(self) -> Material:
-        """The inverse of :meth:`write_material`; the report rows, which no job needs, are left out."""
+    def material(self, device: str) -> Material:
+        """The inverse of :meth:`write_material`, for a job on this device; the report rows, which no job needs, are left out."""
         path = self.run.work_path / "material.safetensors"
         plain, tensors, space = read_json(path.with_suffix(".json")), read_tensors(path), self.run.schema().modelled.space
         with content_of(path):
@@ -106,7 +121,7 @@ class JobFolder:
             splits = Splits(tensors["fit"], tensors["select"], nothing, "", plain["folds"], 0)
             return Material(
                 space, tensors["x"], tensors.get("context"), splits, encoding, plain["seed"], plain["samples"],
-                plain["seconds"], torch.device(plain["device"]),
+                plain["seconds"], torch.device(device),
             )  # fmt: skip
 
     def write_job(self, job: Job) -> None:
@@ -137,14 +152,15 @@ class JobFolder:
         except (InputError, TypeError):
             return None
 
-    def outcome(self, unit: str) -> dict[str, Any] | None:
-        """What the fit took (``entry``), and why it failed (``failure``), if it did; None of a job that is not done."""
+    def outcome(self, unit: str) -> Outcome | None:
+        """How the job ended; None of a job that is not done."""
         path = self.path(unit, "outcome.json")
         if not path.exists():
             return None
         with content_of(path):
             found = read_json(path)
-            return {"entry": dict(found["entry"]), "failure": None if found["failure"] is None else dict(found["failure"])}
+            failure = None if found["failure"] is None else dict(found["failure"])
+            return Outcome(dict(found["entry"]), failure, bool(found["paused"]))
 
     def forget_outcome(self, unit: str) -> None:
         """A job whose fault may have passed is to be done again."""
@@ -173,7 +189,8 @@ def do_job(folder: str, unit: str, own: Callable[..., Model] | None = None) -> N
         return
     write_json(files.path(unit, "progress.json"), Moment(0.0)._asdict())
     saved = time.monotonic()
-    for moment in perform(files, files.material(), files.job(unit), own):
+    job = files.job(unit)
+    for moment in perform(files, files.material(job.device), job, own):
         now = time.monotonic()
         if now - saved > SAVE_PROGRESS_EVERY:
             saved = now
@@ -185,9 +202,9 @@ def do_job(folder: str, unit: str, own: Callable[..., Model] | None = None) -> N
 def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., Model] | None = None) -> Iterator[Moment]:
     """Do one job and leave its files; yields how far it is. A fault of the model is an outcome; CannotWrite is raised."""
     entry: dict[str, Any] = {} if job.share is None else {"share": job.share}
+    paused, failure = False, None
     try:
-        yield from _fit_and_score(files, material, job, own, entry)
-        failure = None
+        paused = yield from _fit_and_score(files, material, job, own, entry)
     except CannotWrite:
         raise
     except InputError as error:
@@ -196,7 +213,7 @@ def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., M
         write(files.run.work_path / f"{job.name}.error.txt", traceback.format_exc())
         message = next((line for line in str(error).splitlines() if line.strip()), "no message")
         failure = describe_failure("failed", f"{type(error).__name__}: {message}", error)
-    write_json(files.path(job.unit, "outcome.json"), {"entry": entry, "failure": failure})
+    write_json(files.path(job.unit, "outcome.json"), Outcome(entry, failure, paused)._asdict())
 
 
 def describe_failure(status: str, reason: str, error: BaseException) -> dict[str, Any]:
@@ -208,8 +225,8 @@ def describe_failure(status: str, reason: str, error: BaseException) -> dict[str
 
 def _fit_and_score(
     files: JobFolder, material: Material, job: Job, own: Callable[..., Model] | None, entry: dict[str, Any]
-) -> Generator[Moment, None, None]:
-    """Fit, score and sample one model; fills ``entry`` as it comes to know what its fit took."""
+) -> Generator[Moment, None, bool]:
+    """Fit, score and sample one model; fills ``entry`` as it comes to know what its fit took. Returns whether it only paused."""
     name, splits, seed = job.name, material.splits, material.seed
     candidate = Candidate(name, own)
     if job.fold is None:
@@ -218,8 +235,17 @@ def _fit_and_score(
         learn, left = splits.fold(job.fold)
         rows, unseen = splits.training[learn], splits.training[left]
     checkpoint = files.path(job.unit, "checkpoint")
-    fitted: Fitted = yield from fit_model(candidate, material, job.unit, rows, _length(job, checkpoint), checkpoint)
+    fitted = yield from fit_model(candidate, material, job.unit, rows, _length(job, checkpoint), checkpoint)
     model = fitted.model
+    if isinstance(fitted, Paused):
+        entry |= {"trained": fitted.seconds, "curve": fitted.curve}
+        if density_kind(model) is not None and not splits.folds:
+            rows, began = looked_at(splits, seed), time.monotonic()
+            nats, _ = nats_of(model, material, rows, generator(seed, name, "look"))
+            entry["scores_in"] = (time.monotonic() - began) * len(splits.select) / len(rows)
+            write_tensors(files.path(job.unit, "safetensors"), {"look": nats})
+            entry["look"] = (fitted.step, float(nats.mean()))
+        return True
     entry |= fitted.entry
     if fitted.history:
         write_lines(files.path(job.unit, "history.jsonl"), fitted.history)
@@ -227,20 +253,31 @@ def _fit_and_score(
         tensors = {"position": left, **_sampled(model, material, material.samples // splits.folds, name, f"fold {job.fold}")}
         if density_kind(model) is not None:
             tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "fold", job.fold))
+            entry["unseen"] = float(tensors["nats"].mean())
         write_tensors(files.path(job.unit, "safetensors"), tensors)
-        return
+        return False
     yield Moment(1.0, note="scoring")
     began = time.monotonic()
     # one that cannot sample fails here, alone
     model.sample(8, context=material.context_of(splits.training[:8]), rng=generator(seed, name, "trial"))
     tensors = {} if splits.folds else _sampled(model, material, material.samples, name, "select")
-    if density_kind(model) is not None and not splits.folds:
+    if job.stopped is not None:
+        entry["stopped"] = job.stopped
+    elif density_kind(model) is not None and not splits.folds:
         tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "select"))
+        entry["unseen"] = float(tensors["nats"].mean())
     entry["scoring"] = time.monotonic() - began
     settings = None if job.own else cast(Any, model).config.model_dump(mode="json")
     files.run.write_model(name, model, None if job.own else name, settings)
     if tensors:
         write_tensors(files.path(job.unit, "safetensors"), tensors)
+    return False
+
+
+def looked_at(splits: Splits, seed: int) -> Tensor:
+    """Numbers of the select rows that show, when a fit pauses, whether its model can still be a part of the blend."""
+    order = torch.randperm(len(splits.select), generator=generator(seed, "look"))
+    return splits.select[order[:LOOK_ROWS]]
 
 
 def _length(job: Job, checkpoint: Path) -> Length:
@@ -248,7 +285,7 @@ def _length(job: Job, checkpoint: Path) -> Length:
     if job.plan is not None:
         return Length(plan=tuple((steps, end) for steps, end in job.plan))
     if job.share is None or job.ends is None or checkpoint.exists():
-        return Length(steps=job.steps, seconds=job.share)
+        return Length(steps=job.steps, seconds=job.share, pause=job.pause, stop=job.stopped is not None)
     return Length(seconds=max(LEAST_SECONDS, min(job.share, job.ends - time.time())))
 
 
@@ -257,6 +294,41 @@ def _sampled(model: Model, material: Material, n: int, name: str, purpose: str) 
     if not material.samples:
         return {}
     return {"samples": model.sample(n, rng=generator(material.seed, name, "samples", purpose))}
+
+
+class Measured(NamedTuple):
+    """A model on the report rows: ``nats`` of each (n,), where it has a density, and the Monte-Carlo error of their mean; its
+    samples, where models are judged by them."""
+
+    nats: Tensor | None
+    mc_error: float
+    sampled: Sampled | None
+
+
+def measure_of(
+    folder: str, judge: SampleJudge | None, asked: tuple[str, Callable[..., Model] | None, Tensor]
+) -> Measured | FloatingPointError:
+    """:func:`measure` one model of the run in ``folder``: what an executor is handed when the verdict opens the report rows.
+    ``asked``: the name of the model, its callable where it is the person's own, and the numbers of the rows."""
+    name, own, report = asked
+    files = JobFolder(RunFolder(Path(folder)))
+    material = files.material("cpu")  # where models are once they are fitted
+    model = files.run.model(name, material.space, {} if own is None else {name: own})
+    return measure(name, model, material, report, judge)
+
+
+def measure(
+    name: str, model: Model, material: Material, report: Tensor, judge: SampleJudge | None
+) -> Measured | FloatingPointError:
+    """A model on the rows with the numbers ``report``. A FloatingPointError is returned: as in training, one model that breaks
+    must not take the others down."""
+    try:
+        nats, mc_error = None, 0.0
+        if density_kind(model) is not None:
+            nats, mc_error = nats_of(model, material, report, generator(material.seed, name, "report"))
+        return Measured(nats, mc_error, None if judge is None else judge.of_model(name, model))
+    except FloatingPointError as error:
+        return error
 
 
 def nats_of(model: Model, material: Material, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:

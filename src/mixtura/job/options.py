@@ -7,6 +7,7 @@ option is checked: the command line reads the table before it knows whether torc
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -281,7 +282,7 @@ def parse_budget(budget: str | float) -> float:
     units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(s|m|min|h|)\s*", str(budget))
     seconds = float(found[1]) * units[found[2]] if found else 0.0
-    if seconds < 1:
+    if not 1 <= seconds < math.inf:
         raise InputError(f"budget: {budget!r} is no time of a second or more; write 60s, 5m or 1h")
     return seconds
 

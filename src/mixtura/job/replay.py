@@ -9,7 +9,7 @@ from typing import Any
 from mixtura.contracts import InputError
 from mixtura.data import examples, source
 from mixtura.features import extractors as features
-from mixtura.folder.io import read_json
+from mixtura.folder.io import content_of, read_json
 from mixtura.folder.layout import RunFolder
 from mixtura.job.options import check_replay, options_of_record
 from mixtura.job.start import run
@@ -27,7 +27,7 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
     read_json(old.verdict_path)
     old.check_format()
     kept, made_from, fingerprint = _recorded(old.path, options)
-    units = old.state().units
+    units = _finished_units(old)
     if data is None and made_from not in examples.names():
         raise InputError(f"{old.path}: give the data that it was made from again: mixtura run FILE --replay {old.path}")
     data = made_from if data is None else data
@@ -40,6 +40,21 @@ def replay(folder: str | Path, out: str | Path, data: Any = None, **options: Any
     study = run(data, **(kept | options), stops=units, out=new.path)
     before, after = old.bits(), new.bits()
     return study, [name for name in before if before[name] != after.get(name)]
+
+
+def _finished_units(folder: RunFolder) -> dict[str, dict[str, Any]]:
+    """What was recorded of the fits of all models that did not fail. InputError where it is damaged."""
+    state = folder.state()
+    read = {
+        "seconds": float, "draws": int,
+        "plan": lambda plan: None if plan is None else [[int(steps), int(end)] for steps, end in plan],
+    }  # fmt: skip
+    with content_of(folder.state_path):
+        return {
+            unit: entry | {name: read[name](entry[name]) for name in read.keys() & entry.keys()}
+            for unit, entry in state.units.items()
+            if unit.rpartition("/")[0] not in state.failures
+        }
 
 
 def _recorded(folder: Path, given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None, str]:

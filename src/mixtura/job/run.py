@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,11 +31,11 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator
 from mixtura.job.budget import ENDING, WORTH_WORKERS, Budget, estimate_seconds, guess_seconds
 from mixtura.job.fitting import Candidate, Material
-from mixtura.job.jobs import JobFolder, describe_failure, nats_of, unit_name
+from mixtura.job.jobs import JobFolder, Measured, describe_failure, measure, measure_of, unit_name
 from mixtura.job.options import Options, choose_families
 from mixtura.job.records import Planned, Record
 from mixtura.job.schedule import Schedule, select_nats
-from mixtura.job.scoring import bits_per_dimension
+from mixtura.job.scoring import SampleJudge, bits_per_dimension
 from mixtura.job.splits import make_splits
 from mixtura.job.state import RunState
 from mixtura.job.workers import cores, side_by_side
@@ -46,19 +46,22 @@ from mixtura.train.devices import choose_device
 
 #: rows of the verdict's choice that are written to the folder
 EXAMPLE_ROWS = 1_000
-#: rows that a family is asked to diagnose itself on
-DIAGNOSED_ROWS = 500
+#: rows that a family is asked to diagnose itself on, and report rows that are enough for a model that was stopped
+DIAGNOSED_ROWS, FEW_ROWS = 500, 500
 
 
 @dataclass(frozen=True)
 class FittedModels:
-    """The models of a run, and their nats of the rows that choose weights and of the report rows; the Monte-Carlo error of the
-    mean of the latter."""
+    """The models of a run, their nats of the rows that choose weights, and each of them on the report rows."""
 
     models: Mapping[str, Model]
     select: Mapping[str, Tensor]
-    report: Mapping[str, Tensor]
-    mc_error: Mapping[str, float]
+    measured: Mapping[str, Measured]
+
+    @property
+    def report(self) -> dict[str, Tensor]:
+        """Nats of the report rows under each model that the verdict weighs."""
+        return {name: nats for name, found in self.measured.items() if name in self.select and (nats := found.nats) is not None}
 
 
 class Run(ABC):
@@ -85,7 +88,9 @@ class Run(ABC):
             options.planned_seconds, choose_device(options.device),
         )  # fmt: skip
         self.candidates = self._choose_candidates()
-        self.timed = [candidate.name for candidate in self.candidates if self._is_timed(candidate)]
+        sizes = {candidate.name: self._parameters_of(candidate) for candidate in self.candidates}
+        self.parameters = {name: size for name, size in sizes.items() if size is not None}
+        self.timed = [*self.parameters]
 
     @abstractmethod
     def _choose_modelled(self, rows: Tensor) -> Tensor:
@@ -96,7 +101,7 @@ class Run(ABC):
         """How many samples of every model are kept for the choice of weights."""
 
     @abstractmethod
-    def _weigh_and_judge(self, fitted: FittedModels, workers: int) -> Study:
+    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
         """Weigh, judge on the report rows, and write what the folder holds of it."""
 
     def _targets_of_plan(self) -> dict[str, list[str]]:
@@ -115,12 +120,14 @@ class Run(ABC):
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
         return [*(Candidate(name) for name in names), *(Candidate(name, build) for name, build in own.items())]
 
-    def _is_timed(self, candidate: Candidate) -> bool:
-        """Whether its fit trains for a share of the budget; a closed fit takes the time it takes."""
+    def _parameters_of(self, candidate: Candidate) -> int | None:
+        """The number of parameters of a model that trains for a share of the budget; None of one with a closed fit, which takes
+        the time it takes."""
         try:
-            return not isinstance(candidate.build(self.material, len(self.splits.training), generator(0)), ClosedForm)
+            model = candidate.build(self.material, len(self.splits.training), generator(0))
         except (Exception, SystemExit):  # it is reported, with its reason, when it is its turn
-            return False
+            return None
+        return None if isinstance(model, ClosedForm) else sum(parameter.numel() for parameter in model.parameters())
 
     # ------------------------------------------------------------------------------------------------ before the fits
 
@@ -164,49 +171,65 @@ class Run(ABC):
 
     # ------------------------------------------------------------------------------------------------------- the fits
 
+    def _is_race(self) -> bool:
+        """Whether the verdict will speak of nats, so that a model far behind in nats need not train on."""
+        return True
+
+    def stopped(self, name: str) -> str | None:
+        """Why a model had no more time before it was trained to the end; None of one that had."""
+        return self.state.units.get(unit_name(name, None), {}).get("stopped")
+
     def fit_all(self, engine: Executor | None, workers: int) -> Iterator[Record]:
         """Fit every candidate, in every fold and on all training rows, here or on the workers of an engine."""
         seconds = math.inf if self.options.seconds is None else self.options.seconds
         budget = Budget(seconds, self.ending, workers, self.splits.folds, self.timed)
         schedule = Schedule(
-            self.jobs, self.material, self.candidates, self.state, budget, steps=self.options.steps, stops=self.options.stops
-        )
+            self.jobs, self.material, self.candidates, self.state, budget, steps=self.options.steps, stops=self.options.stops,
+            first=sorted(self.parameters, key=lambda name: -self.parameters[name]), race=self._is_race(),
+        )  # fmt: skip
         yield from schedule.here() if engine is None else schedule.on(engine)
 
     # ---------------------------------------------------------------------------------------------------- the verdict
 
-    def verdict(self, workers: int) -> Study:
-        """Weigh on the select rows, open the report rows once, write everything down. ``workers``: threads of this process that
-        score models."""
+    def verdict(self, engine: Executor | None, workers: int) -> Study:
+        """Weigh on the select rows, open the report rows once, write everything down. Models are scored here or on the workers of
+        an engine."""
         self.folder.reopen()  # where a finished run goes on with what a passing fault had ended, its verdict is out of date
         names = [c.name for c in self.candidates if c.name not in self.state.failures]
         models = {name: self.folder.model(name, self.schema.space, self.options.models) for name in names}
-        found = {name: select_nats(self.jobs, name, self.splits.folds) for name in names}
-        select = {name: nats for name, nats in found.items() if nats is not None}
-        # those that take longest first, so that no thread ends long after the others
-        longest = sorted(select, key=lambda name: -self.state.units[unit_name(name, None)]["scoring"])
-        nats_or_error = dict(zip(longest, side_by_side(partial(self._report_nats, models), longest, workers), strict=True))
-        report, mc_error = {}, {}
-        for name in [*select]:
-            scored = nats_or_error[name]
-            if isinstance(scored, FloatingPointError):
-                self.state.fail(name, describe_failure("failed", f"FloatingPointError: {scored}", scored))
+        # those that take longest first, so that no worker ends long after the others
+        longest = sorted(names, key=lambda name: -self.state.units[unit_name(name, None)]["scoring"])
+        measured: dict[str, Measured] = {}
+        for name, found in zip(longest, self._measure(models, longest, engine, workers), strict=True):
+            if isinstance(found, FloatingPointError):
+                self.state.fail(name, describe_failure("failed", f"FloatingPointError: {found}", found))
                 del models[name]
             else:
-                report[name], mc_error[name] = scored
-        select = {name: select[name] for name in report}
+                measured[name] = found
+        measured = {name: measured[name] for name in models}
+        in_blend = [name for name in models if self.stopped(name) is None]
+        found = {name: select_nats(self.jobs, name, self.splits.folds) for name in in_blend}
+        select = {name: nats for name, nats in found.items() if nats is not None}
         if not models:
             reasons = "; ".join(f"{name}: {failure['reason']}" for name, failure in self.state.failures.items())
             raise InputError(f"no family could be fitted to this data ({reasons})")
-        return self._weigh_and_judge(FittedModels(models, select, report, mc_error), workers)
+        return self._weigh_and_judge(FittedModels(models, select, measured))
 
-    def _report_nats(self, models: Mapping[str, Model], name: str) -> tuple[Tensor, float] | FloatingPointError:
-        """As :func:`nats_of` the report rows. An error is returned: as in training, one that breaks must not take the others
-        down."""
-        try:
-            return nats_of(models[name], self.material, self.splits.report, generator(self.options.seed, name, "report"))
-        except FloatingPointError as error:
-            return error
+    def _measure(
+        self, models: Mapping[str, Model], names: Sequence[str], engine: Executor | None, workers: int
+    ) -> list[Measured | FloatingPointError]:
+        """Each of the models on the report rows."""
+        report, judge = self.splits.report, self._sample_judge()
+        few = report[torch.randperm(len(report), generator=generator(self.options.seed, "few"))[:FEW_ROWS].sort().values]
+        rows = {name: report if self.stopped(name) is None else few for name in names}
+        if engine is None:
+            return [measure(name, models[name], self.material, rows[name], judge) for name in names]
+        there = partial(measure_of, str(self.folder.path.resolve()), judge)
+        return side_by_side(there, [(name, self.options.models.get(name), rows[name]) for name in names], engine, workers)
+
+    def _sample_judge(self) -> SampleJudge | None:
+        """What scores samples of the models, where they are judged by samples."""
+        return None
 
     def _score_of_failed(self, name: str) -> Score:
         failure = self.state.failures[name]
@@ -215,7 +238,7 @@ class Run(ABC):
     def _complete_score(self, score: Score, fitted: FittedModels, sample_ms: float) -> Score:
         """The score of a model of this run, with what only a model has. ``sample_ms``: milliseconds to draw 1,000 rows."""
         name, model = score.name, fitted.models[score.name]
-        unit, nats = self.state.units[unit_name(name, None)], fitted.report.get(name)
+        unit, (nats, mc_error, _) = self.state.units[unit_name(name, None)], fitted.measured[name]
         fits = [self.state.units[unit_name(name, k)]["seconds"] for k in range(self.splits.folds)]
         mean = mean_nats(nats.numpy()) if nats is not None else None
         bits = bits_per_dimension(mean, self.schema.space) if mean else None
@@ -225,7 +248,8 @@ class Run(ABC):
             diagnosis = model.diagnose(self.x[few], self.material.context_of(few), rng)
         how = model.how if isinstance(model, LowerBound) else "cell masses" if isinstance(model, Density) else ""
         return replace(
-            score, status="fitted", kind=density_kind(model), mc_error=fitted.mc_error.get(name),
+            score, status="fitted", reason=self.stopped(name) or "", kind=density_kind(model),
+            mc_error=None if nats is None else mc_error,
             nats=mean.value if mean else None, nats_error=mean.error if mean else None, sample_ms=sample_ms,
             seconds=unit["seconds"], seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,
             steps=sum(ended for _, ended in unit["plan"]) if unit["plan"] else None, converged=unit["converged"],

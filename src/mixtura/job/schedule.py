@@ -7,6 +7,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from mixtura.contracts import InputError, Note
 from mixtura.ground.machine import CannotWrite
 from mixtura.job.budget import Budget
 from mixtura.job.fitting import Candidate, Material, Moment
-from mixtura.job.jobs import Job, JobFolder, do_job, perform, unit_name
+from mixtura.job.jobs import Job, JobFolder, do_job, looked_at, perform, unit_name
+from mixtura.job.race import LOOKS, forecast, why_stopped
 from mixtura.job.records import Judged, Progress, Record
 from mixtura.job.state import RunState
 from mixtura.job.workers import Processes
@@ -28,14 +30,17 @@ MOST_DEATHS, MOST_DEATHS_AT_START = 3, 20
 
 
 class Schedule:
-    """The fits of a run. ``engine``: who does them, ``workers`` at a time; None is this process, one after the other. Each fit is
-    given its share of the budget, which bounds the wall time of all of them together, when it begins."""
+    """The fits of a run. Each is given its share of the budget, which bounds the wall time of all of them together, when it
+    begins. ``first``: models that several workers begin with where no budget bounds the fits, the slowest first. ``race``: models
+    that train within a budget go on only while they can still win (:mod:`mixtura.job.race`)."""
 
     def __init__(
         self, files: JobFolder, material: Material, candidates: Sequence[Candidate], state: RunState, budget: Budget,
-        *, steps: int | None, stops: Mapping[str, Mapping[str, Any]] | None,
+        *, steps: int | None, stops: Mapping[str, Mapping[str, Any]] | None, first: Sequence[str] = (), race: bool = False,
     ) -> None:  # fmt: skip
         self.files, self.material, self.state, self.budget, self.steps, self.stops = files, material, state, budget, steps, stops
+        self.first, self.racing = first, race and math.isfinite(budget.seconds) and not material.splits.folds
+        self.waiting: list[tuple[str, int | None]] = []
         self.candidates = {candidate.name: candidate for candidate in candidates}
         self.folds: list[int | None] = [*range(material.splits.folds), None]
         self.begun: set[str] = set()
@@ -51,36 +56,31 @@ class Schedule:
     def here(self) -> Iterator[Record]:
         """All fits in this process, one after the other; a model that fails is a record, not the end. Raises CannotWrite where a
         disk takes no more."""
-        for name in self._unfinished():
-            if name not in self.state.failures:
+        names = self._queue()
+        yield from self._over(names)
+        while names:
+            name, fold = self._pop()
+            if not any(unit.startswith(f"{name}/") for unit in self.begun):
                 yield Progress(name, 0.0, None, None)
-            for fold in self.folds:
-                unit = unit_name(name, fold)
-                if name in self.state.failures or unit in self.begun:
-                    continue
-                if (job := self._next(name, fold)) is not None:
-                    yield from self._do_here(job)
-                    self._take(unit)
-            yield self._judged(name)
+            if (job := self._next(name, fold)) is not None:
+                yield from self._do_here(job)
+                self._take(job.unit)
+            yield from self._over(names)
 
     def on(self, engine: Executor) -> Iterator[Record]:
         """All fits on the workers of ``engine``, several at a time; as :meth:`here`. InputError where the engine itself fails."""
         if not self.files.has_material:
             self.files.write_material(self.material)
-        names = list(self._unfinished())
-        waiting = [(name, fold) for name in names for fold in self.folds if unit_name(name, fold) not in self.begun]
-        waiting = [(name, fold) for name, fold in waiting if name not in self.state.failures]
-        shown = 0.0
+        names, shown = self._queue(), 0.0
+        if math.isinf(self.budget.seconds):  # so that no worker is still at a long fit when the others have ended
+            self.waiting.sort(key=lambda item: self.first.index(item[0]) if item[0] in self.first else len(self.first))
         try:
             while names:
-                while waiting and len(self.running) < self.budget.workers:
-                    yield from self._submit(engine, *waiting.pop(0))
+                while self.waiting and len(self.running) < self.budget.workers:
+                    yield from self._submit(engine, *self._pop())
                 for unit in [unit for unit, future in self.running.items() if future.done()]:
                     yield from self._ended(engine, unit)
-                waiting = [(name, fold) for name, fold in waiting if name not in self.state.failures]
-                for name in [name for name in names if self._is_over(name, waiting)]:
-                    names.remove(name)
-                    yield self._judged(name)
+                yield from self._over(names)
                 if time.monotonic() - shown > SHOW_EVERY:
                     shown = time.monotonic()
                     yield from self._progress()
@@ -92,36 +92,108 @@ class Schedule:
                 self.files.withdraw(unit)
                 future.cancel()
 
-    def _unfinished(self) -> Iterator[str]:
-        """The models that are still to be judged; takes in what is done, and forgets what a passing fault ended."""
+    def _queue(self) -> list[str]:
+        """The models to be judged. Takes in what is done, forgets what a passing fault ended, queues the fits that are left."""
         for name in self.candidates:
             for fold in self.folds:
                 unit = unit_name(name, fold)
                 found = self.files.outcome(unit)
-                if found is not None and (found["failure"] or {}).get("again"):
+                if found is not None and (found.failure or {}).get("again"):
                     self.files.forget_outcome(unit)
                 elif found is not None:
                     self._take(unit, save=False)
-            yield name
+        for name in sorted(self.candidates, key=self._races):  # what closed fits have reached is known when the race goes on
+            for fold in self.folds:
+                if unit_name(name, fold) not in self.begun and (name, fold) not in self.waiting:
+                    self.waiting.append((name, fold))
+        return [*self.candidates]
+
+    def _pop(self) -> tuple[str, int | None]:
+        """The fit that is next. In a race those that have paused less often, and then those that are furthest behind: the best
+        models have all the time that is left."""
+        if self.racing:
+
+            def turn(item: tuple[str, int | None]) -> tuple[int, float]:
+                looks = self.state.units.get(unit_name(*item), {}).get("looks", ())
+                return len(looks), looks[-1][1] if looks and looks[-1] else -math.inf
+
+            self.waiting.sort(key=turn)
+        return self.waiting.pop(0)
+
+    def _over(self, names: list[str]) -> Iterator[Record]:
+        """Take the models out of ``names`` that have no fit any more, running or waiting."""
+        self.waiting = [(name, fold) for name, fold in self.waiting if name not in self.state.failures]
+        for name in [name for name in names if self._is_over(name)]:
+            names.remove(name)
+            yield self._judged(name)
+
+    # ------------------------------------------------------------------------------------------------------- the race
+
+    def _races(self, name: str) -> bool:
+        """Whether a model has its time bit by bit."""
+        return self.racing and name in self.budget.timed and name not in self.state.again
+
+    def _why_stopped(self, name: str) -> str | None:
+        """Why a model that has paused has no more time; None where it has, or has not been looked at."""
+        known = self.state.units.get(unit_name(name, None), {})
+        if "stopped" not in known and "looks" in known and None not in known["looks"]:
+            nats, times = self._nats_so_far(), 1 + self._fair_share() / known["trained"]
+            hoped = forecast(known["curve"] or known["looks"], times)
+            known["stopped"] = why_stopped(nats.pop(name), hoped, nats, known["trained"])
+        return known.get("stopped")
+
+    def _nats_so_far(self) -> dict[str, torch.Tensor]:
+        """Nats of the rows that are looked at (``jobs.looked_at``) under every model that has been looked at, or is fitted."""
+        splits, found = self.material.splits, {}
+        order = torch.argsort(torch.argsort(looked_at(splits, self.material.seed)))
+        at = torch.isin(splits.select, looked_at(splits, self.material.seed)).nonzero().squeeze(1)[order]
+        for name in self.candidates:
+            results = {} if name in self.state.failures else self.files.results(unit_name(name, None))
+            if "nats" in results:
+                found[name] = results["nats"][at]
+            elif "look" in results:
+                found[name] = results["look"]
+        return found
+
+    def _leg(self, job: Job) -> Job:
+        """The next part of a fit in the race: to its next pause, to its end, or to a stop here."""
+        known = self.state.units.setdefault(job.unit, {})
+        for name, _ in self.waiting:  # those that stop leave their time to the others
+            self._why_stopped(name)
+        if (why := self._why_stopped(job.name)) is not None:
+            return replace(job, share=known["share"], stopped=why)
+        trained, share, looks = known.get("trained", 0.0), self._fair_share(job.unit), len(known.get("looks", ()))
+        pause = trained + LOOKS[looks] * share if looks < len(LOOKS) else None
+        known["share"] = trained + share
+        self.state.save()
+        return replace(job, share=trained + share, pause=pause)
+
+    def _fair_share(self, unit: str = "") -> float:
+        """Seconds that a fit has from now on if all that are not stopped go on."""
+        units, out = self.state.units, {*self.state.failures}
+        out |= {name for name in self.budget.timed if units.get(unit_name(name, None), {}).get("stopped")}
+        return self.budget.share(self.begun - {unit}, units, out, self.state.elapsed)
 
     # ------------------------------------------------------------------------------------------------------ one of them
 
     def _next(self, name: str, fold: int | None) -> Job | None:
         """The job of a fit that begins now; None, with the failure noted, where a replay has nothing to repeat."""
         unit = unit_name(name, fold)
-        own = self.candidates[name].own is not None
+        job = Job(name, fold, self.candidates[name].own is not None, str(self.material.device))
         self.begun.add(unit)
         if self.stops is not None:
-            if "scoring" not in self.stops.get(f"{name}/all", {}):
+            if not all("plan" in self.stops.get(unit_name(name, k), {}) for k in self.folds):
                 reason = f"{name}: the run to be replayed has no finished fit of it"
                 self.state.fail(name, {"status": "skipped", "reason": reason})
                 return None
-            return Job(name, fold, own, plan=self.stops[unit]["plan"])
+            return replace(job, plan=self.stops[unit]["plan"], stopped=self.stops[unit].get("stopped"))
         if name not in self.budget.timed or math.isinf(self.budget.seconds):
-            return Job(name, fold, own, steps=self.steps)
+            return replace(job, steps=self.steps)
+        if self._races(name):
+            return self._leg(job)
         share = self._share(name, unit)
         left = (1 - self.budget.ending) * self.budget.seconds - self.state.elapsed
-        return Job(name, fold, own, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
+        return replace(job, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
 
     def _share(self, name: str, unit: str) -> float:
         """Seconds for a fit; of one that was begun in an earlier sitting those that it had then."""
@@ -222,12 +294,19 @@ class Schedule:
         name, found = unit.rpartition("/")[0], self.files.outcome(unit)
         if found is None:
             raise InputError(f"{self.files.run.path}: {unit} ended without an outcome; the same command goes on from here")
-        self.begun.add(unit)
         self.moments.pop(unit, None)
-        self.state.units[unit] = self.state.units.get(unit, {}) | found["entry"]
-        if found["failure"] is not None and self._order(unit) < self.failed_at.get(name, len(self.folds)):
+        known = self.state.units[unit] = self.state.units.get(unit, {}) | found.entry
+        if found.paused:
+            known["looks"] = [*known.get("looks", ()), known.pop("look", None)]
+            known.pop("stopped", None)  # it has not been decided at this look
+            self.files.forget_outcome(unit)
+            self.begun.discard(unit)
+            self.waiting.append((name, None))
+        else:
+            self.begun.add(unit)
+        if found.failure is not None and self._order(unit) < self.failed_at.get(name, len(self.folds)):
             self.failed_at[name] = self._order(unit)
-            self.state.failures[name] = found["failure"]
+            self.state.failures[name] = found.failure
         if save:
             self.state.save()
 
@@ -258,16 +337,17 @@ class Schedule:
         notes = [moment.note for moment in running.values() if moment.note]
         return Progress(name, min(1.0, done), told[-1] if told else None, max(left, default=None), notes[-1] if notes else note)
 
-    def _is_over(self, name: str, waiting: Sequence[tuple[str, int | None]]) -> bool:
-        return all(other != name for other, _ in waiting) and not any(unit.startswith(f"{name}/") for unit in self.running)
+    def _is_over(self, name: str) -> bool:
+        return all(other != name for other, _ in self.waiting) and not any(unit.startswith(f"{name}/") for unit in self.running)
 
     def _judged(self, name: str) -> Judged:
         self.state.again.pop(name, None)
         failure = self.state.failures.get(name)
         if failure is not None:
             return Judged(name, failure["status"], failure["reason"], None)
-        nats = select_nats(self.files, name, self.material.splits.folds)
-        return Judged(name, "fitted", "", None if nats is None else float(nats.mean()))
+        stopped = self.state.units.get(unit_name(name, None), {}).get("stopped")
+        nats = None if stopped else select_nats(self.files, name, self.material.splits.folds)
+        return Judged(name, "fitted", stopped or "", None if nats is None else float(nats.mean()))
 
 
 def select_nats(files: JobFolder, name: str, folds: int) -> torch.Tensor | None:

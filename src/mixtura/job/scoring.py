@@ -1,17 +1,24 @@
-"""How a model of the run is measured: bits per dimension, calibration of its draws given inputs, the time of sampling."""
+"""How a model of the run is measured: bits per dimension, calibration of its draws given inputs, samples, time of sampling."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from mixtura.contracts import Column, Estimate, Model, Space
+from mixtura.features.space import FeatureSpace
+from mixtura.folder.records import Score
+from mixtura.ground.kernels import Gaussian
+from mixtura.ground.rng import generator
 from mixtura.metrics import OF_ANSWERS, TABLE, calibration
+from mixtura.metrics.compare import compare_samples, memorised
 
 
 def bits_per_dimension(nats: Estimate, space: Space) -> Estimate | None:
@@ -58,8 +65,40 @@ def _on_lattice(values: Tensor, column: Column) -> Tensor:
     return origin + column.resolution * ((values - origin) / column.resolution).round()
 
 
-def timed_sample(model: Model, n: int, *, rng: torch.Generator) -> tuple[Tensor, float]:
-    """n rows, and the milliseconds of process time that 1,000 took."""
-    began = time.process_time()
-    x = model.sample(n, rng=rng)
-    return x, (time.process_time() - began) * 1e6 / n
+class Sampled(NamedTuple):
+    """Samples of a model (n, *shape) in data units, their features (n, d), the milliseconds of process time that 1,000 took (NaN:
+    not known), and what they score."""
+
+    rows: Tensor
+    features: Tensor
+    cost: float
+    score: Score
+
+
+@dataclass(frozen=True)
+class SampleJudge:
+    """Scores models by samples alone. fit, report (n, *shape): rows in data units that models have and have not learnt from.
+    samples: how many are drawn of a model."""
+
+    fit: Tensor
+    report: Tensor
+    features: FeatureSpace
+    kernel: Gaussian
+    samples: int
+    seed: int
+
+    def of_model(self, name: str, model: Model) -> Sampled:
+        """Draw and score samples of a model."""
+        began, rng = time.process_time(), generator(self.seed, name, "samples")
+        rows = model.sample(self.samples, rng=rng)
+        cost = (time.process_time() - began) * 1e6 / self.samples
+        return self.of_rows(name, rows, cost)
+
+    def of_rows(self, name: str, drawn: Tensor, cost: float = math.nan) -> Sampled:
+        """Score samples (n, *shape), of which 1,000 took ``cost`` milliseconds."""
+        seen, features, rng = self.features(drawn), self.features, partial(generator, self.seed, name, "metric")
+        copied = memorised(seen, self.fit, features(self.report), features, rng=generator(self.seed, name, "memorisation"))
+        found = compare_samples(self.report, drawn, features, kernel=self.kernel, codes=features.codes, seed=rng)
+        metrics = {metric: asdict(value) for metric, value in found.items()}
+        score = Score(name, "samples only", rows=len(self.report), metrics=metrics)
+        return Sampled(drawn, seen, cost, replace(score, memorisation=copied.value, memorisation_error=copied.error))

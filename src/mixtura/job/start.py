@@ -31,6 +31,7 @@ from mixtura.folder.records import DataRecord, Environment, RunConfig
 from mixtura.ground import machine
 from mixtura.ground.machine import CannotWrite
 from mixtura.job.all_columns import AllColumnsRun
+from mixtura.job.budget import WORTH_WORKERS
 from mixtura.job.given_columns import GivenColumnsRun
 from mixtura.job.options import Options, make_options
 from mixtura.job.records import Done, Judged, Planned, Progress, Record
@@ -58,13 +59,15 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
     :class:`Done`."""
     began = time.monotonic()
     with ExitStack() as held:
-        scratch = held.enter_context(machine.scratch())
+        temporary = held.enter_context(machine.temporary_folder())
         held.enter_context(one_thread())
+        folder = RunFolder(Path(options.out) if options.out is not None else temporary)
         engine, workers = _asked_engine(options)
-        if isinstance(engine, RayTasks):
+        if engine is None and workers is not None and workers > 1 and (options.fresh or not folder.is_finished):
+            engine = Processes(workers)  # which import for seconds: while the data are read
+        if engine is not None and engine is not options.executor:
             held.callback(engine.shutdown)
         loaded, schema = understand(data, options)
-        folder = RunFolder(Path(options.out) if options.out is not None else scratch)
         config = _config(options, loaded, str(data) if isinstance(data, str | Path) else None)
         if _is_finished(folder, options, config):
             yield Done(load(folder.path, models=options.models))
@@ -76,12 +79,13 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
             held.callback(engine.shutdown)
         try:
             held.enter_context(folder.held())  # nothing is written before all that was asked is known to fit
+            if _is_finished(folder, options, config):  # by a run that had the folder while this one looked at its data
+                yield Done(load(folder.path, models=options.models))
+                return
             job.take_up(config)
-            if options.fresh:  # the folder that was held is cleared, and this is a new one
-                held.enter_context(folder.held())
             yield job.planned(workers)
             yield from job.fit_all(engine, workers)
-            study = job.verdict(workers)
+            study = job.verdict(engine, workers)
         except CannotWrite as error:
             raise CannotWrite(f"{error}; the same command goes on from here") from error
         yield Done(study if options.out is not None else replace(study, folder=None))
@@ -92,7 +96,10 @@ def _asked_engine(options: Options) -> tuple[Executor | None, int | None]:
     if options.ray is not None:
         cluster = RayTasks(options.ray)
         return cluster, options.workers or cluster.cores
-    return options.executor, options.workers or (None if options.executor is None else cores())
+    if options.executor is not None:
+        return options.executor, options.workers or cores()
+    long = options.seconds is not None and options.seconds > WORTH_WORKERS and choose_device(options.device).type == "cpu"
+    return None, options.workers or (cores() if long else None)
 
 
 def _kind(options: Options) -> type[AllColumnsRun | GivenColumnsRun]:
@@ -102,9 +109,9 @@ def _kind(options: Options) -> type[AllColumnsRun | GivenColumnsRun]:
 
 def preview(data: Any, options: Options) -> Planned:
     """The first record of :func:`conduct`, with nothing written and nothing trained."""
-    with machine.scratch() as scratch, one_thread():
+    with machine.temporary_folder() as temporary, one_thread():
         loaded, schema = understand(data, options)
-        job = _kind(options)(RunFolder(scratch), options, loaded, schema, time.monotonic())
+        job = _kind(options)(RunFolder(temporary), options, loaded, schema, time.monotonic())
         planned = job.planned(options.workers or job.worth_workers(), estimate=True)
         return replace(planned, folder=None if options.out is None else str(options.out))
 

@@ -167,8 +167,8 @@ def in_mmd(
     MMD²(w) = w'Qw − 2 b'w + c, in U-form."""
     names, k = list(report.samples), len(report.samples)
     passes = [pool.sums(kernel) for pool in choosing]
-    forms = [p.quadratic(k) for p in passes]
-    weights = minimise_quadratic(np.mean([f[0] for f in forms], 0), np.mean([f[1] for f in forms], 0))
+    Q, linear, _ = (np.mean(part, 0) for part in zip(*(p.quadratic(k) for p in passes), strict=True))
+    weights = minimise_quadratic(Q, linear)
     corners = np.eye(k)
     best = min(range(k), key=lambda a: np.mean([p.mmd2(corners[a], k).value for p in passes]))
     w, alone = np.array(weights.weights), corners[best]
@@ -178,6 +178,7 @@ def in_mmd(
     worth = _sure(Estimate(chosen_gain, chosen_error, len(gains)), kernel.bound)
     if not worth:
         w = alone
+    gap = weights.gap + max(0.0, float(w @ Q @ w - 2 * linear @ w) - weights.value)
     final = report.sums(kernel)
     g = final.gain(w, alone, k)
     better = worth and _sure(g, kernel.bound)
@@ -185,10 +186,10 @@ def in_mmd(
     value = final.mmd2(w if better else alone, k)
     sentence = _sentence(better, share, names[best], g, "MMD²", nouns, "")
     verdict = Verdict(
-        "mmd", UNITS["mmd"], "blend" if better else names[best], names[best], "samples", share, weights.gap, g.value, g.error,
+        "mmd", UNITS["mmd"], "blend" if better else names[best], names[best], "samples", share, gap, g.value, g.error,
         None, None, value.value, value.error, len(report.real), sentence,
     )  # fmt: skip
-    return verdict, _plain(final, k) | {"names": names, "weights": w.tolist(), "gap": weights.gap, "rows": len(report.real)}
+    return verdict, _plain(final, k) | {"names": names, "weights": w.tolist(), "gap": gap, "rows": len(report.real)}
 
 
 def _plain(final: KernelSums, k: int) -> dict[str, Any]:

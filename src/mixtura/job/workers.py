@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -45,13 +45,36 @@ def use_one_thread() -> None:
     threadpool_limits(1)
 
 
-def side_by_side(function: Callable[[T], R], items: Sequence[T], workers: int) -> list[R]:
-    """``function`` of every item, in order, by so many threads of this process: for work on tensors that takes seconds in all."""
-    at_once = min(workers, cores(), len(items))
-    if at_once < 2:
+def side_by_side(function: Callable[[T], R], items: Sequence[T], engine: Executor | None, workers: int) -> list[R]:
+    """``function`` of every item, in order, by the workers of an engine; in this process where there is none, and for an item
+    that the engine fails on: a function that cannot be sent to another process, or a worker that was lost."""
+    if engine is None:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(at_once, initializer=use_one_thread) as threads:
-        return list(threads.map(function, items))
+    found: dict[int, R] = {}
+    waiting, running = [*range(len(items))], dict[Future[R], int]()
+    try:
+        while waiting or running:
+            while waiting and len(running) < workers:
+                k = waiting.pop(0)
+                try:
+                    running[engine.submit(_with_one_thread, function, items[k])] = k
+                except Exception:  # an engine raises what it likes for what it cannot send
+                    found[k] = function(items[k])
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                k = running.pop(future)
+                try:
+                    found[k] = future.result()
+                except (Exception, CancelledError):  # of the engine; one of the function itself is raised again here
+                    found[k] = function(items[k])
+    finally:
+        for future in running:
+            future.cancel()
+    return [found[k] for k in range(len(items))]
+
+
+def _with_one_thread(function: Callable[[T], R], item: T) -> R:
+    use_one_thread()
+    return function(item)
 
 
 class Processes(Executor):
@@ -69,7 +92,7 @@ class Processes(Executor):
         if free is None:
             raise RuntimeError("every process has a job")
         last = self._futures[free]
-        if last is not None and not last.cancelled() and last.exception() is not None:
+        if last is not None and not last.cancelled() and last.exception() is not None or _died(self._pools[free]):
             self._pools[free].shutdown(wait=False, kill_workers=True)
             self._pools[free] = _process()
         future = self._pools[free].submit(fn, *args, **kwargs)
@@ -80,6 +103,11 @@ class Processes(Executor):
         """End the processes at once, whatever they do."""
         for pool in self._pools:
             pool.shutdown(wait=wait, kill_workers=True)
+
+
+def _died(pool: ProcessPoolExecutor) -> bool:
+    """Whether the one process of a pool is gone, noticed or not: killed between two jobs, it must not cost the next one."""
+    return pool._flags.broken is not None or not all(process.is_alive() for process in [*pool._processes.values()])
 
 
 def _process() -> ProcessPoolExecutor:
@@ -133,7 +161,8 @@ class RayTasks(Executor):
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise InputError("--ray: needs the package ray; install it: pip install 'mixtura[ray]'") from error
-        if not ray.is_initialized():
+        self._joined = not ray.is_initialized()
+        if self._joined:
             try:
                 ray.init(address=address, log_to_driver=False, logging_level="ERROR")
             except (ConnectionError, ValueError, RuntimeError) as error:
@@ -155,8 +184,9 @@ class RayTasks(Executor):
         return task.future()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Cancel what is not done."""
-        ready, left = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0) if self._tasks else ([], [])
-        del ready
+        """Cancel what is not done, and leave the cluster, unless this process was in it before."""
+        _, left = self._ray.wait(self._tasks, num_returns=len(self._tasks), timeout=0) if self._tasks else ([], [])
         for task in left:
             self._ray.cancel(task, force=True)
+        if self._joined:
+            self._ray.shutdown()

@@ -14,7 +14,7 @@ from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
 from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.objectives.terms import Cost
-from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb
+from mixtura.policies.contextual import ContextualMixture, KernelRidgeUcb, Ridge
 from mixtura.policies.selector import FIRST
 from mixtura.simplex.weights import Weights
 
@@ -42,7 +42,7 @@ class ContextualSelector:
         self._early: list[tuple[Tensor, int, Tensor]] = []
         self._policy: ContextualMixture | KernelRidgeUcb | None = None
         if self._kernel is None:
-            self._policy = KernelRidgeUcb(m, Gaussian(reach), rewards=_range(self._linear))
+            self._policy = KernelRidgeUcb(m, Gaussian(reach), Ridge(rewards=_range(self._linear)))
 
     @property
     def pulls(self) -> int:
@@ -64,14 +64,12 @@ class ContextualSelector:
         self.told[i] += 1
         self.asked[i] = max(self.asked[i], self.told[i])
         self._early.append((context, i, features.double()))
-        if self._prepared():
-            for c, j, x in self._early:
-                self._learn(c, j, x)
-            self._early = []
+        self._add_early()
 
     def close(self, arm: str) -> None:
         """Stop asking this arm. The samples that it gave still count."""
         self.open[self.names.index(arm)] = False
+        self._add_early()
 
     def weights(self, context: Tensor) -> Weights:
         """The best weights at a context (p,). ``value``: the objective there, in its own unit. ``gap`` is in units of the loss;
@@ -93,8 +91,8 @@ class ContextualSelector:
     def _own(self, loss: float) -> float:
         return self.objective.own(Estimate(loss, math.nan, self.pulls)).value
 
-    def _prepared(self) -> bool:
-        """Build the policy as soon as every open arm has given its first samples. Whether there is one."""
+    def _add_early(self) -> None:
+        """Build the policy as soon as every open arm has given its first samples, and take these in."""
         enough = (self.told >= np.where(self.open, FIRST, 0)).all() and self.told.sum() >= 2
         if self._policy is None and self._kernel is not None and enough:
             groups = [torch.stack([x for _, j, x in self._early if j == i]) for i in range(len(self.names)) if self.told[i]]
@@ -103,7 +101,10 @@ class ContextualSelector:
             kernel = self._kernel[1].kernel  # type: ignore[index]
             if kernel is not None:
                 self._policy = ContextualMixture(len(self.names), Gaussian(self._reach), kernel)
-        return self._policy is not None
+        if self._policy is not None:
+            for c, j, x in self._early:
+                self._learn(c, j, x)
+            self._early = []
 
     def _learn(self, context: Tensor, arm: int, x: Tensor) -> None:
         loss = sum(scale * float(term.linear(x[None], arm)[0]) for scale, term in self._linear)

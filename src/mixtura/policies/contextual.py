@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -40,8 +41,9 @@ PRIOR = 2.0
 # -------------------------------------------------------------------------------------------- the best arm at a context
 
 
-class RidgeUcb(ABC):
-    """Upper confidence bounds for arms whose mean reward is a smooth function of the context: one ridge regression for each arm.
+@dataclass(frozen=True)
+class Ridge:
+    """The settings of ridge regressions and their bonus.
 
     alpha:   α > 0, the ridge, in units of k(c, c).
     eta:     η ≥ 0, the width of the bonus. None: (2 log(2 T m / δ))^(1/2) for m arms, T = ``horizon`` rounds and δ = ``delta``.
@@ -52,27 +54,39 @@ class RidgeUcb(ABC):
              on the unit. A reward outside the range is allowed and is not clipped.
     """
 
-    def __init__(
-        self,
-        arms: int,
-        *,
-        alpha: float = 1.0,
-        eta: float | None = 1.5,
-        horizon: int = 10_000,
-        delta: float = 0.05,
-        rewards: tuple[float, float] = (0.0, 1.0),
-    ) -> None:
+    alpha: float = 1.0
+    eta: float | None = 1.5
+    horizon: int = 10_000
+    delta: float = 0.05
+    rewards: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < math.inf:
+            raise InputError(f"alpha: expected a finite number above 0, got {self.alpha}; start with 1")
+        if not (self.horizon >= 1 and 0 < self.delta < 1):
+            raise InputError(
+                f"horizon, delta: expected 1 or more, and within (0, 1), got {self.horizon} and {self.delta}; leave them out"
+            )
+        if self.eta is not None and not 0 <= self.eta < math.inf:
+            raise InputError(f"eta: expected a finite number of 0 or more, got {self.eta}; leave it out or start with 1.5")
+        if not -math.inf < self.rewards[0] < self.rewards[1] < math.inf:
+            raise InputError(
+                f"rewards: expected the lowest and the highest, got {self.rewards}; give two finite numbers in order"
+            )
+
+    def width(self, arms: int) -> float:
+        """η for so many arms."""
+        return math.sqrt(2 * math.log(2 * self.horizon * arms / self.delta)) if self.eta is None else self.eta
+
+
+class RidgeUcb(ABC):
+    """Upper confidence bounds for arms whose mean reward is a smooth function of the context: one ridge regression for each arm,
+    with the settings ``ridge``, by default those of :class:`Ridge`."""
+
+    def __init__(self, arms: int, ridge: Ridge | None) -> None:
         _check_arms(arms)
-        if not 0 < alpha < math.inf:
-            raise InputError(f"alpha: expected a finite number above 0, got {alpha}; start with 1")
-        if not (horizon >= 1 and 0 < delta < 1):
-            raise InputError(f"horizon, delta: expected 1 or more, and within (0, 1), got {horizon} and {delta}; leave them out")
-        if eta is not None and not 0 <= eta < math.inf:
-            raise InputError(f"eta: expected a finite number of 0 or more, got {eta}; leave it out or start with 1.5")
-        if not -math.inf < rewards[0] < rewards[1] < math.inf:
-            raise InputError(f"rewards: expected the lowest and the highest, got {rewards}; give two finite numbers in order")
-        self.arms, self.alpha, self.rewards = arms, alpha, rewards
-        self.eta = math.sqrt(2 * math.log(2 * horizon * arms / delta)) if eta is None else eta
+        ridge = ridge or Ridge()
+        self.arms, self.alpha, self.eta, self.rewards = arms, ridge.alpha, ridge.width(arms), ridge.rewards
         self.n = torch.zeros(arms, dtype=torch.int64)
 
     def ask(self, context: ArrayLike | Tensor, *, among: Tensor | None = None) -> int:
@@ -116,21 +130,11 @@ class KernelRidgeUcb(RidgeUcb):
 
     With K + αI = LL', v = L⁻¹k and z = L⁻¹y, the mean is v'z and the remaining variance is k(c, c) − v'v. Each sample adds a row
     to L⁻¹. For an arm with n samples, ``tell`` costs O(n²), ``ask`` costs O(n²), and memory is n² numbers. Beyond a few hundred
-    samples of an arm, :class:`RandomFeatureUcb` is faster. The other arguments are those of :class:`RidgeUcb`.
+    samples of an arm, :class:`RandomFeatureUcb` is faster.
     """
 
-    def __init__(
-        self,
-        arms: int,
-        kernel: Kernel,
-        *,
-        alpha: float = 1.0,
-        eta: float | None = 1.5,
-        horizon: int = 10_000,
-        delta: float = 0.05,
-        rewards: tuple[float, float] = (0.0, 1.0),
-    ) -> None:
-        super().__init__(arms, alpha=alpha, eta=eta, horizon=horizon, delta=delta, rewards=rewards)
+    def __init__(self, arms: int, kernel: Kernel, ridge: Ridge | None = None) -> None:
+        super().__init__(arms, ridge)
         self.kernel = kernel
         self._dims: int | None = None
         self._contexts = [torch.empty(0, 0, dtype=torch.float64) for _ in range(arms)]
@@ -180,29 +184,19 @@ class RandomFeatureUcb(RidgeUcb):
     updates A⁻¹ by the Sherman–Morrison formula in O(D²); ``ask`` costs O(m D²); memory is m D² numbers. None of these depends on
     the number of samples.
 
-    The other arguments are those of :class:`RidgeUcb`. Raises InputError if ``features`` is not an even number of 2 or more.
+    Raises InputError if ``features`` is not an even number of 2 or more.
     """
 
     def __init__(
-        self,
-        arms: int,
-        kernel: Gaussian,
-        *,
-        rng: torch.Generator,
-        features: int = 512,
-        alpha: float = 1.0,
-        eta: float | None = 1.5,
-        horizon: int = 10_000,
-        delta: float = 0.05,
-        rewards: tuple[float, float] = (0.0, 1.0),
+        self, arms: int, kernel: Gaussian, ridge: Ridge | None = None, *, rng: torch.Generator, features: int = 512
     ) -> None:
-        super().__init__(arms, alpha=alpha, eta=eta, horizon=horizon, delta=delta, rewards=rewards)
+        super().__init__(arms, ridge)
         if features < 2 or features % 2:
             raise InputError(f"features: expected an even number of 2 or more, got {features}; start with 512")
         self.kernel, self.features = kernel, features
         self._rng = rng
         self._W: Tensor | None = None
-        self._inverse = torch.eye(features, dtype=torch.float64).repeat(arms, 1, 1) / alpha
+        self._inverse = torch.eye(features, dtype=torch.float64).repeat(arms, 1, 1) / self.alpha
         self._sums = torch.zeros(arms, features, dtype=torch.float64)
 
     def _context(self, context: ArrayLike | Tensor) -> Tensor:
@@ -377,7 +371,7 @@ class ContextualMixture:
     def _need_samples(self, among: Tensor | None = None) -> None:
         n = torch.bincount(self._arm[: self.t], minlength=self.arms).double()
         n = n.masked_fill(~_allowed(among, self.arms), math.inf)
-        if int(n.min()) < 2:
+        if float(n.min()) < 2:
             arm = int(n.argmin())
             raise InputError(f"arm {arm}: expected 2 samples or more, got {int(n[arm])}; ask it and tell its samples first")
 

@@ -28,6 +28,8 @@ Array = NDArray[np.float64]
 
 #: samples of each arm before the policy is used; samples of each arm before weights have intervals
 FIRST, LEAST_FOR_INTERVALS = 5, 5
+#: length from which on the squared distance of two samples overflows in float32, in which kernels are computed
+LONGEST = 1e18
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,7 @@ class Selector:
         self.asked[i] = max(self.asked[i], self.told[i])
         for row in x:
             self._early.append((i, row))
-        if self._prepared():
-            for j, row in self._early:
-                self.tally.add(j, row)  # type: ignore[union-attr]
-            self._early = []
+        self._add_early()
 
     def forget(self, arm: str) -> None:
         """Give up one pull of this arm whose sample will never be told."""
@@ -134,6 +133,7 @@ class Selector:
     def close(self, arm: str) -> None:
         """Stop asking this arm. The samples that it gave still count."""
         self.open[self._index(arm)] = False
+        self._add_early()
 
     def notice(self) -> None:
         """Repeat a choice of a policy that remembers its choices, when a selection is resumed."""
@@ -151,13 +151,16 @@ class Selector:
         references = [term.reference for _, term in self.objective.terms if isinstance(term, QuadraticTerm)]
         return self._width or next((r.shape[1] for r in references if r is not None), None)
 
-    def _prepared(self) -> bool:
-        """Choose the missing bandwidths as soon as every open arm has given its first samples. Whether they are chosen."""
+    def _add_early(self) -> None:
+        """Add the first samples to the sums, and choose the missing bandwidths, as soon as every open arm has given its first."""
         if self.tally is None and (self.told >= np.where(self.open, self.first, 0)).all() and self.told.sum() >= 2:
             groups = [torch.stack([x for j, x in self._early if j == i]) for i in range(len(self.names)) if self.told[i]]
             self.objective = self.objective.ready(groups, generator(self.seed, "bandwidth"))
             self.tally = Tally(self.objective, len(self.names), exact=self.exact)
-        return self.tally is not None
+        if self.tally is not None:
+            for j, row in self._early:
+                self.tally.add(j, row)
+            self._early = []
 
     # ----------------------------------------------------------------------------------------- weights and their errors
 
@@ -356,10 +359,14 @@ def _features(arm: str, samples: ArrayLike | Tensor) -> Tensor:
         shape = tuple(x.shape)
         raise InputError(f"{arm}: expected real features of shape (d,) or (n, d), got {x.dtype} of shape {shape}; convert them")
     x = x.double().reshape(-1, x.shape[-1])
-    # kernels are computed in float32
-    if not bool(torch.isfinite(x.float().square().sum(1)).all()):
-        raise InputError(f"{arm}: a sample is not finite, or larger than 1e19; leave it out and forget the pull")
+    if not comparable(x):
+        raise InputError(f"{arm}: a sample is not finite, or longer than {LONGEST:g}; leave it out and forget the pull")
     return x
+
+
+def comparable(x: Tensor) -> bool:
+    """Whether kernels can compare rows (n, d): they are finite, and none is longer than ``LONGEST``."""
+    return bool((torch.linalg.vector_norm(x.double(), dim=1) <= LONGEST).all())
 
 
 def _fits(objective: Objective, policy: Policy, name: str | Policy, truth: object) -> None:
@@ -374,4 +381,4 @@ def _fits(objective: Objective, policy: Policy, name: str | Policy, truth: objec
         raise InputError(f"policy: {name} needs the truth, which only an experiment has; use variance_ucb")
 
 
-__all__ = ["Certificate", "Selector"]
+__all__ = ["LONGEST", "Certificate", "Selector", "comparable"]

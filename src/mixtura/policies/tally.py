@@ -50,6 +50,8 @@ class Tally:
         self.itself, self.linear = np.zeros(arms), np.zeros(arms)
         self.constant = sum(scale * _constant(term) for scale, term in self.parts)
         self._waiting: list[tuple[int, Tensor]] = []
+        #: how many samples joined the sums together, the last time
+        self.latest = 0
         # of each kept sample: row and squared length; arm; Σ κ with each arm, and the number of its pairs there; ℓ
         self._kept = 0
         self._rows, self._squares = torch.empty(0), torch.empty(0)
@@ -70,6 +72,11 @@ class Tally:
         """Number of samples in the sums."""
         return int(self.n.sum())
 
+    @property
+    def waits(self) -> bool:
+        """Whether samples wait to join the sums."""
+        return bool(self._waiting)
+
     # ---------------------------------------------------------------------------------------------------- samples
 
     def add(self, arm: int, x: Tensor) -> None:
@@ -84,7 +91,7 @@ class Tally:
             return
         arms = np.array([arm for arm, _ in self._waiting])
         x = torch.stack([row for _, row in self._waiting]).double()
-        self._waiting = []
+        self._waiting, self.latest = [], len(x)
         if self._shift is None:
             self._choose_centre(x)
         if self._kept + len(x) > self.exact:

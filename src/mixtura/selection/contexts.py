@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,14 +19,15 @@ from mixtura.contracts import InputError
 from mixtura.data import source
 from mixtura.features.samples import numbers_of
 from mixtura.features.space import FeatureSpace
+from mixtura.folder.selection import SelectionFolder
 from mixtura.ground.arguments import shown
-from mixtura.ground.kernels import median_bandwidth
+from mixtura.ground.kernels import BANDWIDTH, LARGEST, SMALLEST, median_bandwidth
 from mixtura.ground.rng import generator
 from mixtura.ledger import Ledger, Pull
 from mixtura.objectives.terms import parse
 from mixtura.policies.by_context import ContextualSelector
-from mixtura.selection.mixture import LEDGER, checked_names
-from mixtura.selection.records import SelectedByContext
+from mixtura.selection.mixture import checked_names, described
+from mixtura.selection.records import SelectedByContext, added_columns
 from mixtura.selection.session import Session
 
 
@@ -72,8 +72,8 @@ def read_contexts(contexts: Any, *, reach: float | None = None, seed: int = 0) -
     if len(bad):
         row, column = bad[0].tolist()
         raise InputError(f"contexts: row {row}, column {[*numeric][column]!r} is no finite number; fill it in, or drop the row")
-    if reach is not None and not 0 < reach < math.inf:
-        raise InputError(f"reach: expected a finite number above 0, got {reach}; leave it out for half the median distance")
+    if reach is not None and not SMALLEST <= reach <= LARGEST:
+        raise InputError(f"reach: expected {BANDWIDTH}, got {reach}; leave it out for half the median distance")
     deviations = x.std(0, correction=0)
     vectors = (x - x.mean(0)) / deviations.where(deviations > 0, 1.0)
     values = {str(name): [_text(value) for value in frame[name]] for name in frame.columns}
@@ -151,9 +151,9 @@ class ContextualSession(Session):
             self.why or "it was stopped", dict(self.closed), self.ledger.counts(selector.names),
         )  # fmt: skip
 
-    def record(self, selected: SelectedByContext, title: str, seconds: float) -> dict[str, Any]:
+    def record(self, selected: SelectedByContext, title: str) -> dict[str, Any]:
         """What the folder keeps of a finished selection, as plain data."""
-        about = {"title": title, "objective": self.selector.objective.name, "features": self.features.name, "seconds": seconds}
+        about = {"title": title, "objective": self.selector.objective.name, "features": self.features.name}
         return {**about, **selected.record()}
 
 
@@ -163,9 +163,13 @@ def begin_in_contexts(
 ) -> ContextualSession:  # fmt: skip
     """A session in a folder: begun, or taken up where it stopped, as :func:`mixtura.selection.mixture.begin`.
 
-    Raises InputError also where an arm takes no context.
+    Raises InputError also where an arm takes no context, and where a column of the contexts has the name of one of the table of
+    weights.
     """
     names = checked_names(arms, pulls)
+    taken = next((name for name in added_columns(names) if name in contexts.rows[0]), None)
+    if taken is not None:
+        raise InputError(f"contexts: the column {taken!r} has the name of a column of the table of weights; rename it")
     fixed = next((arm.name for arm in arms if not arm.takes_context), None)
     if fixed is not None:
         raise InputError(
@@ -177,9 +181,10 @@ def begin_in_contexts(
     costs = [arm.cost for arm in arms]
     wanted = parse(objective, reference=real, bandwidth=bandwidth, costs=costs)
     selector = ContextualSelector(names, wanted, reach=contexts.reach, seed=seed)
-    ledger = Ledger(out / LEDGER)
+    ledger = Ledger(SelectionFolder(out).ledger_path)
     ledger.agree_on({
         "arms": names, "objective": objective, "bandwidth": bandwidth, "features": extractor, "policy": "in contexts",
-        "seed": seed, "reference": name, "costs": costs, "contexts": contexts.fingerprint, "reach": contexts.reach,
+        "seed": seed, "reference": described(name, reference), "costs": costs, "contexts": contexts.fingerprint,
+        "reach": contexts.reach,
     })  # fmt: skip
     return ContextualSession(arms, selector, ledger, contexts, features, pulls=pulls, seed=seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import operator
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -16,19 +17,18 @@ from torch import Tensor
 from mixtura.arms import Arm, Pool
 from mixtura.contracts import InputError
 from mixtura.features.space import FeatureSpace
+from mixtura.folder.selection import SelectionFolder
 from mixtura.ledger import Ledger, Pull
 from mixtura.objectives.expression import Objective, QuadraticTerm
 from mixtura.objectives.mixture import gain_of_halves
 from mixtura.objectives.terms import parse
-from mixtura.policies.selector import Selector
+from mixtura.policies.selector import Selector, comparable
 from mixtura.selection.records import Round, Selected, Stop
-from mixtura.selection.session import Session
+from mixtura.selection.session import Failures, Session
 from mixtura.simplex.quadratic import minimise_quadratic
 
 #: points of the curve that a selection of so many pulls shows
 POINTS = 100
-#: the ledger of a selection, in its folder
-LEDGER = "ledger.sqlite"
 #: samples of all pools together up to which the truth about them is worked out
 MOST_KNOWN = 20_000
 
@@ -50,26 +50,33 @@ class MixtureSession(Session):
         return self.selector.ask()
 
     def _learn(self, pull: Pull, features: Tensor) -> None:
-        self.selector.notice()
         self.selector.tell(pull.arm, features)
 
+    def _repeat_choice(self, pull: Pull) -> None:
+        self.selector.notice()
+
     def _stopped(self) -> str | None:
+        tally = self.selector.tally
+        # a check adds the samples that wait to the sums, which changes later choices: so it is made where none waits
+        if self.stop is None or tally is None or tally.waits:
+            return None
         # a bound checked after every pull would be checked too often: its risk is that of one check
-        if self.stop is not None and self.selector.tally is not None and self._due:
+        if tally.t // self._every > (tally.t - tally.latest) // self._every:
             found = self.selector.certificate(self.stop.mode, risk=self.stop.risk)
             if found.excess <= self.stop.tolerance:
                 return f"the excess is at most {found.excess:.3g}, {self.stop.mode}"
         return None
 
     def _current(self) -> dict[str, Any]:
-        if not self._due or self.selector.tally is None:
+        if self.selector.pulls % self._every or self.selector.tally is None:
             return {}
         weights, value, single = self.selector.current()
         return {"weights": weights, "value": value, "single": single}
 
     @property
-    def _due(self) -> bool:
-        return self.selector.pulls % max(1, self.pulls // POINTS) == 0
+    def _every(self) -> int:
+        """Pulls between two points of the curve, and between two checks of the stopping rule."""
+        return max(1, self.pulls // POINTS)
 
     def finish(self) -> Selected:
         """The mixture, its value, and how sure they are."""
@@ -91,7 +98,7 @@ class MixtureSession(Session):
             closed=dict(self.closed), counts=self.ledger.counts(selector.names),
         )  # fmt: skip
 
-    def record(self, selected: Selected, title: str, seconds: float) -> dict[str, Any]:
+    def record(self, selected: Selected, title: str) -> dict[str, Any]:
         """Everything the report shows, as plain data (docs/cli-json.md)."""
         selector, counted, weights = self.selector, selected.counts, selected.by_name
         tally = selector.settled()
@@ -121,8 +128,7 @@ class MixtureSession(Session):
         return {
             "title": title, "objective": selector.objective.name, "unit": selected.unit, "higher": selected.higher,
             "policy": self._policy, "features": self.features.name, "sums": selected.sums, "seed": selector.seed,
-            "pulls": selected.pulls,
-            "spent": selected.spent, "seconds": seconds, "why": selected.why, "sentence": selected.sentence,
+            "pulls": selected.pulls, "spent": selected.spent, "why": selected.why, "sentence": selected.sentence,
             "value": selected.value, "error": selected.error, "gap": selected.gap,
             "single": {"name": name, "value": single.value, "error": single.error}, "truth": self.truth(),
             "certificates": [asdict(c) for c in selected.certificates], "arms": arms, "curve": points,
@@ -134,17 +140,23 @@ class MixtureSession(Session):
     def samples(self) -> dict[str, Tensor]:
         """Features (n, d) of every arm that gave any, in the order of telling."""
         found: dict[str, list[Tensor]] = {}
-        for pull in self.ledger.told_after(-1):
-            found.setdefault(pull.arm, []).append(torch.as_tensor(pull.features))
+        for pull in self.ledger.ended_after(-1):
+            if pull.features is not None:
+                found.setdefault(pull.arm, []).append(torch.as_tensor(pull.features))
         return {name: torch.stack(found[name]) for name in self.selector.names if name in found}
 
     def truth(self) -> dict[str, Any] | None:
-        """The best mixture of all samples of all pools, and its value; None where an arm is no pool, or they hold too many."""
+        """The best mixture of all samples of all pools, and its value; None where an arm is no pool, they hold too many, or some
+        that cannot be compared."""
         pools = [arm for arm in self.arms.values() if isinstance(arm, Pool)]
         if len(pools) < len(self.arms) or sum(len(pool.samples) for pool in pools) > MOST_KNOWN:
             return None
-        samples = [torch.stack([self.features.of_one(np.array(row)) for row in pool.samples]) for pool in pools]
-        if min(map(len, samples)) < 2:
+        try:
+            samples = [torch.stack([self.features.of_one(np.array(row)) for row in pool.samples]) for pool in pools]
+        except InputError:
+            return None
+        alike = {x.shape[1] for x in samples} == {self.selector.width}
+        if min(map(len, samples)) < 2 or not alike or not all(map(comparable, samples)):
             return None
         parts = [term.on(samples) * scale for scale, term in self.selector.objective.terms if isinstance(term, QuadraticTerm)]
         whole = functools.reduce(operator.add, parts)
@@ -155,18 +167,20 @@ class MixtureSession(Session):
 
     def curve(self) -> list[Round]:
         """The mixture after every so many pulls, from the ledger alone: what :meth:`conduct` showed, over all runs of it."""
-        again, points = Selector(self.selector.names, self._objective, policy=self._policy, seed=self.selector.seed), []
-        told = self.ledger.told_after(-1)
-        for name in self.closed:  # an arm that never came to its first samples is not waited for
-            if self.selector.told[self.selector.names.index(name)] < again.first:
-                again.close(name)
-        every, spent, cost = max(1, self.pulls // POINTS), 0.0, {name: arm.cost for name, arm in self.arms.items()}
-        for n, pull in enumerate(told, 1):
-            again.tell(pull.arm, pull.features)  # type: ignore[arg-type]
-            spent += cost.get(pull.arm, 0.0)
-            if again.tally is not None and (n % every == 0 or n == len(told)):
+        names, seed = self.selector.names, self.selector.seed
+        again, failures = Selector(names, self._objective, policy=self._policy, seed=seed, horizon=self.pulls), Failures()
+        points, spent = [], 0.0
+        for pull in self.ledger.ended_after(-1):
+            spent += pull.cost
+            again.notice()
+            if pull.features is not None:
+                again.tell(pull.arm, pull.features)
+            if failures.close(pull):
+                again.close(pull.arm)
+            shown = again.pulls % self._every == 0 or again.pulls == self.selector.pulls
+            if pull.features is not None and again.tally is not None and shown:
                 weights, value, single = again.current()
-                points.append(Round(pull.number, pull.arm, "told", "", n, spent, 0.0, 0.0, weights, value, single))
+                points.append(Round(pull.number, pull.arm, "told", "", again.pulls, spent, 0.0, 0.0, weights, value, single))
         return points
 
 
@@ -187,17 +201,29 @@ def begin(
     costs = [arm.cost for arm in arms]
     wanted = parse(objective, reference=real, bandwidth=bandwidth, costs=costs)
     Selector(names, wanted, policy=policy, seed=seed, horizon=pulls)  # says what is wrong before a file is made
-    ledger = Ledger(out / LEDGER)
+    ledger = Ledger(SelectionFolder(out).ledger_path)
     ledger.agree_on({
         "arms": names, "objective": objective, "bandwidth": bandwidth, "features": extractor, "policy": policy, "seed": seed,
-        "reference": name, "costs": costs,
+        "reference": described(name, reference), "costs": costs,
     })  # fmt: skip
     return MixtureSession(arms, wanted, ledger, policy=policy, seed=seed, pulls=pulls, features=features, stop=stop)
 
 
+def described(name: str | None, reference: Tensor | None) -> str | None:
+    """What the ledger knows a reference by: its name and a hash of its rows, which both must be the same next time."""
+    if reference is None:
+        return None
+    rows = reference.contiguous().numpy()
+    return f"{name}, {rows.dtype} {list(rows.shape)} {hashlib.sha256(rows.tobytes()).hexdigest()[:16]}"
+
+
 def checked_names(arms: Sequence[Arm], pulls: int) -> list[str]:
-    """The names of the arms. InputError where two are the same, there are none, or no pulls are asked for."""
+    """The names of the arms. InputError where two are the same, one cannot be printed, there are none, or no pulls are asked
+    for."""
     names = [arm.name for arm in arms]
+    odd = next((name for name in names if not name or not name.isprintable()), None)
+    if odd is not None:
+        raise InputError(f"arms: expected names of one or more printable characters, got {odd!a}; rename it")
     if len(set(names)) < len(names) or not names:
         raise InputError(f"arms: expected one or more with names of their own, got {', '.join(names) or 'none'}")
     if isinstance(pulls, bool) or not isinstance(pulls, int) or pulls < 1:

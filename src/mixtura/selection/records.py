@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -108,6 +108,11 @@ class Selected(Weights):
         }  # fmt: skip
 
 
+def added_columns(arms: Sequence[str]) -> list[str]:
+    """The columns that :meth:`SelectedByContext.table` has besides those of the contexts."""
+    return [*(f"weight {arm}" for arm in arms), "value"]
+
+
 @dataclass(frozen=True)
 class SelectedByContext:
     """The end of a selection with contexts.
@@ -143,10 +148,11 @@ class SelectedByContext:
 
     def table(self) -> pd.DataFrame:
         """One row for each context: its columns, the weight of each arm, the value of that mixture."""
-        rows = pd.DataFrame([dict(context) for context in self.contexts])
-        for k, arm in enumerate(self.weights[0].names):
-            rows[f"weight {arm}"] = [found.weights[k] for found in self.weights]
-        return rows.assign(value=[found.value for found in self.weights])
+        rows = [dict(context) for context in self.contexts]
+        added = added_columns(self.weights[0].names)
+        for row, found in zip(rows, self.weights, strict=True):
+            row |= dict(zip(added, (*found.weights, found.value), strict=True))
+        return pd.DataFrame(rows)
 
     def record(self) -> dict[str, Any]:
         """The plain data that ``mixtura select --contexts --json`` prints, without the folder (docs/cli-json.md)."""

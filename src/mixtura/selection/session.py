@@ -22,13 +22,28 @@ from mixtura.features.space import FeatureSpace
 from mixtura.ground.machine import passes
 from mixtura.ledger import Ledger, Pull
 from mixtura.policies.by_context import ContextualSelector
-from mixtura.policies.selector import Selector
+from mixtura.policies.selector import LONGEST, Selector, comparable
 from mixtura.selection.records import Round
 
 #: an arm that fails so often in a row is asked no more
 FAILURES = 3
 #: seconds between two checks of what another process is doing
 WAIT = 0.05
+#: how the reason of a pull begins that found a pool empty
+EXHAUSTED = "exhausted: "
+
+
+class Failures:
+    """Which arms fail for good, from the pulls in the order in which they ended."""
+
+    def __init__(self) -> None:
+        self._in_a_row: dict[str, int] = {}
+
+    def close(self, pull: Pull) -> bool:
+        """Whether the arm of this pull is not asked after it."""
+        failed = pull.status == "failed"
+        self._in_a_row[pull.arm] = self._in_a_row.get(pull.arm, 0) + 1 if failed else 0
+        return failed and (self._in_a_row[pull.arm] == FAILURES or pull.reason.startswith(EXHAUSTED))
 
 
 class Session(ABC):
@@ -40,7 +55,12 @@ class Session(ABC):
         self.arms = {arm.name: arm for arm in arms}
         self.ledger, self.features, self.pulls = ledger, features, pulls
         self.closed: dict[str, str] = {}
-        self._place, self._spent = -1, ledger.spent()
+        self._failures, self._place, self._spent = Failures(), -1, ledger.spent()
+        #: numbers of the pulls that this object chose and that have not ended
+        self._chosen: set[int] = set()
+        for name, shape in ledger.shapes().items():
+            if name in self.arms and self.arms[name].shape is None:
+                self.arms[name].shape = shape
         self.overhead = 0.0
 
     # --------------------------------------------------------------------- what differs with and without contexts
@@ -52,6 +72,9 @@ class Session(ABC):
     @abstractmethod
     def _learn(self, pull: Pull, features: Tensor) -> None:
         """Tell the selector the features (d,) of a pull."""
+
+    def _repeat_choice(self, pull: Pull) -> None:  # noqa: B027  only a policy that remembers needs it
+        """Repeat the choice of a pull that this object did not choose, before its end is taken in."""
 
     def _context(self, number: int) -> Mapping[str, Any] | None:
         """The context of a pull, or None."""
@@ -88,6 +111,7 @@ class Session(ABC):
                     pull = None
                 else:
                     pull = self.ledger.intend(self._choose(self.ledger.next_number()))
+                    self._chosen.add(pull.number)
             self.overhead += time.perf_counter() - began
             if pull is None:
                 time.sleep(WAIT)  # another process waits for the last samples
@@ -108,14 +132,15 @@ class Session(ABC):
 
     def _recover(self, pull: Pull) -> Round:
         """Complete a request that was in flight when its process ended."""
-        arm = self.arms.get(pull.arm)
+        arm = self.arms[pull.arm]
         if pull.sample is not None:
             return self._tell(pull, pull.sample, 0.0)
-        if arm is not None and (arm.takes_key or arm.repeatable):
+        if arm.takes_key or arm.repeatable:
             self.selector.asked[self.selector.names.index(pull.arm)] += 1
             return self._pull(pull)
         reason = "the process ended while it was awaited; this arm cannot be asked for it again"
-        self.ledger.fail(pull, reason, 0.0 if arm is None else arm.cost, "unknown")
+        self._spent += arm.cost
+        self.ledger.fail(pull, reason, arm.cost, "unknown")
         return self._round(pull, "unknown", reason, 0.0)
 
     def _pull(self, pull: Pull) -> Round:
@@ -123,9 +148,10 @@ class Session(ABC):
         try:
             sample = np.asarray(arm.ask(pull.draw, pull.key, self._context(pull.number)))
         except ArmError as error:
-            seconds = time.perf_counter() - began
-            self._failed(pull, str(error), exhausted=isinstance(error, Exhausted))
-            return self._round(pull, "failed", str(error), seconds)
+            exhausted = isinstance(error, Exhausted)
+            cost = 0.0 if exhausted else arm.cost
+            self._spent += cost
+            return self._fail(pull, (EXHAUSTED if exhausted else "") + str(error), cost, time.perf_counter() - began)
         seconds = time.perf_counter() - began
         self.ledger.receive(pull, sample, arm.cost)
         self._spent += arm.cost
@@ -134,26 +160,25 @@ class Session(ABC):
     def _tell(self, pull: Pull, sample: NDArray[Any], seconds: float) -> Round:
         began = time.perf_counter()
         try:
-            seen = self.features.of_one(sample).numpy().astype(np.float32)
-            width = self.selector.width
-            if seen.ndim != 1 or not np.isfinite(seen).all() or width not in (None, len(seen)):
-                raise InputError(f"{pull.arm}: {len(seen)} features, the others have {width}")
+            seen, width = self.features.of_one(sample), self.selector.width
+            if seen.dim() != 1 or width not in (None, len(seen)):
+                raise InputError(f"{len(seen)} features, the others have {width}")
+            if not comparable(seen[None]):
+                raise InputError(f"its features are not finite, or their length is above {LONGEST:g}")
         except (InputError, RuntimeError, ValueError) as error:
             if passes(error):  # not the fault of the sample, which is kept and mapped again later
                 raise
-            self._failed(pull, f"its sample cannot be compared: {str(error).splitlines()[0]}", exhausted=False)
-            return self._round(pull, "failed", str(error), seconds)
-        self.ledger.tell(pull, seen)
+            reason = f"its sample cannot be compared: {str(error).splitlines()[0]}"
+            return self._fail(pull, reason, self.arms[pull.arm].cost, seconds)
+        self.ledger.tell(pull, seen.numpy())
         self._catch_up()
         self.overhead += time.perf_counter() - began
         return self._round(pull, "told", "", seconds)
 
-    def _failed(self, pull: Pull, reason: str, *, exhausted: bool) -> None:
-        arm = self.arms[pull.arm]
-        cost = 0.0 if exhausted else arm.cost
-        self.ledger.fail(pull, ("exhausted: " if exhausted else "") + reason, cost)
-        self._spent += cost
+    def _fail(self, pull: Pull, reason: str, cost: float, seconds: float) -> Round:
+        self.ledger.fail(pull, reason, cost)
         self._catch_up()
+        return self._round(pull, "failed", reason, seconds)
 
     def _round(self, pull: Pull, status: str, reason: str, seconds: float) -> Round:
         began = time.perf_counter()
@@ -166,23 +191,23 @@ class Session(ABC):
     # ------------------------------------------------------------------------------------------------------- the ledger
 
     def _catch_up(self) -> None:
-        """Tell the selector the pulls of the ledger that it does not know yet, of this process and of others."""
-        for pull in self.ledger.told_after(self._place):
-            if pull.arm in self.arms and pull.features is not None:
-                self.selector.asked[:] = self.selector.told
-                self._learn(pull, torch.as_tensor(pull.features))
+        """Take in the pulls of the ledger that ended since, of this process and of others, in the order in which they ended: tell
+        the selector their samples, and close an arm where it failed for good. So the selector is the same in every sitting."""
+        for pull in self.ledger.ended_after(self._place):
             self._place = pull.place if pull.place is not None else self._place
-        self._update_arms()
-
-    def _update_arms(self) -> None:
-        """Update the number of pulls asked of each arm, and close the arms that fail, from the ledger."""
+            self.selector.asked[:] = self.selector.told
+            if pull.number in self._chosen:
+                self._chosen.remove(pull.number)
+            else:
+                self._repeat_choice(pull)
+            if pull.features is not None:
+                self._learn(pull, torch.as_tensor(pull.features))
+            if self._failures.close(pull) and pull.arm not in self.closed:
+                self.closed[pull.arm] = pull.reason
+                self.selector.close(pull.arm)
         awaited = self.ledger.in_flight()
         for i, name in enumerate(self.selector.names):
             self.selector.asked[i] = self.selector.told[i] + awaited.get(name, 0)
-        for name, reason in self.ledger.failing(FAILURES).items():
-            if name in self.arms and name not in self.closed:
-                self.closed[name] = reason
-                self.selector.close(name)
 
     def close(self) -> None:
         """Close the arms and the ledger."""

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import inspect
-import math
-import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,29 +16,28 @@ from torch import Tensor
 
 from mixtura.arms import Arm, Function, Pool, load_arms
 from mixtura.contracts import InputError, Note
-from mixtura.data import source
+from mixtura.data.memory import to_numpy
 from mixtura.features.samples import real_rows
-from mixtura.folder.io import write_json
+from mixtura.folder.selection import SelectionFolder
 from mixtura.ground import machine
 from mixtura.ground.arguments import conform, nearest, shown
+from mixtura.ground.kernels import BANDWIDTH, LARGEST, SMALLEST
 from mixtura.selection.contexts import ContextualSession, begin_in_contexts, read_contexts
-from mixtura.selection.mixture import LEDGER, MixtureSession, begin
+from mixtura.selection.mixture import MixtureSession, begin
 from mixtura.selection.records import Round, Selected, SelectedByContext, Stop
-from mixtura.selection.session import FAILURES
+from mixtura.selection.session import EXHAUSTED, FAILURES
 
 if TYPE_CHECKING:
     from mixtura.study.fitted import FittedModel
 
 #: what a person gives as arms: a file that lists them, arms, or a name for each function or array of samples
 Arms = str | Path | Sequence[Arm] | Mapping[str, Any]
-#: the end of a selection in its folder: what the report reads; and, in contexts, a table of the weights
-FINISHED, WEIGHTS = "selection.json", "weights.csv"
 #: option of a selection → what is expected, for a message
 EXPECTED = {
     "objective": "text such as mmd or rke+0.2*precision", "pulls": "a whole number, 1 or more", "out": "a path",
-    "policy": "the name of a policy, such as variance_ucb", "bandwidth": "a finite number above 0",
+    "policy": "the name of a policy, such as variance_ucb", "bandwidth": BANDWIDTH,
     "features": "pixels, pca:64, conv:256, or the path of an .onnx network", "stop": "a number above 0",
-    "certified": "True or False", "reach": "a finite number above 0", "seed": "a whole number, 0 or more",
+    "certified": "True or False", "reach": BANDWIDTH, "seed": "a whole number, 0 or more",
     "fresh": "True or False",
 }  # fmt: skip
 
@@ -80,16 +77,17 @@ def conduct(
 
     Raises InputError on arms, objectives and folders that do not fit together, before any arm is asked.
     """
-    if bandwidth is not None and not 0 < bandwidth < math.inf:
+    if bandwidth is not None and not SMALLEST <= bandwidth <= LARGEST:
         raise InputError(f"bandwidth: expected {EXPECTED['bandwidth']}, got {bandwidth}; leave it out to choose it from samples")
     if contexts is None and reach is not None:
         raise InputError("reach: is for contexts; give --contexts too, or leave it out")
     if contexts is not None and (stop is not None or certified or policy != "variance_ucb"):
         raise InputError("contexts: have no stopping rule and a policy of their own; leave --stop, --certified and --policy out")
     with machine.temporary_folder() as temporary:
-        folder = temporary if out is None else Path(out)
-        if out is not None:
-            _check_folder(folder, fresh)
+        folder = SelectionFolder(temporary if out is None else Path(out))
+        if fresh:
+            folder.clear()
+        folder.check()
         table = None if contexts is None else read_contexts(contexts, reach=reach, seed=seed)
         real, columns = (None, None) if reference is None else real_rows(reference, seed=seed)
         listed = _listed(arms, columns, in_contexts=contexts is not None)
@@ -100,21 +98,19 @@ def conduct(
         mode = "certified" if certified else "asymptotic"
         session: MixtureSession | ContextualSession
         if table is not None:
-            session = begin_in_contexts(listed, folder, objective, table, **given)
+            session = begin_in_contexts(listed, folder.path, objective, table, **given)
         else:
             stopping = None if stop is None else Stop(stop, mode)
-            session = begin(listed, folder, objective, policy=policy, stop=stopping, **given)
-        began = time.monotonic()
+            session = begin(listed, folder.path, objective, policy=policy, stop=stopping, **given)
         try:
             yield from session.conduct()
             if not session.selector.pulls:
                 why = "; ".join(session.closed.values())
                 raise InputError(f"arms: no arm gave a sample that can be used ({why}); mend the arms and start over")
             found = session.finish()
-            title = Path(arms).stem if isinstance(arms, str | Path) else folder.name
-            if isinstance(found, SelectedByContext):
-                source.write(found.table(), folder / WEIGHTS)
-            write_json(folder / FINISHED, session.record(found, title, time.monotonic() - began))  # type: ignore[arg-type]
+            title = Path(arms).stem if isinstance(arms, str | Path) else folder.path.name
+            weights = found.table() if isinstance(found, SelectedByContext) else None
+            folder.write_end(session.record(found, title), weights)  # type: ignore[arg-type]
         finally:
             session.close()
         yield found
@@ -142,18 +138,10 @@ def _checked_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def _note_failed_arms(found: Selected | SelectedByContext) -> None:
     """A :class:`Note` for each arm that was closed because it failed. An exhausted pool gave all that it has."""
     for arm, reason in found.closed.items():
-        if not reason.startswith("exhausted"):
+        if not reason.startswith(EXHAUSTED):
             last = reason.removeprefix(f"{arm}: ")
             said = f"{arm}: failed {FAILURES} times in a row and was not asked again; the last time: {last}"
             warnings.warn(said, Note, stacklevel=3)
-
-
-def _check_folder(out: Path, fresh: bool) -> None:
-    """InputError where the folder holds anything but a selection; one that does is cleared where a ``fresh`` start is asked."""
-    if fresh and (out / LEDGER).exists():
-        machine.clear(out, last=LEDGER)
-    if out.exists() and not out.is_dir() or out.is_dir() and any(out.iterdir()) and not (out / LEDGER).exists():
-        raise InputError(f"{out}: the folder is not empty and holds no selection; give another --out")
 
 
 def _listed(arms: Arms, columns: list[str] | None, *, in_contexts: bool) -> list[Arm]:
@@ -190,8 +178,10 @@ def _arm(name: str, given: Any, *, in_contexts: bool) -> Arm:
         return given
     if callable(given):
         return Function(name, given, takes_context=in_contexts)
+    if isinstance(given, Tensor):
+        return Pool(name, to_numpy(given, name))
     try:
-        samples = given.numpy(force=True) if isinstance(given, Tensor) else np.asarray(given)
+        samples = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: expected an array of samples or a function of a seed, got {shown(given)}") from error
     if not samples.ndim:

@@ -32,6 +32,8 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"device: {name!r} is no torch device; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device: got {name!r}, but torch sees no CUDA device here; use auto or cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device: models are not trained on {name!r}; use auto, cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: got {name!r}, but torch sees {torch.cuda.device_count()} CUDA devices here; use auto or cpu")
     return device

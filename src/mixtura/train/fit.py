@@ -30,8 +30,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,11 +39,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Optimiser, Stage, Stream, Turn
+from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Stream, Turn
 from mixtura.ground.machine import remove
 from mixtura.ground.rng import generator
 from mixtura.train.average import AVERAGE, Average
 from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint, save_checkpoint
+from mixtura.train.players import check_stages, with_defaults
 from mixtura.train.recipe import WARM_UP, Recipe
 from mixtura.train.stopping import AT_ONCE, StageProgress, seconds_to_converge
 
@@ -62,7 +62,8 @@ class Step:
     of the recipe. seconds: training time so far, over all stages and resumptions. share: how much of the training is done, from
     0 to 1. finished: whether this is the last record. converged: whether training ended because nothing improved any more.
     seconds_to_converge: if it did not, the predicted total seconds until convergence, if any. plan: for every stage that has
-    ended, the steps planned and the step at which it ended.
+    ended, the steps planned and the step at which it ended. paused: whether this is the last record for now. curve: of a paused
+    fit, (step, stopping loss) of every validation.
     """
 
     stage: str
@@ -78,6 +79,8 @@ class Step:
     converged: bool = False
     seconds_to_converge: float | None = None
     plan: tuple[tuple[int, int], ...] = ()
+    paused: bool = False
+    curve: tuple[tuple[int, float], ...] = ()
 
 
 def fit(
@@ -90,6 +93,8 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_every: float = 5.0,
     name: str | None = None,
+    pause: float | None = None,
+    stop: bool = False,
 ) -> Iterator[Step]:
     """Train ``learner`` in place on ``data``: rows x in data units, or one batch, or several batches by name, each with its own
     length. Yields a :class:`Step` after every step.
@@ -98,6 +103,11 @@ def fit(
     ``checkpoint`` is a file: it is written every ``checkpoint_every`` seconds, restored if it exists at the start, and removed at
     the end. ``name`` is the learner's name in messages. InputError on data that the learner cannot be trained on;
     FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
+
+    A learner of one stage that trains for seconds can be paused: at the first validation after ``pause`` seconds of training, but
+    not in the last third of the steps, the checkpoint is written, the learner has the best state so far, and the record says
+    ``paused``. Called again, with more seconds or fewer, the fit goes on from the checkpoint; with ``stop`` it ends there, if it
+    was paused. Either way ``plan`` repeats it.
     """
     name = name or type(learner).__name__
     data = Batch(x=data) if isinstance(data, Tensor) else data
@@ -106,7 +116,7 @@ def fit(
         raise InputError(f"{name}: expected rows as a tensor, a Batch or batches by name to train on, got {type(data).__name__}")
     data = learner.check({ONLY: data} if isinstance(data, Batch) else data)
     stages = learner.stages()
-    _check_stages(stages, name)
+    check_stages(stages, name)
     if recipe.plan is not None and (len(recipe.plan) != len(stages) or min(end for _, end in recipe.plan) < 1):
         raise InputError(f"plan: expected the steps and the end, 1 or more, of each of {len(stages)} stages, got {recipe.plan}")
     share = recipe.held_out if any(stage.stopping_loss for stage in stages) else 0.0
@@ -130,54 +140,29 @@ def fit(
     learnt, held = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, held))
     learner.to(device).train()
     training = TrainingState(learner, recipe, int(torch.randint(2**62, (), generator=rng)), name, learnt, held)
+    training.pause = math.inf if pause is None else pause
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
     last_saved = time.monotonic()
+    stop = stop and training.may_pause
     while True:
-        record = training.play()
+        record = training.end_here() if stop else training.play()
         if record.finished:
             learner.to("cpu").eval()
             yield record
             if checkpoint is not None:
                 remove(checkpoint)
             return
+        if checkpoint is not None and record.seconds >= training.pause and training.may_pause:
+            training.save(checkpoint)
+            training.keep_best()
+            learner.to("cpu").eval()
+            yield replace(record, paused=True, curve=tuple(training.state.curve))
+            return
         yield record
         if checkpoint is not None and time.monotonic() - last_saved >= checkpoint_every:
             training.save(checkpoint)
             last_saved = time.monotonic()
-
-
-@dataclass(frozen=True)
-class _Moves:
-    """An :class:`Optimiser` in which the recipe has replaced every None."""
-
-    rate: float
-    betas: tuple[float, float]
-    clip: float
-    decay: float
-
-
-def _with_defaults(optimiser: Optimiser, recipe: Recipe) -> _Moves:
-    rate = recipe.rate if optimiser.rate is None else optimiser.rate
-    clip = recipe.clip if optimiser.clip is None else optimiser.clip
-    return _Moves(rate, optimiser.betas, clip, recipe.decay if optimiser.decay is None else optimiser.decay)
-
-
-def _check_stages(stages: Sequence[Stage], name: str) -> None:
-    """InputError on stages that cannot be trained. Names must be unique, because the random streams are keyed by them."""
-    if not stages:
-        raise InputError(f"{name}: nothing to train; this model is fitted by fit_closed")
-    twice = [name for name, often in Counter(stage.name for stage in stages).items() if often > 1]
-    for stage in stages:
-        twice += [phase for phase, often in Counter(phase.name for phase in stage.phases).items() if often > 1]
-        if not stage.phases or not all(len(phase.parameters) for phase in stage.phases):
-            raise InputError(f"{name}: stage {stage.name!r} has no player, or one without parameters; leave it out")
-        odd = next((phase for phase in stage.phases if phase.every < 1 or phase.repeats < 1), None)
-        if odd is not None:
-            got = f"every={odd.every}, repeats={odd.repeats}"
-            raise InputError(f"{name}: phase {odd.name!r} has {got}, expected 1 or more of each")
-    if twice:
-        raise InputError(f"{name}: two stages, or two players of a stage, are called {twice[0]!r}; give each its own name")
 
 
 def _on(learner: Learner, data: Batches, device: torch.device | str) -> Batches:
@@ -189,7 +174,7 @@ class TrainingState:
 
     def __init__(self, learner: Learner, recipe: Recipe, seed: int, name: str, data: Batches, held: Batches) -> None:
         self.learner, self.recipe, self.seed, self.name, self.data, self.held = learner, recipe, seed, name, data, held
-        self.stages = learner.stages()
+        self.stages, self.pause = learner.stages(), math.inf
         self._begin(StageProgress())
 
     def _begin(self, state: StageProgress) -> None:
@@ -204,7 +189,7 @@ class TrainingState:
     def _enter(self) -> None:
         """Set up the players of stage number ``state.stage``, as they are before its first step."""
         self.stage = stage = self.stages[self.state.stage]
-        self.moves = [_with_defaults(phase.optimiser, self.recipe) for phase in stage.phases]
+        self.moves = [with_defaults(phase.optimiser, self.recipe) for phase in stage.phases]
         self.optimisers = [
             torch.optim.AdamW(list(phase.parameters), betas=moves.betas, weight_decay=moves.decay, fused=True)
             for phase, moves in zip(stage.phases, self.moves, strict=True)
@@ -253,22 +238,51 @@ class TrainingState:
         if state.step == WARM_UP and self.recipe.seconds is not None and not state.steps:
             # a tenth is left for validation, which costs about as much as its share of the rows
             left = 0.9 * self._seconds - state.seconds
-            state.steps = min(self.recipe.most_steps, max(2 * WARM_UP, int(WARM_UP * left / max(state.seconds, 1e-9))))
+            steps = max(2 * WARM_UP, self._least_steps, int(WARM_UP * left / max(state.seconds, 1e-9)))
+            state.steps = min(self.recipe.most_steps, steps)
+            state.planned_for = self.recipe.seconds
         converged = state.plateau >= self.recipe.plateaus
         over = bool(state.steps) and state.step >= state.steps
         stop_at = self.recipe.plan is not None and state.step == self.recipe.plan[state.stage][1]
-        ended = converged or state.seconds >= self._seconds or over or stop_at
+        ended = converged or (state.seconds >= self._seconds and not self._pauses_next) or over or stop_at
         if ended and validation is None and self.stage.stopping_loss is not None:
             validation = self.validate(self.stage.stopping_loss)
-        steps, whole = state.steps or WARM_UP, sum(s.share for s in self.stages)
-        done = sum(s.share for s in self.stages[: state.stage]) + self.stage.share * (1.0 if ended else state.step / steps)
+        record = self._record(losses, self.recipe.rate * scale, validation, ended)
+        return self._end_stage(record, converged) if ended else record
+
+    def _record(self, losses: Mapping[str, float], rate: float, validation: float | None, ended: bool) -> Step:
+        state, stages = self.state, self.stages
+        steps, whole = state.steps or WARM_UP, sum(s.share for s in stages)
+        done = sum(s.share for s in stages[: state.stage]) + self.stage.share * (1.0 if ended else state.step / steps)
         seconds = state.before + state.seconds
-        record = Step(
-            self.stage.name, state.step, steps, losses, self.recipe.rate * scale, seconds, state.best, done / whole, validation
-        )  # fmt: skip
-        if not ended:
-            return record
-        self._leave()
+        return Step(self.stage.name, state.step, steps, losses, rate, seconds, state.best, done / whole, validation)
+
+    @property
+    def may_pause(self) -> bool:
+        """Whether this step is a validation, and the learning rate has not begun to fall. Until then it does not depend on the
+        number of planned steps, so a fit that goes on with another number has the bits of one planned so from the start."""
+        state = self.state
+        timed = self.recipe.seconds is not None and len(self.stages) == 1
+        return timed and bool(state.curve) and state.curve[-1][0] == state.step and 3 * state.step <= 2 * state.steps
+
+    @property
+    def _least_steps(self) -> int:
+        """So that the learning rate has not fallen yet, nor will at the next validation, if that is to be a pause."""
+        return math.ceil(1.5 * (self.state.step // self.recipe.every + self._pauses_next) * self.recipe.every)
+
+    @property
+    def _pauses_next(self) -> bool:
+        """Whether the next validation is to be a pause, even where the seconds end before."""
+        return self.state.seconds >= self.pause
+
+    def end_here(self) -> Step:
+        """End a fit that was paused, at its last validation."""
+        return self._end_stage(self._record({}, self.recipe.rate * self.state.factor, self.state.curve[-1][1], True), False)
+
+    def _end_stage(self, record: Step, converged: bool) -> Step:
+        """Keep the state of the stage; begin the next, or give the last record."""
+        state, seconds = self.state, record.seconds
+        self.keep_best()
         # 0 steps: none were planned yet
         plan, settled = [*state.plan, (state.steps, state.step)], state.settled and converged
         if state.stage + 1 < len(self.stages):
@@ -361,8 +375,8 @@ class TrainingState:
             for key, tensor in tensors.items():
                 tensor.copy_(kept[key])
 
-    def _leave(self) -> None:
-        """Set the learner to the state that this stage keeps."""
+    def keep_best(self) -> None:
+        """Set the learner to the state that this stage keeps so far."""
         if self.stage.stopping_loss is None and self.average is not None:
             return self._set_live(self.average.mean)
         if not math.isfinite(self.state.best):
@@ -392,6 +406,11 @@ class TrainingState:
         """Continue from a checkpoint of :meth:`save`."""
         with named_if_damaged(path, self.name):
             self._load(*read_checkpoint(path))
+        seconds, state = self.recipe.seconds, self.state
+        if self.may_pause and seconds is not None and seconds != state.planned_for:
+            left = (seconds - state.seconds) * state.step / state.seconds
+            state.steps = min(self.recipe.most_steps, max(self._least_steps, state.step + int(left)))
+            state.planned_for = seconds
 
     def _load(self, tensors: dict[str, Tensor], state: StageProgress) -> None:
         self.learner.load_state_dict(part_of(tensors, "learner."))

@@ -23,7 +23,8 @@ class StageProgress:
 
     stage:   the number of the current stage. before, plan, settled: of the stages that have ended, their seconds, their steps
              (``fit.Step.plan``), and whether all of them converged.
-    step, steps, seconds: of this stage, the last step, the steps planned (0: not yet planned) and the time so far.
+    step, steps, seconds: of this stage, the last step, the steps planned (0: not yet planned) and the time so far. planned_for:
+    the seconds of the recipe that these steps were planned for.
     best:    the lowest stopping loss. curve: (step, stopping loss) of every validation.
     stale:   validations without progress. plateau: how often the rate was lowered; factor: of the rate, as a result.
     averaged: the number of steps in the moving average.
@@ -36,6 +37,7 @@ class StageProgress:
     step: int = 0
     steps: int = 0
     seconds: float = 0.0
+    planned_for: float = 0.0
     best: float = math.inf
     stale: int = 0
     plateau: int = 0

@@ -1,0 +1,55 @@
+"""Which models go on training. The budget of a run is a race: every model that trains has a small share of it first, and the rest
+goes to those that can still win, alone or in the blend.
+
+A fit pauses after each of :data:`LOOKS`. It goes on unless even a hopeful forecast of what it would reach leaves it without a
+part in the blend with what the others have reached. That is in nats a row, so only a run whose verdict speaks of nats is a race;
+and one in folds is none, because every row there is learnt from in most of its fits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from mixtura.simplex.stacking import stack
+
+#: a fit pauses at its first two validations, and when it has trained for these shares of the seconds that it would have from then
+#: on if all went on
+LOOKS = (0.0, 0.0, 0.3, 0.5)
+#: a smaller weight in the blend is none
+LEAST_PART = 0.01
+
+
+def forecast(curve: Sequence[tuple[int, float]], times: float) -> float:
+    """Nats a row that a fit with the ``curve`` of (step, nats a row) would gain if it trained ``times`` as long as it has, and
+    every further doubling of the steps gained as much as the last one has. Gains shrink, so this is hopeful; infinite where the
+    curve is too short to tell.
+
+    >>> forecast([(50, -9.0), (100, -7.0)], times=4.0)
+    4.0
+    """
+    steps = [step for step, _ in curve]
+    if len(steps) < 2 or not all(math.isfinite(nats) for _, nats in curve[-1:]):
+        return math.inf
+    best = max(nats for _, nats in curve)
+    before = [nats for step, nats in curve if step <= max(steps[-1] / 2, steps[0])]
+    return max(0.0, best - max(before)) * math.log2(max(1.0, times))
+
+
+def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], trained: float) -> str | None:
+    """Why a fit that has ``trained`` for so many seconds should have no more; None where it should. ``mine``, ``others``: nats
+    (n,) of the same rows under its model and the others, as they are now. ``hoped``: nats a row that it may gain.
+
+    A model goes on if, with what it may gain, it would be the best, or have a part in the blend (``simplex.stacking``)."""
+    others = {name: nats for name, nats in others.items() if nats.isfinite().all()}
+    if not others or not math.isfinite(hoped) or not mine.isfinite().all():
+        return None
+    best = max(others, key=lambda name: float(others[name].mean()))
+    behind = float((others[best] - mine).mean())
+    weights = stack(torch.stack([mine + hoped, *others.values()], 1).numpy()).weights
+    if behind <= hoped or weights[0] >= LEAST_PART:
+        return None
+    return f"stopped at {trained:.1f} s: {behind:.1f} nats behind {best}, and no part of the blend"
