@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -208,13 +209,11 @@ class _Em:
         state, last = self._start(k, of), -math.inf
         for _ in range(passes):
             by_code, share = state.leaves.by_code(self.cells)
-            found, nats = None, 0.0
+            found, nats = [], 0.0
             for up, rows, tree in self._upward(state, by_code, self.rows[of]):
-                counts = _Counts(tree, state.leaves.count(rows, up.downward(tree)))
-                found = counts if found is None else found.plus(counts)
+                found.append(_Counts(tree, state.leaves.count(rows, up.downward(tree))))
                 nats += float(up.log_evidence.double().sum())
-            assert found is not None
-            state = self._maximise(state.leaves, found, share)
+            state = self._maximise(state.leaves, reduce(_Counts.plus, found), share)
             if nats - last < PROGRESS * len(self.rows.at[of]):
                 break
             last = nats
