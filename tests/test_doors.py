@@ -307,8 +307,10 @@ def test_work_says_that_it_lasts(monkeypatch, capsys):
     monkeypatch.setattr("mixtura.cli.work.SOON", 0.02)
     with at_work("mixing") as watch:
         watch(0.25)
-        time.sleep(0.2)
-    assert capsys.readouterr().err.startswith("mixing: 25%, ")
+        while not (said := capsys.readouterr().err):
+            time.sleep(0.01)
+    assert said.startswith("mixing: 25%, ")
+    monkeypatch.setattr("mixtura.cli.work.SOON", 60.0)
     with at_work("mixing"):
         pass
     assert capsys.readouterr().err == ""

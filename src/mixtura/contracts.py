@@ -121,7 +121,10 @@ class Space:
 
     def __post_init__(self) -> None:
         if math.prod(self.shape) != len(self.columns) or not self.columns:
-            raise InputError(f"a space of shape {self.shape} needs {math.prod(self.shape)} columns, got {len(self.columns)}")
+            needed = math.prod(self.shape)
+            raise InputError(
+                f"a space of shape {self.shape} needs {needed} columns, got {len(self.columns)}; give one for each entry"
+            )
 
     @staticmethod
     def continuous(*shape: int) -> Space:
@@ -177,7 +180,7 @@ class Space:
                 f"{name}: expected shape (n, {_commas(self.shape)}), got ({_commas(x.shape)}); give one row per observation"
             )
         if x.is_complex():
-            raise InputError(f"{name}: expected real numbers, got {x.dtype}")
+            raise InputError(f"{name}: expected real numbers, got {x.dtype}; convert them")
         x = x.to(torch.float64)
         flat = self.flat(x)
         missing_allowed = torch.tensor([c.missing for c in self.columns], device=x.device)

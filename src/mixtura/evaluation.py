@@ -34,14 +34,14 @@ def evaluate(
     Another Note says if the sets share more rows than two samples of one law would: a generator that has seen the real rows looks
     better than it is. Raises InputError on data of different kinds, columns or sizes.
     """
-    data = source.with_note(source.load(real, seed=seed, skip_broken=skip_broken))
+    data = source.with_note(source.load(real, seed=seed, skip_broken=skip_broken, name="real"))
     schema = source.learn(data)
-    rows = source.rows_like(generated, schema, skip_broken=skip_broken)
+    rows = source.rows_like(generated, schema, skip_broken=skip_broken, name="generated")
     schema = schema.strict(rows, name="generated")
     as_made = schema.as_made(rows, name="generated")
     sets = {"real": schema.encode(source.rows_of(data), name=data.name), "generated": as_made.x}
     if train is not None:
-        sets["train"] = schema.encode(source.rows_like(train, schema, skip_broken=skip_broken), name="train")
+        sets["train"] = schema.encode(source.rows_like(train, schema, skip_broken=skip_broken, name="train"), name="train")
     for name, x in sets.items():
         if len(x) < LEAST_ROWS:
             raise InputError(f"{name}: {len(x)} rows are too few to compare; give {LEAST_ROWS} or more")

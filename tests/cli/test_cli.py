@@ -73,22 +73,19 @@ def python(*words: str) -> subprocess.CompletedProcess[str]:
 
 # --------------------------------------------------------------------------------------------------- quickness
 
+HEAVY = "{'torch', 'pandas', 'numpy', 'scipy', 'sklearn', 'zuko', 'rich'}"
 
-@pytest.mark.parametrize("words", [["--help"], ["run", "--help"]])
-def test_help_is_quick(words):
-    def seconds() -> float:
-        began = time.monotonic()
-        shown = python("-m", "mixtura", *words)
-        assert shown.returncode == 0 and "--help" in shown.stdout
-        return time.monotonic() - began
 
-    assert min(seconds() for _ in range(3)) < 1.5
+@pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["select", "--help"]])
+def test_help_loads_no_heavy_library(words):
+    asked = f"import sys; from mixtura.cli.main import main; main({words}); print({HEAVY} & set(sys.modules))"
+    shown = python("-c", asked)
+    assert shown.returncode == 0 and "--help" in shown.stdout and shown.stdout.splitlines()[-1] == "set()"
 
 
 @pytest.mark.parametrize("module", ["mixtura", "mixtura.cli.main"])
 def test_importing_waits_for_no_heavy_library(module):
-    heavy = "{'torch', 'pandas', 'numpy', 'scipy', 'sklearn', 'zuko', 'rich'}"
-    assert python("-c", f"import {module}, sys; print({heavy} & set(sys.modules))").stdout.strip() == "set()"
+    assert python("-c", f"import {module}, sys; print({HEAVY} & set(sys.modules))").stdout.strip() == "set()"
 
 
 # ------------------------------------------------------------------------------------------------- the main job
@@ -125,9 +122,7 @@ def test_a_run_shows_its_way_on_stderr_and_its_verdict_on_stdout(ran, place):
 
 def test_the_same_command_again_shows_the_finished_verdict(ran, do, place):
     kept = (place / "runs/people/verdict.json").stat().st_mtime_ns
-    began = time.monotonic()
     again = do(f"{RUN} --json")
-    assert time.monotonic() - began < 2
     shown = json.loads(again.out)
     assert again.code == 0 and alike(shown, documented("run SOURCE`"))
     assert shown["folder"] == "runs/people" and shown["verdict"]["rows"] == 12

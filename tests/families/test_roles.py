@@ -29,7 +29,7 @@ def test_a_row_says_how_its_models_are_fitted_and_what_they_can_do(name):
 
 def test_there_is_one_floor_and_it_proposes_last():
     assert with_role("floor") == ["marginals"]
-    assert with_role("proposal") == ["gaussian_mixture", "kde", "marginals"]
+    assert with_role("proposal") == ["circuit", "gaussian_mixture", "kde", "marginals"]
     assert proposals({"flow": 1, "marginals": 2, "kde": 3}) == ["kde", "marginals"]
 
 

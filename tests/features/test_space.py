@@ -127,7 +127,7 @@ def test_truth_as_numbers_is_the_same_table():
     ("real", "generated", "said"),
     [
         (SETS["images"][0], SETS["table"][1], "generated"),
-        (SETS["table"][0], SETS["images"][1], "holds images, but a table was learnt"),
+        (SETS["table"][0], SETS["images"][1], "holds images, expected a table"),
         (SETS["table"][0], people(300, 2).drop(columns="size"), "no column 'size'"),
         (SETS["images"][0], blobs(20, 1)[:, :6], "8"),
         (SETS["table"][0], people(5, 1), "generated: 5 rows are too few to compare"),

@@ -374,7 +374,8 @@ def test_what_inputs_are_worth_and_what_a_gate_gains_is_measured_and_said():
     mixed = torch.logsumexp(torch.stack([*parts.values()], 1) + gate, 1)
     constant = torch.logaddexp(parts["a"], parts["b"]) + math.log(0.5)
     assert beside.worth == pytest.approx(float((mixed - parts["marginals"]).mean()))
-    assert beside.gate_gain == pytest.approx(float((mixed - constant).mean())) and beside.gate_error >= 0
+    assert beside.gate_gain == pytest.approx(float((mixed - constant).mean()))
+    assert beside.gate_error == pytest.approx(float((mixed - constant).std()) / math.sqrt(n), abs=1e-9)
     assert beside.worth_error == pytest.approx(float((mixed - parts["marginals"]).std()) / math.sqrt(n))
     assert "more than marginals, which ignore the inputs" in said.sentence and "over constant ones" in said.sentence
     alone = replace(v, choice="marginals", value=float(parts["marginals"].mean()))

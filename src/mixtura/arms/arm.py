@@ -115,7 +115,7 @@ class Pool(Arm):
         self, name: str, samples: NDArray[Any], *, replacement: bool = False, seed: int = 0, cost: float = 0.0
     ) -> None:
         super().__init__(name, cost=cost, repeatable=True)
-        if samples.ndim < 1 or not len(samples) or samples.dtype.kind not in "biuf":
+        if samples.ndim < 1 or not samples.size or samples.dtype.kind not in "biuf":
             raise InputError(
                 f"{name}: expected an array of numbers (samples, …) with at least one sample, got {samples.dtype} of shape "
                 f"{samples.shape}; convert it"

@@ -31,5 +31,6 @@ Rows = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="File to write, as for predict; images to .npz .npy .zip or a folder"),
 ]
+Reference = Annotated[str | None, typer.Option(help="Real rows or images, which most terms compare with.")]
 Features = Annotated[str | None, typer.Option(help=TABLE["features"].help)]
 SkipBroken = Annotated[bool, typer.Option("--skip-broken", help=TABLE["skip_broken"].help)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixtura.cli.app import Features, Json, Seed, SkipBroken
+from mixtura.cli.app import Features, Json, Reference, Seed, SkipBroken
 from mixtura.cli.arguments import parse_numbers
 from mixtura.cli.deliver import collected_notes, deliver, emit
 from mixtura.cli.errors import fail
@@ -25,7 +25,7 @@ def mix(
     objective: Annotated[
         str, typer.Option(help="Terms with + between: rke, mmd, kid, precision, density, loglik, cost, frechet, vendi, fld.")
     ] = "rke",
-    reference: Annotated[str | None, typer.Option(help="Real rows or images, which most terms compare with.")] = None,
+    reference: Reference = None,
     bandwidth: Annotated[float | None, typer.Option(help="Of Gaussian kernels; the median distance by default.")] = None,
     features: Features = None,
     costs: Annotated[str | None, typer.Option(help="What a sample of each costs, in order: 1,2.5,0.")] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mixtura.cli.app import Features, Json, Seed
+from mixtura.cli.app import Features, Json, Reference, Seed
 from mixtura.cli.deliver import emit
 from mixtura.cli.tables import make_console
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 def select(
     arms: Annotated[Path, typer.Argument(metavar="ARMS.yaml", help="The generators, and how to ask them (docs/arms.md).")],
     objective: Annotated[str, typer.Option(help="As for mix, quadratic terms only: mmd, rke+0.2*precision.")] = "rke",
-    reference: Annotated[str | None, typer.Option(help="Real rows or images.")] = None,
+    reference: Reference = None,
     pulls: Annotated[int, typer.Option(min=1, help="Samples to ask for in all.")] = 1000,
     out: Annotated[Path | None, typer.Option(help="Folder of the selection; runs/NAME by default.")] = None,
     policy: Annotated[

@@ -44,8 +44,8 @@ def label(value: Any) -> Label:
 
 
 def text(value: Any) -> str:
-    """``str`` of any cell. Where Python or pandas refuses it (a whole number of 4,300 digits, a date after 9999) a
-    description."""
+    """``str`` of any cell. Where Python or pandas refuses it (a whole number of 4,300 digits, a date after 9999), it
+    is a description instead."""
     try:
         return str(value)
     except (ValueError, NotImplementedError):

@@ -1,7 +1,7 @@
 """Types of columns by their names, as a schema keeps them, and columns in these types.
 
-Where pandas has no dtype of its own there are two names of ours: "date" (objects of ``datetime.date``) and "decimal(2)" (objects
-of ``decimal.Decimal`` with so many digits after the point).
+Where pandas has no dtype of its own the library has two names of its own: "date" (objects of ``datetime.date``) and "decimal(2)"
+(objects of ``decimal.Decimal`` with so many digits after the point).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def native(array: np.ndarray) -> np.ndarray:
 
 
 def native_dtype(dtype: np.dtype) -> np.dtype:
-    """Of what :func:`native` gives."""
+    """The dtype of what :func:`native` returns."""
     return np.dtype(np.float64) if dtype.kind == "f" and dtype.itemsize > 8 else dtype.newbyteorder("=")
 
 
@@ -125,7 +125,7 @@ def text_dtype() -> Any:
 
 
 def dtype(text: str) -> Any:
-    """The pandas dtype of this name; object for the names of ours."""
+    """The pandas dtype of this name; object for the names of the library's own."""
     if text == "date" or _DECIMAL.fullmatch(text):
         return np.dtype(object)
     if text == "str":

@@ -39,7 +39,7 @@ class Field:
     atoms:    the values that hold a share of the rows, or lie off the steps, in tensor units.
     exact:    the ticks of a datetime's atoms off the steps, which a float might round.
     moved:    how many cells were off the steps, are no atoms, and are moved to the nearest step.
-    bounds:   where the values end as a person says it, in data units.
+    bounds:   the limits of the values that the person gave, in data units.
     ends:     where the values end: at the bounds, at 0 where none is negative, or at the limit of the type; None where there
               is no end. In data units; ticks of a datetime.
     floor, ceiling: the walls: the outermost values within the ends, in tensor units; None where there is no end.
@@ -316,7 +316,7 @@ def refuse_nested(present: pd.Series) -> None:
 
 
 def uncategorised(present: pd.Series) -> pd.Series:
-    """Cells out of their pandas Categorical."""
+    """The cells without their pandas Categorical type."""
     return present.astype(present.cat.categories.dtype) if isinstance(present.dtype, pd.CategoricalDtype) else present
 
 

@@ -180,7 +180,7 @@ def _guess_text(field: Field, present: pd.Series, distinct: int, rows: int) -> F
     odd_text = np.array([not hints.looks_like_number(text) for text in texts])
     odd = present.index[odd_text[of_cell]]
     if all(hints.is_code(text) for text, is_odd in zip(texts, odd_text, strict=True) if is_odd):
-        odd = []  # as postal codes are: no number among others, but none of the cells is wrong
+        odd = []  # such as postal codes: these cells are not numbers, but they are not errors either
     if distinct > numerals.FEW_TEXTS and 0 < len(odd) <= MOST_ODD * len(present):
         why = f"{len(present) - len(odd)} of {len(present)} texts are numbers, but row {odd[0]} is {present[odd[0]]!r}"
         return replace(field, reason=f"{field.name}: {why}; empty such cells, or {keeps}")
@@ -218,7 +218,7 @@ def _numeric(field: Field, present: pd.Series) -> Field:
         most = (10 ** held[0] - 1) / 10 ** held[1]
         low, high = (-most if low is None else low), (most if high is None else high)
     field = replace(field, ends=(low, high))
-    if step:  # the outermost steps within
+    if step:  # the outermost steps within the bounds
         if low is not None:
             low = float(field.on_lattice(np.ceil((low * 10.0**decimals - offset) / step - 1e-9)))
         if high is not None:
@@ -262,7 +262,7 @@ def _integer(field: Field, present: pd.Series) -> Field:
     high = math.floor(high) if high is not None else most
     if least is not None and most is not None:
         low, high = (min(max(end, least), most) for end in (least if low is None else low, most if high is None else high))
-    # whole steps from the offset; an end that float64 cannot tell from its neighbours is none
+    # whole steps from the offset; a limit that float64 cannot tell from its neighbours is dropped
     down = None if low is None else (offset - low) // step * step
     up = None if high is None else (high - offset) // step * step
     floor, ceiling = (None if k is None or k > dtypes.EXACT else float(k) for k in (down, up))

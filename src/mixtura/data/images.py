@@ -45,22 +45,23 @@ def is_images(source: Any) -> bool:
 
 
 def read_images(
-    source: Any, *, rows: int = 50_000, seed: int = 0, skip_broken: bool = False, size: int | None = None
+    source: Any, *, rows: int = 50_000, seed: int = 0, skip_broken: bool = False, size: int | None = None, name: str | None = None
 ) -> Images:
     """Images of a folder, a .zip, a .npy or .npz[:key] file, an example ("digits"), an array or a tensor.
 
     Of more than ``rows`` images, or 200 million values, an even random sample is kept, in order. ``size`` resizes files to
     size × size pixels (bicubic with antialiasing, a channel at a time in float32, rounded back to levels: Parmar et al. 2022).
     Raises InputError for anything but images of one size. A file that cannot be read is an error that names it; with
-    ``skip_broken`` it is left out and listed.
+    ``skip_broken`` it is left out and listed. ``name``: what an array is called in messages.
     """
     if isinstance(rows, bool) or not isinstance(rows, int) or rows < 1:
         raise InputError(f"rows: expected a whole number of images to keep, 1 or more, got {rows!r}")
     how = HowImages(rows, seed, skip_broken, size)
     if isinstance(source, np.ndarray | Tensor):
-        array = to_numpy(source) if isinstance(source, Tensor) else source
+        called = name or "array"
+        array = to_numpy(source, called) if isinstance(source, Tensor) else source
         fingerprint = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-        return images_of_array(array.shape, array.dtype, lambda chosen: array[chosen], "array", fingerprint, how)
+        return images_of_array(array.shape, array.dtype, lambda chosen: array[chosen], called, fingerprint, how)
     path, key = named_path(str(source))
     door = _door(path)
     if door is None or door.read_images is None:
@@ -113,13 +114,15 @@ class ImageSchema(DataKind):
 
     def encode(self, data: Any, *, holes: bool = False, name: str = "data") -> Tensor:
         """Images in any understood layout → (n, C, H, W) float64. Raises InputError on another size or other levels."""
-        array = to_numpy(data) if isinstance(data, Tensor) else np.asarray(data)
+        array = to_numpy(data, name) if isinstance(data, Tensor) else np.asarray(data)
+        if array.shape[:1] == (0,):
+            raise InputError(f"{name}: holds no images; give one or more")
         if array.ndim == 4 and array.shape[1:] == (self.channels, self.height, self.width):
             pixels = array
         else:
             pixels = channels_first(array, name) if array.ndim in (3, 4) else array
         expected = (self.channels, self.height, self.width)
-        if pixels.shape[1:] != expected or len(pixels) == 0:
+        if pixels.shape[1:] != expected:
             raise InputError(
                 f"{name}: images of shape {tuple(pixels.shape[1:])}, expected {expected} (channels, height, width); "
                 "resize them, or give those of the same set"

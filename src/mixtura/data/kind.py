@@ -122,7 +122,7 @@ class DataKind(ABC):
     @abstractmethod
     def as_made(self, rows: Any, *, name: str = "data", holes: bool = False) -> Made:
         """Rows with nothing moved, and what of them the rows learnt from cannot have. (:meth:`encode` moves a number to the
-        nearest step of its column, which is right for rows of the same law alone.) Raises InputError as it does."""
+        nearest step of its column, which is right for rows of the same distribution alone.) Raises InputError as it does."""
 
     @abstractmethod
     def strict(self, rows: Any, *, name: str = "data") -> DataKind:

@@ -30,16 +30,16 @@ MOST_NAMED = 8
 
 def load(
     source: Any, *, seed: int = 0, skip_broken: bool = False, size: int | None = None,
-    levels: Levels | None = None,
+    levels: Levels | None = None, name: str | None = None,
 ) -> Data:  # fmt: skip
     """A path, the name of an example, a frame, an array or a tensor → a table, or images. ``levels`` as
-    :func:`mixtura.data.tables.read` has them. Raises InputError."""
+    :func:`mixtura.data.tables.read` has them. ``name``: what data in memory is called in messages. Raises InputError."""
     if images.is_images(source):
-        return images.read_images(source, seed=seed, skip_broken=skip_broken, size=size)
+        return images.read_images(source, seed=seed, skip_broken=skip_broken, size=size, name=name)
     for flag, given in (("--skip-broken", skip_broken), ("--size", size is not None)):
         if given:
             raise InputError(f"{flag}: is for images, and this is a table; leave it out")
-    return tables.read(source, seed=seed, levels=levels)
+    return tables.read(source, seed=seed, levels=levels, name=name)
 
 
 def rows_of(data: Data) -> Content:
@@ -56,7 +56,9 @@ def with_note(data: Data) -> Data:
     return data
 
 
-def rows_like(source: Any, like: DataKind, beside: Schema | None = None, *, skip_broken: bool = False) -> Content:
+def rows_like(
+    source: Any, like: DataKind, beside: Schema | None = None, *, skip_broken: bool = False, name: str | None = None
+) -> Content:
     """Rows that ``like`` can encode and, for the input columns of a run, ``beside``. A frame or an array stays as it is; anything
     else is read by :func:`load`, except that a word for missing is a label in a column that has this label, and stays as it is in
     a column that neither schema models."""
@@ -69,10 +71,10 @@ def rows_like(source: Any, like: DataKind, beside: Schema | None = None, *, skip
     def words_that_are_text(column: str) -> Collection[str]:
         return words.get(column, MISSING - {""})
 
-    data = with_note(load(source, skip_broken=skip_broken and like.pictured, levels=words_that_are_text))
+    data = with_note(load(source, skip_broken=skip_broken and like.pictured, levels=words_that_are_text, name=name))
     if isinstance(data, Images) != like.pictured:
-        given, learnt = ("images", "a table") if isinstance(data, Images) else ("a table", "images")
-        raise InputError(f"{data.name}: holds {given}, but {learnt} was learnt; give data of the same kind")
+        given, wanted = ("images", "a table") if isinstance(data, Images) else ("a table", "images")
+        raise InputError(f"{data.name}: holds {given}, expected {wanted}; give data of the same kind")
     return rows_of(data)
 
 

@@ -49,14 +49,15 @@ class Table:
 
 def read(
     source: str | Path | pd.DataFrame | np.ndarray | torch.Tensor, *, rows: int = 200_000, seed: int = 0,
-    levels: Levels | None = None,
+    levels: Levels | None = None, name: str | None = None,
 ) -> Table:  # fmt: skip
     """The table in ``source``: a path (.csv .tsv .parquet .json .jsonl .npy .npz, ``file.npz:key``), the name
     of an example ("penguins"), a DataFrame, or a 2-D (1-D: one column) array or tensor.
 
     Of more than ``rows`` rows, 10 million cells or 500 MiB of text, an even random sample is kept, in order, the same for
     the same ``seed``. Memory stays bounded for every format but .json. Raises InputError for whatever cannot be read as a table.
-    ``levels``: of a column's name, the words that are text there, though elsewhere they mean missing.
+    ``levels``: of a column's name, the words that are text there, though elsewhere they mean missing. ``name``: what a table in
+    memory is called in messages.
 
     Text files may be in UTF-8, UTF-16, UTF-32 or Windows-1252. In .csv and .tsv a word for missing is text where it stands in
     quotes; an empty cell in quotes is, unless all of its column stands in quotes. docs/files.md has the rest.
@@ -69,7 +70,7 @@ def read(
         opened = cast(Any, door.open_table)(path, key, levels or _no_words)
         fingerprint = hash_file(path, key)
     else:
-        opened, name, fingerprint = in_memory(source)
+        opened, name, fingerprint = in_memory(source, name)
     if opened.rows == 0 or opened.columns == 0:
         raise InputError(f"{name}: it has no rows of data; give a table with at least one row under its header")
     if opened.columns > MOST_COLUMNS:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from mixtura.contracts import Model
 from mixtura.families import (
     autoregressive,
+    circuit,
     diffusion,
     flow,
     forest,
@@ -69,6 +70,15 @@ TABLE: dict[str, Family] = {
             context="may",
             fit="closed",
             roles=("floor", "proposal"),
+        ),
+        Family(
+            "circuit",
+            circuit.Config,
+            circuit.suggest,
+            circuit.build,
+            "a tree of hidden codes, one for each column (a hidden Chow-Liu tree)",
+            fit="closed",
+            roles=("proposal",),
         ),
         Family(
             "gaussian_mixture",

@@ -253,7 +253,7 @@ class Autoregressive(Density, Conditional):
                 logits = self.layout.logits(s, walk.outputs(position, [self.layout.blocks[s]])[0]).double()
                 if given is not None and self.space.columns[j].missing:
                     logits[:, -1] = -math.inf  # an unknown entry is filled with an observed value
-                codes[:, s] = _invert(logits, draw())
+                codes[:, s] = random.inverted(logits, draw())
             if v is not None:
                 rows = [slice(k + (i * c + v) * m, k + (i * c + v + 1) * m) for i in range(3)]
                 weights, location, log_scale = (t.double() for t in walk.outputs(position, rows))
@@ -357,7 +357,7 @@ class PixelModel(Density):
             out = walk.outputs(c, i, j).double()
             at = (c * height + i) * breadth + j
             if self.levels:
-                level = column.low + _invert(out, draw()) * column.resolution
+                level = column.low + random.inverted(out, draw()) * column.resolution
                 values[:, c, i, j] = (level - self.columns.centre[at]) / self.columns.scale[at]
             else:
                 weights, location, log_scale = out.split(self.config.components, 1)
@@ -386,15 +386,9 @@ def _uniform(n: int, rng: torch.Generator) -> Tensor:
     return random.uniform((n,), rng, torch.empty(0, dtype=torch.float64))
 
 
-def _invert(logits: Tensor, u: Tensor) -> Tensor:
-    """(n, k) unnormalised log-probabilities and uniform numbers (n,) → (n,) codes, by inverting the distribution function."""
-    cdf = torch.softmax(logits.double(), 1).cumsum(1)
-    return (u.to(cdf).unsqueeze(1) * cdf[:, -1:] >= cdf).sum(1).clamp(max=logits.shape[1] - 1)
-
-
 def _draw_logistic(weights: Tensor, location: Tensor, log_scale: Tensor, choice: Tensor, u: Tensor) -> Tensor:
     """(n, M) parameters and two uniform numbers a row → (n,) draws, by inverting the logistic distribution function."""
-    component = _invert(weights, choice).unsqueeze(1)
+    component = random.inverted(weights, choice).unsqueeze(1)
     scale = log_scale.clamp(*LOG_SCALE).gather(1, component).squeeze(1).exp()
     return location.gather(1, component).squeeze(1) + scale * torch.logit(u.to(scale).clamp(1e-12, 1 - 1e-12))
 

@@ -41,6 +41,7 @@ from mixtura.ground.cells import Parts, log_normal_mass
 from mixtura.ground.encode import Columns
 from mixtura.ground.nets.denoisers import MlpDenoiser, UNet
 from mixtura.ground.nets.masked import CodeLayout
+from mixtura.ground.normal import LOG_2PI
 from mixtura.ground.rng import seeded
 
 #: computes (D, V) from (y, s)
@@ -342,7 +343,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
         logits, D, V = self._predict(y, self.lowest.to(y).expand(1, 1), context)
         codes = torch.zeros(len(y), len(self.columns.coded), dtype=torch.int64, device=y.device)
         for i, (group, block) in enumerate(zip(logits, self.layout.blocks, strict=True)):
-            codes[:, i] = _inverted(group, torch.special.ndtr(noise[:, block.start]))
+            codes[:, i] = random.inverted(group, torch.special.ndtr(noise[:, block.start]))
         return self.columns.join(codes, D + V.sqrt() * noise[:, self.layout.width :])
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
@@ -416,14 +417,8 @@ class PlainDiffusion(Diffusion, Reparameterised):
         return D + V.sqrt() * random.normal((n, self.entries), rng, y)
 
 
-def _inverted(logits: Tensor, u: Tensor) -> Tensor:
-    """(n, k) unnormalised log-probabilities and (n,) uniform numbers → (n,) codes, by inverting the distribution function."""
-    cdf = torch.softmax(logits.double(), -1).cumsum(-1)
-    return (u[:, None] * cdf[:, -1:] >= cdf).sum(1).clamp(max=logits.shape[1] - 1)
-
-
 def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    return -0.5 * ((x - mean).square() / variance + variance.log() + math.log(2 * math.pi))
+    return -0.5 * ((x - mean).square() / variance + variance.log() + LOG_2PI)
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:

@@ -25,6 +25,7 @@ from mixtura.ground import rng as random
 from mixtura.ground.cells import Parts
 from mixtura.ground.encode import Columns
 from mixtura.ground.nets.masked import CodeLayout, MaskedNet, Walk
+from mixtura.ground.normal import LOG_SQRT_2PI
 from mixtura.ground.rng import seeded
 
 
@@ -97,7 +98,7 @@ class _FlowBase(Model):
         if rng is not None:
             values, log_width = self.columns.dequantise(parts, rng)
             noise = random.normal(tuple(values.shape), rng, values)
-            log_noise = -0.5 * noise**2 - 0.5 * math.log(2 * math.pi)
+            log_noise = -0.5 * noise**2 - LOG_SQRT_2PI
             values = torch.where(parts.present, values, noise)
             log_ratio = log_ratio + log_width - torch.where(parts.present, 0.0, log_noise).sum(1)
         given = self._given(parts.codes, context)

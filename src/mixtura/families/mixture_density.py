@@ -37,6 +37,7 @@ from mixtura.ground.distributions import MixtureDensity
 from mixtura.ground.encode import Columns
 from mixtura.ground.nets.ensemble import Bins, Ensemble
 from mixtura.ground.noise import Noise, NoiseKind
+from mixtura.ground.normal import normal_nats
 from mixtura.ground.rng import seeded
 
 
@@ -326,7 +327,7 @@ def _normal(parts: Parts, means: Tensor, scale: Tensor, rounded: bool) -> Tensor
     """The log mass, or density, of values (n, C) under N(means, scale²), (…, n, K, C)."""
     if not rounded:
         z = (parts.values.unsqueeze(1).to(means) - means) / scale
-        return -0.5 * z.square() - scale.log() - 0.5 * math.log(2 * math.pi)
+        return normal_nats(z, scale.log())
 
     def law(cells: Parts | RecurringBins, at: Tensor | slice) -> Tensor:
         cell = [t.unsqueeze(1) for t in (cells.low, cells.width, cells.open_low, cells.open_high)]

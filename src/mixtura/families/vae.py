@@ -29,6 +29,7 @@ from mixtura.ground.cells import Parts, log_logistic_mass, log_normal_mass
 from mixtura.ground.encode import Columns
 from mixtura.ground.nets.coders import ImageDecoder, ImageEncoder, perceptron
 from mixtura.ground.nets.masked import CodeLayout
+from mixtura.ground.normal import SQRT_2PI
 from mixtura.ground.rng import seeded
 
 
@@ -245,9 +246,9 @@ class Vae(LowerBound, Latent):
         of_codes, of_values, of_components = u.tensor_split([at[0], sum(at)], 1)
         codes = torch.zeros(len(z), at[0], dtype=torch.int64, device=z.device)
         for s, block in enumerate(self.layout.blocks):
-            codes[:, s] = _invert(self.layout.logits(s, logits[:, block]), of_codes[:, s])
+            codes[:, s] = random.inverted(self.layout.logits(s, logits[:, block]), of_codes[:, s])
         if self.config.components > 1:
-            component = _invert(log_weights.transpose(1, 2), of_components).unsqueeze(1)
+            component = random.inverted(log_weights.transpose(1, 2), of_components).unsqueeze(1)
             location, log_scale = (t.expand_as(log_weights).gather(1, component) for t in (location, log_scale))
         quantile = torch.logit if self.config.observation == "logistic" else torch.special.ndtri
         noise = quantile(of_values.clamp(1e-12, 1 - 1e-12))
@@ -284,19 +285,13 @@ class PlainVae(Vae, Reparameterised):
             y = μ + log_s.exp() * (torch.logit(u) if logistic else torch.special.ndtri(u)).float()
         t, w = (y - location) / log_scale.exp(), log_weights.exp()
         below = torch.sigmoid(t) if logistic else torch.special.ndtr(t)
-        slope = below * (1 - below) if logistic else (-0.5 * t.square()).exp() / math.sqrt(2 * math.pi)
+        slope = below * (1 - below) if logistic else (-0.5 * t.square()).exp() / SQRT_2PI
         F, f = (w * below).sum(1), (w * slope / log_scale.exp()).sum(1).detach().clamp(min=1e-30)
         return y.squeeze(1) - (F - F.detach()) / f
 
 
 def _with_context(x: Tensor, context: Tensor | None) -> Tensor:
     return x if context is None else torch.cat([x, context.float().flatten(1)], 1)
-
-
-def _invert(logits: Tensor, u: Tensor) -> Tensor:
-    """Unnormalised log-probabilities (…, k) and uniform numbers (…) → codes (…)."""
-    cdf = torch.softmax(logits.double(), -1).cumsum(-1)
-    return (u.unsqueeze(-1) * cdf[..., -1:] >= cdf).sum(-1).clamp(max=logits.shape[-1] - 1)
 
 
 def _rate(mean: Tensor, log_sd: Tensor) -> Tensor:

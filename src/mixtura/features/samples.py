@@ -15,6 +15,7 @@ from torch import Tensor
 from mixtura.contracts import InputError, Note
 from mixtura.data import dtypes, numerals, source
 from mixtura.data.field import refuse_nested
+from mixtura.data.memory import to_numpy
 from mixtura.data.names import aligned, header
 from mixtura.features.space import FeatureSpace
 
@@ -32,11 +33,13 @@ def gather(
     given = {**samples} if reference is None else {**samples, "reference": reference}
     if "reference" in samples and reference is not None:
         raise InputError("mix: an arm is called 'reference'; rename it")
-    arrays = {name: _array(x) for name, x in given.items()}
+    arrays = {name: _array(x, name) for name, x in given.items()}
     if asked is None and all(x is not None for x in arrays.values()):
         found, called = {name: x for name, x in arrays.items() if x is not None}, "as given"
     else:
-        loaded = {name: source.with_note(source.load(x, seed=seed, skip_broken=skip_broken)) for name, x in given.items()}
+        loaded = {
+            name: source.with_note(source.load(x, seed=seed, skip_broken=skip_broken, name=name)) for name, x in given.items()
+        }
         frames = {name: source.rows_of(data) for name, data in loaded.items()}
         numbers = _by_name(frames)
         if asked is None and all(x is not None for x in numbers.values()):
@@ -64,7 +67,7 @@ def gather(
 def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | None]:
     """Real rows of numbers (n, d), or images (n, C, H, W), for an online selection; and the column names of a table, None without
     a header. Raises InputError on a table with other columns than numbers."""
-    data = source.load(reference, seed=seed)
+    data = source.load(reference, seed=seed, name="reference")
     frame = source.rows_of(data)
     if isinstance(frame, pd.DataFrame):
         if numbers_of(frame) is None:
@@ -74,12 +77,14 @@ def real_rows(reference: Any, *, seed: int = 0) -> tuple[Tensor, list[str] | Non
     return schema.encode(frame, name=data.name), None
 
 
-def _array(x: Any) -> Tensor | None:
-    """An array (n, d) in memory as features; None for anything else."""
-    if isinstance(x, Tensor | np.ndarray) and x.ndim == 2 and x.shape[0] and x.shape[1]:
-        array = torch.as_tensor(x if isinstance(x, Tensor) else np.ascontiguousarray(x)).detach().cpu()
-        return array if array.dtype == torch.float32 else array.double()
-    return None
+def _array(x: Any, name: str) -> Tensor | None:
+    """An array of numbers (n, d) in memory as features, float32 or float64; None for anything else. Masked values are missing."""
+    if not isinstance(x, Tensor | np.ndarray) or isinstance(x, np.ma.MaskedArray) or x.ndim != 2 or 0 in x.shape:
+        return None
+    array = to_numpy(x, name) if isinstance(x, Tensor) else x
+    if array.dtype.kind not in "biuf":
+        return None
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32 if array.dtype == np.float32 else np.float64))
 
 
 def _by_name(frames: Mapping[str, Any]) -> dict[str, Tensor | None]:
@@ -113,7 +118,7 @@ def _compared(loaded: Mapping[str, Any], asked: str | None, seed: int) -> tuple[
     """Tables of any kind, or images, in a feature space fitted on the reference, or on all samples if there is none."""
     like = loaded.get("reference", next(iter(loaded.values())))
     schema = source.learn(like)
-    rows = {name: source.rows_like(source.rows_of(data), schema) for name, data in loaded.items()}
+    rows = {name: source.rows_like(source.rows_of(data), schema, name=name) for name, data in loaded.items()}
     for name, x in rows.items():
         schema = schema.strict(x, name=name)
     as_made = {name: schema.as_made(x, name=name) for name, x in rows.items()}

@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor
 
 from mixtura.ground.cells import Parts
+from mixtura.ground.normal import LOG_2PI, LOG_SQRT_2PI
 
 #: distinct rows of a mask, each with the indices of the rows that equal it
 Patterns = list[tuple[Tensor, Tensor]]
@@ -53,7 +54,7 @@ class CensoredScores:
     def log_joint(self, state: MixtureState) -> Tensor:
         """(n, K) log π_k + log p_k(row)."""
         precision, deviation = 1 / state.covariance, state.covariance.sqrt()
-        constant = precision * state.means.square() + state.covariance.log() + math.log(2 * math.pi)
+        constant = precision * state.means.square() + state.covariance.log() + LOG_2PI
         quadratic = self.square @ precision.T - 2 * self.value @ (precision * state.means).T + self.between @ constant.T
         low, high = (self.low - state.means) / deviation, (state.means - self.high) / deviation
         ends = self.below @ _finite(torch.special.log_ndtr(low)).T + self.above @ _finite(torch.special.log_ndtr(high)).T
@@ -67,7 +68,7 @@ class CensoredScores:
         deviation = state.covariance.sqrt()
         for rows, edge, sign in ((self.below, self.low, 1.0), (self.above, self.high, -1.0)):
             a = sign * (edge - state.means) / deviation
-            hazard = deviation * (-0.5 * a.square() - 0.5 * math.log(2 * math.pi) - torch.special.log_ndtr(a)).exp()
+            hazard = deviation * (-0.5 * a.square() - LOG_SQRT_2PI - torch.special.log_ndtr(a)).exp()
             count = shares.T @ rows
             first = first + count * _finite(state.means - sign * hazard)
             second = second + count * _finite(state.means.square() + state.covariance - sign * hazard * (edge + state.means))
@@ -90,7 +91,7 @@ def log_joint_of(state: MixtureState, values: Tensor, present: Tensor, patterns:
     if state.covariance.dim() == 2:
         precision = 1 / state.covariance
         quadratic = (seen * values**2) @ precision.T - 2 * (seen * values) @ (precision * state.means).T
-        constant = precision * state.means**2 + state.covariance.log() + math.log(2 * math.pi)
+        constant = precision * state.means**2 + state.covariance.log() + LOG_2PI
         return out - 0.5 * (quadratic + seen @ constant.T)
     for pattern, rows in patterns:
         o = pattern.nonzero().squeeze(1)
@@ -100,7 +101,7 @@ def log_joint_of(state: MixtureState, values: Tensor, present: Tensor, patterns:
             whiten = torch.linalg.solve_triangular(factor, eye, upper=False)
             z = values[rows][:, o] @ whiten.mT - (whiten @ state.means[:, o].unsqueeze(2)).mT
             log_det = factor.diagonal(dim1=1, dim2=2).log().sum(1)
-            out[rows] -= (0.5 * z.square().sum(2) + log_det.unsqueeze(1) + 0.5 * len(o) * math.log(2 * math.pi)).T
+            out[rows] -= (0.5 * z.square().sum(2) + log_det.unsqueeze(1) + 0.5 * len(o) * LOG_2PI).T
     return out
 
 

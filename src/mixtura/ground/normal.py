@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+LOG_2PI, SQRT_2PI = math.log(2 * math.pi), math.sqrt(2 * math.pi)
+LOG_SQRT_2PI = 0.5 * LOG_2PI
 
 #: the most steps, bisections and Newton's, that bracket a quantile to the last bit
 ROUNDS = 100

@@ -11,6 +11,7 @@ from torch.nn import functional
 from mixtura.contracts import Space
 from mixtura.ground.cells import Parts
 from mixtura.ground.encode import Columns
+from mixtura.ground.normal import SQRT_2PI
 
 #: pixels with more levels than this are treated as plain numbers
 MOST_LEVELS = 4096
@@ -115,7 +116,7 @@ def _normal_mean(low: Tensor, high: Tensor) -> Tensor:
     flip = low + high > 0
     left, right = torch.where(flip, -high, low), torch.where(flip, -low, high)
     mass = torch.special.ndtr(right) - torch.special.ndtr(left)
-    rise = ((-0.5 * left.square()).exp() - (-0.5 * right.square()).exp()) / math.sqrt(2 * math.pi)
+    rise = ((-0.5 * left.square()).exp() - (-0.5 * right.square()).exp()) / SQRT_2PI
     # for a narrow interval take the middle, because the quotient would cancel
     mean = torch.where(right - left < 1e-3, (left + right) / 2, rise / mass.clamp(min=1e-300))
     return torch.where(flip, -mean, mean)

@@ -54,11 +54,16 @@ def uniform(shape: tuple[int, ...], rng: torch.Generator | None, like: Tensor) -
     return torch.rand(shape, generator=rng, dtype=like.dtype, device=where).to(like.device)
 
 
+def inverted(logits: Tensor, u: Tensor) -> Tensor:
+    """The codes (...) at which the distribution function of (..., k) unnormalised log-probabilities passes the uniform numbers u
+    (...)."""
+    cdf = torch.softmax(logits.double(), -1).cumsum(-1)
+    return (u.to(cdf).unsqueeze(-1) * cdf[..., -1:] >= cdf).sum(-1).clamp(max=logits.shape[-1] - 1)
+
+
 def categorical(logits: Tensor, rng: torch.Generator | None) -> Tensor:
     """Draw (...) codes from (..., k) unnormalised log-probabilities, by inverting the distribution function."""
-    cdf = torch.softmax(logits.double(), -1).cumsum(-1)
-    u = uniform(tuple(logits.shape[:-1]), rng, cdf).unsqueeze(-1) * cdf[..., -1:]
-    return (u >= cdf).sum(-1).clamp(max=logits.shape[-1] - 1)
+    return inverted(logits, uniform(tuple(logits.shape[:-1]), rng, logits.double()))
 
 
 def categoricals(logits: Tensor, draws: int, rng: torch.Generator | None) -> Tensor:

@@ -35,6 +35,7 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.machine import CannotWrite, write
 from mixtura.ground.rng import generator
 from mixtura.job.fitting import Candidate, Length, Material, Moment, Paused, fit_model
+from mixtura.job.race import why_stopped
 from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
 from mixtura.job.workers import use_one_thread
@@ -51,8 +52,8 @@ LEAST_SECONDS = 0.2
 class Job:
     """One fit. fold: which fold is left out, None of the final fit. own: whether the model is a callable of the person's own.
     Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970)
-    even where the job waited long for a worker. pause: seconds of training after which it pauses. stopped: why the model has no
-    more time; it is not scored for the blend. device: of the sitting that asks for it."""
+    even where the job waited long for a worker. races: whether its model may be stopped. pause: seconds of training after which
+    it pauses. stopped: why the model has no more time; it is not scored for the blend. device: of the sitting that asks."""
 
     name: str
     fold: int | None
@@ -62,6 +63,7 @@ class Job:
     steps: int | None = None
     share: float | None = None
     ends: float | None = None
+    races: bool = False
     pause: float | None = None
     stopped: str | None = None
 
@@ -170,6 +172,19 @@ class JobFolder:
         """The training records of all jobs."""
         return [record for path in sorted(self.run.work_path.glob("*.history.jsonl")) for record in read_lines(path)]
 
+    def nats_so_far(self, splits: Splits, seed: int, but: str) -> dict[str, torch.Tensor]:
+        """Nats of the rows that are :func:`looked_at`, by the name of every other model that has been looked at, or is fitted."""
+        order = torch.argsort(torch.argsort(looked_at(splits, seed)))
+        at, found = torch.isin(splits.select, looked_at(splits, seed)).nonzero().squeeze(1)[order], {}
+        for path in sorted(self.run.work_path.glob("*.all.safetensors")):
+            name, tensors = path.name.removesuffix(".all.safetensors"), read_tensors(path)
+            if "nats" in tensors:
+                found[name] = tensors["nats"][at]
+            elif "look" in tensors:
+                found[name] = tensors["look"]
+        found.pop(but, None)
+        return found
+
     def results(self, unit: str) -> dict[str, torch.Tensor]:
         """Of a job that is done: ``nats`` of the rows it did not learn from, where the model has a density; ``samples``, where
         any are kept; of a fold ``position``, which rows of the training rows it left out."""
@@ -237,15 +252,20 @@ def _fit_and_score(
     checkpoint = files.path(job.unit, "checkpoint")
     fitted = yield from fit_model(candidate, material, job.unit, rows, _length(job, checkpoint), checkpoint)
     model = fitted.model
+    look = None
+    if job.races and job.stopped is None and density_kind(model) is not None:
+        rows, began = looked_at(splits, seed), time.monotonic()
+        look, _ = nats_of(model, material, rows, generator(seed, name, "look"))
+        entry["scores_in"] = (time.monotonic() - began) * len(splits.select) / len(rows)
     if isinstance(fitted, Paused):
         entry |= {"trained": fitted.seconds, "curve": fitted.curve}
-        if density_kind(model) is not None and not splits.folds:
-            rows, began = looked_at(splits, seed), time.monotonic()
-            nats, _ = nats_of(model, material, rows, generator(seed, name, "look"))
-            entry["scores_in"] = (time.monotonic() - began) * len(splits.select) / len(rows)
-            write_tensors(files.path(job.unit, "safetensors"), {"look": nats})
-            entry["look"] = (fitted.step, float(nats.mean()))
+        if look is not None:
+            write_tensors(files.path(job.unit, "safetensors"), {"look": look})
+            entry["look"] = (fitted.step, float(look.mean()))
         return True
+    stopped = job.stopped
+    if look is not None:
+        stopped = why_stopped(look, 0.0, files.nats_so_far(splits, seed, but=name), fitted.entry["seconds"])
     entry |= fitted.entry
     if fitted.history:
         write_lines(files.path(job.unit, "history.jsonl"), fitted.history)
@@ -261,8 +281,8 @@ def _fit_and_score(
     # one that cannot sample fails here, alone
     model.sample(8, context=material.context_of(splits.training[:8]), rng=generator(seed, name, "trial"))
     tensors = {} if splits.folds else _sampled(model, material, material.samples, name, "select")
-    if job.stopped is not None:
-        entry["stopped"] = job.stopped
+    if stopped is not None:
+        entry["stopped"] = stopped
     elif density_kind(model) is not None and not splits.folds:
         tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "select"))
         entry["unseen"] = float(tensors["nats"].mean())

@@ -1,9 +1,10 @@
 """Which models go on training. The budget of a run is a race: every model that trains has a small share of it first, and the rest
 goes to those that can still win, alone or in the blend.
 
-A fit pauses after each of :data:`LOOKS`. It goes on unless even a hopeful forecast of what it would reach leaves it without a
-part in the blend with what the others have reached. That is in nats a row, so only a run whose verdict speaks of nats is a race;
-and one in folds is none, because every row there is learnt from in most of its fits.
+A fit pauses after each of :data:`LOOKS`, and is looked at again before it is scored on all select rows. It goes on unless even a
+hopeful forecast of what it would reach leaves it without a part in the blend with what the others have reached. That is in nats a
+row, so only a run whose verdict speaks of nats is a race. One in folds is none, because every row there is learnt from in most of
+its fits.
 """
 
 from __future__ import annotations
@@ -25,23 +26,25 @@ LEAST_PART = 0.01
 
 def forecast(curve: Sequence[tuple[int, float]], times: float) -> float:
     """Nats a row that a fit with the ``curve`` of (step, nats a row) would gain if it trained ``times`` as long as it has, and
-    every further doubling of the steps gained as much as the last one has. Gains shrink, so this is hopeful; infinite where the
-    curve is too short to tell.
+    every step gained as much as those of its last half have. Curves flatten, so this is the most there is to hope for; infinite
+    where the curve is too short to tell.
 
-    >>> forecast([(50, -9.0), (100, -7.0)], times=4.0)
-    4.0
+    >>> forecast([(50, -9.0), (100, -7.0)], times=3.0)
+    8.0
     """
     steps = [step for step, _ in curve]
     if len(steps) < 2 or not all(math.isfinite(nats) for _, nats in curve[-1:]):
         return math.inf
     best = max(nats for _, nats in curve)
-    before = [nats for step, nats in curve if step <= max(steps[-1] / 2, steps[0])]
-    return max(0.0, best - max(before)) * math.log2(max(1.0, times))
+    half = max(step for step in steps if step <= max(steps[-1] / 2, steps[0]))
+    before = max(nats for step, nats in curve if step <= half)
+    return (best - before) / (steps[-1] - half) * steps[-1] * max(0.0, times - 1)
 
 
 def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], trained: float) -> str | None:
-    """Why a fit that has ``trained`` for so many seconds should have no more; None where it should. ``mine``, ``others``: nats
-    (n,) of the same rows under its model and the others, as they are now. ``hoped``: nats a row that it may gain.
+    """Why a fit that has ``trained`` for so many seconds is not worth more, be it of training or of scoring; None where it is.
+    ``mine``, ``others``: nats (n,) of the same rows under its model and the others, as they are now. ``hoped``: nats a row that
+    it may still gain.
 
     A model goes on if, with what it may gain, it would be the best, or have a part in the blend (``simplex.stacking``)."""
     others = {name: nats for name, nats in others.items() if nats.isfinite().all()}
@@ -52,4 +55,4 @@ def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], traine
     weights = stack(torch.stack([mine + hoped, *others.values()], 1).numpy()).weights
     if behind <= hoped or weights[0] >= LEAST_PART:
         return None
-    return f"stopped at {trained:.1f} s: {behind:.1f} nats behind {best}, and no part of the blend"
+    return f"no part of the blend after {trained:.1f} s of training, {behind:.1f} nats behind {best}"

@@ -16,7 +16,7 @@ from mixtura.contracts import InputError, Note
 from mixtura.ground.machine import CannotWrite
 from mixtura.job.budget import Budget
 from mixtura.job.fitting import Candidate, Material, Moment
-from mixtura.job.jobs import Job, JobFolder, do_job, looked_at, perform, unit_name
+from mixtura.job.jobs import Job, JobFolder, do_job, perform, unit_name
 from mixtura.job.race import LOOKS, forecast, why_stopped
 from mixtura.job.records import Judged, Progress, Record
 from mixtura.job.state import RunState
@@ -137,23 +137,11 @@ class Schedule:
         """Why a model that has paused has no more time; None where it has, or has not been looked at."""
         known = self.state.units.get(unit_name(name, None), {})
         if "stopped" not in known and "looks" in known and None not in known["looks"]:
-            nats, times = self._nats_so_far(), 1 + self._fair_share() / known["trained"]
-            hoped = forecast(known["curve"] or known["looks"], times)
-            known["stopped"] = why_stopped(nats.pop(name), hoped, nats, known["trained"])
+            mine = self.files.results(unit_name(name, None))["look"]
+            others = self.files.nats_so_far(self.material.splits, self.material.seed, but=name)
+            hoped = forecast(known["curve"] or known["looks"], 1 + self._fair_share() / known["trained"])
+            known["stopped"] = why_stopped(mine, hoped, others, known["trained"])
         return known.get("stopped")
-
-    def _nats_so_far(self) -> dict[str, torch.Tensor]:
-        """Nats of the rows that are looked at (``jobs.looked_at``) under every model that has been looked at, or is fitted."""
-        splits, found = self.material.splits, {}
-        order = torch.argsort(torch.argsort(looked_at(splits, self.material.seed)))
-        at = torch.isin(splits.select, looked_at(splits, self.material.seed)).nonzero().squeeze(1)[order]
-        for name in self.candidates:
-            results = {} if name in self.state.failures else self.files.results(unit_name(name, None))
-            if "nats" in results:
-                found[name] = results["nats"][at]
-            elif "look" in results:
-                found[name] = results["look"]
-        return found
 
     def _leg(self, job: Job) -> Job:
         """The next part of a fit in the race: to its next pause, to its end, or to a stop here."""
@@ -161,12 +149,12 @@ class Schedule:
         for name, _ in self.waiting:  # those that stop leave their time to the others
             self._why_stopped(name)
         if (why := self._why_stopped(job.name)) is not None:
-            return replace(job, share=known["share"], stopped=why)
+            return replace(job, share=known["share"], races=True, stopped=why)
         trained, share, looks = known.get("trained", 0.0), self._fair_share(job.unit), len(known.get("looks", ()))
         pause = trained + LOOKS[looks] * share if looks < len(LOOKS) else None
         known["share"] = trained + share
         self.state.save()
-        return replace(job, share=trained + share, pause=pause)
+        return replace(job, share=trained + share, races=True, pause=pause)
 
     def _fair_share(self, unit: str = "") -> float:
         """Seconds that a fit has from now on if all that are not stopped go on."""

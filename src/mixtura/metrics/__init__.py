@@ -82,31 +82,40 @@ TABLE: dict[str, Metric] = {
         Metric("mean_nats", mean_nats, "mean log-density of unseen rows", "higher", "nats", "nats"),
         Metric("gain", gain, "mean log-density of a blend less that of a single model, row by row", "higher", "nats", "nats"),
         Metric(
-            "mmd2", mmd2, "unbiased squared distance of the two laws under a Gaussian kernel; 0: equal laws", "lower", "MMD²",
-            "features", "MMD²", ("card", "terminal", "page"), kernel=True,
+            "mmd2", mmd2, "how far the samples are from real rows, by a Gaussian kernel; 0 if the distributions are equal",
+            "lower", "MMD²", "features", "MMD²", ("card", "terminal", "page"), kernel=True,
         ),
-        Metric("kid", kid, "unbiased MMD² under the cubic kernel, over all pairs", "lower", "MMD²", "features", "KID"),
+        Metric("kid", kid, "as MMD², with the cubic kernel of the kernel inception distance", "lower", "MMD²", "features", "KID"),
         Metric(
-            "same_law", same_law, "p-value of equal laws, by permutation; small: they differ", "higher", "p", "features",
-            "p of equal laws", kernel=True,
+            "same_law", same_law, "p-value of equal distributions, by permutation; small: they differ", "higher", "p", "features",
+            "p of equal distributions", kernel=True,
         ),
-        Metric("rke", rke, "modes in effect over those of real rows; 1: as diverse", "higher", "ratio", "features", "RKE"),
-        Metric("vendi", vendi, "different rows in effect over those of real rows; 1: as diverse", "higher", "ratio", "features"),
         Metric(
-            "frechet", frechet_distance, "distance of the fitted Gaussians, bias taken away", "lower", "squared units",
-            "features", "Fréchet distance", ("page",),
+            "rke", rke, "effective number of modes, divided by that of real rows; 1: as diverse", "higher", "ratio", "features",
+            "RKE",
+        ),
+        Metric(
+            "vendi", vendi, "effective number of different rows, divided by that of real rows; 1: as diverse", "higher", "ratio",
+            "features",
+        ),
+        Metric(
+            "frechet", frechet_distance, "squared distance of the fitted Gaussians, with its bias subtracted", "lower",
+            "squared units", "features", "Fréchet distance", ("page",),
         ),
         Metric("precision", precision, "share of generated rows among real ones", "higher", "share", "features"),
         Metric("recall", recall, "share of real rows among generated ones", "higher", "share", "features"),
         Metric(
-            "density", density, "how densely real rows surround generated ones; 1 on equal laws", "higher", "ratio", "features"
+            "density", density, "how densely real rows surround generated ones; 1 if the distributions are equal", "higher",
+            "ratio", "features",
         ),
         Metric("coverage", coverage, "share of real rows with a generated row near", "higher", "share", "features"),
         Metric(
-            "c2st", c2st, "share a classifier tells apart; ½: it cannot", "lower", "share", "features", "told apart", ("page",)
+            "c2st", c2st, "share of rows that a classifier puts in the right set; ½: it cannot tell them apart", "lower", "share",
+            "features", "told apart", ("page",),
         ),
         Metric(
-            "sliced_wasserstein", sliced_wasserstein, "squared transport along random lines", "lower", "squared units", "features"
+            "sliced_wasserstein", sliced_wasserstein, "squared Wasserstein distance along random lines", "lower", "squared units",
+            "features",
         ),
         Metric(
             "marginal_distance", marginal_distance, "mean distance of single columns, in spreads", "lower", "spreads", "columns",

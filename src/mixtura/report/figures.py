@@ -87,7 +87,7 @@ def _sprite(x: Tensor, low: float, high: float) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Cut:
-    """How a column is cut into bins: one a label, the last for missing values where there are any.
+    """The bins of a column: one for each label, the last for missing values if there are any.
 
     kind: "number" or "category". ends: the labels of the two ends of a number's axis. number: (n,) values in tensor
     units, none missing → bin numbers.
@@ -157,7 +157,7 @@ def cut(field: Field, real: np.ndarray) -> Cut:
 
 
 def _cut_codes(field: Field, present: np.ndarray) -> Cut:
-    """A bin a level, the commonest first where levels have no order; the rare rest in one."""
+    """One bin for each level, the commonest first if levels have no order; one bin for the other, rare levels."""
     levels = len(field.labels)
     order = np.arange(levels)
     if field.kind == "categorical":
@@ -216,11 +216,11 @@ def _plain(shares: np.ndarray) -> list[float]:
 
 
 def dependence(x: np.ndarray, y: np.ndarray) -> float:
-    """How much two columns (n,) say about one another, 0 … 1: Cramér's V of their groups with its bias taken away
+    """The dependence of two columns (n,), 0 … 1: Cramér's V of their groups with its bias subtracted
     (Bergsma 2013, "A bias-correction for Cramér's V and Tschuprow's T", section 2)."""
     a, b = _groups(x), _groups(y)
     r, c, n = int(a.max()) + 1, int(b.max()) + 1, len(a)
-    if min(r, c) < 2 or max(r, c) == n:  # where every row is a group of its own, nothing can be known
+    if min(r, c) < 2 or max(r, c) == n:  # if every row is a group of its own, the dependence cannot be estimated
         return 0.0
     seen = np.bincount(a * c + b, minlength=r * c).reshape(r, c) / n
     alone = np.outer(seen.sum(1), seen.sum(0))
@@ -230,7 +230,7 @@ def dependence(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def _groups(x: np.ndarray) -> np.ndarray:
-    """(n,) values → group numbers 0 … G − 1, none empty: a value each where there are few, else quantiles; missing last."""
+    """(n,) values → group numbers 0 … G − 1, none empty: one for each value if there are few, else quantiles; missing last."""
     missing = np.isnan(x)
     present = x[~missing]
     if len(np.unique(present)) > GROUPS:

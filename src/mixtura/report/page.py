@@ -2,7 +2,7 @@
 ``frame.html`` and ``kit.js`` belong to every page, that of a selection too.
 
 Every number on a page that comes from its data carries its path there (``data-key``), so that the tests can compare the page with
-its data. Names and labels enter as text, never as HTML, so that they may hold anything.
+its data. Names and labels are inserted as text, never as HTML, so that any character is allowed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def render(data: Mapping[str, Any]) -> str:
 
 
 def filled(page: str, data: Mapping[str, Any], script: str | None = None, **words: Any) -> str:
-    """``page``.html in the frame, with its script after those of the kit. ``words``: what the names in it stand for."""
+    """``page``.html in the frame, with its script after those of the kit. ``words``: name in the page → its
+    text."""
     style, scripts = _text("style.css"), Markup().join(_text(name) for name in ("kit.js", script, f"{page}.js") if name)
     frame = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -1,4 +1,4 @@
-"""A run folder as plain data: everything the page shows, and nothing it does not."""
+"""A run folder as plain data: exactly what the page shows."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def _answers(run: RunFolder, columns: RunSchema, found: Verdicts) -> dict[str, A
 
 
 def _made(run: RunFolder, schema: DataKind, found: Verdicts) -> dict[str, Any]:
-    """How, where and of what the run was made."""
+    """The settings, the machine and the data of the run."""
     splits, state, config = run.splits(), run.state(), run.config()
     sizes = {"fit": len(splits.fit), "select": len(splits.select), "report": len(splits.report)}
     folds = {unit.rpartition("/")[2] for unit in state.units} - {"all"}

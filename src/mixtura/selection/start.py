@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mixtura.arms import Arm, Function, Pool, load_arms
 from mixtura.contracts import InputError, Note
+from mixtura.data.memory import to_numpy
 from mixtura.features.samples import real_rows
 from mixtura.folder.selection import SelectionFolder
 from mixtura.ground import machine
@@ -177,8 +178,10 @@ def _arm(name: str, given: Any, *, in_contexts: bool) -> Arm:
         return given
     if callable(given):
         return Function(name, given, takes_context=in_contexts)
+    if isinstance(given, Tensor):
+        return Pool(name, to_numpy(given, name))
     try:
-        samples = given.numpy(force=True) if isinstance(given, Tensor) else np.asarray(given)
+        samples = np.asarray(given)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: expected an array of samples or a function of a seed, got {shown(given)}") from error
     if not samples.ndim:

@@ -14,7 +14,7 @@ from mixtura.simplex.polytope import Polytope
 from mixtura.simplex.quadratic import minimise_quadratic
 from mixtura.simplex.weights import Array, Weights, on_the_simplex
 
-#: gap, relative to the scale of the objective, at which one in a polytope or one that is not quadratic counts as solved
+#: gap, relative to the scale of the objective, at which the problem counts as solved if it has a polytope or is not quadratic
 CONVEX_GAP = 1e-9
 #: steps at most
 MAX_CONVEX_STEPS = 200
@@ -36,7 +36,7 @@ def minimise_convex(
     point says so (Hager & Zhang 2005, section 2).
 
     ``gap`` is Frank & Wolfe's, as for the quadratic. It is at most 1e-9 of the scale of f, |f| + max ∇f − min ∇f at the
-    start, except where rounding or 200 steps stop the solver first; then it says what was reached.
+    start, unless rounding or the limit of 200 steps stops the solver first; ``gap`` then says what was reached.
 
     Raises InputError on a start that is not on the simplex or outside ``within``, a polytope without weights, or values that are
     not finite at the start.
@@ -88,7 +88,7 @@ class _Met(NamedTuple):
 def _descended(
     value_and_gradient: Callable[[Array], tuple[float, Array]], here: _Met, direction: Array, rounding: float
 ) -> _Met | None:
-    """The first of the steps 1, ½, ¼ … that is worth it, and where f and its gradient are finite; None where none is."""
+    """The first of the steps 1, ½, ¼ … that lowers f enough and where f and its gradient are finite; None if none does."""
     slope, step = float(here.gradient @ direction), 1.0
     while slope < 0 and step > 1e-12:
         weights = np.maximum(here.weights + step * direction, 0)

@@ -1,4 +1,4 @@
-"""How sure the weights of a mixture are, by m-out-of-n subsampling, and how sure a gain is.
+"""Intervals of the weights of a mixture, by m-out-of-n subsampling, and the p-value of a gain.
 
 At the boundary of the simplex the bootstrap is wrong and subsampling is not (Politis & Romano 1994; Andrews 2000). The sums of a
 subsample are taken to first order, from what each sample contributes to K and f, so that no pair is visited again.
@@ -20,7 +20,7 @@ from mixtura.simplex.quadratic import minimise_quadratic
 
 Array = NDArray[np.float64]
 
-#: the least p-value that is given: beyond, Student's law says nothing of the tails of a mean
+#: smallest p-value that is reported: Student's t distribution does not describe the tails of a mean further out
 LEAST_P = 1e-6
 #: subsamples, and the two-sided level of the intervals
 SUBSAMPLES, LEVEL = 400, 0.95
@@ -52,7 +52,7 @@ def around(a: Array, again: Array, share: float) -> Array:
     """(m, 2) intervals around ``a`` from weights ``again`` (draws, m) of subsamples that hold a ``share`` of all samples."""
     moved = (again - a) * math.sqrt(share / (1 - share))
     low, high = np.quantile(moved, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    # where the optimum is flat a reflected interval can shrink to a corner: take in what the subsamples themselves did
+    # if the optimum is flat, a reflected interval can shrink to a corner: extend it to the weights of the subsamples
     return np.clip([a + np.minimum(low, -high), a + np.maximum(high, -low)], 0, 1).T
 
 
@@ -61,7 +61,7 @@ def _some(n: int, share: float, rng: torch.Generator) -> Tensor:
 
 
 def p_value(gain: float, error: float, freedom: float) -> float:
-    """One-sided, of "there is no gain", by Student's law of a standard error with so many degrees of freedom; 1 where the error
+    """One-sided, of "there is no gain", by Student's t distribution with so many degrees of freedom; 1 where the error
     is 0. Never below ``LEAST_P``, which stands for that or less."""
     return max(LEAST_P, float(student.sf(gain / error, freedom))) if error > 0 else 1.0
 

@@ -1,4 +1,4 @@
-"""Caps, floors and budgets: the weights that obey them."""
+"""Constraints on weights: caps, floors and budgets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy.optimize import linprog
 from mixtura.contracts import InputError
 from mixtura.simplex.weights import Array
 
-#: what a linear program may leave of a constraint
+#: the most by which the solution of a linear program may violate a constraint
 LP_TOLERANCE = 1e-10
 
 
 @dataclass(frozen=True)
 class Polytope:
-    """The weights that obey lower ≤ w ≤ upper and A w ≤ b, on the simplex: floors and caps (one number, or K), and r more
+    """The weights that satisfy lower ≤ w ≤ upper and A w ≤ b, on the simplex: floors and caps (one number, or K), and r more
     inequalities such as a budget, A (r, K) the cost of each model and b (r,) what a sample may cost."""
 
     lower: ArrayLike = 0.0

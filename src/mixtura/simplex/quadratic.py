@@ -14,17 +14,17 @@ from mixtura.simplex.weights import Array, Weights, on_the_simplex
 
 cholesky_solve, pivoted_cholesky = get_lapack_funcs(("posv", "pstrf"), dtype=np.float64)
 
-#: gap at which a quadratic counts as solved, relative to its largest coefficient
+#: gap at which a quadratic problem counts as solved, relative to its largest coefficient
 QUADRATIC_GAP = 1e-13
-#: a negative eigenvalue under K times this, relative to the largest entry, is rounding
+#: a negative eigenvalue of absolute value below K times this, relative to the largest entry, is a rounding error
 ROUNDING = 4e-16
-#: what sums in float32 may leave between (i, j) and (j, i), relative to the largest entry
+#: largest difference between (i, j) and (j, i) that sums in float32 may leave, relative to the largest entry
 ASYMMETRY = 1e-5
-#: curvature, relative to the largest coefficient, under which a first guess holds a direction to be flat
+#: curvature, relative to the largest coefficient, below which the first guess treats a direction as flat
 RIDGE = 1e-11
 #: rounds of the first guess
 EXCHANGES = 12
-#: so many models are exchanged one by one as fast
+#: up to so many models, exchanging one by one is as fast
 FEW = 16
 #: rounds of the active set, or corners of a polytope, for each model
 MAX_STEPS = 100
@@ -38,13 +38,13 @@ def minimise_quadratic(
     Q: (K, K) symmetric, up to the rounding of sums in float32. linear: (K,). start: (K,) weights of a problem like this one, from
     which its solution is a step or two. within: what else the weights must obey. The method is a primal active set (Wolfe 1976
     for nearest points; Nocedal & Wright 2006, section 16.5): models enter one at a time, the free weights are solved for exactly,
-    and those that would be negative leave. Without a start, or from one with more than a few models to exchange, a guess
-    exchanges many at once first. Duplicates and other flat directions end at the model where they meet the boundary.
+    and those that would be negative leave. Without a start, or with one in which many models are wrong, a first guess
+    exchanges many at once. Duplicates and other flat directions end at the model where they meet the boundary.
 
     f is convex on the simplex where z'Qz ≥ 0 for every z with Σz = 0. A Q that is not (sums in float32, a U-form) is
     repaired there, since a gap certifies nothing otherwise: with P = I − 11'/K, the negative part of PQP is taken away, the
-    smallest change in Frobenius norm (Higham 1988). ``value`` and ``gap`` speak of the repaired f. ``psd`` says that Q is known
-    to need no repair, as a V-form is.
+    smallest change in Frobenius norm (Higham 1988). ``value`` and ``gap`` are those of the repaired f. ``psd`` says that Q needs
+    no repair, as is true of a V-form.
 
     ``gap`` is Frank & Wolfe's: f(w) − f(v) ≤ ∇f(w)·(w − v) ≤ ∇f(w)·w − min_k ∇f(w)_k. It is at most 1e-12 of the largest
     coefficient; ``within`` a polytope, where the minimum is over its corners, 1e-9.
@@ -90,7 +90,7 @@ def convex_on_the_simplex(Q: Array) -> Array:
     centred -= (mean - mean.mean() / 2)[:, None]
     rounding = ROUNDING * k * (float(np.abs(Q).max()) or 1.0)
     try:
-        # along 11', which P took away, any number will do
+        # along 11', which P removed, any number is allowed
         lifted = centred + rounding
         lifted.flat[:: k + 1] += rounding
         np.linalg.cholesky(lifted)
@@ -135,7 +135,7 @@ def _exchanged(Q: Array, linear: Array, free: NDArray[np.bool_]) -> Array:
     """A guess to start from: from a set of free models, all that should leave or enter do so at once, a few times (block
     principal pivoting; Portugal, Júdice & Vicente 1994). It need not end, but on most problems it ends after a few of the solves
     of which the active set needs one for each model."""
-    # a number added to all of Q changes nothing on the simplex, and leaves less of it that is not positive definite
+    # adding one number to all entries of Q changes nothing on the simplex, and brings Q nearer to positive definite
     ridged = Q + 1
     ridged.flat[:: len(Q) + 1] += RIDGE
     target = np.zeros(len(Q))

@@ -14,14 +14,14 @@ from mixtura.contracts import InputError
 from mixtura.simplex.quadratic import QUADRATIC_GAP, active_set, check_quadratic, convex_on_the_simplex, quadratic_gap
 from mixtura.simplex.weights import Array, Weights
 
-#: supports that are tried one after another
+#: most supports that are all tried
 SUPPORTS = 3_000
 
 
 def minimise_sparse(Q: ArrayLike, linear: ArrayLike, size: int, *, psd: bool = False) -> Weights:
     """The problem of :func:`minimise_quadratic` with at most ``size`` weights that are not 0.
 
-    Where the best weights of all models are so few, they are it. Otherwise every support is solved if there are 3,000 or fewer.
+    If the best weights of all models use so few, they are taken. Otherwise every support is solved if there are 3,000 or fewer.
     If there are more, models enter one by one, each the one that lowers f most, and are then exchanged one for one as long as
     that lowers f.
 
@@ -53,7 +53,7 @@ class _Supports:
     linear: Array
 
     def solved(self, support: Iterable[int], start: Array | None = None) -> Weights:
-        """The best weights of ``support``; the gap speaks of these models."""
+        """The best weights of ``support``; the gap is with respect to these models."""
         chosen = list(support)
         Q, linear = self.Q[chosen][:, chosen], self.linear[chosen]
         found = active_set(Q, linear, start[chosen] if start is not None and start[chosen].any() else None)

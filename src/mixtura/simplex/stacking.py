@@ -9,13 +9,13 @@ from scipy.optimize import nnls
 from mixtura.contracts import InputError
 from mixtura.simplex.weights import Array, Weights
 
-#: nats a verdict may give up for a weight to read as an exact zero, and the gap that counts as solved
+#: the most nats that may be lost by setting a small weight to zero, and the gap at which the problem counts as solved
 ALLOWED_GAP = 1e-6
-#: the solver goes on to this gap: Newton's last step is nearly free, and then weights repeat to many digits
+#: the solver goes on to this gap: the last Newton step costs little and makes weights repeat to many digits
 SOLVED_GAP = 1e-10
-#: a weight below this is tried as an exact zero
+#: the solver tries to set weights below this to zero
 TINY_WEIGHT = 1e-3
-#: steps of Newton at most
+#: most Newton steps
 MAX_STEPS = 100
 
 
@@ -27,15 +27,15 @@ def stack(log_probs: ArrayLike) -> Weights:
 
     The objective f is concave, so f(v) ≤ f(w) + ∇f(w)·(v − w) for every v. Its gradient is
     g_k = mean_i exp(log_probs[i, k]) / p_i with p = exp(log_probs) w, hence g·w = 1, and the right side is
-    largest at a corner: f(v) − f(w) ≤ max_k g_k − 1. That is ``gap``, in nats. It is at most 1e-6 except
-    where rounding or 100 steps stop the solver first; then it says what was reached. A weight under
-    1e-3 becomes an exact zero where the others, solved anew, still have a gap of at most 1e-6.
+    largest at a corner: f(v) − f(w) ≤ max_k g_k − 1. That is ``gap``, in nats. It is at most 1e-6 unless
+    rounding or the limit of 100 steps stops the solver first; ``gap`` then says what was reached. A weight
+    below 1e-3 becomes an exact zero if the others, solved again, still have a gap of at most 1e-6.
 
     Raises InputError on an empty or misshapen array, on NaN or +inf, and on a row that is all −inf.
     """
     log_probs = _check(log_probs)
     top = log_probs.max(1)
-    # A row's scale only shifts f. Where this underflows nothing is lost: g ≤ 1 at the optimum means that
+    # Scaling a row only adds a constant to f. Underflow here does no harm: g ≤ 1 at the optimum means that
     # p_i ≥ 1/n there, so a term of e^-700 never matters.
     likelihoods = np.exp(log_probs - top[:, None])
     weights = _newton(likelihoods, np.full(log_probs.shape[1], 1 / log_probs.shape[1]))
@@ -78,10 +78,10 @@ def _gap(likelihoods: Array, weights: Array) -> float:
 def _newton(likelihoods: Array, weights: Array) -> Array:
     """Projected Newton from ``weights``, under which every row has some likelihood.
 
-    On w ≥ 0, Σ w − f(w) has the constrained optimum as its own (its best scale is Σ w = 1). Its
+    On w ≥ 0, Σ w − f(w) has the same optimum as the constrained problem (at the optimum Σ w = 1). Its
     second-order model around w is ½ x'Hx − x'(2g − 1), with H = mean of a_i a_i', a_i = L_i / p_i: a
     non-negative least-squares problem in K numbers (Kim, Carbonetto, Stephens & Anitescu 2020). An EM step
-    first (w ← w g, never worse) brings even a lopsided start into the region where Newton is quadratic.
+    first (w ← w g, which never lowers f) brings even a poor start into the region where Newton's method converges quadratically.
     """
     for _ in range(MAX_STEPS):
         weights = weights * _gradient(likelihoods, weights)
@@ -108,7 +108,7 @@ def _least_on_the_orthant(hessian: Array, gradient: Array, weights: Array) -> Ar
 
 
 def _line_search(likelihoods: Array, weights: Array, direction: Array, slope: float) -> Array | None:
-    """The first of the steps 1, ½, ¼ … that gains, back on the simplex; None where rounding hides every gain."""
+    """The first of the steps 1, ½, ¼ … that raises f, projected onto the simplex; None if rounding hides every increase."""
     start, along = likelihoods @ weights, likelihoods @ direction
     step = 1.0
     while step > 1e-12:
@@ -123,7 +123,7 @@ def _line_search(likelihoods: Array, weights: Array, direction: Array, slope: fl
 
 
 def _without_tiny(likelihoods: Array, weights: Array) -> Array:
-    """``weights`` with the smallest ones exactly zero and the rest solved anew, as far as the gap allows."""
+    """``weights`` with the smallest ones set to zero and the rest solved again, as long as the gap stays small enough."""
     used = np.flatnonzero(weights)
     smallest = used[np.argmin(weights[used])]
     rest = used[used != smallest]

@@ -1,4 +1,4 @@
-"""A point of the simplex, and how sure it is: what solvers, stacking, :func:`mixtura.mix` and :func:`mixtura.select` return."""
+"""A point of the simplex and its errors: what solvers, stacking, :func:`mixtura.mix` and :func:`mixtura.select` return."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Weights:
 
     weights:   one number for each model or arm, in order; those that are not used have an exact 0.
     value:     the objective there (stacking: mean nats; a quadratic: w'Qw − 2 linear'w; mix and select: in its own unit).
-    gap:       proven upper bound on how far value is from the best possible, in units of what the solver minimised. With few
-               models in use it speaks of all choices of so few where ``exact``, else of all models, which is further.
+    gap:       proven upper bound on how far value is from the best possible, in units of what the solver minimised. If the
+               number of models is limited, the best possible is over all sets of so many models if ``exact``, else over
+               all models.
     exact:     whether the support is proven best; if not, it is the best that a search met.
     names:     of the models or arms, where they have any.
     error:     standard error of value, where it came from samples.

@@ -168,10 +168,10 @@ _MOST_HEADER = 2**16
 
 def _header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of headers that Python 2 wrote
+        warnings.simplefilter("ignore")  # a header that Python 2 wrote
         start, version = file.tell(), npy.read_magic(file)
         length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
-        if length > _MOST_HEADER:  # numpy makes room for it before it looks
+        if length > _MOST_HEADER:  # numpy allocates memory for the header before it checks it
             raise InputError(f"{name} cannot be read as a numpy file (its header claims {length:,} bytes); write it again")
         file.seek(start + npy.MAGIC_LEN)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
@@ -210,7 +210,7 @@ def table_of_array(
             f"{name}: expected a table (rows, columns) or images (n, H, W) or (n, H, W, 3), got shape {shape}; reshape it"
         )
     if dtype.kind not in "biufUM":
-        raise InputError(f"{name}: expected numbers or text, got an array of {dtype}; convert it")
+        raise InputError(f"{name}: expected numbers or text, got an array of {dtype}; convert it to one of these")
 
     def frame(chosen: np.ndarray) -> pd.DataFrame:
         rows = take(chosen)

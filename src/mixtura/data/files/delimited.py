@@ -35,7 +35,7 @@ def _open_table(path: Path, key: str | None, levels: Levels) -> OpenTable:
     header = next(lines, (0, [], []))[1]
     numbers = [j for j, h in enumerate(header) if numerals.is_number(h)]
     no_names = len(numbers) == len(header) and any(not h.strip().isdecimal() for h in header)
-    # words of a first line that is one of data: above numbers stand numbers, and each word comes again below
+    # a first line is data if its numbers stand above numbers and each of its words occurs again below
     words = {j for j, h in enumerate(header) if j not in numbers and h.strip()}
     like_data = bool(numbers) and bool(words)
     count, width, ends_empty, row_names = 0, len(header), True, set()
@@ -111,7 +111,7 @@ def _csv_rows(path: Path, dialect: Dialect, *, keep: bool = False) -> Iterator[t
                     row = [cell.strip(" ") for cell in row]
                 if dialect.fits and len(row) == 1 and not row[0].strip(BLANK):
                     row = []
-                if row and first:  # a second mark of the byte order, as a file written twice has
+                if row and first:  # a second byte-order mark, as in a file that was written twice
                     row[0], first = row[0].lstrip("\ufeff"), False
                 if row:
                     yield lines.line_num + dialect.skip, row, written

@@ -13,7 +13,7 @@ from mixtura.contracts import InputError
 from mixtura.data import numerals
 from mixtura.data.files import text_files
 
-#: what a line without cells may hold: blanks, and the end-of-file mark of DOS
+#: characters that a line without cells may hold: blanks, and the end-of-file mark of DOS
 BLANK = " \t\x1a"
 
 

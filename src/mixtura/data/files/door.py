@@ -1,4 +1,4 @@
-"""What the door to a kind of file is: one reader, one writer, and one catch for whatever its library raises."""
+"""The door to a kind of file: its reader, its writer, and the one place that catches what its library raises."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def _open_table(path: Path, _: str | None, levels: Levels) -> OpenTable:
                 pieces.append(_plain_text(pa.Table.from_batches([batch])).take(pa.array(inside)))
                 start += len(batch)
             table = pa.concat_tables(pieces).unify_dictionaries()
-            table.validate(full=True)  # finds bytes that are no text now, not later
+            table.validate(full=True)  # this raises here for bytes that are not text, not later
             frame = table.to_pandas(integer_object_nulls=True)
             frame = frame if frame.index.names == [None] else frame.reset_index()
             for column in table.schema:  # whole numbers beside missing cells are objects here

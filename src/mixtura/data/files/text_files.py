@@ -9,7 +9,7 @@ from pathlib import Path
 from mixtura.contracts import InputError, Note
 from mixtura.data.files.door import reading
 
-#: endings of files that are read and hold no text
+#: endings of files that can be read and are not text files
 _BINARY = (".parquet", ".npy", ".npz", ".zip")
 _AT_ONCE = 2**20
 

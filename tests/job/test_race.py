@@ -1,0 +1,125 @@
+"""Time goes to the models that can still win; a model that cannot is stopped, said, and left out of the blend."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+import mixtura
+from mixtura.contracts import Density, single_stage
+from mixtura.ground.rng import generator
+from mixtura.job.options import Options
+from mixtura.job.race import forecast, why_stopped
+from mixtura.job.run import FEW_ROWS
+from mixtura.job.start import conduct
+
+ROWS = torch.randn(300, generator=generator(0), dtype=torch.float64) - 5
+
+
+def test_a_forecast_goes_on_as_the_last_half_did():
+    curve = [(50, -9.0), (100, -7.0), (200, -6.0)]
+    assert forecast(curve, 1.0) == 0 and forecast(curve, 2.0) == pytest.approx(2.0) and forecast(curve, 3.0) == pytest.approx(4.0)
+    assert forecast([(50, -7.0), (100, -8.0)], 4.0) == 0  # worse since: nothing to hope for
+    assert forecast([(50, -7.0)], 4.0) == math.inf and forecast([(50, -7.0), (100, math.nan)], 4.0) == math.inf
+
+
+def test_a_model_is_stopped_that_is_behind_on_every_row():
+    why = why_stopped(ROWS - 3.0, 1.0, {"kde": ROWS, "vae": ROWS - 2.0}, 2.5)
+    assert why == "no part of the blend after 2.5 s of training, 3.0 nats behind kde"
+
+
+@pytest.mark.parametrize(
+    ("mine", "hoped", "others"),
+    [
+        (ROWS - 3.0, 3.5, {"kde": ROWS}),  # it may come to be the best
+        (ROWS - 3.0, math.inf, {"kde": ROWS}),  # too early to tell
+        (ROWS.roll(1) - 0.2, 0.0, {"kde": ROWS}),  # behind, and better on some rows: a part of the blend
+        (ROWS - 3.0, 0.0, {}),  # nothing to be behind
+        (ROWS - 3.0, 0.0, {"kde": ROWS.index_fill(0, torch.tensor([4]), -math.inf)}),  # which is impossible on some rows
+        (ROWS.index_fill(0, torch.tensor([4]), -math.inf), 0.0, {"kde": ROWS}),  # as is this one: only the stacking can tell
+    ],
+)
+def test_a_model_goes_on_that_can_still_win(mine, hoped, others):
+    assert why_stopped(mine, hoped, others, 2.5) is None
+
+
+class Learns(Density):
+    """A normal with a mean that training moves. ``handicap`` nats are taken off each row, or added to it, so that it is better or
+    worse than the others whatever it learns."""
+
+    def __init__(self, space, handicap):
+        super().__init__(space)
+        self.mean, self.handicap, self.scored = nn.Parameter(torch.tensor(99.0)), handicap, []
+
+    def stages(self):
+        return single_stage("likelihood", (self.mean,), lambda turn: -self._log_prob(turn.x, None).mean())
+
+    def _log_prob(self, x, context):
+        if not self.training:
+            self.scored.append(len(x))
+        return -((x[:, 0] - self.mean.double()) ** 2) / 18 - math.log(3 * math.sqrt(2 * math.pi)) - self.handicap
+
+    def _sample(self, n, context, rng):
+        return self.mean.detach().double() + 3 * torch.randn(n, 1, generator=rng, dtype=torch.float64)
+
+
+def rows(n):
+    return pd.DataFrame({"x": np.random.default_rng(0).normal(100, 3, n)})
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    """A run within a budget, of a model that is good and one that is hopeless, and its records."""
+    out, built = tmp_path_factory.mktemp("race") / "run", {}
+
+    def made(name, handicap):
+        def own(space):
+            built[name] = Learns(space, handicap)
+            return built[name]
+
+        return own
+
+    models = {"good": made("good", -5.0), "hopeless": made("hopeless", 40.0)}
+    options = Options(budget=8, workers=1, families=["marginals"], models=models, out=out)
+    *records, last = conduct(rows(4_000), options)
+    return records, last.study, out, models
+
+
+def test_a_hopeless_model_is_stopped_and_says_so(raced):
+    records, study, _, _ = raced
+    judged = {record.name: record for record in records if type(record).__name__ == "Judged"}
+    scores = {score.name: score for score in study.scores}
+    assert judged["hopeless"].select_nats is None and judged["good"].select_nats is not None
+    assert scores["hopeless"].status == "fitted" and "nats behind" in scores["hopeless"].reason
+    assert judged["hopeless"].reason == scores["hopeless"].reason and scores["good"].reason == ""
+    assert scores["hopeless"].seconds < scores["good"].seconds
+    assert scores["hopeless"].nats == pytest.approx(scores["good"].nats - 45, abs=1.5)
+    assert "hopeless" not in study.verdict.weights and set(study.verdict.weights) == {"marginals", "good"}
+
+
+def test_a_stopped_model_is_scored_on_few_report_rows(raced):
+    _, study, _, _ = raced
+    scores = {score.name: score for score in study.scores}
+    error = scores["hopeless"].nats_error * math.sqrt(FEW_ROWS)
+    assert error == pytest.approx(scores["good"].nats_error * math.sqrt(study.verdict.rows), rel=0.15)
+
+
+def test_a_replay_repeats_what_was_decided(raced, tmp_path):
+    _, study, out, models = raced
+    again, different = mixtura.replay(out, tmp_path / "again", rows(4_000), models=models)
+    assert different == [] and again.verdict.weights == study.verdict.weights
+    assert {s.name: s.reason for s in again.scores} == {s.name: s.reason for s in study.scores}
+
+
+def test_a_run_by_steps_or_in_samples_is_no_race():
+    own = {"hopeless": lambda space: Learns(space, 40.0)}
+    for options in ({"steps": 60}, {"budget": 4, "objective": "mmd"}):
+        study = mixtura.run(rows(1_500), families=["marginals"], models=own, workers=1, **options)
+        assert {score.reason for score in study.scores} == {""}
+
+
