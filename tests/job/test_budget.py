@@ -42,7 +42,7 @@ def test_a_fit_has_the_share_that_an_earlier_sitting_gave_it(tmp_path):
     run.write_state(SavedState(30.0, {"flow/all": {"share": 7.5}}, {}))
     state = RunState(run, time.monotonic())
     state.take_up()
-    material = SimpleNamespace(splits=SimpleNamespace(folds=0))
+    material = SimpleNamespace(splits=SimpleNamespace(folds=0), device="cpu")
     candidates, budget = [Candidate("flow"), Candidate("vae")], Budget(100.0, 0.2, 1, 0, ["flow", "vae"])
     schedule = Schedule(JobFolder(run), material, candidates, state, budget, steps=None, stops=None)
     assert schedule._next("flow", None).share == 7.5
