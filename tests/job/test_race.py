@@ -12,10 +12,14 @@ from torch import nn
 
 import mixtura
 from mixtura.contracts import Density, single_stage
+from mixtura.folder.layout import RunFolder
 from mixtura.ground.rng import generator
+from mixtura.job.jobs import JobFolder
 from mixtura.job.options import Options
 from mixtura.job.race import forecast, why_stopped
+from mixtura.job.records import Judged
 from mixtura.job.run import FEW_ROWS
+from mixtura.job.splits import Splits
 from mixtura.job.start import conduct
 
 ROWS = torch.randn(300, generator=generator(0), dtype=torch.float64) - 5
@@ -123,3 +127,83 @@ def test_a_run_by_steps_or_in_samples_is_no_race():
         assert {score.reason for score in study.scores} == {""}
 
 
+
+
+class Impossible(Learns):
+    """It holds some rows impossible, and says so only when it is scored; or, ``worsens``, at its second validation."""
+
+    def __init__(self, space, handicap, worsens):
+        super().__init__(space, handicap)
+        self.worsens, self.validations = worsens, 0
+
+    def stages(self):
+        return single_stage("likelihood", (self.mean,), self.loss)
+
+    def loss(self, turn):
+        self.validations += not self.training
+        broken = self.worsens and not self.training and self.validations == 2
+        return -super()._log_prob(turn.x, None).mean() + (math.inf if broken else 0.0)
+
+    def _log_prob(self, x, context):
+        nats = super()._log_prob(x, context)
+        return nats if self.worsens else nats.masked_fill(x[:, 0] > 104, -math.inf)
+
+
+@pytest.mark.parametrize("worsens", [False, True])
+def test_nats_that_are_infinite_at_a_look_end_no_run(worsens):
+    own = {name: lambda space, behind=behind: Impossible(space, behind, worsens) for name, behind in (("a", 0.0), ("b", 1.0))}
+    study = mixtura.run(rows(2_000), budget=4, workers=1, families=["marginals"], models=own)
+    assert {score.name: (score.status, score.nats == -math.inf) for score in study.scores} == {
+        "marginals": ("fitted", False), "a": ("fitted", not worsens), "b": ("fitted", not worsens),
+    }  # fmt: skip
+
+
+class Breaks(Learns):
+    """Far better than the others, until it fails, long after it was looked at for the first time."""
+
+    def stages(self):
+        return single_stage("likelihood", (self.mean,), self.loss)
+
+    def loss(self, turn):
+        self.steps = getattr(self, "steps", 0) + self.training
+        return -self._log_prob(turn.x, None).mean() * (math.nan if self.steps > 75 else 1.0)
+
+
+def test_what_a_failed_model_had_reached_is_no_measure_of_the_others(tmp_path):
+    models = {"breaks": lambda space: Breaks(space, -60.0)}
+    options = Options(budget=4, workers=1, families=["marginals"], models=models, out=tmp_path / "run")
+    files, splits = JobFolder(RunFolder(tmp_path / "run")), Splits(*torch.arange(2_000).split([1_200, 400, 400]), "", 0, 0)
+    for record in conduct(rows(2_000), options):
+        if isinstance(record, Judged) and record.name == "breaks":
+            assert record.status == "failed" and files.run.state().units["breaks/all"]["looks"]
+            assert set(files.nats_so_far(splits, 0, but="none")) == {"marginals"}
+            return
+    pytest.fail("no record of the model that fails")
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, MemoryError])
+def test_a_stopped_model_that_is_lost_while_it_is_scored_is_not_trained_on(tmp_path, fault):
+    """KeyboardInterrupt leaves no outcome behind, as a kill does; MemoryError is an outcome that the next sitting tries again."""
+    faults = [fault]
+
+    class Lost(Learns):
+        def _sample(self, n, context, rng):
+            if faults:
+                raise faults.pop()
+            return super()._sample(n, context, rng)
+
+    models = {"good": lambda space: Learns(space, -5.0), "hopeless": lambda space: Lost(space, 40.0)}
+
+    def sitting():
+        return mixtura.run(rows(2_000), budget=5, workers=1, families=["marginals"], models=models, out=tmp_path / "run")
+
+    if fault is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            sitting()
+    else:
+        assert {score.name: score.status for score in sitting().scores}["hopeless"] == "failed"
+    assert not faults
+    score = next(score for score in sitting().scores if score.name == "hopeless")
+    looks = RunFolder(tmp_path / "run").state().units["hopeless/all"]["looks"]
+    assert "nats behind good" in score.reason and score.steps == looks[-1][0]
+    assert not [*(tmp_path / "run" / "work").glob("*.checkpoint")]

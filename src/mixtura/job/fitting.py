@@ -169,4 +169,6 @@ def fit_model(
             left = step.seconds * (1 / step.share - 1)
             reached = -step.best if unit_of[step.stage] == "nats" and math.isfinite(step.best) else None
             yield Moment(step.share, reached, left)
+        if step.finished:
+            break  # before its checkpoint is removed: the caller does so when the model is scored
     return Fitted(model, entry, history)

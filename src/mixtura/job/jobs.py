@@ -168,6 +168,10 @@ class JobFolder:
         """A job whose fault may have passed is to be done again."""
         machine.remove(self.path(unit, "outcome.json"))
 
+    def forget_results(self, unit: str) -> None:
+        """A model that failed has none, and what an earlier pause left is no measure of the others."""
+        machine.remove(self.path(unit, "safetensors"))
+
     def history(self) -> list[dict[str, Any]]:
         """The training records of all jobs."""
         return [record for path in sorted(self.run.work_path.glob("*.history.jsonl")) for record in read_lines(path)]
@@ -229,6 +233,8 @@ def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., M
         message = next((line for line in str(error).splitlines() if line.strip()), "no message")
         failure = describe_failure("failed", f"{type(error).__name__}: {message}", error)
     write_json(files.path(job.unit, "outcome.json"), Outcome(entry, failure, paused)._asdict())
+    if not paused and failure is None:  # until now, so that a fit killed while it is scored has not to be trained again
+        machine.remove(files.path(job.unit, "checkpoint"))
 
 
 def describe_failure(status: str, reason: str, error: BaseException) -> dict[str, Any]:

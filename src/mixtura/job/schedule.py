@@ -115,7 +115,7 @@ class Schedule:
 
             def turn(item: tuple[str, int | None]) -> tuple[int, float]:
                 looks = self.state.units.get(unit_name(*item), {}).get("looks", ())
-                return len(looks), looks[-1][1] if looks and looks[-1] else -math.inf
+                return len(looks), _as_curve(looks[-1:])[-1][1] if looks and looks[-1] else -math.inf
 
             self.waiting.sort(key=turn)
         return self.waiting.pop(0)
@@ -139,7 +139,7 @@ class Schedule:
         if "stopped" not in known and "looks" in known and None not in known["looks"]:
             mine = self.files.results(unit_name(name, None))["look"]
             others = self.files.nats_so_far(self.material.splits, self.material.seed, but=name)
-            hoped = forecast(known["curve"] or known["looks"], 1 + self._fair_share() / known["trained"])
+            hoped = forecast(_as_curve(known["curve"] or known["looks"]), 1 + self._fair_share() / known["trained"])
             known["stopped"] = why_stopped(mine, hoped, others, known["trained"])
         return known.get("stopped")
 
@@ -181,7 +181,9 @@ class Schedule:
             return self._leg(job)
         share = self._share(name, unit)
         left = (1 - self.budget.ending) * self.budget.seconds - self.state.elapsed
-        return replace(job, share=share, ends=None if name in self.state.again else time.time() + max(left, share))
+        if name in self.state.again:  # one that the race had stopped is only scored again
+            return replace(job, share=share, stopped=self.state.units.get(unit, {}).get("stopped"))
+        return replace(job, share=share, ends=time.time() + max(left, share))
 
     def _share(self, name: str, unit: str) -> float:
         """Seconds for a fit; of one that was begun in an earlier sitting those that it had then."""
@@ -263,6 +265,7 @@ class Schedule:
         else:
             said = next((line for line in str(error).splitlines() if line.strip()), "no message")
             reason = f"its worker was lost ({type(error).__name__}: {said})"
+        self.files.forget_results(job.unit)
         self.state.fail(job.name, {"status": "failed", "reason": f"{reason}; the same command tries it again", "again": True})
 
     def _may_try_again(self, unit: str) -> bool:
@@ -292,6 +295,8 @@ class Schedule:
             self.waiting.append((name, None))
         else:
             self.begun.add(unit)
+        if found.failure is not None:  # the others are not to be measured against what it had reached
+            self.files.forget_results(unit)
         if found.failure is not None and self._order(unit) < self.failed_at.get(name, len(self.folds)):
             self.failed_at[name] = self._order(unit)
             self.state.failures[name] = found.failure
@@ -336,6 +341,11 @@ class Schedule:
         stopped = self.state.units.get(unit_name(name, None), {}).get("stopped")
         nats = None if stopped else select_nats(self.files, name, self.material.splits.folds)
         return Judged(name, "fitted", stopped or "", None if nats is None else float(nats.mean()))
+
+
+def _as_curve(points: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
+    """(step, nats a row) out of JSON, which has null for the −∞ of rows that are impossible."""
+    return [(step, -math.inf if nats is None else nats) for step, nats in points]
 
 
 def select_nats(files: JobFolder, name: str, folds: int) -> torch.Tensor | None:
