@@ -58,7 +58,7 @@ ACROSS_ROOMS = {
     "contracts/strangers": "models that a person writes outside of the library",
     "test_answers": "answers with a target, from a file to a fitted model",
     "test_architecture": "this file",
-    "test_arrays": "arrays of any type in mix, evaluate and select",
+    "test_odd_arrays": "arrays of any type in mix, evaluate and select",
     "test_bad_input": "every message about an input",
     "test_docs": "the examples of the pages",
     "test_doors": "every door through which data comes in",

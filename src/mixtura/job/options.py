@@ -278,12 +278,13 @@ def _plain(value: Any) -> Any:
 def parse_budget(budget: str | float) -> float:
     """ "60s", "5m", "1.5h" or a number of seconds → seconds. InputError otherwise."""
     from mixtura.contracts import InputError
+    from mixtura.ground.arguments import shown
 
     units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*(s|m|min|h|)\s*", str(budget))
     seconds = float(found[1]) * units[found[2]] if found else 0.0
     if not 1 <= seconds < math.inf:
-        raise InputError(f"budget: {budget!r} is no time of a second or more; write 60s, 5m or 1h")
+        raise InputError(f"budget: {shown(budget)} is no time of a second or more; write 60s, 5m or 1h")
     return seconds
 
 

@@ -107,7 +107,8 @@ class Processes(Executor):
 
 def _died(pool: ProcessPoolExecutor) -> bool:
     """Whether the one process of a pool is gone, noticed or not: killed between two jobs, it must not cost the next one."""
-    return pool._flags.broken is not None or not all(process.is_alive() for process in [*pool._processes.values()])
+    processes = [*(pool._processes or {}).values()]  # taken out of it, a moment before the pool is broken
+    return pool._flags.broken is not None or not processes or not all(process.is_alive() for process in processes)
 
 
 def _process() -> ProcessPoolExecutor:
