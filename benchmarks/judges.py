@@ -15,7 +15,7 @@ from rivals import near
 from scipy.stats import ks_2samp, rankdata
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 from sklearn.metrics import r2_score, roc_auc_score
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import KFold
 from sklearn.neighbors import NearestNeighbors
 
 #: how often a judge is fitted, and the most rows of each kind that nearest rows are searched for
@@ -40,39 +40,47 @@ def codes(frames: Sequence[pd.DataFrame], categorical: Sequence[str]) -> list[np
     return [frame.to_numpy(float) for frame in found]
 
 
+def draws(made: pd.DataFrame, n: int, seed: int) -> list[pd.DataFrame]:
+    """A set of n generated rows for each refit: sets of their own where there are rows enough, else drawn from all again."""
+    each = len(made) // REFITS
+    blocks = [made[r * each : (r + 1) * each] if each >= n else made for r in range(REFITS)]
+    return [block.sample(min(n, len(block)), random_state=seed + r) for r, block in enumerate(blocks)]
+
+
 def c2st(test: pd.DataFrame, made: pd.DataFrame, categorical: Sequence[str], seed: int) -> Result:
-    """AUC of boosted trees that tell generated rows from as many test rows, over five folds; .5: they cannot."""
-    n = min(len(test), len(made))
-    x = np.concatenate(codes([test.sample(n, random_state=seed), made.sample(n, random_state=seed)], categorical))
-    y, mask = np.repeat([0, 1], n), [name in categorical for name in test]
-    found = []
-    for fold, (fit, held) in enumerate(StratifiedKFold(REFITS, shuffle=True, random_state=seed).split(x, y)):
-        judge = HistGradientBoostingClassifier(categorical_features=mask, random_state=seed + fold).fit(x[fit], y[fit])
-        found.append(roc_auc_score(y[held], judge.predict_proba(x[held])[:, 1]))
+    """AUC of boosted trees that tell generated rows from as many test rows, over five folds, each with another draw of generated
+    rows; .5: they cannot."""
+    n, mask = min(len(test), len(made)), [name in categorical for name in test]
+    real, *sets = codes([test.sample(n, random_state=seed), *draws(made, n, seed)], categorical)
+    folds, found = KFold(REFITS, shuffle=True, random_state=seed).split(real), []
+    for refit, ((fit, held), drawn) in enumerate(zip(folds, sets, strict=True)):
+        judge = HistGradientBoostingClassifier(categorical_features=mask, random_state=seed + refit)
+        judge.fit(np.concatenate([real[fit], drawn[fit]]), np.repeat([0, 1], len(fit)))
+        told = judge.predict_proba(np.concatenate([real[held], drawn[held]]))[:, 1]
+        found.append(roc_auc_score(np.repeat([0, 1], len(held)), told))
     return mean_and_error(found)
 
 
-def tstr(test: pd.DataFrame, made: pd.DataFrame, categorical: Sequence[str], target: str, regression: bool, seed: int) -> Result:
-    """Boosted trees that learn the target from generated rows, each time from another 80 % of them, on the test rows: AUC of a
-    target of two values, R² of a number."""
-    a, b = codes([test, made], categorical)
+def tstr(
+    test: pd.DataFrame, made: pd.DataFrame, categorical: Sequence[str], target: str, regression: bool, n: int, seed: int
+) -> Result:  # fmt: skip
+    """Boosted trees that learn the target from n generated rows, each time from others, on the test rows: AUC of a target of two
+    values, R² of a number."""
+    real, *sets = codes([test, *draws(made, n, seed)], categorical)
     at = list(test).index(target)
     mask = [name in categorical for name in test if name != target]
-    a, b = a[np.isfinite(a[:, at])], b[np.isfinite(b[:, at])]
-    (x, y), (of_made, answers) = ((np.delete(z, at, 1), z[:, at]) for z in (a, b))
-    values = np.unique(y)
-    found = []
-    for refit in range(REFITS):
-        some = np.random.default_rng([seed, refit]).permutation(len(of_made))[: int(0.8 * len(of_made))]
+    (x, y), *pieces = ((np.delete(z, at, 1), z[:, at]) for z in (z[np.isfinite(z[:, at])] for z in (real, *sets)))
+    values, found = np.unique(y), []
+    for refit, (of_made, answers) in enumerate(pieces):
         if regression:
-            judge = HistGradientBoostingRegressor(categorical_features=mask, random_state=refit)
-            found.append(r2_score(y, judge.fit(of_made[some], answers[some]).predict(x)))
+            judge = HistGradientBoostingRegressor(categorical_features=mask, random_state=refit).fit(of_made, answers)
+            found.append(r2_score(y, judge.predict(x)))
             continue
-        upper = answers[some] > values.mean()  # a value between the two belongs to the nearer
+        upper = answers > values.mean()  # a value between the two belongs to the nearer
         if upper.all() or not upper.any():
             found.append(0.5)
             continue
-        judge = HistGradientBoostingClassifier(categorical_features=mask, random_state=refit).fit(of_made[some], upper)
+        judge = HistGradientBoostingClassifier(categorical_features=mask, random_state=refit).fit(of_made, upper)
         found.append(roc_auc_score(y > values.mean(), judge.predict_proba(x)[:, 1]))
     return mean_and_error(found)
 

@@ -22,8 +22,8 @@ from sklearn.neighbors import NearestNeighbors
 
 #: neighbours of SMOTE, its usual number
 NEIGHBOURS = 5
-#: seconds of one noise level of ForestDiffusion for a row, a copy and a column, on one core: measured
-FOREST_DIFFUSION_COST = 1.5e-5
+#: seconds of one noise level and one column of ForestDiffusion on one core, and more for each row and copy: roughly
+FOREST_DIFFUSION_COST = (0.15, 1.5e-5)
 
 
 class Unable(RuntimeError):
@@ -136,11 +136,11 @@ def forest_diffusion(train: pd.DataFrame, categorical: list[str], n: int, second
     codes = {name: pd.Categorical(train[name], levels[name]).codes.astype(float) for name in categorical}
     x = train.assign(**{name: np.where(code < 0, np.nan, code) for name, code in codes.items()}).to_numpy(float)
     width = len(names) + sum(len(some) if len(some) > 2 else 1 for some in levels.values())
-    affordable = seconds / (FOREST_DIFFUSION_COST * len(x) * width)
-    noise_levels = int(np.clip(affordable / 4, 10, 50))
-    copies = int(np.clip(affordable / noise_levels, 1, 100))
-    if noise_levels * copies > 6 * affordable:
-        raise Unable(f"{noise_levels} noise levels and {copies} copies of the rows would take over 6 times {seconds:.0f} s")
+    fixed, each = FOREST_DIFFUSION_COST
+    noise_levels = int(np.clip(seconds / width / (fixed + 4 * each * len(x)), 10, 50))
+    copies = int(np.clip((seconds / width / noise_levels - fixed) / (each * len(x)), 1, 100))
+    if (takes := width * noise_levels * (fixed + copies * each * len(x))) > 3 * seconds:
+        raise Unable(f"{noise_levels} noise levels and {copies} copies of the rows would take about {takes:.0f} s")
     at = {name: j for j, name in enumerate(train)}
     whole = [name for name in names if np.array_equal(train[name].dropna() % 1, np.zeros(train[name].count()))]
     model = ForestDiffusionModel(
