@@ -20,7 +20,7 @@ from mixtura.job.state import RunState
 def test_workers_share_the_fits_evenly(workers):
     """Of 100 s, 20 are kept for the end and some for scoring; of four fits each worker does 4 / workers, one after the other."""
     names = ["a", "b", "c", "d"]
-    budget = Budget(100.0, 0.2, workers, 0, names)
+    budget = Budget(100.0, 0.2, workers, 0, names, 0.0)
     fitting = 80 - 4 * SCORING * 100 * (1 + 1 / workers)
     assert budget.share([], {}, [], 0.0) == pytest.approx(fitting * workers / 4)
 
@@ -43,7 +43,7 @@ def test_a_fit_has_the_share_that_an_earlier_sitting_gave_it(tmp_path):
     state = RunState(run, time.monotonic())
     state.take_up()
     material = SimpleNamespace(splits=SimpleNamespace(folds=0), device="cpu")
-    candidates, budget = [Candidate("flow"), Candidate("vae")], Budget(100.0, 0.2, 1, 0, ["flow", "vae"])
+    candidates, budget = [Candidate("flow"), Candidate("vae")], Budget(100.0, 0.2, 1, 0, ["flow", "vae"], 0.0)
     schedule = Schedule(JobFolder(run), material, candidates, state, budget, steps=None, stops=None)
     assert schedule._next("flow", None).share == 7.5
     new = schedule._next("vae", None).share

@@ -25,9 +25,11 @@ from mixtura.job.start import conduct
 ROWS = torch.randn(300, generator=generator(0), dtype=torch.float64) - 5
 
 
-def test_a_forecast_goes_on_as_the_last_half_did():
+def test_a_forecast_gains_with_every_doubling_what_the_last_did():
     curve = [(50, -9.0), (100, -7.0), (200, -6.0)]
-    assert forecast(curve, 1.0) == 0 and forecast(curve, 2.0) == pytest.approx(2.0) and forecast(curve, 3.0) == pytest.approx(4.0)
+    assert forecast(curve, 1.0) == 0 and forecast(curve, 2.0) == pytest.approx(1.0) and forecast(curve, 8.0) == pytest.approx(3.0)
+    power = [(step, -1 - step**-0.5) for step in range(50, 450, 50)]  # it hopes for more than such a curve gains
+    assert 1 > forecast(power, 10.0) > 400**-0.5 - 4000**-0.5
     assert forecast([(50, -7.0), (100, -8.0)], 4.0) == 0  # worse since: nothing to hope for
     assert forecast([(50, -7.0)], 4.0) == math.inf and forecast([(50, -7.0), (100, math.nan)], 4.0) == math.inf
 

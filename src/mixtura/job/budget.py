@@ -17,6 +17,8 @@ from mixtura.train.recipe import Recipe
 #: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), and what scoring and
 #: sampling a model is thought to take before it has been measured
 ENDING, ENDING_WITH_TARGETS, SCORING = 0.16, 0.22, 0.04
+#: of the steps of its fit: how many more a network is trained when it is fitted again on the select rows too
+AGAIN = 0.25
 #: seconds a fit has at least, however late it begins
 LEAST_SHARE = 0.2
 #: steps and rows of the fits that tell what a run by steps will take
@@ -31,13 +33,15 @@ SECONDS_A_STEP, SECONDS_AN_ENTRY = 0.005, 5e-6
 class Budget:
     """How a run divides its seconds. seconds: of the whole run; infinite where it goes by steps. ending: the share kept for
     what follows the fits. workers: fits at the same time. folds: of cross-fitting, each of which is a fit beside the final one.
-    timed: the models that train for a share, in the order of their fits; a closed fit takes the time it takes."""
+    timed: the models that train for a share, in the order of their fits; a closed fit takes the time it takes. growth: of the
+    rows of a refit beside those of its fit, 0 where there are none."""
 
     seconds: float
     ending: float
     workers: int
     folds: int
     timed: Sequence[str]
+    growth: float
 
     def share(
         self, begun: Collection[str], units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float
@@ -54,8 +58,19 @@ class Budget:
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
         guess = SCORING * self.seconds
         owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
+        hopeful = [entry for entry in units.values() if "scoring" in entry and "stopped" not in entry]
+        owed += sum(self.of_refit(entry) for entry in hopeful) / self.workers
         left = (1 - self.ending) * self.seconds - elapsed - owed
-        return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers))
+        each = 1 + (AGAIN if self.growth else 0)
+        return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers) / each)
+
+    def of_refit(self, entry: Mapping[str, Any]) -> float:
+        """Seconds that the refit of a model takes, by what is known of its fit."""
+        return entry["seconds"] * (min(AGAIN, self.growth) if entry["plan"] else self.growth)
+
+    def left_for_refits(self, scoring: Sequence[float], elapsed: float) -> float:
+        """Seconds until the models should be fitted again, where scoring each of them on the report rows takes ``scoring``."""
+        return (1 - self.ending) * self.seconds - elapsed - sum(scoring) / self.workers
 
     def share_again(self, name: str, units: Mapping[str, Mapping[str, Any]]) -> float:
         """Seconds for a fit of a model that is tried again: when the others have had theirs nothing may be left, so it has what

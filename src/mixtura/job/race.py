@@ -26,11 +26,11 @@ LEAST_PART = 0.01
 
 def forecast(curve: Sequence[tuple[int, float]], times: float) -> float:
     """Nats a row that a fit with the ``curve`` of (step, nats a row) would gain if it trained ``times`` as long as it has, and
-    every step gained as much as those of its last half have. Curves flatten, so this is the most there is to hope for; infinite
-    where the curve is too short to tell.
+    every doubling of its steps gained as much as the last has. Losses that fall as a power of the steps gain less with every
+    doubling, so this is hopeful; infinite where the curve is too short to tell.
 
-    >>> forecast([(50, -9.0), (100, -7.0)], times=3.0)
-    8.0
+    >>> forecast([(50, -9.0), (100, -7.0)], times=4.0)
+    4.0
     """
     steps = [step for step, _ in curve]
     if len(steps) < 2 or not all(math.isfinite(nats) for _, nats in curve[-1:]):
@@ -38,7 +38,7 @@ def forecast(curve: Sequence[tuple[int, float]], times: float) -> float:
     best = max(nats for _, nats in curve)
     half = max(step for step in steps if step <= max(steps[-1] / 2, steps[0]))
     before = max(nats for step, nats in curve if step <= half)
-    return (best - before) / (steps[-1] - half) * steps[-1] * max(0.0, times - 1)
+    return (best - before) / math.log(steps[-1] / half) * math.log(max(1.0, times))
 
 
 def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], trained: float) -> str | None:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -250,7 +250,7 @@ class Schedule:
     def _lost(self, engine: Executor, job: Job, error: BaseException) -> Iterator[Record]:
         if isinstance(error, BrokenExecutor) and isinstance(engine, Processes):
             if self._may_try_again(job.unit):
-                yield from self._submit(engine, job.name, job.fold)
+                yield from self._submit(engine, job.name, cast("int | None", job.fold))
                 return
             died = max(self.deaths.get(job.unit, 0), self.deaths_at_start.get(job.unit, 0))
             reason = f"its process was killed {died} times, most likely for want of memory"
