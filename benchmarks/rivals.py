@@ -59,6 +59,7 @@ def smote(train: pd.DataFrame, categorical: list[str], n: int, seconds: float, s
     first = rng.permutation(np.resize(np.arange(len(train)), n))
     second, share = found[first, rng.integers(NEIGHBOURS, size=n)], rng.random((n, 1))
     a, b = train[names].to_numpy(float)[first], train[names].to_numpy(float)[second]
+    b = np.where(np.isnan(b), a, b)  # missing where the row's own value is
     new = pd.DataFrame(a + share * (b - a), columns=names)
     for name in categorical:
         codes, levels = pd.factorize(train[name], use_na_sentinel=False)
@@ -173,6 +174,9 @@ def read(path: str, categorical: list[str]) -> pd.DataFrame:
 
 
 def main() -> None:
+    if len(sys.argv) == 1:
+        print(__doc__)
+        return
     name, source, out, n, seconds, seed, kinds = sys.argv[1:]
     categorical = json.loads(kinds)
     try:

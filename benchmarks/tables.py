@@ -267,7 +267,7 @@ def main() -> None:
     if sys.argv[1:2] == ["make"]:
         return make(json.loads(sys.argv[2]))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="+", help="tables, or all, or: why TABLE GENERATOR ...")
+    parser.add_argument("what", nargs="*", default=["all"], help="tables, or all, or: why TABLE GENERATOR ...")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=1)
@@ -275,6 +275,9 @@ def main() -> None:
     parser.add_argument("--beside", type=Path, help="the folder src of another commit")
     parser.add_argument("--out", type=Path, default=Path("runs/tables.jsonl"))
     asked = parser.parse_args()
+    if not (HOME / "tables").exists():
+        print(f"tables: no tables in {HOME}; set MIXTURA_DATA")
+        return None
     asked.out.parent.mkdir(parents=True, exist_ok=True)
     if asked.what[0] == "why":
         task = Task(asked.what[1], asked)
