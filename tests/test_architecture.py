@@ -64,6 +64,7 @@ ACROSS_ROOMS = {
     "test_doors": "every door through which data comes in",
     "test_every_table": "tables of every kind, from a file to a verdict",
     "test_holes": "cells without a value, from a file to a verdict",
+    "test_judges": "the known law and the judges of the benchmarks",
     "test_messages": "messages that belong to no room",
     "test_portable": "other processors",
     "test_readme": "the README",
