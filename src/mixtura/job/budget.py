@@ -46,13 +46,18 @@ class Budget:
     def share(
         self, begun: Collection[str], units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float
     ) -> float:
-        """Seconds for the next timed fit: what is left when all scoring is paid, divided evenly among the timed fits to come.
+        """Seconds for the next timed fit: those that are left, divided evenly among the timed fits to come.
 
-        begun: the fits that were begun in this sitting or are done. units: what is known of each fit. A worker that is free now
-        takes one of every ``workers`` fits to come, so that the last ones end in time whatever the other workers do."""
+        begun: the fits that were begun in this sitting or are done. A worker that is free now takes one of every ``workers`` fits
+        to come, so that the last ones end in time whatever the other workers do."""
         folds = [*map(str, range(self.folds)), "all"]
         coming = [model for model in self.timed if model not in failed]
         fits = [f"{model}/{fold}" for model in coming for fold in folds if f"{model}/{fold}" not in begun]
+        return max(LEAST_SHARE, self.left(units, failed, elapsed) / math.ceil(max(1, len(fits)) / self.workers))
+
+    def left(self, units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float) -> float:
+        """Seconds that are left for timed fits when all scoring and the refits are paid. units: what is known of each fit."""
+        coming = [model for model in self.timed if model not in failed]
         unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
         # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
@@ -60,9 +65,7 @@ class Budget:
         owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
         hopeful = [entry for entry in units.values() if "scoring" in entry and "stopped" not in entry]
         owed += sum(self.of_refit(entry) for entry in hopeful) / self.workers
-        left = (1 - self.ending) * self.seconds - elapsed - owed
-        each = 1 + (AGAIN if self.growth else 0)
-        return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers) / each)
+        return ((1 - self.ending) * self.seconds - elapsed - owed) / (1 + min(AGAIN, self.growth))
 
     def of_refit(self, entry: Mapping[str, Any]) -> float:
         """Seconds that the refit of a model takes, by what is known of its fit."""
