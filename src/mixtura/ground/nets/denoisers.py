@@ -47,7 +47,8 @@ class RowBlocks(nn.Module):
         self.outer = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.leave = nn.Linear(width, outputs)
 
-    def forward(self, row: Tensor, level: Tensor) -> Tensor:
+    def blocks(self, row: Tensor, level: Tensor) -> Tensor:
+        """(n, inputs) and (n or 1, level) → (n, outputs)."""
         h = self.enter(row)
         for film, inner, outer in zip(self.film, self.inner, self.outer, strict=True):
             scale, shift = film(level).chunk(2, 1)
@@ -55,21 +56,20 @@ class RowBlocks(nn.Module):
         return self.leave(functional.silu(h))
 
 
-class MlpDenoiser(nn.Module):
+class MlpDenoiser(RowBlocks):
     """Residual blocks over the whole row. The first output is a + b y for each entry, where the network predicts a and b: to
     remove the noise of an entry, the noisy entry itself is needed, and hidden layers narrower than the row could not pass all
     entries on."""
 
     def __init__(self, entries: int, width: int, depth: int, context: int = 0) -> None:
-        super().__init__()
+        super().__init__(entries, width, depth, min(width, 128), 3 * entries)
         self.level = LevelEmbedding(min(width, 128), context)
-        self.row = RowBlocks(entries, width, depth, min(width, 128), 3 * entries)
-        nn.init.zeros_(self.row.leave.weight)
-        nn.init.zeros_(self.row.leave.bias)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.leave.bias)
 
     def forward(self, y: Tensor, log_level: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """(n, entries), (n,) or (1,), (n, c) → two of (n, entries)."""
-        a, b, second = self.row(y, self.level(log_level, context)).chunk(3, 1)
+        a, b, second = self.blocks(y, self.level(log_level, context)).chunk(3, 1)
         return a + b * y, second
 
 
@@ -131,7 +131,7 @@ class UNet(nn.Module):
         fine = self.down[0](self.enter(self._squares(y)) + self.place, level)
         coarse = self.down[1](functional.avg_pool2d(fine, 2, ceil_mode=True), level)
         seen = torch.cat([y.flatten(1), functional.silu(self.narrow(coarse)).flatten(1)], 1)
-        whole, features = self.row(seen, level).split(self.sizes, 1)
+        whole, features = self.row.blocks(seen, level).split(self.sizes, 1)
         coarse = self.up[0](coarse + self.widen(features.reshape(-1, *self.low)), level)
         fine = fine + functional.interpolate(self.thin(coarse), size=fine.shape[2:])
         fine = fine + self.again(self._squares(whole.reshape(y.shape)))
