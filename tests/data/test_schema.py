@@ -481,6 +481,20 @@ def test_steps_that_a_few_values_hide():
     assert kept.decode(kept.encode(days)).tolist() == days.tolist()
 
 
+def test_a_cap_off_the_steps_is_an_atom():
+    """4.7 % of the house values of California are 500,001, two are 14,999, and all others are whole hundreds."""
+    hundreds = 100 * np.random.default_rng(2).integers(150, 5_000, 10_000)
+    capped = np.where(np.arange(10_000) % 20 == 0, 500_001, hundreds)
+    capped[1:3] = 14_999
+    field = one(capped)
+    assert (field.kind, field.step) == ("integer", 100) and field.decode(field.encode(pd.Series(capped))).tolist() == list(capped)
+    assert [a + field.offset for a in field.atoms_off_steps] == [14_999, 500_001]
+    # where such values are not few among the values, they say how the column is written
+    assert lattice.steps(np.array([0, 2, 4, 5]), np.array([1, 1, 1, 2_000]))[0] == 1
+    # and so do rare ones that are too many together
+    assert one(np.where(np.arange(10_000) % 20 == 1, hundreds + 1, hundreds)).step == 1
+
+
 def test_rare_values_of_a_column_of_zeros_are_no_exceptions():
     """They are all that says how it is written."""
     rare = np.zeros(40_000)

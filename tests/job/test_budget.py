@@ -21,14 +21,14 @@ from mixtura.job.state import RunState
 def test_workers_share_the_fits_evenly(workers):
     """Of 100 s, 20 are kept for the end and some for scoring; of four fits each worker does 4 / workers, one after the other."""
     names = ["a", "b", "c", "d"]
-    budget = Budget(100.0, 0.2, workers, 0, names)
+    budget = Budget(100.0, 0.2, workers, 0, names, 0.0)
     fitting = 80 - 4 * SCORING * 100 * (1 + 1 / workers)
     assert budget.share([], {}, [], 0.0) == pytest.approx(fitting * workers / 4)
 
 
 def test_on_one_worker_the_time_goes_by_parts():
     """The first of two with parts 6 and 1 has six sevenths of what is left, and the second all that is left then."""
-    budget = Budget(100.0, 0.2, 1, 0, ["vae", "diffusion"], {"diffusion": 6.0})
+    budget = Budget(100.0, 0.2, 1, 0, ["vae", "diffusion"], 0.0, {"diffusion": 6.0})
     left = 80 - 2 * SCORING * 100 * 2
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left * 6 / 7)
     assert budget.share([], {}, [], 0.0, "vae") == pytest.approx(left / 7)
@@ -37,13 +37,13 @@ def test_on_one_worker_the_time_goes_by_parts():
 
 def test_of_several_workers_a_model_has_one_to_itself_and_the_others_share_the_rest():
     names = ["flow", "autoregressive", "vae", "diffusion"]
-    budget = Budget(100.0, 0.2, 2, 0, names, {"diffusion": 6.0})
+    budget = Budget(100.0, 0.2, 2, 0, names, 0.0, {"diffusion": 6.0})
     left = 80 - 4 * SCORING * 100 * 1.5
     assert budget.with_a_worker(names) == ["diffusion"]
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left)
     assert budget.share(["diffusion/all"], {}, [], 0.0, "flow") == pytest.approx(left / 3)
     # without the others, or with parts that are alike, everyone has a worker
-    assert Budget(100.0, 0.2, 2, 0, names[2:], {"diffusion": 6.0}).share([], {}, [], 0.0, "diffusion") > left
+    assert Budget(100.0, 0.2, 2, 0, names[2:], 0.0, {"diffusion": 6.0}).share([], {}, [], 0.0, "diffusion") > left
 
 
 def test_the_model_that_trains_longest_begins_first_on_workers(tmp_path):
@@ -66,7 +66,7 @@ def test_the_model_that_trains_longest_begins_first_on_workers(tmp_path):
 
     for parts, first in (({"diffusion": 6.0}, "diffusion/all"), ({}, "marginals/all")):
         begun = []
-        budget = Budget(100.0, 0.2, 2, 0, names[1:], parts)
+        budget = Budget(100.0, 0.2, 2, 0, names[1:], 0.0, parts)
         schedule = Schedule(JobFolder(run), material, [Candidate(name) for name in names], state, budget, steps=None, stops=None)
         with pytest.raises(InputError, match="Stop"):
             list(schedule.on(Engine()))
@@ -91,7 +91,7 @@ def test_a_fit_has_the_share_that_an_earlier_sitting_gave_it(tmp_path):
     state = RunState(run, time.monotonic())
     state.take_up()
     material = SimpleNamespace(splits=SimpleNamespace(folds=0), device="cpu")
-    candidates, budget = [Candidate("flow"), Candidate("vae")], Budget(100.0, 0.2, 1, 0, ["flow", "vae"])
+    candidates, budget = [Candidate("flow"), Candidate("vae")], Budget(100.0, 0.2, 1, 0, ["flow", "vae"], 0.0)
     schedule = Schedule(JobFolder(run), material, candidates, state, budget, steps=None, stops=None)
     assert schedule._next("flow", None).share == 7.5
     new = schedule._next("vae", None).share

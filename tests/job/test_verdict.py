@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from mixtura.folder.records import Verdict, digits_of
+from mixtura.folder.records import digits_of
 from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
-from mixtura.job.verdict import ComparedSamples, choose_objective, in_mmd, in_nats, of_inputs, weigh
+from mixtura.job.verdict import ComparedSamples, choose_objective, in_mmd, in_nats, of_inputs, weigh, weigh_in_mmd
 from mixtura.simplex.quadratic import minimise_quadratic
+
+
+def weighed_and_judged(choosing, report, kernel):
+    return in_mmd(weigh_in_mmd(choosing, kernel), report, kernel)
 
 
 def halves(n, seed):
@@ -34,7 +38,7 @@ def pool(seed, n=600):
 
 @pytest.mark.parametrize("folds", [1, 3])
 def test_two_humps_are_blended_in_halves(folds):
-    v, quadratic = in_mmd([pool(10 * k, 600 // folds) for k in range(1, folds + 1)], pool(500), Gaussian(3.0))
+    v, quadratic = weighed_and_judged([pool(10 * k, 600 // folds) for k in range(1, folds + 1)], pool(500), Gaussian(3.0))
     assert v.choice == "blend" and v.gap < 1e-9 and v.kind == "samples" and v.objective == "mmd"
     assert v.weights["left"] == pytest.approx(0.5, abs=0.08) and v.weights["far"] < 0.02
     assert v.gain > 2 * v.error > 0 and abs(v.value) < 5 * v.value_error
@@ -50,7 +54,7 @@ def test_the_right_model_beside_wrong_ones_stands_alone():
     made = lambda seed: ComparedSamples(  # noqa: E731
         halves(500, seed), {"right": halves(500, seed + 1), "left": hump(500, 94.0, seed + 2), "far": hump(500, 150.0, seed + 3)}
     )
-    choices = [in_mmd([made(10 * s)], made(10 * s + 5), Gaussian(3.0))[0] for s in range(1, 6)]
+    choices = [weighed_and_judged([made(10 * s)], made(10 * s + 5), Gaussian(3.0))[0] for s in range(1, 6)]
     assert sum(v.choice == "right" for v in choices) >= 4
     assert all("no gain: use right" in v.sentence for v in choices if v.choice == "right")
 
@@ -78,20 +82,17 @@ def test_a_blend_that_was_not_better_where_it_was_chosen_is_not_used():
 
 
 @pytest.mark.parametrize(
-    ("there", "asked", "images", "outside", "objective", "because"),
+    ("density", "asked", "images", "outside", "objective", "because"),
     [
-        (("nats", "mmd"), None, False, [], "nats", "a density is wanted"),
-        (("nats", "mmd"), None, True, [], "mmd", "images are wanted as samples"),
-        (("nats", "mmd"), None, False, ["gan"], "mmd", "gan can only be judged by samples"),
-        (("nats", "mmd"), "nats", True, ["gan"], "nats", "you asked"),
-        (("mmd",), None, False, [], "mmd", "no model has a density"),
-        (("nats",), None, True, ["gan"], "nats", "a density is wanted"),
-        (("nats",), None, True, [], "nats", "a density is wanted"),
+        (True, None, False, [], "nats", "a density is wanted"),
+        (True, None, True, [], "mmd", "images are wanted as samples"),
+        (True, None, False, ["gan"], "mmd", "gan can only be judged by samples"),
+        (True, "nats", True, ["gan"], "nats", "you asked"),
+        (False, None, False, [], "mmd", "no model has a density"),
     ],
 )
-def test_the_verdict_says_which_objective_it_speaks_of(there, asked, images, outside, objective, because):
-    blank = Verdict("", "", "", "", "", {}, 0, 0, 0, None, None, None, None, 0, "")
-    spoken, why = choose_objective(dict.fromkeys(there, blank), asked=asked, images=images, outside=outside)
+def test_the_verdict_says_which_objective_it_speaks_of(density, asked, images, outside, objective, because):
+    spoken, why = choose_objective(density=density, asked=asked, images=images, outside=outside)
     assert spoken == objective and because in why
 
 
@@ -225,7 +226,7 @@ def leaning(share, seed, n=600):
     ("share", "least", "most", "choice"), [(0.27, 0.8, 1.7, "right"), (0.1, -math.inf, 0.0, "right"), (0.32, 2.5, 6.0, "blend")]
 )
 def test_a_gain_in_mmd_is_of_two_standard_errors_on_the_report_rows(share, least, most, choice):
-    v, plain = in_mmd([pool(1)], leaning(share, 70), Gaussian(3.0))
+    v, plain = weighed_and_judged([pool(1)], leaning(share, 70), Gaussian(3.0))
     assert min(v.weights["left"], v.weights["right"]) > 0.4  # where they were chosen the blend was far better
     assert v.best == "right" and least < v.gain / v.error < most
     Q, b, alone = np.array(plain["Q"]), np.array(plain["b"]), np.array([0, 1, 0])
@@ -246,7 +247,7 @@ def test_the_gap_in_mmd_is_that_of_the_weights_that_are_given():
     """A single model that stands alone, as no blend is surely better, is not the best blend."""
     made = lambda s: ComparedSamples(hump(40, 100.0, s), {"a": hump(40, 100.5, s + 1), "b": hump(40, 99.0, s + 2)})  # noqa: E731
     pools = [made(s) for s in range(1_200, 1_250, 10)]
-    v, quadratic = in_mmd(pools, pools[0], Gaussian(3.0))
+    v, quadratic = weighed_and_judged(pools, pools[0], Gaussian(3.0))
     short = short_of_the_best(pools, v, Gaussian(3.0))
     assert v.weights[v.best] == 1 and short > 1e-5 and v.gap == quadratic["gap"] == pytest.approx(short, rel=1e-6)
 
@@ -259,7 +260,7 @@ def test_the_error_of_folds_is_that_of_their_mean():
     passes = [p.sums(kernel) for p in pools]
     forms = [p.quadratic(2) for p in passes]
     w = minimise_quadratic(np.mean([f[0] for f in forms], 0), np.mean([f[1] for f in forms], 0)).weights
-    v, _ = in_mmd(pools, pools[0], kernel)
+    v, _ = weighed_and_judged(pools, pools[0], kernel)
     gains = [p.gain(w, [float(v.best == name) for name in "ab"], 2) for p in passes]
     errors = np.mean([g.value for g in gains]) / (math.sqrt(sum(g.error**2 for g in gains)) / 5)
     assert 0.5 < errors < 1.8 and v.weights[v.best] == 1
@@ -268,7 +269,7 @@ def test_the_error_of_folds_is_that_of_their_mean():
 def test_every_fold_has_a_say_in_weights_and_best_single_model():
     """In the first fold three in four rows lie to the left, in the other one in ten: 0.42 of all."""
     for folds in ((0.75, 0.1), (0.1, 0.75)):
-        v, _ = in_mmd([leaning(share, 10 + i) for i, share in enumerate(folds)], leaning(0.42, 70), Gaussian(3.0))
+        v, _ = weighed_and_judged([leaning(share, 10 + i) for i, share in enumerate(folds)], leaning(0.42, 70), Gaussian(3.0))
         assert v.best == "right" and v.weights["left"] == pytest.approx(0.425, abs=0.06)
 
 
@@ -281,7 +282,7 @@ def test_codes_that_repeat_are_judged_whatever_the_tiles_round_to():
         rng = generator(seed)
         codes = lambda n, rng=rng: torch.randint(2, (n, 3), generator=rng) / math.sqrt(2)  # noqa: E731
         pools = [ComparedSamples(codes(60), {name: codes(205) for name in "abc"}) for _ in range(4)]
-        v, quadratic = in_mmd(pools[:3], pools[3], Gaussian(0.7))
+        v, quadratic = weighed_and_judged(pools[:3], pools[3], Gaussian(0.7))
         Q = np.array(quadratic["Q"])
         assert np.array_equal(Q, Q.T) and v.gap <= short_of_the_best(pools[:3], v, Gaussian(0.7)) + 1e-9
         Q = pools[0].sums(Gaussian(0.7)).quadratic(3)[0]
@@ -293,7 +294,7 @@ def test_one_point_is_no_gain():
     for seed in range(10):
         point = 1e3 * torch.randn(1, 4, generator=generator(seed))
         same = ComparedSamples(point.repeat(70, 1), {"a": point.repeat(80, 1), "b": point.repeat(90, 1)})
-        v, _ = in_mmd([same], same, Gaussian(1.0))
+        v, _ = weighed_and_judged([same], same, Gaussian(1.0))
         assert v.choice == v.best and v.sentence.startswith("no gain")
 
 

@@ -289,7 +289,7 @@ def test_a_callable_that_cannot_be_sent_is_fitted_here_and_said(alone, processes
 def test_fits_that_take_their_share_end_in_the_budget_and_fill_it(workers, models, folds):
     """Simulated: every worker takes the next fit when it is free."""
     names = [f"model{k}" for k in range(models)]
-    budget = Budget(100.0, 0.16, workers, folds, names)
+    budget = Budget(100.0, 0.16, workers, folds, names, 0.0)
     free, begun = [0.0] * workers, set()
     for name in names:
         for fold in [*map(str, range(folds)), "all"]:

@@ -84,6 +84,8 @@ def show_study(console: Console, study: Study) -> None:
     v = study.verdict
     console.print()
     console.print(v.sentence, style="bold", soft_wrap=True)
+    if v.about_refit:
+        console.print(v.about_refit, soft_wrap=True, highlight=False)
     chosen = "weights and best single model were chosen on the select rows"
     console.print(f"objective: {v.unit}, as {study.why}; {chosen}", style="dim", soft_wrap=True)
     for objective, other in study.verdicts.items():
@@ -136,7 +138,8 @@ def _show_board(console: Console, study: Study) -> None:
         exact, bound = (density if s.kind == kind else "" for kind in ("exact", "bound"))
         spent = (format_number(s.seconds, 1), format_number(s.sample_ms, 0))[: len(costs)]
         table.add_row(s.name, exact, bound, *(_measured(s, metric) for metric in metrics), *spent)
-        notes += [n for n in (_convergence_note(s), _latents_note(s), f"{s.name}: {s.reason}" if s.reason else "") if n]
+        said = [s.reason, "" if s.refit is None else s.refit.reason]
+        notes += [n for n in (_convergence_note(s), _latents_note(s), *(f"{s.name}: {why}" for why in said if why)) if n]
     console.print(table)
     for note in notes:
         console.print(f"  {note}", style="dim")

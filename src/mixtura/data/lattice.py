@@ -13,6 +13,8 @@ from mixtura.data.field import Field
 MOST_APART = 64
 #: of the values of a column that is written in steps, at least this share lies on them
 SHARE_ON_STEPS = 0.999
+#: a value with more than this share of the rows that also holds this many times the median value's rows is an atom
+SHARE_OF_ATOM, STANDING_OUT = 0.02, 10
 
 #: distinct values are cut into this many parts; the step of a part without exceptions is a candidate for the column
 _PARTS = 32
@@ -55,10 +57,16 @@ def steps(distinct: np.ndarray, counts: np.ndarray, odd: np.ndarray | tuple[()] 
 def _most(on: np.ndarray, off: np.ndarray) -> bool:
     """Whether nearly all cells are on the steps. on (k,), off (m,): how often each value on and off the steps occurs. Values
     off the steps must also be few among the values, or among all cells but those of the commonest: where nearly all are 0,
-    the others say what the steps are."""
+    the others say what the steps are. A value that will be an atom wherever it lies, such as a cap one above the steps, is no
+    evidence against them, if such values are few among the values."""
     if len(off) == 0:
         return True
-    if len(on) == 0 or off.sum() > (1 - SHARE_ON_STEPS) * (on.sum() + off.sum()):
+    if len(on) == 0:
+        return False
+    atom = (off > SHARE_OF_ATOM * (on.sum() + off.sum())) & (off >= STANDING_OUT * np.median(on))
+    if 10 * len(off) <= len(on) and atom.any():
+        return _most(on, off[~atom])
+    if off.sum() > (1 - SHARE_ON_STEPS) * (on.sum() + off.sum()):
         return False
     return 10 * len(off) <= len(on) or off.sum() <= (1 - SHARE_ON_STEPS) * (on.sum() - on.max())
 
@@ -82,8 +90,8 @@ def with_range_and_atoms(
     moved = apart & ~np.isin(values, kept)
     values = np.where(apart & ~moved, values, on_steps)
     distinct, counts = np.unique(values, return_counts=True)
-    standing_out = 10 * float(np.median(counts)) if field.step else 3
-    atom = (counts > 0.02 * (len(values) + field.absent)) & ((counts >= standing_out) | _piled(field, distinct, counts))
+    standing_out = STANDING_OUT * float(np.median(counts)) if field.step else 3
+    atom = (counts > SHARE_OF_ATOM * (len(values) + field.absent)) & ((counts >= standing_out) | _piled(field, distinct, counts))
     most = sorted(np.flatnonzero(atom), key=lambda i: -counts[i])[:8]
     walls = [] if field.step else [wall for wall in (field.floor, field.ceiling) if wall in (distinct[0], distinct[-1])]
     atoms = sorted({*(float(distinct[i]) for i in most), *map(float, kept), *(float(wall) for wall in walls if wall is not None)})

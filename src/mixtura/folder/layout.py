@@ -3,7 +3,7 @@
     config.json           what was asked, of which data, on which machine; written first
     schema.json           the columns; in a run with targets, which these are
     state.json            how far the run has come: seconds, and the steps of every fit (what a replay needs)
-    models/NAME/          config.json (family and configuration) and model.safetensors
+    models/NAME/          config.json (family and configuration) and model.safetensors; refits/NAME/: fitted again, as delivered
     samples/              rows of outside generators
     encoding.safetensors  the encoding that all models share: warps, centres, scales
     splits.safetensors    the numbers of the rows that fit, select and report
@@ -212,17 +212,17 @@ class RunFolder:
 
     # ------------------------------------------------------------------------------------------------------ the models
 
-    def model(self, name: str, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
+    def model(self, name: str, space: Space, own: Mapping[str, Callable[..., Model]], *, refit: bool = False) -> Model:
         """A fitted model, on the CPU; a person's own models must be passed in ``own``."""
-        return load_model(self.model_path(name), space, own)
+        return load_model(self.model_path(name, refit=refit), space, own)
 
-    def write_model(self, name: str, model: Model, family: str | None, config: Mapping[str, Any] | None) -> None:
+    def write_model(self, name: str, model: Model, family: str | None, config: Mapping[str, Any] | None, *, refit: bool) -> None:
         """``family`` None marks a person's own model."""
-        save_model(self.model_path(name), model, family, config)
+        save_model(self.model_path(name, refit=refit), model, family, config)
 
-    def model_path(self, name: str) -> Path:
+    def model_path(self, name: str, *, refit: bool = False) -> Path:
         """The folder of a model."""
-        return self.path / "models" / name
+        return self.path / ("refits" if refit else "models") / name
 
     def outside_rows(self, name: str, space: Space) -> Tensor:
         """The rows (n, *shape) of an outside generator, in data units."""
@@ -282,9 +282,8 @@ class RunFolder:
     def write_nats(self, nats: Nats) -> None:
         """Log-densities of select and report rows, of every model that has any."""
         parts = {"select": nats.select, "report": nats.report}
-        write_tensors(
-            self.path / "nats.safetensors", {f"{name}.{part}": x for part, of in parts.items() for name, x in of.items()}
-        )
+        tensors = {f"{name}.{part}": x for part, of in parts.items() for name, x in of.items()}
+        write_tensors(self.path / "nats.safetensors", tensors)
 
     def verdict(self, *, conditional: bool = False) -> Verdicts:
         """All verdicts of the run. ``conditional``: that of a run with targets, which has a ``conditioning``."""
@@ -384,7 +383,8 @@ class RunFolder:
         """The content, by name, of the files that a replay of the run must give again: tensors of the models that it scored,
         nats, gallery, rows of the choice. Another model can have left its file before it failed."""
         names = sorted(score.name for score in self.scores() if score.has_samples)
-        models = [path for name in names for path in sorted(self.model_path(name).rglob("*.safetensors"))]
+        folders = [self.model_path(name, refit=refit) for refit in (False, True) for name in names]
+        models = [path for folder in folders for path in sorted(folder.rglob("*.safetensors"))]
         others = [self.path / "nats.safetensors", self.gallery_path, *sorted(self.path.glob("samples.*"))]
         return {str(path.relative_to(self.path)): path.read_bytes() for path in (*models, *others) if path.exists()}
 

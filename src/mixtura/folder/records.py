@@ -11,6 +11,24 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
+class Refit:
+    """A model, or the verdict's choice, fitted again on fit and select rows, as it is delivered: ``value`` ± ``error`` on the
+    report rows, and its ``gain`` ± ``gain_error`` there over what the scores and the verdict were measured of. reason: why a
+    model was not fitted again, or is delivered as it was; then there are no numbers."""
+
+    reason: str = ""
+    value: float | None = None
+    error: float | None = None
+    gain: float | None = None
+    gain_error: float | None = None
+
+    @property
+    def delivered(self) -> bool:
+        """Whether what is delivered was fitted again."""
+        return not self.reason
+
+
+@dataclass(frozen=True)
 class Score:
     """One row of the leaderboard. Numbers are None where they do not apply.
 
@@ -21,7 +39,7 @@ class Score:
     draw 1,000 rows. converged and seconds_to_converge: whether training ended by itself,
     and the seconds it would have taken.
     metrics: the samples compared with the report rows, by the names of ``metrics.TABLE``. diagnosis: numbers by which the
-    family describes its model.
+    family describes its model. refit: of a model that the verdict speaks of, its fit on fit and select rows.
     """
 
     name: str
@@ -46,6 +64,12 @@ class Score:
     bits_error: float | None = None
     metrics: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     diagnosis: Mapping[str, float] = field(default_factory=dict)
+    refit: Refit | None = None
+
+    @property
+    def is_delivered_refitted(self) -> bool:
+        """Whether the model that is delivered was fitted again, on select rows too."""
+        return self.refit is not None and self.refit.delivered
 
     @property
     def has_samples(self) -> bool:
@@ -68,7 +92,8 @@ class Verdict:
     objective: "nats" or "mmd"; unit says the gain's. choice: "blend" or the best single model, ``best``. kind: weakest kind
     in the comparison ("exact", "bound", or "samples"). weights, with ``gap``, a bound on how far from optimal they are, as
     constants, on the select rows. gain ± error: of the blend over the best single model on ``rows`` unseen rows; trimmed:
-    without the 1 % of rows that differ most (nats only). value ± value_error: the choice's own score on those rows.
+    without the 1 % of rows that differ most (nats only). value ± value_error: the choice's own score on those rows. refit: the
+    choice as it is delivered, in the same unit; None where none of its models was fitted again.
     """
 
     objective: str
@@ -86,6 +111,19 @@ class Verdict:
     value_error: float | None
     rows: int
     sentence: str
+    refit: Refit | None = None
+
+    @property
+    def about_refit(self) -> str:
+        """What is delivered, in one sentence; empty where that is the choice as it was measured."""
+        if self.refit is None:
+            return ""
+        r = self.refit
+        digits, said = digits_of(r.gain_error), "What is delivered was fitted again, on the select rows too"
+        if r.gain is None or r.gain_error is None or not math.isfinite(r.gain):
+            return f"{said}; how much it gains on these {self.rows:,} is undefined, some are impossible under it"
+        more = "less" if (r.gain < 0) == (self.objective == "nats") else "more"
+        return f"{said}: {abs(r.gain):.{digits}f} ± {r.gain_error:.{digits}f} {self.unit} {more} on the same {self.rows:,}"
 
 
 @dataclass(frozen=True)

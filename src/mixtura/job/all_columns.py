@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mixtura.blending.blend import SamplesAtHand
-from mixtura.contracts import InputError, density_kind
+from mixtura.contracts import InputError, Model, density_kind
 from mixtura.data import source
 from mixtura.features.space import FeatureSpace
 from mixtura.folder.records import BlendQuadratic, Gallery, Score
@@ -47,10 +47,28 @@ class AllColumnsRun(Run):
         fit, report, features = self.x[self.splits.training], self.x[self.splits.report], self.features
         return SampleJudge(fit, report, features, features.kernel, self.samples, self.options.seed)
 
-    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
+    def _refit_judge(self) -> SampleJudge | None:
+        return self._sample_judge() if self.objective == "mmd" else None
+
+    def _weigh(self, models: Mapping[str, Model], select: Mapping[str, Tensor]) -> Mapping[str, float]:
+        self.outside = self._outside()
+        self.objective, self.why = verdict.choose_objective(
+            density=bool(select), asked=self.options.objective, images=self.schema.judged_by_samples, outside=[*self.outside]
+        )
+        if self.objective == "nats" and not select:
+            raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
+        choosing = self._compared_samples([*models], {name: self.features(rows[::2]) for name, rows in self.outside.items()})
+        self.weighed = verdict.weigh_in_mmd(choosing, self.features.kernel)
+        if self.objective == "nats":
+            shares, _, best = verdict.weigh(select)
+        else:
+            shares = dict(zip(self.weighed.names, self.weighed.w.tolist(), strict=True))
+            best = self.weighed.names[self.weighed.alone]
+        return {name: share for name, share in shares.items() if share > 0 or name == best}
+
+    def _judge(self, fitted: FittedModels) -> Study:
         space, nouns = self.schema.space, self.schema.nouns
-        models, select = fitted.models, fitted.select
-        outside, judge = self._outside(), self._sample_judge()
+        models, select, outside, judge = fitted.models, fitted.select, self.outside, self._sample_judge()
         sampled = {name: found.sampled for name, found in fitted.measured.items() if found.sampled is not None}
         sampled |= {name: judge.of_rows(name, rows[1::2]) for name, rows in outside.items()}
         verdicts = {}
@@ -58,18 +76,18 @@ class AllColumnsRun(Run):
             kinds = {name: str(density_kind(models[name])) for name in select}
             verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, nouns)
         report = ComparedSamples(self.features(judge.report), {name: s.features for name, s in sampled.items()})
-        choosing = self._compared_samples([*models], {name: self.features(rows[::2]) for name, rows in outside.items()})
-        verdicts["mmd"], quadratic = verdict.in_mmd(choosing, report, self.features.kernel, nouns)
-        objective, why = verdict.choose_objective(
-            verdicts, asked=self.options.objective, images=self.schema.judged_by_samples, outside=[*outside]
-        )
-        if objective not in verdicts:
-            raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
+        verdicts["mmd"], quadratic = verdict.in_mmd(self.weighed, report, self.features.kernel, nouns)
+        again = {name: found.sampled.features for name, found in fitted.remeasured.items() if found.sampled is not None}
+        if self.objective == "nats":
+            refit = verdict.refit_in_nats(verdicts["nats"], fitted.report, fitted.report_again)
+        else:
+            refit = verdict.refit_in_mmd(verdicts["mmd"], report, again, self.features.kernel)
+        verdicts[self.objective] = replace(verdicts[self.objective], refit=refit)
         scores = self._scores(fitted, sampled)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
-        everyone = {**models, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
-        study = assemble(self.schema, scores, verdicts, objective, why, everyone, self.folder.path)
+        everyone = {**models, **fitted.refitted, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
+        study = assemble(self.schema, scores, verdicts, self.objective, self.why, everyone, self.folder.path)
         for name, rows in given.items():
             self.folder.write_outside_rows(name, rows)
         self.folder.write_quadratic(BlendQuadratic(**quadratic, features=self.features.name))

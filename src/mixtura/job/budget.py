@@ -17,6 +17,8 @@ from mixtura.train.recipe import Recipe
 #: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), and what scoring and
 #: sampling a model is thought to take before it has been measured
 ENDING, ENDING_WITH_TARGETS, SCORING = 0.16, 0.22, 0.04
+#: of the steps of its fit: how many more a network is trained when it is fitted again on the select rows too
+AGAIN = 0.25
 #: seconds a fit has at least, however late it begins
 LEAST_SHARE = 0.2
 #: steps and rows of the fits that tell what a run by steps will take
@@ -31,34 +33,31 @@ SECONDS_A_STEP, SECONDS_AN_ENTRY = 0.005, 5e-6
 class Budget:
     """How a run divides its seconds. seconds: of the whole run; infinite where it goes by steps. ending: the share kept for
     what follows the fits. workers: fits at the same time. folds: of cross-fitting, each of which is a fit beside the final one.
-    timed: the models that train for a share, in the order of their fits; a closed fit takes the time it takes. parts: of those
-    that have more than the others, the part of each relative to 1."""
+    timed: the models that train for a share, in the order of their fits; a closed fit takes the time it takes. growth: of the
+    rows of a refit beside those of its fit, 0 where there are none. parts: of models that have more time than the others, the
+    part of each relative to 1."""
 
     seconds: float
     ending: float
     workers: int
     folds: int
     timed: Sequence[str]
+    growth: float
     parts: Mapping[str, float] = field(default_factory=dict)
 
     def share(
         self, begun: Collection[str], units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float,
         name: str = "",
     ) -> float:  # fmt: skip
-        """Seconds for the next timed fit, of the model ``name``: what is left when all scoring is paid, divided among the timed
-        fits to come, evenly or by :attr:`parts`.
+        """Seconds for the next timed fit, of the model ``name``: those that are left, divided among the timed fits to come,
+        evenly or by :attr:`parts`.
 
-        begun: the fits that were begun in this sitting or are done. units: what is known of each fit. A worker that is free now
-        takes one of every ``workers`` fits to come, so that the last ones end in time whatever the other workers do."""
+        begun: the fits that were begun in this sitting or are done. A worker that is free now takes one of every ``workers`` fits
+        to come, so that the last ones end in time whatever the other workers do."""
         folds = [*map(str, range(self.folds)), "all"]
         coming = [model for model in self.timed if model not in failed]
         fits = [f"{model}/{fold}" for model in coming for fold in folds if f"{model}/{fold}" not in begun]
-        unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
-        # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
-        owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
-        guess = SCORING * self.seconds
-        owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
-        left = (1 - self.ending) * self.seconds - elapsed - owed
+        left = self.left(units, failed, elapsed)
         if self.parts:
             return max(LEAST_SHARE, left * self._part(name, coming, [fit.rpartition("/")[0] for fit in fits]))
         return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers))
@@ -85,6 +84,26 @@ class Budget:
             return []
         whole = sum(map(self.part, models))
         return [name for name in models if self.part(name) * self.workers >= whole]
+
+    def left(self, units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float) -> float:
+        """Seconds that are left for timed fits when all scoring and the refits are paid. units: what is known of each fit."""
+        coming = [model for model in self.timed if model not in failed]
+        unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
+        # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
+        owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
+        guess = SCORING * self.seconds
+        owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
+        hopeful = [entry for entry in units.values() if "scoring" in entry and "stopped" not in entry]
+        owed += sum(self.of_refit(entry) for entry in hopeful) / self.workers
+        return ((1 - self.ending) * self.seconds - elapsed - owed) / (1 + min(AGAIN, self.growth))
+
+    def of_refit(self, entry: Mapping[str, Any]) -> float:
+        """Seconds that the refit of a model takes, by what is known of its fit."""
+        return entry["seconds"] * (min(AGAIN, self.growth) if entry["plan"] else self.growth)
+
+    def left_for_refits(self, scoring: Sequence[float], elapsed: float) -> float:
+        """Seconds until the models should be fitted again, where scoring each of them on the report rows takes ``scoring``."""
+        return (1 - self.ending) * self.seconds - elapsed - sum(scoring) / self.workers
 
     def share_again(self, name: str, units: Mapping[str, Mapping[str, Any]]) -> float:
         """Seconds for a fit of a model that is tried again: when the others have had theirs nothing may be left, so it has what

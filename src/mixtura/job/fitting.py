@@ -112,6 +112,14 @@ class Length:
         return Recipe(**{**settings, "seconds": self.seconds})
 
 
+class Again(NamedTuple):
+    """What a model is fitted again from: as it was ``fitted``, from whose parameters its training goes on, and the numbers of
+    rows that are ``held`` out of both fits. A closed fit begins anew."""
+
+    fitted: Model
+    held: Tensor
+
+
 class Fitted(NamedTuple):
     """A trained model; of its fit the steps, the seconds and whether it converged, as plain data; the training records."""
 
@@ -131,13 +139,16 @@ class Paused(NamedTuple):
 
 
 def fit_model(
-    candidate: Candidate, material: Material, unit: str, rows: Tensor, length: Length, checkpoint: Path
-) -> Generator[Moment, None, Fitted | Paused]:
+    candidate: Candidate, material: Material, unit: str, rows: Tensor, length: Length, checkpoint: Path,
+    again: Again | None = None,
+) -> Generator[Moment, None, Fitted | Paused]:  # fmt: skip
     """Fit one model to the rows with these numbers. ``unit``: the name of the fit, from which its draws follow. A checkpoint that
-    is there is taken up, so that a fit that was killed ends with the bits of one that was not."""
+    is there is taken up, so that a fit that was killed ends with the bits of one that was not. ``again``: of a model that is
+    fitted again to other rows."""
     rng = generator(material.seed, unit)
     x, context = material.x[rows], material.context_of(rows)
-    model = candidate.build(material, len(x), rng)
+    goes_on = again is not None and not isinstance(again.fitted, ClosedForm)
+    model = candidate.build(material, len(material.splits.training) if goes_on else len(x), rng)
     began = time.monotonic()
     if isinstance(model, ClosedForm):
         yield Moment(0.0, note="fitting")
@@ -150,10 +161,13 @@ def fit_model(
     recipe = length.recipe({**candidate.recipe, **model.recipe})
     unit_of = {stage.name: stage.unit for stage in model.stages()}
     shown, entry, history = 0.0, {}, []
-    learnt = Batch(x=x, context=context)
+    learnt, held, begun = Batch(x=x, context=context), None, None
+    if again is not None:
+        held = Batch(x=material.x[again.held], context=material.context_of(again.held))
+        begun = dict(again.fitted.named_parameters())
     for step in fit(
         model, learnt, recipe, rng=rng, device=material.device, checkpoint=checkpoint, name=candidate.name, pause=length.pause,
-        stop=length.stop,
+        stop=length.stop, held=held, begin_with=begun,
     ):  # fmt: skip
         if step.paused:
             in_nats = unit_of[step.stage] == "nats"

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from mixtura.blending.blend import blend
 from mixtura.blending.gate import FOLDS, Gate, choose_gate
 from mixtura.blending.given import draw_given
 from mixtura.contracts import InputError, Model, density_kind
@@ -70,15 +71,20 @@ class GivenColumnsRun(Run):
     def _targets_of_plan(self) -> dict[str, list[str]]:
         return {"target": list(self.options.targets), "given": self.given.names}
 
-    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
-        models, select, report = fitted.models, fitted.select, fitted.report
+    def _weigh(self, models: Mapping[str, Model], select: Mapping[str, Tensor]) -> Mapping[str, float]:
         if not select:
             raise InputError("--target: no model here has a density given the inputs; name families that have one")
-        share, _, _ = verdict.weigh(select)
-        gate = self._gate(select, [*share.values()])
+        self.shares, _, best = verdict.weigh(select)
+        self.gate = self._gate(select, [*self.shares.values()])
+        return {name: share for name, share in self.shares.items() if share > 0 or name == best or self.gate is not None}
+
+    def _judge(self, fitted: FittedModels) -> Study:
+        models, select, report = fitted.models, fitted.select, fitted.report
+        share, gate = self.shares, self.gate
         weights = None if gate is None else gate(len(self.splits.report), self.material.context_of(self.splits.report))
         kinds = {name: str(density_kind(models[name])) for name in select}
         spoken = verdict.in_nats(select, report, kinds, self.schema.nouns, weights)
+        spoken = replace(spoken, refit=verdict.refit_in_nats(spoken, report, fitted.report_again, weights))
         spoken, beside = verdict.of_inputs(spoken, report, share, weights, self.options.targets, self.given.names)
         rows = self._calibration_rows()
         found = {name: self._calibrate(model, name, rows) for name, model in models.items()}
@@ -88,9 +94,10 @@ class GivenColumnsRun(Run):
         ]
         beside = replace(beside, gate=None if gate is None else gate.plain())
         why = "a density of the targets given the inputs is wanted"
-        study = assemble(self.schema, scores, {"nats": spoken}, "nats", why, models, self.folder.path, self.given, beside)
+        delivered = {**models, **fitted.refitted}
+        study = assemble(self.schema, scores, {"nats": spoken}, "nats", why, delivered, self.folder.path, self.given, beside)
         if spoken.choice == "blend":
-            found["blend"] = self._calibrate(study.best.model, "blend", rows)
+            found["blend"] = self._calibrate(blend([models[n] for n in share], gate or [*share.values()]), "blend", rows)
         study = replace(study, conditioning=replace(beside, calibration=found[spoken.choice].found))
         self._keep(study, found, rows)
         asked = cast(pd.DataFrame, source.rows_of(self.data)).iloc[self.splits.report[: EXAMPLE_ROWS // EXAMPLES_EACH].numpy()]

@@ -6,12 +6,12 @@
     work/STEM.checkpoint         from which a killed fit goes on
     work/STEM.history.jsonl      its training records
     work/STEM.safetensors        log-densities of unseen rows and samples
-    models/NAME/                 the model, of a final fit
+    models/NAME/                 the model, of a final fit; refits/NAME/, of a refit
     work/STEM.outcome.json       what its fit took, or why it failed; written last
 
-STEM is the name of the model and the number of the fold, or "all" for the final fit. Every file is written whole or not at all,
-and depends on the record and the material alone (seconds aside), so a job that is done twice, by two processes or on two machines
-that share the folder, gives the same files.
+STEM is the name of the model and the number of the fold, "all" for the final fit, or "refit" (:mod:`mixtura.job.refits`).
+Every file is written whole or not at all, and depends on the record and the material alone (seconds aside), so a job that is done
+twice, by two processes or on two machines that share the folder, gives the same files.
 """
 
 from __future__ import annotations
@@ -34,11 +34,12 @@ from mixtura.ground import machine
 from mixtura.ground.encode import Columns
 from mixtura.ground.machine import CannotWrite, write
 from mixtura.ground.rng import generator
-from mixtura.job.fitting import Candidate, Length, Material, Moment, Paused, fit_model
+from mixtura.job.fitting import Again, Candidate, Fitted, Length, Material, Moment, Paused, fit_model
 from mixtura.job.race import why_stopped
 from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
 from mixtura.job.workers import use_one_thread
+from mixtura.metrics.likelihood import gain
 
 #: seconds between two progress files of a job
 SAVE_PROGRESS_EVERY = 0.5
@@ -46,17 +47,20 @@ SAVE_PROGRESS_EVERY = 0.5
 LOOK_ROWS = 300
 #: seconds that a fit has at least, however late its worker began
 LEAST_SECONDS = 0.2
+#: the fold of a refit
+REFIT = "refit"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fit. fold: which fold is left out, None of the final fit. own: whether the model is a callable of the person's own.
-    Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970)
-    even where the job waited long for a worker. races: whether its model may be stopped. pause: seconds of training after which
-    it pauses. stopped: why the model has no more time; it is not scored for the blend. device: of the sitting that asks."""
+    """One fit. fold: which fold is left out, None of the final fit, REFIT of the fit to fit and select rows. own: whether the
+    model is a callable of the person's own. Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends
+    by the time ``ends`` (seconds since 1970) even where the job waited long for a worker. races: whether its model may be
+    stopped. pause: seconds of training after which it pauses. stopped: why the model has no more time; it is not scored for the
+    blend. device: of the sitting that asks."""
 
     name: str
-    fold: int | None
+    fold: int | str | None
     own: bool = False
     device: str = "cpu"
     plan: list[list[int]] | None = None
@@ -73,8 +77,8 @@ class Job:
         return unit_name(self.name, self.fold)
 
 
-def unit_name(name: str, fold: int | None) -> str:
-    """The name of a fit: NAME/0, NAME/1, …, NAME/all."""
+def unit_name(name: str, fold: int | str | None) -> str:
+    """The name of a fit: NAME/0, NAME/1, …, NAME/all, NAME/refit."""
     return f"{name}/{'all' if fold is None else fold}"
 
 
@@ -223,7 +227,10 @@ def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., M
     entry: dict[str, Any] = {} if job.share is None else {"share": job.share}
     paused, failure = False, None
     try:
-        paused = yield from _fit_and_score(files, material, job, own, entry)
+        if job.fold == REFIT:
+            yield from _fit_again(files, material, job, own, entry)
+        else:
+            paused = yield from _fit_and_score(files, material, job, own, entry)
     except CannotWrite:
         raise
     except InputError as error:
@@ -253,7 +260,7 @@ def _fit_and_score(
     if job.fold is None:
         rows, unseen = splits.training, splits.select
     else:
-        learn, left = splits.fold(job.fold)
+        learn, left = splits.fold(cast(int, job.fold))
         rows, unseen = splits.training[learn], splits.training[left]
     checkpoint = files.path(job.unit, "checkpoint")
     fitted = yield from fit_model(candidate, material, job.unit, rows, _length(job, checkpoint), checkpoint)
@@ -293,11 +300,42 @@ def _fit_and_score(
         tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "select"))
         entry["unseen"] = float(tensors["nats"].mean())
     entry["scoring"] = time.monotonic() - began
-    settings = None if job.own else cast(Any, model).config.model_dump(mode="json")
-    files.run.write_model(name, model, None if job.own else name, settings)
+    _write_model(files, job, model)
     if tensors:
         write_tensors(files.path(job.unit, "safetensors"), tensors)
     return False
+
+
+def _write_model(files: JobFolder, job: Job, model: Model) -> None:
+    settings = None if job.own else cast(Any, model).config.model_dump(mode="json")
+    files.run.write_model(job.name, model, None if job.own else job.name, settings, refit=job.fold == REFIT)
+
+
+def _fit_again(
+    files: JobFolder, material: Material, job: Job, own: Callable[..., Model] | None, entry: dict[str, Any]
+) -> Generator[Moment, None, None]:
+    """Fit a model again, on fit and select rows. It is ``kept`` as it was where rows that are held out of both fits say so."""
+    name, splits, seed = job.name, material.splits, material.seed
+    before = files.run.model(name, material.space, {} if own is None else {name: own})
+    rows, held = splits.again(seed)
+    checkpoint = files.path(job.unit, "checkpoint")
+    again, length = Again(before, held), _length(job, checkpoint)
+    fitted = yield from fit_model(Candidate(name, own), material, job.unit, rows, length, checkpoint, again)
+    model = fitted.model
+    if isinstance(fitted, Fitted):  # a refit is never paused
+        entry |= fitted.entry
+        write_lines(files.path(job.unit, "history.jsonl"), fitted.history)
+    yield Moment(1.0, note="scoring")
+    model.sample(8, context=material.context_of(rows[:8]), rng=generator(seed, name, "trial"))
+    if density_kind(model) is not None:
+        nats = [nats_of(m, material, held, generator(seed, name, "held"))[0] for m in (model, before)]
+        possible = torch.stack(nats).amax(0) > -torch.inf
+        found = gain(*(part[possible].numpy() for part in nats)) if possible.any() else None
+        if found is not None and not found.value >= 0:
+            less = f"{-found.value:.2f} nats a row less on {found.n:,} rows that neither fit has seen"
+            entry["kept"] = f"fitted again, it has {less}"
+            return
+    _write_model(files, job, model)
 
 
 def looked_at(splits: Splits, seed: int) -> Tensor:
@@ -331,28 +369,33 @@ class Measured(NamedTuple):
     sampled: Sampled | None
 
 
-def measure_of(
-    folder: str, judge: SampleJudge | None, asked: tuple[str, Callable[..., Model] | None, Tensor]
-) -> Measured | FloatingPointError:
-    """:func:`measure` one model of the run in ``folder``: what an executor is handed when the verdict opens the report rows.
-    ``asked``: the name of the model, its callable where it is the person's own, and the numbers of the rows."""
-    name, own, report = asked
+class Asked(NamedTuple):
+    """A model to be measured: its name, its callable where it is the person's own, the numbers (n,) of the rows, who judges its
+    samples, if anybody does, and whether it is the model that was fitted again."""
+
+    name: str
+    own: Callable[..., Model] | None
+    rows: Tensor
+    judge: SampleJudge | None
+    refit: bool = False
+
+
+def measure_of(folder: str, asked: Asked) -> Measured | FloatingPointError:
+    """:func:`measure` one model of the run in ``folder``: what an executor is handed when the verdict opens the report rows."""
     files = JobFolder(RunFolder(Path(folder)))
     material = files.material("cpu")  # where models are once they are fitted
-    model = files.run.model(name, material.space, {} if own is None else {name: own})
-    return measure(name, model, material, report, judge)
+    own = {} if asked.own is None else {asked.name: asked.own}
+    return measure(asked, files.run.model(asked.name, material.space, own, refit=asked.refit), material)
 
 
-def measure(
-    name: str, model: Model, material: Material, report: Tensor, judge: SampleJudge | None
-) -> Measured | FloatingPointError:
-    """A model on the rows with the numbers ``report``. A FloatingPointError is returned: as in training, one model that breaks
-    must not take the others down."""
+def measure(asked: Asked, model: Model, material: Material) -> Measured | FloatingPointError:
+    """A model on report rows. A FloatingPointError is returned: as in training, one model that breaks must not take the others
+    down."""
     try:
         nats, mc_error = None, 0.0
         if density_kind(model) is not None:
-            nats, mc_error = nats_of(model, material, report, generator(material.seed, name, "report"))
-        return Measured(nats, mc_error, None if judge is None else judge.of_model(name, model))
+            nats, mc_error = nats_of(model, material, asked.rows, generator(material.seed, asked.name, "report"))
+        return Measured(nats, mc_error, None if asked.judge is None else asked.judge.of_model(asked.name, model))
     except FloatingPointError as error:
         return error
 

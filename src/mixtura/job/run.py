@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,20 +26,21 @@ from mixtura.data.kind import Content, DataKind
 from mixtura.data.source import Data
 from mixtura.families import TABLE
 from mixtura.folder.layout import RunFolder
-from mixtura.folder.records import Nats, RowNumbers, RunConfig, Score, Verdicts
+from mixtura.folder.records import Nats, Refit, RowNumbers, RunConfig, Score, Verdicts
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator
 from mixtura.job.budget import ENDING, WORTH_WORKERS, Budget, estimate_seconds, guess_seconds
 from mixtura.job.fitting import Candidate, Material
-from mixtura.job.jobs import JobFolder, Measured, describe_failure, measure, measure_of, unit_name
+from mixtura.job.jobs import Asked, JobFolder, Measured, describe_failure, measure, measure_of, unit_name
 from mixtura.job.options import Options, choose_families
 from mixtura.job.records import Planned, Record
+from mixtura.job.refits import Refits
 from mixtura.job.schedule import Schedule, select_nats
 from mixtura.job.scoring import SampleJudge, bits_per_dimension
 from mixtura.job.splits import make_splits
 from mixtura.job.state import RunState
 from mixtura.job.workers import cores, side_by_side
-from mixtura.metrics.likelihood import mean_nats
+from mixtura.metrics.likelihood import gain, mean_nats
 from mixtura.study.card import card
 from mixtura.study.study import Study
 from mixtura.train.devices import choose_device
@@ -52,16 +53,25 @@ DIAGNOSED_ROWS, FEW_ROWS = 500, 500
 
 @dataclass(frozen=True)
 class FittedModels:
-    """The models of a run, their nats of the rows that choose weights, and each of them on the report rows."""
+    """The models of a run, their nats of the rows that choose weights, and each of them on the report rows; of those that were
+    fitted again the same, and why others that were chosen are delivered as they were."""
 
     models: Mapping[str, Model]
     select: Mapping[str, Tensor]
     measured: Mapping[str, Measured]
+    refitted: Mapping[str, Model]
+    remeasured: Mapping[str, Measured]
+    why_not: Mapping[str, str]
 
     @property
     def report(self) -> dict[str, Tensor]:
         """Nats of the report rows under each model that the verdict weighs."""
         return {name: nats for name, found in self.measured.items() if name in self.select and (nats := found.nats) is not None}
+
+    @property
+    def report_again(self) -> dict[str, Tensor]:
+        """The same of those that were fitted again."""
+        return {name: nats for name, found in self.remeasured.items() if (nats := found.nats) is not None}
 
 
 class Run(ABC):
@@ -101,8 +111,13 @@ class Run(ABC):
         """How many samples of every model are kept for the choice of weights."""
 
     @abstractmethod
-    def _weigh_and_judge(self, fitted: FittedModels) -> Study:
-        """Weigh, judge on the report rows, and write what the folder holds of it."""
+    def _weigh(self, models: Mapping[str, Model], select: Mapping[str, Tensor]) -> Mapping[str, float]:
+        """Weigh the models on the select rows. Returns their shares in what the verdict will speak of, the best single model
+        among them. ``select``: (n,) nats of the rows that choose weights, of those that have a density."""
+
+    @abstractmethod
+    def _judge(self, fitted: FittedModels) -> Study:
+        """Judge what was weighed on the report rows, and write what the folder holds of it."""
 
     def _targets_of_plan(self) -> dict[str, list[str]]:
         """What the plan says of targets and inputs."""
@@ -184,7 +199,7 @@ class Run(ABC):
         seconds = math.inf if self.options.seconds is None else self.options.seconds
         by_samples = self.schema.space.is_image and not self._is_race()
         parts = {name: TABLE[name].part_on_images for name in self.timed if name in TABLE} if by_samples else {}
-        budget = Budget(seconds, self.ending, workers, self.splits.folds, self.timed, parts)
+        budget = Budget(seconds, self.ending, workers, self.splits.folds, self.timed, self.splits.growth, parts)
         schedule = Schedule(
             self.jobs, self.material, self.candidates, self.state, budget, steps=self.options.steps, stops=self.options.stops,
             first=sorted(self.parameters, key=lambda name: -self.parameters[name]), race=self._is_race(),
@@ -193,44 +208,76 @@ class Run(ABC):
 
     # ---------------------------------------------------------------------------------------------------- the verdict
 
-    def verdict(self, engine: Executor | None, workers: int) -> Study:
-        """Weigh on the select rows, open the report rows once, write everything down. Models are scored here or on the workers of
-        an engine."""
+    def verdict(self, engine: Executor | None, workers: int) -> Generator[Record, None, Study]:
+        """Weigh on the select rows, fit the chosen models again, open the report rows once, write everything down. Fits and
+        scoring are done here or on the workers of an engine."""
         self.folder.reopen()  # where a finished run goes on with what a passing fault had ended, its verdict is out of date
-        names = [c.name for c in self.candidates if c.name not in self.state.failures]
-        models = {name: self.folder.model(name, self.schema.space, self.options.models) for name in names}
+        models = {c.name: self._model(c.name) for c in self.candidates if c.name not in self.state.failures}
+        refits = Refits(self.jobs, self.material, self.candidates, self.state, self.options.stops)
+        if models:
+            yield from self._refit(refits, self._weigh(models, self._select_nats(models)), engine, workers)
         # those that take longest first, so that no worker ends long after the others
-        longest = sorted(names, key=lambda name: -self.state.units[unit_name(name, None)]["scoring"])
-        measured: dict[str, Measured] = {}
-        for name, found in zip(longest, self._measure(models, longest, engine, workers), strict=True):
-            if isinstance(found, FloatingPointError):
-                self.state.fail(name, describe_failure("failed", f"FloatingPointError: {found}", found))
-                del models[name]
+        longest = sorted(models, key=lambda name: -self.state.units[unit_name(name, None)]["scoring"])
+        judge, refitted = self._sample_judge(), {name: self._model(name, refit=True) for name in refits.delivered}
+        asked = [Asked(name, self.options.models.get(name), self._rows_of(name), judge) for name in longest]
+        asked += [Asked(n, self.options.models.get(n), self.splits.report, self._refit_judge(), refit=True) for n in refitted]
+        measured: dict[bool, dict[str, Measured]] = {False: {}, True: {}}
+        for ask, found in zip(asked, self._measure(asked, {False: models, True: refitted}, engine, workers), strict=True):
+            if not isinstance(found, FloatingPointError):
+                measured[ask.refit][ask.name] = found
+            elif ask.refit:
+                refits.leave(ask.name, f"fitted again, it fails: {found}")
             else:
-                measured[name] = found
-        measured = {name: measured[name] for name in models}
-        in_blend = [name for name in models if self.stopped(name) is None]
-        found = {name: select_nats(self.jobs, name, self.splits.folds) for name in in_blend}
-        select = {name: nats for name, nats in found.items() if nats is not None}
+                self.state.fail(ask.name, describe_failure("failed", f"FloatingPointError: {found}", found))
+                del models[ask.name]
         if not models:
             reasons = "; ".join(f"{name}: {failure['reason']}" for name, failure in self.state.failures.items())
             raise InputError(f"no family could be fitted to this data ({reasons})")
-        return self._weigh_and_judge(FittedModels(models, select, measured))
+        select = self._select_nats(models)
+        if len(models) < len(longest):
+            self._weigh(models, select)  # without those that failed on the report rows
+        ordered, again = ({name: part[name] for name in models if name in part} for part in (measured[False], measured[True]))
+        why_not = {name: why for name in models if (why := refits.why_not(name)) is not None}
+        return self._judge(FittedModels(models, select, ordered, {name: refitted[name] for name in again}, again, why_not))
+
+    def _model(self, name: str, *, refit: bool = False) -> Model:
+        return self.folder.model(name, self.schema.space, self.options.models, refit=refit)
+
+    def _select_nats(self, models: Mapping[str, Model]) -> dict[str, Tensor]:
+        """(n,) nats of the rows that choose weights, of the models that may be a part of the blend."""
+        in_blend = [name for name in models if self.stopped(name) is None]
+        found = {name: select_nats(self.jobs, name, self.splits.folds) for name in in_blend}
+        return {name: nats for name, nats in found.items() if nats is not None}
+
+    def _refit(self, refits: Refits, shares: Mapping[str, float], engine: Executor | None, workers: int) -> Iterator[Record]:
+        """Fit the models with a share again, where time allows."""
+        units, seconds = self.state.units, math.inf if self.options.seconds is None else self.options.seconds
+        scoring = [units[unit_name(c.name, None)]["scoring"] for c in self.candidates if c.name not in self.state.failures]
+        budget = Budget(seconds, self.ending, workers, self.splits.folds, self.timed, self.splits.growth)
+        refits.choose(shares, budget, budget.left_for_refits(scoring, self.state.elapsed))
+        yield from refits.carry_out(engine, workers)
+
+    def _rows_of(self, name: str) -> Tensor:
+        """Numbers of the report rows that a model is measured on: few of one that was stopped."""
+        report = self.splits.report
+        if self.stopped(name) is None:
+            return report
+        return report[torch.randperm(len(report), generator=generator(self.options.seed, "few"))[:FEW_ROWS].sort().values]
 
     def _measure(
-        self, models: Mapping[str, Model], names: Sequence[str], engine: Executor | None, workers: int
+        self, asked: Sequence[Asked], models: Mapping[bool, Mapping[str, Model]], engine: Executor | None, workers: int
     ) -> list[Measured | FloatingPointError]:
-        """Each of the models on the report rows."""
-        report, judge = self.splits.report, self._sample_judge()
-        few = report[torch.randperm(len(report), generator=generator(self.options.seed, "few"))[:FEW_ROWS].sort().values]
-        rows = {name: report if self.stopped(name) is None else few for name in names}
+        """Models on report rows. ``models``: those at hand, fitted again or not."""
         if engine is None:
-            return [measure(name, models[name], self.material, rows[name], judge) for name in names]
-        there = partial(measure_of, str(self.folder.path.resolve()), judge)
-        return side_by_side(there, [(name, self.options.models.get(name), rows[name]) for name in names], engine, workers)
+            return [measure(ask, models[ask.refit][ask.name], self.material) for ask in asked]
+        return side_by_side(partial(measure_of, str(self.folder.path.resolve())), asked, engine, workers)
 
     def _sample_judge(self) -> SampleJudge | None:
         """What scores samples of the models, where they are judged by samples."""
+        return None
+
+    def _refit_judge(self) -> SampleJudge | None:
+        """What scores samples of the models that were fitted again, where the verdict speaks of samples."""
         return None
 
     def _score_of_failed(self, name: str) -> Score:
@@ -256,8 +303,18 @@ class Run(ABC):
             seconds=unit["seconds"], seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,
             steps=sum(ended for _, ended in unit["plan"]) if unit["plan"] else None, converged=unit["converged"],
             seconds_to_converge=unit.get("seconds_to_converge"), how=how, diagnosis=diagnosis,
-            bits=bits.value if bits else None, bits_error=bits.error if bits else None,
+            bits=bits.value if bits else None, bits_error=bits.error if bits else None, refit=self._refit_of(name, fitted),
         )  # fmt: skip
+
+    def _refit_of(self, name: str, fitted: FittedModels) -> Refit | None:
+        """What the score of a model says of its refit; None where the verdict does not speak of it."""
+        if name not in fitted.refitted:
+            return Refit(fitted.why_not[name]) if name in fitted.why_not else None
+        before, after = fitted.measured[name].nats, fitted.remeasured[name].nats
+        if before is None or after is None:
+            return Refit()
+        value, more = mean_nats(after.numpy()), gain(after.numpy(), before.numpy())
+        return Refit("", value.value, value.error, more.value, more.error)
 
     def _write(self, study: Study, fitted: FittedModels, example: Content) -> None:
         """What every run leaves; ``example``: rows of the verdict's choice."""

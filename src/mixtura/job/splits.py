@@ -12,7 +12,7 @@ from torch import Tensor
 from mixtura.contracts import InputError
 from mixtura.data import cells, datetimes, hints, numerals
 from mixtura.data.schema import Schema
-from mixtura.ground.rng import child_seed
+from mixtura.ground.rng import child_seed, generator
 
 #: shares of the rows that fit, select and report
 SHARES = (0.6, 0.2, 0.2)
@@ -25,6 +25,9 @@ SAMPLES = Schema.samples
 
 #: with fewer fit and select rows than this the choice is cross-fitted, in so many folds
 CROSS_FIT_BELOW, FOLDS = 1_000, 5
+
+#: the part of the select rows that refits do not learn from either
+HELD = 0.2
 
 LEAST_ROWS = 20
 
@@ -57,6 +60,18 @@ class Splits:
         position = torch.arange(len(self.training))
         left = position % self.folds == k
         return position[~left], position[left]
+
+    def again(self, seed: int) -> tuple[Tensor, Tensor]:
+        """(rows that refits learn from, rows that neither the fits nor the refits do), where no row is cross-fitted: fit and most
+        select rows; a few select rows."""
+        order = torch.randperm(len(self.select), generator=generator(seed, "held out of refits"))
+        held = max(2, round(HELD * len(order)))
+        return torch.cat([self.fit, self.select[order[held:]]]), self.select[order[:held]]
+
+    @property
+    def growth(self) -> float:
+        """Rows that a refit learns from, beside those of the fit; 0 where rows are cross-fitted and there are no refits."""
+        return 0.0 if self.folds else 1 + (1 - HELD) * len(self.select) / len(self.fit)
 
 
 def make_splits(

@@ -85,7 +85,7 @@ def conduct(data: Any, options: Options) -> Iterator[Record]:
             job.take_up(config)
             yield job.planned(workers)
             yield from job.fit_all(engine, workers)
-            study = job.verdict(engine, workers)
+            study = yield from job.verdict(engine, workers)
         except CannotWrite as error:
             raise CannotWrite(f"{error}; the same command goes on from here") from error
         yield Done(study if options.out is not None else replace(study, folder=None))

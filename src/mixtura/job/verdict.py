@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from mixtura.contracts import Estimate
 from mixtura.families import with_role
-from mixtura.folder.records import Conditioning, Verdict, digits_of
+from mixtura.folder.records import Conditioning, Refit, Verdict, digits_of
 from mixtura.ground.kernels import Gaussian, KernelSums, sums
-from mixtura.metrics.likelihood import Gain, gain
+from mixtura.metrics.likelihood import Gain, gain, mean_nats
 from mixtura.simplex.quadratic import minimise_quadratic
 from mixtura.simplex.stacking import stack
 from mixtura.simplex.weights import Weights
@@ -159,26 +159,44 @@ class ComparedSamples:
         return sums([*self.samples.values(), self.real], kernel)
 
 
-def in_mmd(
-    choosing: Sequence[ComparedSamples], report: ComparedSamples, kernel: Gaussian, nouns: str = "rows"
-) -> tuple[Verdict, dict[str, Any]]:
-    """Weights that minimise MMD² to the real rows, V-form, averaged over the ``choosing`` pools (one, or one a fold); the
-    gain over the best single model in U-form on the report pool. Also the report pool's quadratic as plain data:
-    MMD²(w) = w'Qw − 2 b'w + c, in U-form."""
-    names, k = list(report.samples), len(report.samples)
+class Weighed(NamedTuple):
+    """What the select rows choose in MMD²: the weights w (k,) of the models in ``names``, their gap, which of them is the best
+    ``alone``, and whether a blend is ``worth`` it; else all weight is that model's."""
+
+    names: list[str]
+    w: np.ndarray
+    gap: float
+    alone: int
+    worth: bool
+
+
+def weigh_in_mmd(choosing: Sequence[ComparedSamples], kernel: Gaussian) -> Weighed:
+    """Weights that minimise MMD² to the real rows, V-form, averaged over the ``choosing`` pools (one, or one a fold)."""
+    names = list(choosing[0].samples)
+    k = len(names)
     passes = [pool.sums(kernel) for pool in choosing]
     Q, linear, _ = (np.mean(part, 0) for part in zip(*(p.quadratic(k) for p in passes), strict=True))
     weights = minimise_quadratic(Q, linear)
     corners = np.eye(k)
     best = min(range(k), key=lambda a: np.mean([p.mmd2(corners[a], k).value for p in passes]))
-    w, alone = np.array(weights.weights), corners[best]
-    gains = [p.gain(w, alone, k) for p in passes]
+    w = np.array(weights.weights)
+    gains = [p.gain(w, corners[best], k) for p in passes]
     chosen_gain = float(np.mean([g.value for g in gains]))
     chosen_error = math.sqrt(float(np.sum([g.error**2 for g in gains]))) / len(gains)
     worth = _sure(Estimate(chosen_gain, chosen_error, len(gains)), kernel.bound)
     if not worth:
-        w = alone
-    gap = weights.gap + max(0.0, float(w @ Q @ w - 2 * linear @ w) - weights.value)
+        w = corners[best]
+    return Weighed(names, w, weights.gap + max(0.0, float(w @ Q @ w - 2 * linear @ w) - weights.value), best, worth)
+
+
+def in_mmd(
+    weighed: Weighed, report: ComparedSamples, kernel: Gaussian, nouns: str = "rows"
+) -> tuple[Verdict, dict[str, Any]]:
+    """What the report rows say of the weights: the gain of the blend over the best single model, in U-form. Also the quadratic of
+    this pool as plain data: MMD²(w) = w'Qw − 2 b'w + c, in U-form."""
+    names, w, gap, best, worth = weighed
+    k, alone = len(names), np.eye(len(names))[best]
+    report = ComparedSamples(report.real, {name: report.samples[name] for name in names})
     final = report.sums(kernel)
     g = final.gain(w, alone, k)
     better = worth and _sure(g, kernel.bound)
@@ -190,6 +208,38 @@ def in_mmd(
         None, None, value.value, value.error, len(report.real), sentence,
     )  # fmt: skip
     return verdict, _plain(final, k) | {"names": names, "weights": w.tolist(), "gap": gap, "rows": len(report.real)}
+
+
+def refit_in_nats(
+    v: Verdict, report: Mapping[str, Tensor], again: Mapping[str, Tensor], gate: Tensor | None = None
+) -> Refit | None:
+    """The choice of a verdict in nats as it is delivered; None where none of its models was fitted again. ``report``, ``again``:
+    the (n,) nats of the report rows under all models as they were weighed, and under those that were fitted again."""
+    chosen = [name for name, share in v.weights.items() if share > 0] if v.choice == "blend" else [v.choice]
+    if not set(chosen) & set(again):
+        return None
+
+    def nats(of: Mapping[str, Tensor]) -> np.ndarray:
+        return (blended(of, v.weights, gate) if v.choice == "blend" else of[v.choice]).numpy()
+
+    after = nats({**report, **again})
+    value, more = mean_nats(after), gain(after, nats(report))
+    return Refit("", value.value, value.error, more.value, more.error)
+
+
+def refit_in_mmd(v: Verdict, report: ComparedSamples, again: Mapping[str, Tensor], kernel: Gaussian) -> Refit | None:
+    """The same of a verdict in MMD². ``again``: features (n, d) of samples of the models that were fitted again."""
+    share = v.weights if v.choice == "blend" else {v.choice: 1.0}
+    chosen = [name for name, weight in share.items() if weight > 0]
+    if not set(chosen) & set(again):
+        return None
+    changed = [name for name in chosen if name in again]
+    sets = [*(report.samples[name] for name in chosen), *(again[name] for name in changed), report.real]
+    before = [*(share[name] for name in chosen), *(0.0 for _ in changed)]
+    after = [*(0.0 if name in again else share[name] for name in chosen), *(share[name] for name in changed)]
+    found, k = sums(sets, kernel), len(before)
+    value, more = found.mmd2(after, k), found.gain(after, before, k)
+    return Refit("", value.value, value.error, more.value, more.error)
 
 
 def _plain(final: KernelSums, k: int) -> dict[str, Any]:
@@ -232,15 +282,15 @@ def _pm(value: float | None, error: float | None) -> str:
 
 
 def choose_objective(
-    verdicts: Mapping[str, Verdict], *, asked: str | None, images: bool, outside: Sequence[str]
+    *, density: bool, asked: str | None, images: bool, outside: Sequence[str]
 ) -> tuple[str, str]:
-    """The objective the verdict speaks of, and why."""
+    """The objective the verdict speaks of, and why. ``density``: whether any model has one."""
     if asked is not None:
         return asked, "you asked for it"
-    if "nats" not in verdicts:
+    if not density:
         return "mmd", "no model has a density, so samples are compared"
-    if outside and "mmd" in verdicts:
+    if outside:
         return "mmd", f"{' and '.join(outside)} can only be judged by samples, so samples are compared"
-    if images and "mmd" in verdicts:
+    if images:
         return "mmd", "images are wanted as samples; the nats of pixels mostly measure their noise"
     return "nats", "a density is wanted: it scores rows, fills gaps, and sees what samples cannot"

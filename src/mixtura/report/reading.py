@@ -41,7 +41,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
     columns = run.schema()
     found, scores = run.verdict(conditional=columns.inputs is not None), ranked(run.scores())
     names = [score.name for score in scores if score.has_samples]
-    verdicts = {objective: asdict(verdict) for objective, verdict in found.verdicts.items()}
+    verdicts = {objective: asdict(v) | {"about_refit": v.about_refit} for objective, v in found.verdicts.items()}
     verdict = verdicts[found.objective] | {"why": found.why}
     made = _made(run, columns.whole, found)
     return {
@@ -88,7 +88,7 @@ def _made(run: RunFolder, schema: DataKind, found: Verdicts) -> dict[str, Any]:
     """The settings, the machine and the data of the run."""
     splits, state, config = run.splits(), run.state(), run.config()
     sizes = {"fit": len(splits.fit), "select": len(splits.select), "report": len(splits.report)}
-    folds = {unit.rpartition("/")[2] for unit in state.units} - {"all"}
+    folds = {unit.rpartition("/")[2] for unit in state.units} - {"all", "refit"}
     with content_of(run.config_path):
         asked = config.asked
         return {

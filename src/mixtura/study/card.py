@@ -23,7 +23,8 @@ def card(study: Study, name: str, rule: str, duplicates: int) -> str:
     shown = shown_in("card", answers=study.given is not None)
     titles = " | ".join(["model", "nats (exact)", "nats (bound)", *(row.title for row in shown), "training, s"])
     lines = [
-        f"# {markdown(name)}: a mixtura run", "", f"**{markdown(v.sentence)}**", "", about, "",
+        f"# {markdown(name)}: a mixtura run", "", f"**{markdown(v.sentence)}**", "",
+        *([f"{markdown(v.about_refit)}.", ""] if v.about_refit else []), about, "",
         *[f"By the other objective: {markdown(sentence)}." for sentence in others], "",
         f"| {titles} |", "|---" * (4 + len(shown)) + "|",
     ]  # fmt: skip

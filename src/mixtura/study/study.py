@@ -24,9 +24,10 @@ from mixtura.study.fitted import FittedModel
 @dataclass
 class Study:
     """A finished run. ``verdicts`` by objective ("nats", "mmd"), each with a blend in ``blends``; ``verdict`` is the one of
-    ``objective``, chosen as ``why`` says. ``best`` is its choice; ``density`` the best choice that has a density. In a run
-    with targets ``schema`` is theirs, ``given`` are the columns that they are modelled given, and ``conditioning`` says what
-    these are worth."""
+    ``objective``, chosen as ``why`` says. ``models`` are those that are delivered: where a score has a refit, the model that was
+    fitted again on select rows too. ``best`` is the verdict's choice of them; ``density`` the best choice that has a density. In
+    a run with targets ``schema`` is theirs, ``given`` are the columns that they are modelled given, and ``conditioning`` says
+    what these are worth."""
 
     schema: DataKind
     scores: list[Score]
@@ -74,7 +75,8 @@ class Study:
         rows = []
         for s in ranked(self.scores):
             row = asdict(s)
-            found = row.pop("metrics")
+            found, again = row.pop("metrics"), row.pop("refit") or {}
+            row |= {f"refit_{name}": again.get(name) for name in ("value", "error", "gain", "gain_error")}
             rows.append(row | {name: value["value"] for name, value in found.items()})
         return pd.DataFrame(rows)
 
@@ -119,7 +121,7 @@ def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None =
 
 def _model_of(run: RunFolder, score: Score, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:
     if score.status == "fitted":
-        return run.model(score.name, space, own)
+        return run.model(score.name, space, own, refit=score.is_delivered_refitted)
     return SamplesAtHand(space, run.outside_rows(score.name, space))
 
 

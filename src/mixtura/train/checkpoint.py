@@ -1,4 +1,5 @@
-"""A checkpoint of training: tensors by name and the scalars of its progress in one file, written whole or not at all."""
+"""A checkpoint of training: tensors by name and the scalars of its progress in one file, written whole or not at all; and
+parameters that a training goes on from."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from mixtura.contracts import InputError
 from mixtura.ground.machine import read, write
@@ -51,3 +53,13 @@ def named_if_damaged(path: Path, name: str) -> Iterator[None]:
         raise InputError(
             f"{path}: not a checkpoint of this {name} ({type(error).__name__}); remove it or start over with --fresh"
         ) from error
+
+
+def set_parameters(learner: nn.Module, given: Mapping[str, Tensor], name: str) -> None:
+    """Give a learner the parameters ``given`` by name. InputError where they do not fit."""
+    mine = dict(learner.named_parameters())
+    if {key: p.shape for key, p in mine.items()} != {key: p.shape for key, p in given.items()}:
+        raise InputError(f"{name}: its parameters depend on its rows in name or shape, so it cannot go on from those it had")
+    with torch.no_grad():
+        for key, parameter in mine.items():
+            parameter.copy_(given[key])

@@ -43,7 +43,7 @@ from mixtura.contracts import ONLY, Batch, Batches, InputError, Learner, Stream,
 from mixtura.ground.machine import remove
 from mixtura.ground.rng import generator
 from mixtura.train.average import AVERAGE, Average
-from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint, save_checkpoint
+from mixtura.train.checkpoint import named_if_damaged, part_of, read_checkpoint, save_checkpoint, set_parameters
 from mixtura.train.players import check_stages, with_defaults
 from mixtura.train.recipe import WARM_UP, Recipe
 from mixtura.train.stopping import AT_ONCE, StageProgress, seconds_to_converge
@@ -95,6 +95,8 @@ def fit(
     name: str | None = None,
     pause: float | None = None,
     stop: bool = False,
+    held: Batch | None = None,
+    begin_with: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Step]:
     """Train ``learner`` in place on ``data``: rows x in data units, or one batch, or several batches by name, each with its own
     length. Yields a :class:`Step` after every step.
@@ -108,6 +110,10 @@ def fit(
     not in the last third of the steps, the checkpoint is written, the learner has the best state so far, and the record says
     ``paused``. Called again, with more seconds or fewer, the fit goes on from the checkpoint; with ``stop`` it ends there, if it
     was paused. Either way ``plan`` repeats it.
+
+    ``held``: rows to compute the stopping loss on, instead of a slice of a single batch ``data``, all of which is then trained
+    on. ``begin_with``: parameters by name, those of a learner of the same kind that was trained before, to go on from; the
+    buffers are those of these rows. InputError where their names or shapes are others.
     """
     name = name or type(learner).__name__
     data = Batch(x=data) if isinstance(data, Tensor) else data
@@ -119,8 +125,8 @@ def fit(
     check_stages(stages, name)
     if recipe.plan is not None and (len(recipe.plan) != len(stages) or min(end for _, end in recipe.plan) < 1):
         raise InputError(f"plan: expected the steps and the end, 1 or more, of each of {len(stages)} stages, got {recipe.plan}")
-    share = recipe.held_out if any(stage.stopping_loss for stage in stages) else 0.0
-    learnt, held = {}, {}
+    share = recipe.held_out if held is None and any(stage.stopping_loss for stage in stages) else 0.0
+    learnt, checked = {}, {}
     for part, rows in data.items():
         # enough rows for a held-out slice of two
         least = min(8, math.ceil(2 / share)) if share else 2
@@ -129,17 +135,20 @@ def fit(
             raise InputError(f"{name}: expected at least {least} rows to train on{where}, got {len(rows)}; give more rows")
         order = torch.randperm(len(rows), generator=rng)
         cut = max(2, min(MOST_CHECKED, round(share * len(rows)))) if share else 0
-        learnt[part], checked = rows.at(order[cut:]), order[:cut] if cut else order[:MOST_CHECKED]
-        held[part] = rows.at(checked)
+        learnt[part], checked[part] = rows.at(order[cut:]), rows.at(order[:cut] if cut else order[:MOST_CHECKED])
+    if held is not None:
+        checked = dict(learner.check({ONLY: held}))
     learner.prepare(learnt, rng)
-    for part, rows in held.items():
+    if begin_with is not None:
+        set_parameters(learner, begin_with, name)
+    for part, rows in checked.items():
         if (weights := rows.get("weights")) is not None:
             if not (weights.any() and cast(Tensor, learnt[part].get("weights")).any()):
                 raise InputError(f"{name}: too few rows have a weight above 0 to train on some and hold others out; give more")
-            held[part] = rows.at(torch.multinomial(weights, MOST_CHECKED, True, generator=rng))
-    learnt, held = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, held))
+            checked[part] = rows.at(torch.multinomial(weights, MOST_CHECKED, True, generator=rng))
+    learnt, checked = (_on(learner, learner.encode_for_training(part), device) for part in (learnt, checked))
     learner.to(device).train()
-    training = TrainingState(learner, recipe, int(torch.randint(2**62, (), generator=rng)), name, learnt, held)
+    training = TrainingState(learner, recipe, int(torch.randint(2**62, (), generator=rng)), name, learnt, checked)
     training.pause = math.inf if pause is None else pause
     if checkpoint is not None and checkpoint.exists():
         training.restore(checkpoint)
