@@ -74,6 +74,8 @@ class Schedule:
         names, shown = self._queue(), 0.0
         if math.isinf(self.budget.seconds):  # so that no worker is still at a long fit when the others have ended
             self.waiting.sort(key=lambda item: self.first.index(item[0]) if item[0] in self.first else len(self.first))
+        alone = self.budget.with_a_worker(self.budget.timed)
+        self.waiting.sort(key=lambda item: item[0] not in alone)  # they train until the others have ended
         try:
             while names:
                 while self.waiting and len(self.running) < self.budget.workers:
@@ -206,7 +208,7 @@ class Schedule:
             share = self.budget.share_again(name, self.state.units)
         else:
             begun = self.begun - {unit}
-            share = self.budget.share(begun, self.state.units, self.state.failures, self.state.elapsed)
+            share = self.budget.share(begun, self.state.units, self.state.failures, self.state.elapsed, name)
         self.state.units[unit] = {"share": share}
         self.state.save()
         return share
