@@ -52,7 +52,7 @@ def fitted(space: Space, x: torch.Tensor, seconds: float) -> tuple[diffusion.Dif
     def trained(steps: int) -> tuple[diffusion.Diffusion, int, float]:
         began, rng = time.process_time(), generator(1)
         model = diffusion.build(space, config=config, rng=rng)
-        *_, last = fit(model, x, Recipe(steps=steps, **diffusion.RECIPE), rng=rng)
+        *_, last = fit(model, x, Recipe(**{**diffusion.RECIPE, **model.recipe, "steps": steps}), rng=rng)
         return model, last.step, time.process_time() - began
 
     trained(20)  # the first steps of a process are slow
@@ -111,7 +111,7 @@ def bare(model: diffusion.Diffusion, rows: torch.Tensor, steps: int) -> float:
 
 def speed(rounds: int = 3, steps: int = 150) -> None:
     space, x = digits()
-    config, found = diffusion.suggest(space, len(x)), []
+    config, found = diffusion.Config(width=192, depth=3), []
     for _ in range(rounds):
         model = diffusion.build(space, config=config, rng=generator(5))
         began = time.process_time()

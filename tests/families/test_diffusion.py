@@ -149,6 +149,34 @@ def test_rows_at_once_or_in_parts_are_the_same(space, sampler):
     assert len(parts.flatten(1).nan_to_num(-1).unique(dim=0)) > 50
 
 
+class Doubtful(Known):
+    """The same with variances a hundred times as large."""
+
+    def _predict(self, y, s, context):
+        logits, D, V = super()._predict(y, s, context)
+        return logits, D, 100 * V
+
+
+@pytest.mark.parametrize(("sampler", "noisy"), [("ancestral", True), ("ddim", False), ("heun", False)])
+def test_the_probability_flow_adds_no_noise_at_any_step(sampler, noisy):
+    """Its draws follow from the first noise and the means alone, so larger variances change nothing."""
+    sure, doubtful = (kind(0.5, sampler=sampler).sample(100, rng=generator(40)) for kind in (Known, Doubtful))
+    assert torch.equal(sure, doubtful) is not noisy
+
+
+def test_heun_draws_from_the_law_and_few_steps_are_enough():
+    known, n = Known(0.8, sampler="heun", sampler_steps=24), 20_000
+    drawn = (known.sample(n, rng=generator(41)) - 100) / 3
+    assert float((drawn.T.cov() - known.covariance).abs().max()) < 0.04
+
+
+def test_images_follow_the_probability_flow_by_heun_and_tables_the_chain():
+    for space in (Space.image(1, 8, 8), Space.image(3, 28, 28)):
+        config = diffusion.suggest(space, 1_000, 60.0)
+        assert (config.network, config.sampler) == ("unet", "heun")
+    assert diffusion.suggest(MIXED, 1_000, 60.0).sampler == "ancestral"
+
+
 def test_steps_one_by_one_follow_the_law_of_sample():
     model, n = shaken(Space.levels(2, levels=3), steps=6), 6000
     rng = generator(6)
@@ -246,13 +274,13 @@ def test_the_score_of_gaussian_rows_is_learned():
     assert -4 * float(short.std()) / math.sqrt(len(short)) < float(short.mean()) < 0.05
 
 
-def test_images_are_levels_in_range_and_follow_the_rows():
-    """Odd sizes, a U-Net: pixels of level 3 on the left and 12 on the right."""
-    space = Space.image(2, 5, 7, high=16)
+@pytest.mark.parametrize("space", [Space.image(2, 5, 7, high=16), Space.image(3, 9, 19, high=16)], ids=["grey", "colour"])
+def test_images_are_levels_in_range_and_follow_the_rows(space):
+    """Odd sizes, a U-Net, pixels alone or in squares of four: of level 3 on the left and 12 on the right."""
     base = torch.full(space.shape, 3.0, dtype=torch.float64)
     base[..., 4:] = 12
     x = (base + 1.5 * torch.randn(60, *space.shape, generator=generator(19), dtype=torch.float64)).round().clamp(0, 16)
-    model = diffusion.build(space, config=Config(network="unet", width=8, depth=2, steps=20), rng=generator(20))
+    model = diffusion.build(space, config=Config(network="unet", width=32, depth=1, channels=8, steps=20), rng=generator(20))
     for _ in fit(model, x, Recipe(**diffusion.RECIPE | {"steps": 60, "batch": 32}), rng=generator(21)):
         pass
     made = model.sample(40, rng=generator(22))

@@ -38,8 +38,8 @@ CASES = {
     "free": (MIXED, {"hidden": (8,), "scale": "free"}),
     "components": (MIXED, {"hidden": (8,), "components": 3}),
     "normals": (MIXED, {"hidden": (8,), "components": 2, "scale": "column", "observation": "normal"}),
-    "image": (SMALL, {"hidden": (8,), "components": 2}),
-    "convolutions": (SMALL, {"hidden": (4,), "network": "conv"}),
+    "image": (SMALL, {"hidden": (8,), "components": 2, "grain": True}),
+    "convolutions": (SMALL, {"hidden": (4,), "network": "conv", "grain": True}),
 }
 every_case = pytest.mark.parametrize("case", CASES)
 
@@ -292,6 +292,36 @@ def test_pixels_are_the_parts_that_columns_make():
     for name in OF_PARTS:
         got, expected = getattr(mine, name), getattr(theirs, name)
         torch.testing.assert_close(got.double().expand(expected.shape), expected.double(), rtol=1e-5, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------------------------- grain
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [{}, {"components": 2}, {"observation": "normal", "scale": "column"}])
+def test_images_have_the_mean_of_their_pixels_given_z_and_the_likelihood_of_the_noise(settings):
+    space = Space.image(3, 2, 4, high=255)
+    smooth, grainy = (shaken(space, hidden=(8,), grain=grain, **settings) for grain in (False, True))
+    for model in (smooth, grainy):
+        model.columns.centre[:], model.columns.scale[:] = 128.0, 3.0
+    z = torch.randn(5, 8, generator=generator(30))
+    decoded = smooth.decode(z, rng=generator(31))
+    assert torch.equal(decoded, smooth.decode(z, rng=generator(32)))
+    drawn = torch.stack([grainy.decode(z, rng=generator(33, i)) for i in range(2_000)])
+    assert float((drawn.mean(0) - decoded).abs().max()) < 4 * float(drawn.std(0).max()) / 2_000**0.5 + 0.5
+    # what the images leave out is said, and is what draws have
+    assert float(smooth._deviation(z, None).mean()) == pytest.approx(float(drawn.std(0).mean()), rel=0.1)
+    x = smooth.sample(200, rng=generator(34))
+    told, drawn_so = (m.diagnose(x, None, generator(35)) for m in (smooth, grainy))
+    assert told.pop("grain") > 0 and told == drawn_so
+    assert torch.equal(*(m.log_prob_bound(x, draws=2, rng=generator(36)) for m in (smooth, grainy)))
+
+
+def test_images_have_no_grain_unless_it_is_asked_for_and_tables_are_always_drawn():
+    assert not vae.suggest(Space.image(1, 28, 28), 1_000).grain
+    table = shaken(MIXED, hidden=(8,))
+    z = torch.zeros(50, 8)
+    assert len(table.decode(z, rng=generator(37)).nan_to_num(-1).unique(dim=0)) > 10
 
 
 # -------------------------------------------------------------------------------------------------- drawing in parts

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from mixtura.contracts import InputError
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.records import SavedState
 from mixtura.job.budget import SCORING, Budget
@@ -23,6 +24,53 @@ def test_workers_share_the_fits_evenly(workers):
     budget = Budget(100.0, 0.2, workers, 0, names, 0.0)
     fitting = 80 - 4 * SCORING * 100 * (1 + 1 / workers)
     assert budget.share([], {}, [], 0.0) == pytest.approx(fitting * workers / 4)
+
+
+def test_on_one_worker_the_time_goes_by_parts():
+    """The first of two with parts 6 and 1 has six sevenths of what is left, and the second all that is left then."""
+    budget = Budget(100.0, 0.2, 1, 0, ["vae", "diffusion"], 0.0, {"diffusion": 6.0})
+    left = 80 - 2 * SCORING * 100 * 2
+    assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left * 6 / 7)
+    assert budget.share([], {}, [], 0.0, "vae") == pytest.approx(left / 7)
+    assert budget.share(["diffusion/all"], {}, [], 30.0, "vae") == pytest.approx(left - 30)
+
+
+def test_of_several_workers_a_model_has_one_to_itself_and_the_others_share_the_rest():
+    names = ["flow", "autoregressive", "vae", "diffusion"]
+    budget = Budget(100.0, 0.2, 2, 0, names, 0.0, {"diffusion": 6.0})
+    left = 80 - 4 * SCORING * 100 * 1.5
+    assert budget.with_a_worker(names) == ["diffusion"]
+    assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left)
+    assert budget.share(["diffusion/all"], {}, [], 0.0, "flow") == pytest.approx(left / 3)
+    # without the others, or with parts that are alike, everyone has a worker
+    assert Budget(100.0, 0.2, 2, 0, names[2:], 0.0, {"diffusion": 6.0}).share([], {}, [], 0.0, "diffusion") > left
+
+
+def test_the_model_that_trains_longest_begins_first_on_workers(tmp_path):
+    run = RunFolder(tmp_path)
+    run.write_state(SavedState(0.0, {}, {}))
+    state = RunState(run, time.monotonic())
+    state.take_up()
+    material = SimpleNamespace(splits=SimpleNamespace(folds=0), device="cpu")
+    names = ["marginals", "flow", "vae", "diffusion"]
+    run.work_path.mkdir(exist_ok=True)
+    (run.work_path / "material.json").write_text("{}")
+
+    class Stop(Exception):
+        pass
+
+    class Engine:
+        def submit(self, work, path, unit):
+            begun.append(unit)
+            raise Stop
+
+    for parts, first in (({"diffusion": 6.0}, "diffusion/all"), ({}, "marginals/all")):
+        begun = []
+        budget = Budget(100.0, 0.2, 2, 0, names[1:], 0.0, parts)
+        schedule = Schedule(JobFolder(run), material, [Candidate(name) for name in names], state, budget, steps=None, stops=None)
+        with pytest.raises(InputError, match="Stop"):
+            list(schedule.on(Engine()))
+        assert begun == [first]
 
 
 def test_the_seconds_of_earlier_sittings_count(tmp_path):

@@ -25,18 +25,19 @@ from mixtura.job.start import conduct
 ROWS = torch.randn(300, generator=generator(0), dtype=torch.float64) - 5
 
 
-def test_a_forecast_gains_with_every_doubling_what_the_last_did():
-    curve = [(50, -9.0), (100, -7.0), (200, -6.0)]
-    assert forecast(curve, 1.0) == 0 and forecast(curve, 2.0) == pytest.approx(1.0) and forecast(curve, 8.0) == pytest.approx(3.0)
-    power = [(step, -1 - step**-0.5) for step in range(50, 450, 50)]  # it hopes for more than such a curve gains
-    assert 1 > forecast(power, 10.0) > 400**-0.5 - 4000**-0.5
+def test_a_forecast_is_right_of_a_loss_that_falls_as_one_over_the_root_of_the_steps():
+    curve = [(step, -5 - 3 / math.sqrt(step)) for step in range(50, 450, 50)]
+    for times in (1.0, 2.0, 10.0):
+        assert forecast(curve, times) == pytest.approx(3 / math.sqrt(400) - 3 / math.sqrt(400 * times), abs=1e-12)
+    faster = [(step, -5 - 30 / step) for step in range(50, 450, 50)]  # which has less to gain
+    assert forecast(faster, 10.0) > 30 / 400 - 30 / 4000
     assert forecast([(50, -7.0), (100, -8.0)], 4.0) == 0  # worse since: nothing to hope for
     assert forecast([(50, -7.0)], 4.0) == math.inf and forecast([(50, -7.0), (100, math.nan)], 4.0) == math.inf
 
 
 def test_a_model_is_stopped_that_is_behind_on_every_row():
     why = why_stopped(ROWS - 3.0, 1.0, {"kde": ROWS, "vae": ROWS - 2.0}, 2.5)
-    assert why == "no part of the blend after 2.5 s of training, 3.0 nats behind kde"
+    assert why == "adds nothing to the blend after 2.5 s of training, 3.0 nats behind kde"
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from mixtura.simplex.quadratic import minimise_quadratic
 
 
 def weighed_and_judged(choosing, report, kernel):
-    return in_mmd(weigh_in_mmd(choosing, kernel), report, kernel)
+    return in_mmd(weigh_in_mmd(choosing, kernel), report, kernel)[:2]
 
 
 def halves(n, seed):

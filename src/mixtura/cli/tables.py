@@ -170,6 +170,7 @@ def _latents_note(s: Score) -> str:
     return (
         f"{s.name}: rate {d['rate']:.1f} + distortion {d['distortion']:.1f} nats; "
         f"{d['active']:.0f} of {d['latents']:.0f} latents in use"
+        + (f"; images leave out noise of {d['grain']:.3g} a pixel" if "grain" in d else "")
     )
 
 

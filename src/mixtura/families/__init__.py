@@ -44,7 +44,8 @@ class Family:
     build: raises InputError, with the reason, if the family cannot model a space. recipe: settings of its training that differ
     from the defaults of ``train.recipe.Recipe``. context: whether its models take a context; families that need one are used only
     where columns are modelled given others. fit: "closed": by a formula or a library, in the time that takes; "trained": by
-    gradients, in the time that is given. roles: what else the family is used for.
+    gradients, in the time that is given. roles: what else the family is used for. part_on_images: its part of the training time
+    where models are judged by samples of images, relative to the others (measured: docs/images.md).
     """
 
     name: str
@@ -56,6 +57,7 @@ class Family:
     context: Literal["never", "may", "needs"] = "never"
     fit: Literal["closed", "trained"] = "trained"
     roles: tuple[Role, ...] = ()
+    part_on_images: float = 1.0
 
 
 TABLE: dict[str, Family] = {
@@ -132,6 +134,7 @@ TABLE: dict[str, Family] = {
             "a diffusion model, a chain of Gaussian steps from noise to data",
             diffusion.RECIPE,
             "may",
+            part_on_images=6.0,
         ),
         Family(
             "mixture_density",

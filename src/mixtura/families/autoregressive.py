@@ -57,6 +57,9 @@ class Config(BaseModel):
 
 #: log-scales of the logistics are clamped to this range, in standardised units
 LOG_SCALE = (-9.0, 5.0)
+#: convolutions are for images that they pass over at least so often. On one core a pass takes about so many seconds for each
+#: value (32 features, four blocks), and the family has about this share of the seconds of a run
+PASSES, SECONDS_A_VALUE, SHARE = 3, 1.5e-5, 0.15
 #: the most images that are scored or drawn at once
 TILE = 256
 #: the fewest images that are drawn at once: with fewer rows a matrix product may sum in another order
@@ -395,9 +398,11 @@ def _draw_logistic(weights: Tensor, location: Tensor, log_scale: Tensor, choice:
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for this number of fit rows. For images: convolutions, with a softmax if there are enough rows to learn
-    the probability of every level. For tables: narrow networks and two orderings if there are few rows, to reduce variance; one
-    wide network otherwise, because there the number of training steps is the limit."""
-    if space.is_image:
+    the probability of every level; where the seconds are too few for ``PASSES`` over the rows, the network of a table. For
+    tables: narrow networks and two orderings if there are few rows, to reduce variance; one wide network otherwise, because there
+    the number of training steps is the limit."""
+    affordable = seconds is None or PASSES * rows * space.dims * SECONDS_A_VALUE <= SHARE * seconds
+    if space.is_image and affordable:
         many = 0 < space.columns[0].steps <= 256 and rows >= 4_000
         head: Literal["levels", "logistics"] = "levels" if many else "logistics"
         return Config(kind="pixels", width=max(8, 32 // space.shape[0]), head=head, components=5)

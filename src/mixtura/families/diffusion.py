@@ -18,18 +18,20 @@ rounded one has the exact mass of its cell, and a code is drawn from π. The bou
 
     log p(x) ≥ E_q [log p(y_T) / q(y_T | x) + Σ_k log p(y_{k−1} | y_k) / q(y_{k−1} | y_k, x) + log p(x | y₀)],
 
-is estimated along a whole path: exp of one path is an unbiased estimate of the density of the chain that samples.
+is estimated along a whole path: exp of one path is an unbiased estimate of the density of the chain whose sampler is
+"ancestral". A deterministic one ("ddim", "heun") follows the probability flow dy/ds = (y − D) / s to the lowest level and reads
+D there, without noise (Karras et al. 2022, algorithm 1, ends at level 0). Images use "heun"; the bound remains the chain's.
 
-Three tables of functions hold the choices: what the network predicts (``PARAMETERISATIONS``), the noise levels of a chain
-(``SCHEDULES``), and the sampler (``SAMPLERS``).
+The tables ``PARAMETERISATIONS``, ``SCHEDULES`` (of noise levels) and ``SAMPLERS`` hold the choices.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from copy import copy
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,14 +59,16 @@ PART_OF_CELL, LOWEST = 1 / 6, (0.002, 0.05)
 LOG_RATIO = 9.0
 #: the weight of the likelihood of the variances in the loss, relative to the error of the means
 VARIANCE_WEIGHT = 0.1
-#: the number of rows from which the typical width of cells is computed
-LOOKED_AT = 1_000
-#: rows are sampled in batches of exactly this size, because the rounding of a row depends on the size of its batch
+LOOKED_AT = 1_000  # rows from which the typical width of cells is computed
+#: rows are sampled in batches of this size, because the rounding of a row depends on it
 TILE = 128
-#: half of the training levels are normal in log s with this mean and deviation; the others are even in log s
-LOG_CENTRE, LOG_SPREAD = -0.5, 1.2
+#: one training level in two, of images (judged by samples, which do not show low levels) one in ten, is even in log s; the others
+#: are normal in log s with this mean and deviation
+EVEN, EVEN_OF_IMAGES, LOG_CENTRE, LOG_SPREAD = 2, 10, -0.5, 1.2
 
 RECIPE = {"rate": 2e-3, "batch": 256, "average": 0.998, "patience": 8}
+#: a step of a U-Net is dear: there are few, of small batches
+RECIPE_OF_UNET = MappingProxyType({"batch": 64, "average": 0.995, "every": 100})
 
 
 # ------------------------------------------------------------------------------------------------- parameterisations
@@ -178,19 +182,20 @@ SAMPLERS = {"ancestral": ancestral, "ddim": ddim, "heun": heun}
 
 
 class Config(BaseModel):
-    """network: "mlp", or "unet" for images. width, depth: width and number of hidden layers (for a U-Net: channels at full
-    size, and number of scales). steps: T, the length of the chain whose bound is reported. sampler: "ancestral" draws from that
-    chain; "ddim" and "heun" take ``sampler_steps`` steps."""
+    """network: "mlp", or "unet" for images. width, depth: width and number of hidden layers (for a U-Net: those of the perceptron
+    at its bottom). channels: of a U-Net at its upper scale. steps: T, the length of the chain whose bound is reported. sampler:
+    "ancestral" draws from that chain; "ddim" and "heun" take ``sampler_steps`` steps through Karras' levels, without noise."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     network: Literal["mlp", "unet"] = "mlp"
     width: int = Field(default=128, ge=1, le=8192)
     depth: int = Field(default=3, ge=1, le=64)
+    channels: int = Field(default=32, ge=1, le=1024)
     parameterisation: Literal["noise", "data", "velocity", "flow"] = "velocity"
     schedule: Literal["geometric", "karras", "cosine", "linear", "straight"] = "geometric"
     steps: int = Field(default=50, ge=1, le=10_000)
     sampler: Literal["ancestral", "ddim", "heun"] = "ancestral"
-    sampler_steps: int = Field(default=20, ge=1, le=10_000)
+    sampler_steps: int = Field(default=12, ge=1, le=10_000)
 
 
 class Diffusion(LowerBound, Stepwise, Scored):
@@ -206,6 +211,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
         super().__init__(space, context_shape)
         self.config, self.steps = config, config.steps
+        self.recipe: Mapping[str, Any] = RECIPE_OF_UNET if config.network == "unet" else {}
         self.columns = Columns(space)
         self.layout = CodeLayout(self.columns.cardinalities)
         self.entries = self.layout.width + self.columns.continuous
@@ -213,7 +219,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
         context = math.prod(context_shape) if context_shape else 0
         with seeded(int(torch.randint(2**62, (), generator=rng))):
             if config.network == "unet":
-                self.net: nn.Module = UNet(space.shape[0], config.width, config.depth, context)
+                self.net: nn.Module = UNet(space.shape, config.channels, config.width, config.depth, context)
             else:
                 self.net = MlpDenoiser(self.entries, config.width, config.depth, context)
 
@@ -254,10 +260,11 @@ class Diffusion(LowerBound, Stepwise, Scored):
         return terms / (len(rows) * self.entries)
 
     def _training_levels(self, n: int, rng: torch.Generator, like: Tensor) -> Tensor:
-        """(n,) noise levels, half of them around LOG_CENTRE and half even in log s, each half stratified."""
+        """(n,) noise levels, most of them around LOG_CENTRE, the others even in log s, each part stratified."""
         low, high = math.log(float(self.lowest)), math.log(HIGHEST)
         u = (torch.arange(n, dtype=like.dtype, device=like.device) + random.uniform((n,), rng, like)) / n
-        even, bell = low + (high - low) * u[::2], torch.special.ndtri(u[1::2].clamp(1e-6, 1 - 1e-6))
+        evenly = torch.arange(n, device=like.device) % (EVEN_OF_IMAGES if self.space.is_image else EVEN) == 0
+        even, bell = low + (high - low) * u[evenly], torch.special.ndtri(u[~evenly].clamp(1e-6, 1 - 1e-6))
         logs = torch.cat([even, LOG_CENTRE + LOG_SPREAD * bell]).clamp(low, high)
         return logs[torch.randperm(n, generator=rng).to(like.device)].exp()
 
@@ -338,13 +345,13 @@ class Diffusion(LowerBound, Stepwise, Scored):
         D, _ = self.denoiser(self.check_context(context, len(y)))(y, level)
         return (D - y) / level**2
 
-    def _read(self, y: Tensor, context: Tensor | None, noise: Tensor) -> Tensor:
-        """y₀ and normal noise, both (n, entries) → rows in data units."""
+    def _read(self, y: Tensor, context: Tensor | None, noise: Tensor, noisy: bool = True) -> Tensor:
+        """y₀ and normal noise, both (n, entries) → rows in data units. Codes are drawn in any case."""
         logits, D, V = self._predict(y, self.lowest.to(y).expand(1, 1), context)
         codes = torch.zeros(len(y), len(self.columns.coded), dtype=torch.int64, device=y.device)
         for i, (group, block) in enumerate(zip(logits, self.layout.blocks, strict=True)):
             codes[:, i] = random.inverted(group, torch.special.ndtr(noise[:, block.start]))
-        return self.columns.join(codes, D + V.sqrt() * noise[:, self.layout.width :])
+        return self.columns.join(codes, D + V.sqrt() * noise[:, self.layout.width :] if noisy else D)
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         # one seed for each row, drawn in order: n rows and then n more rows equal the 2n rows of one call
@@ -361,11 +368,10 @@ class Diffusion(LowerBound, Stepwise, Scored):
         def noise() -> Tensor:
             return torch.stack([torch.randn(self.entries, generator=stream) for stream in streams]).to(self.device)
 
-        steps = self.steps if self.config.sampler == "ancestral" else self.config.sampler_steps
-        y = SAMPLERS[self.config.sampler](
-            self.denoiser(context), math.sqrt(1 + HIGHEST**2) * noise(), self.levels(steps), noise
-        )
-        return self._read(y, context, noise())
+        chain = self.config.sampler == "ancestral"
+        levels = self.levels(self.steps) if chain else karras(self.config.sampler_steps, float(self.lowest), HIGHEST).tolist()
+        y = SAMPLERS[self.config.sampler](self.denoiser(context), math.sqrt(1 + HIGHEST**2) * noise(), levels, noise)
+        return self._read(y, context, noise(), noisy=chain)
 
     # ------------------------------------------------------------------------------------------------------- bound
 
@@ -408,7 +414,7 @@ class Diffusion(LowerBound, Stepwise, Scored):
 
 
 class PlainDiffusion(Diffusion, Reparameterised):
-    """The model of a space of plain numbers."""
+    """The model of a space of plain numbers; its draws with a gradient are those of the chain."""
 
     def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         y, levels = self.first(n, context, rng) * self._deviation(HIGHEST), self.levels(self.steps)
@@ -422,10 +428,9 @@ def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
-    """The configuration for this number of fit rows and this time: on one core a perceptron learns more in a minute than a U-Net,
-    which needs a quarter of an hour."""
-    if space.is_image and seconds is not None and seconds >= 900 * max(1.0, space.dims / 256):
-        return Config(network="unet", width=32, depth=2 if min(space.shape[1:]) < 16 else 3)
+    """The configuration for this number of fit rows. Images: a U-Net, whose samples follow the probability flow."""
+    if space.is_image:
+        return Config(network="unet", width=512, depth=2, steps=12, sampler="heun")
     if space.dims > 100:
         return Config(width=512, depth=2, steps=40)
     return Config(width=64 if rows < 1_000 else 192, depth=3, steps=32)

@@ -63,7 +63,7 @@ FEW_ROUNDS, FEW_LEAVES = 12, 4
 #: pseudo-rows at the base rate
 PRIOR_ROWS = 5.0
 #: the share of a run's seconds that its fits may take; below so many rows a run cross-fits, and there are so many fits
-SHARE, CROSS_FIT_BELOW, FITS = 0.2, 1_000, 6
+SHARE, CROSS_FIT_BELOW, FITS = 0.15, 1_000, 6
 #: rows that are scored or drawn at once
 TILE = 8_192
 

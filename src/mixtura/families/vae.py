@@ -10,6 +10,10 @@ evidence bound). The reported bound does not depend on β; it is that of Burda e
 
 The evidence bound is E_q log p(x | z) − KL, the negative sum of a distortion and a rate (Alemi et al. 2018). A rate near 0 means
 that z carries no information about the row (posterior collapse), even if the bound is good.
+
+Pixels that are independent given z are grain in an image, so an image that is drawn or decoded has the mean of every pixel
+given z unless ``Config.grain`` asks for draws. The likelihood is that of the model with its noise; :meth:`Vae.diagnose` says how
+much noise the images leave out.
 """
 
 from __future__ import annotations
@@ -38,7 +42,8 @@ class Config(BaseModel):
     (channels of convolutions); without hidden layers the model is linear. beta: weight of the rate in training. samples: K in
     training; more than one trains the importance-weighted bound itself. observation: the distribution of a value given z, a
     mixture of ``components`` of this kind. scale: of these components: "one" for all columns, one for each "column", or "free"
-    (predicted by the decoder)."""
+    (predicted by the decoder). grain: whether pixels of images are drawn given z, as entries of tables are; else they have their
+    mean."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     latent: int = Field(default=8, ge=1, le=4096)
@@ -49,6 +54,7 @@ class Config(BaseModel):
     observation: Literal["logistic", "normal"] = "logistic"
     components: int = Field(default=1, ge=1, le=256)
     scale: Literal["one", "column", "free"] = "free"
+    grain: bool = False
 
 
 RECIPE = {"rate": 2e-3, "average": 0.998, "patience": 8}
@@ -209,17 +215,20 @@ class Vae(LowerBound, Latent):
         )
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
-        """rate and distortion: their sum is minus the evidence bound, in nats; active: entries of z in use, of ``latents``."""
-        x, means, terms = self.space.clamp(x), [], []
+        """rate and distortion: their sum is minus the evidence bound, in nats; active: entries of z in use, of ``latents``;
+        grain: the deviation of a value given z, in data units, where what is drawn leaves it out."""
+        x, means, terms, grain = self.space.clamp(x), [], [], []
         for i in range(0, len(x), TILE):
             parts, given = self._parts(x[i : i + TILE]), None if context is None else context[i : i + TILE]
             mean, log_sd = self._q(parts, given)
             z = mean + log_sd.exp() * random.normal(tuple(mean.shape), rng, mean)
             means.append(mean)
+            grain.append(self._deviation(z, given))
             terms.append(torch.stack([_rate(mean, log_sd).double(), -self._log_given(z, parts, given).double()]))
         rate, distortion = torch.cat(terms, 1).mean(1).tolist()
         active = int((torch.cat(means).var(0, correction=0) > ACTIVE).sum())
-        return {"rate": rate, "distortion": distortion, "active": active, "latents": self.latent}
+        found = {"rate": rate, "distortion": distortion, "active": active, "latents": self.latent}
+        return found | {"grain": float(torch.cat(grain).mean())} if self._smooth else found
 
     # ------------------------------------------------------------------------------------------------------- codes
 
@@ -234,14 +243,32 @@ class Vae(LowerBound, Latent):
         u = random.uniform((len(z), self._numbers), rng, z.double())
         return self._decoded(z.float(), u, self.check_context(context, len(z)))
 
+    def _deviation(self, z: Tensor, context: Tensor | None) -> Tensor:
+        """(n, C) deviation of the values given z, in data units, before rounding and walls."""
+        _, log_weights, location, log_scale = self._parameters_of(z, context)
+        unit = math.pi / math.sqrt(3) if self.config.observation == "logistic" else 1.0
+        weights = log_weights.exp()
+        centre = (weights * location).sum(1, keepdim=True)
+        variance = (weights * ((unit * log_scale.exp()).square() + (location - centre).square())).sum(1)
+        return variance.sqrt() * self.columns.scale
+
+    @property
+    def _smooth(self) -> bool:
+        """Whether what is drawn has the mean of its values given z."""
+        return self.space.is_image and not self.config.grain
+
     @property
     def _numbers(self) -> int:
         """How many uniform numbers a draw of p(x | z) takes."""
+        if self._smooth:
+            return 0
         return len(self.columns.coded) + self.columns.continuous * (2 if self.config.components > 1 else 1)
 
     def _decoded(self, z: Tensor, u: Tensor, context: Tensor | None) -> Tensor:
         """Codes z (n, latent) and uniform numbers → rows in data units, by inverting distribution functions."""
         logits, log_weights, location, log_scale = self._parameters_of(z, context)
+        if self._smooth:
+            return self.columns.join(torch.zeros(len(z), 0, dtype=torch.int64), (log_weights.exp() * location).sum(1))
         at = [len(self.columns.coded), self.columns.continuous]
         of_codes, of_values, of_components = u.tensor_split([at[0], sum(at)], 1)
         codes = torch.zeros(len(z), at[0], dtype=torch.int64, device=z.device)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mixtura.blending.blend import SamplesAtHand
-from mixtura.contracts import InputError, Model, density_kind
+from mixtura.contracts import Estimate, InputError, Model, density_kind
 from mixtura.data import source
 from mixtura.features.space import FeatureSpace
+from mixtura.features.witness import LEAST_ROWS, NAME, TreeFeatures
 from mixtura.folder.records import BlendQuadratic, Gallery, Score
+from mixtura.ground.kernels import Gaussian
+from mixtura.ground.rng import generator
 from mixtura.job import verdict
 from mixtura.job.jobs import describe_failure, unit_name
 from mixtura.job.run import FittedModels, Run
@@ -27,6 +31,23 @@ SHOWN_ROWS = 400
 NEAREST = 24
 #: rows of an outside generator, at least, that can be judged
 LEAST_OUTSIDE = 16
+#: the part of the samples kept of a model that the features of MMD² are learnt from
+WITNESS = 1 / 3
+
+
+class _Compared(NamedTuple):
+    """What MMD² compares: features of rows (n, *shape) in data units, a kernel on them, what they are, for people, and the
+    numbers of the real rows that they were learnt from, where weights are not to be chosen on these."""
+
+    features: Callable[[Tensor], Tensor]
+    kernel: Gaussian
+    name: str
+    learnt: Tensor | None
+
+
+def _divided(samples: Tensor) -> tuple[Tensor, Tensor]:
+    cut = round(len(samples) * WITNESS)
+    return samples[:cut], samples[cut:]
 
 
 class AllColumnsRun(Run):
@@ -38,7 +59,12 @@ class AllColumnsRun(Run):
         return rows
 
     def _samples_kept(self) -> int:
-        return self.samples
+        return self.samples if self._is_compared_plainly else self.samples + round(self.samples * WITNESS / (1 - WITNESS))
+
+    @property
+    def _is_compared_plainly(self) -> bool:
+        """Whether samples are compared by features that were asked for, or those of images, and not by trees."""
+        return self.options.features is not None or self.schema.features is not None
 
     def _is_race(self) -> bool:
         return self.options.objective != "mmd" and not self.schema.judged_by_samples and not self.options.samples
@@ -57,8 +83,8 @@ class AllColumnsRun(Run):
         )
         if self.objective == "nats" and not select:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
-        choosing = self._compared_samples([*models], {name: self.features(rows[::2]) for name, rows in self.outside.items()})
-        self.weighed = verdict.weigh_in_mmd(choosing, self.features.kernel)
+        self.compared = self._learn_to_compare([*models])
+        self.weighed = verdict.weigh_in_mmd(self._compared_samples([*models]), self.compared.kernel)
         if self.objective == "nats":
             shares, _, best = verdict.weigh(select)
         else:
@@ -75,22 +101,23 @@ class AllColumnsRun(Run):
         if select:
             kinds = {name: str(density_kind(models[name])) for name in select}
             verdicts["nats"] = verdict.in_nats(select, fitted.report, kinds, nouns)
-        report = ComparedSamples(self.features(judge.report), {name: s.features for name, s in sampled.items()})
-        verdicts["mmd"], quadratic = verdict.in_mmd(self.weighed, report, self.features.kernel, nouns)
-        again = {name: found.sampled.features for name, found in fitted.remeasured.items() if found.sampled is not None}
+        compare, kernel = self.compared.features, self.compared.kernel
+        report = ComparedSamples(compare(judge.report), {name: compare(s.rows) for name, s in sampled.items()})
+        verdicts["mmd"], quadratic, apart = verdict.in_mmd(self.weighed, report, kernel, nouns)
+        again = {name: compare(found.sampled.rows) for name, found in fitted.remeasured.items() if found.sampled is not None}
         if self.objective == "nats":
             refit = verdict.refit_in_nats(verdicts["nats"], fitted.report, fitted.report_again)
         else:
-            refit = verdict.refit_in_mmd(verdicts["mmd"], report, again, self.features.kernel)
+            refit = verdict.refit_in_mmd(verdicts["mmd"], report, again, kernel)
         verdicts[self.objective] = replace(verdicts[self.objective], refit=refit)
-        scores = self._scores(fitted, sampled)
+        scores = self._scores(fitted, sampled, apart)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
         everyone = {**models, **fitted.refitted, **{name: SamplesAtHand(space, rows) for name, rows in given.items()}}
         study = assemble(self.schema, scores, verdicts, self.objective, self.why, everyone, self.folder.path)
         for name, rows in given.items():
             self.folder.write_outside_rows(name, rows)
-        self.folder.write_quadratic(BlendQuadratic(**quadratic, features=self.features.name))
+        self.folder.write_quadratic(BlendQuadratic(**quadratic, features=self.compared.name))
         self.folder.write_gallery(self._gallery(sampled))
         self._write(study, fitted, study.best.sample(self.schema.examples, seed=self.options.seed))
         return study
@@ -115,32 +142,57 @@ class AllColumnsRun(Run):
                 self.state.failures[name] = describe_failure("failed", str(error), error)
         return found
 
-    def _compared_samples(self, names: Sequence[str], outside: Mapping[str, Tensor]) -> list[ComparedSamples]:
+    def _learn_to_compare(self, names: Sequence[str]) -> _Compared:
+        """The features and the kernel of MMD². Those of a table are learnt from real rows and samples that weights are not chosen
+        on; where these are few, plain features are compared."""
+        plain = _Compared(self.features, self.features.kernel, self.features.name, None)
+        if self._is_compared_plainly:
+            return plain
+        training = self.splits.training
+        real, choosing = (training[::2], training[1::2]) if self.splits.folds else (training, self.splits.select)
+        folds = [*range(self.splits.folds)] or [None]
+        samples = [torch.cat([self._kept_samples(name, fold)[0] for fold in folds]) for name in names]
+        samples += [_divided(rows[::2])[0] for rows in self.outside.values()]
+        if min(map(len, (real, *samples))) < LEAST_ROWS:
+            return plain
+        rng = generator(self.options.seed, "trees that compare")
+        trees = TreeFeatures(self.schema.space, self.x[real], samples, rng)
+        return _Compared(trees, trees.kernel(self.x[choosing], rng), NAME, real)
+
+    def _compared_samples(self, names: Sequence[str]) -> list[ComparedSamples]:
         """What weights in MMD² are chosen on: select rows beside samples; or, a fold, its left-out rows beside samples of the
         models that did not see them."""
-        splits = self.splits
-        if not splits.folds:
-            return [ComparedSamples(self.features(self.x[splits.select]), self._kept_samples(names, None) | dict(outside))]
+        splits, features = self.splits, self.compared.features
+        outside = {name: features(_divided(rows[::2])[1]) for name, rows in self.outside.items()}
         compared = []
-        for k in range(splits.folds):
-            _, left = splits.fold(k)
-            seen = self._kept_samples(names, k)
-            compared.append(ComparedSamples(self.features(self.x[splits.training[left]]), seen | dict(outside)))
+        for k in [*range(splits.folds)] or [None]:
+            left = splits.select if k is None else splits.training[splits.fold(k)[1]]
+            if k is not None and self.compared.learnt is not None:
+                left = left[~torch.isin(left, self.compared.learnt)]
+            samples = {name: features(self._kept_samples(name, k)[1]) for name in names}
+            compared.append(ComparedSamples(features(self.x[left]), samples | outside))
         return compared
 
-    def _kept_samples(self, names: Sequence[str], fold: int | None) -> dict[str, Tensor]:
-        """Features (n, d) of the samples that the jobs kept of each model."""
-        return {name: self.features(self.jobs.results(unit_name(name, fold))["samples"]) for name in names}
+    def _kept_samples(self, name: str, fold: int | None) -> tuple[Tensor, Tensor]:
+        """The samples that the jobs kept of a model: those that features are learnt from, those that weights are chosen on."""
+        kept = self.jobs.results(unit_name(name, fold))["samples"]
+        return (kept[:0], kept) if self._is_compared_plainly else _divided(kept)
 
-    def _scores(self, fitted: FittedModels, sampled: Mapping[str, Sampled]) -> list[Score]:
+    def _scores(
+        self, fitted: FittedModels, sampled: Mapping[str, Sampled], apart: Mapping[str, Estimate]
+    ) -> list[Score]:
+        """``apart``: MMD² of each, as the verdict has it."""
         scores = []
+        compared = {
+            name: replace(s.score, metrics={**s.score.metrics, "mmd2": asdict(apart[name])}) for name, s in sampled.items()
+        }
         for name in [*(c.name for c in self.candidates), *self.options.samples]:
             if name in self.state.failures:
                 scores.append(self._score_of_failed(name))
             elif name in fitted.models:
-                scores.append(self._complete_score(sampled[name].score, fitted, sampled[name].cost))
+                scores.append(self._complete_score(compared[name], fitted, sampled[name].cost))
             else:
-                scores.append(replace(sampled[name].score, reason=self.notes.get(name, "")))
+                scores.append(replace(compared[name], reason=self.notes.get(name, "")))
         return scores
 
     def _gallery(self, sampled: Mapping[str, Sampled]) -> Gallery:

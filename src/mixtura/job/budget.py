@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from mixtura.contracts import Batch, ClosedForm
@@ -34,7 +34,8 @@ class Budget:
     """How a run divides its seconds. seconds: of the whole run; infinite where it goes by steps. ending: the share kept for
     what follows the fits. workers: fits at the same time. folds: of cross-fitting, each of which is a fit beside the final one.
     timed: the models that train for a share, in the order of their fits; a closed fit takes the time it takes. growth: of the
-    rows of a refit beside those of its fit, 0 where there are none."""
+    rows of a refit beside those of its fit, 0 where there are none. parts: of models that have more time than the others, the
+    part of each relative to 1."""
 
     seconds: float
     ending: float
@@ -42,17 +43,51 @@ class Budget:
     folds: int
     timed: Sequence[str]
     growth: float
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def share(
-        self, begun: Collection[str], units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float
-    ) -> float:
-        """Seconds for the next timed fit: what is left when all scoring is paid, divided evenly among the timed fits to come.
+        self, begun: Collection[str], units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float,
+        name: str = "",
+    ) -> float:  # fmt: skip
+        """Seconds for the next timed fit, of the model ``name``: those that are left, divided among the timed fits to come,
+        evenly or by :attr:`parts`.
 
-        begun: the fits that were begun in this sitting or are done. units: what is known of each fit. A worker that is free now
-        takes one of every ``workers`` fits to come, so that the last ones end in time whatever the other workers do."""
+        begun: the fits that were begun in this sitting or are done. A worker that is free now takes one of every ``workers`` fits
+        to come, so that the last ones end in time whatever the other workers do."""
         folds = [*map(str, range(self.folds)), "all"]
         coming = [model for model in self.timed if model not in failed]
         fits = [f"{model}/{fold}" for model in coming for fold in folds if f"{model}/{fold}" not in begun]
+        left = self.left(units, failed, elapsed)
+        if self.parts:
+            return max(LEAST_SHARE, left * self._part(name, coming, [fit.rpartition("/")[0] for fit in fits]))
+        return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers))
+
+    def _part(self, name: str, models: Sequence[str], fits: Sequence[str]) -> float:
+        """Of the time that is left the share of the next fit, of the model ``name``; ``fits``: the models of the fits to come.
+
+        Of several workers a model has one to itself if its part of the time of all of them is as much, and the others share the
+        workers that are left."""
+        if self.workers == 1:
+            return self.part(name) / sum(map(self.part, fits))
+        alone = self.with_a_worker(models)
+        if name in alone:
+            return 1.0
+        return 1 / math.ceil(sum(model not in alone for model in fits) / max(1, self.workers - len(alone)))
+
+    def part(self, name: str) -> float:
+        """Of the time of training, relative to the others."""
+        return self.parts.get(name, 1.0)
+
+    def with_a_worker(self, models: Sequence[str]) -> list[str]:
+        """Those of these models that have a worker to themselves."""
+        if not self.parts or self.workers == 1:
+            return []
+        whole = sum(map(self.part, models))
+        return [name for name in models if self.part(name) * self.workers >= whole]
+
+    def left(self, units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float) -> float:
+        """Seconds that are left for timed fits when all scoring and the refits are paid. units: what is known of each fit."""
+        coming = [model for model in self.timed if model not in failed]
         unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
         # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
@@ -60,9 +95,7 @@ class Budget:
         owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
         hopeful = [entry for entry in units.values() if "scoring" in entry and "stopped" not in entry]
         owed += sum(self.of_refit(entry) for entry in hopeful) / self.workers
-        left = (1 - self.ending) * self.seconds - elapsed - owed
-        each = 1 + (AGAIN if self.growth else 0)
-        return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers) / each)
+        return ((1 - self.ending) * self.seconds - elapsed - owed) / (1 + min(AGAIN, self.growth))
 
     def of_refit(self, entry: Mapping[str, Any]) -> float:
         """Seconds that the refit of a model takes, by what is known of its fit."""

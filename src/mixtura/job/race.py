@@ -2,9 +2,9 @@
 goes to those that can still win, alone or in the blend.
 
 A fit pauses after each of :data:`LOOKS`, and is looked at again before it is scored on all select rows. It goes on unless even a
-hopeful forecast of what it would reach leaves it without a part in the blend with what the others have reached. That is in nats a
-row, so only a run whose verdict speaks of nats is a race. One in folds is none, because every row there is learnt from in most of
-its fits.
+hopeful forecast of what it would reach adds nothing worth having to the blend of what the others have reached and may well reach.
+That is in nats a row, so only a run whose verdict speaks of nats is a race. One in folds is none, because every row there is
+learnt from in most of its fits.
 """
 
 from __future__ import annotations
@@ -19,18 +19,20 @@ from mixtura.simplex.stacking import stack
 
 #: a fit pauses at its first two validations, and when it has trained for these shares of the seconds that it would have from then
 #: on if all went on
-LOOKS = (0.0, 0.0, 0.3, 0.5)
-#: a smaller weight in the blend is none
-LEAST_PART = 0.01
+LOOKS = (0.0, 0.0, 0.15, 0.3, 0.5)
+#: nats a row that a model has to add to the blend
+LEAST_GAIN = 0.01
+#: the part of its forecast that a model which is still in the race is thought to reach, when another is measured against it
+LIKELY = 0.5
 
 
 def forecast(curve: Sequence[tuple[int, float]], times: float) -> float:
     """Nats a row that a fit with the ``curve`` of (step, nats a row) would gain if it trained ``times`` as long as it has, and
-    every doubling of its steps gained as much as the last has. Losses that fall as a power of the steps gain less with every
-    doubling, so this is hopeful; infinite where the curve is too short to tell.
+    its loss went on to fall as 1/√steps, which is slow: networks that have begun to flatten gain less. Infinite where the curve
+    is too short to tell. With L(t) = a + b/√t and what was gained since step h, b is known, and a is not needed.
 
-    >>> forecast([(50, -9.0), (100, -7.0)], times=4.0)
-    4.0
+    >>> round(forecast([(25, -9.0), (100, -7.0)], times=4.0), 3)
+    1.0
     """
     steps = [step for step, _ in curve]
     if len(steps) < 2 or not all(math.isfinite(nats) for _, nats in curve[-1:]):
@@ -38,21 +40,22 @@ def forecast(curve: Sequence[tuple[int, float]], times: float) -> float:
     best = max(nats for _, nats in curve)
     half = max(step for step in steps if step <= max(steps[-1] / 2, steps[0]))
     before = max(nats for step, nats in curve if step <= half)
-    return (best - before) / math.log(steps[-1] / half) * math.log(max(1.0, times))
+    return (best - before) / (math.sqrt(steps[-1] / half) - 1) * (1 - 1 / math.sqrt(max(1.0, times)))
 
 
 def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], trained: float) -> str | None:
     """Why a fit that has ``trained`` for so many seconds is not worth more, be it of training or of scoring; None where it is.
-    ``mine``, ``others``: nats (n,) of the same rows under its model and the others, as they are now. ``hoped``: nats a row that
-    it may still gain.
+    ``mine``, ``others``: nats (n,) of the same rows under its model and the others, as they are now or may come to be. ``hoped``:
+    nats a row that it may still gain.
 
-    A model goes on if, with what it may gain, it would be the best, or have a part in the blend (``simplex.stacking``)."""
+    A model goes on if, with what it may gain, it would be the best, or add to the blend (``simplex.stacking``)."""
     others = {name: nats for name, nats in others.items() if nats.isfinite().all()}
     if not others or not math.isfinite(hoped) or not mine.isfinite().all():
         return None
     best = max(others, key=lambda name: float(others[name].mean()))
     behind = float((others[best] - mine).mean())
-    weights = stack(torch.stack([mine + hoped, *others.values()], 1).numpy()).weights
-    if behind <= hoped or weights[0] >= LEAST_PART:
+    without = torch.stack([*others.values()], 1)
+    gained = stack(torch.cat([without, mine[:, None] + hoped], 1).numpy()).value - stack(without.numpy()).value
+    if behind <= hoped or gained >= LEAST_GAIN:
         return None
-    return f"no part of the blend after {trained:.1f} s of training, {behind:.1f} nats behind {best}"
+    return f"adds nothing to the blend after {trained:.1f} s of training, {behind:.1f} nats behind {best}"

@@ -197,7 +197,9 @@ class Run(ABC):
     def fit_all(self, engine: Executor | None, workers: int) -> Iterator[Record]:
         """Fit every candidate, in every fold and on all training rows, here or on the workers of an engine."""
         seconds = math.inf if self.options.seconds is None else self.options.seconds
-        budget = Budget(seconds, self.ending, workers, self.splits.folds, self.timed, self.splits.growth)
+        by_samples = self.schema.space.is_image and not self._is_race()
+        parts = {name: TABLE[name].part_on_images for name in self.timed if name in TABLE} if by_samples else {}
+        budget = Budget(seconds, self.ending, workers, self.splits.folds, self.timed, self.splits.growth, parts)
         schedule = Schedule(
             self.jobs, self.material, self.candidates, self.state, budget, steps=self.options.steps, stops=self.options.stops,
             first=sorted(self.parameters, key=lambda name: -self.parameters[name]), race=self._is_race(),

@@ -17,7 +17,7 @@ from mixtura.ground.machine import CannotWrite
 from mixtura.job.budget import Budget
 from mixtura.job.fitting import Candidate, Material, Moment
 from mixtura.job.jobs import Job, JobFolder, do_job, perform, unit_name
-from mixtura.job.race import LOOKS, forecast, why_stopped
+from mixtura.job.race import LIKELY, LOOKS, forecast, why_stopped
 from mixtura.job.records import Judged, Progress, Record
 from mixtura.job.state import RunState
 from mixtura.job.workers import Processes
@@ -74,6 +74,8 @@ class Schedule:
         names, shown = self._queue(), 0.0
         if math.isinf(self.budget.seconds):  # so that no worker is still at a long fit when the others have ended
             self.waiting.sort(key=lambda item: self.first.index(item[0]) if item[0] in self.first else len(self.first))
+        alone = self.budget.with_a_worker(self.budget.timed)
+        self.waiting.sort(key=lambda item: item[0] not in alone)  # they train until the others have ended
         try:
             while names:
                 while self.waiting and len(self.running) < self.budget.workers:
@@ -139,9 +141,18 @@ class Schedule:
         if "stopped" not in known and "looks" in known and None not in known["looks"]:
             mine = self.files.results(unit_name(name, None))["look"]
             others = self.files.nats_so_far(self.material.splits, self.material.seed, but=name)
-            hoped = forecast(_as_curve(known["curve"] or known["looks"]), 1 + self._fair_share() / known["trained"])
-            known["stopped"] = why_stopped(mine, hoped, others, known["trained"])
+            likely = {other: LIKELY * hope if math.isfinite(hope := self._hoped(other)) else 0.0 for other in others}
+            others = {other: nats + likely[other] for other, nats in others.items() if other not in self._out()}
+            known["stopped"] = why_stopped(mine, self._hoped(name), others, known["trained"])
         return known.get("stopped")
+
+    def _hoped(self, name: str) -> float:
+        """Nats a row that a fit which has paused may still gain if all others stopped; 0 of one that is over."""
+        known = self.state.units.get(unit_name(name, None), {})
+        if "plan" in known or not known.get("curve") and None in known.get("looks", [None]):
+            return 0.0
+        left = max(0.0, self.budget.left(self.state.units, self._out(), self.state.elapsed))
+        return forecast(_as_curve(known["curve"] or known["looks"]), 1 + left / known["trained"])
 
     def _leg(self, job: Job) -> Job:
         """The next part of a fit in the race: to its next pause, to its end, or to a stop here."""
@@ -156,11 +167,14 @@ class Schedule:
         self.state.save()
         return replace(job, share=trained + share, races=True, pause=pause)
 
-    def _fair_share(self, unit: str = "") -> float:
+    def _fair_share(self, unit: str) -> float:
         """Seconds that a fit has from now on if all that are not stopped go on."""
-        units, out = self.state.units, {*self.state.failures}
-        out |= {name for name in self.budget.timed if units.get(unit_name(name, None), {}).get("stopped")}
-        return self.budget.share(self.begun - {unit}, units, out, self.state.elapsed)
+        return self.budget.share(self.begun - {unit}, self.state.units, self._out(), self.state.elapsed)
+
+    def _out(self) -> set[str]:
+        """The models that have no more time."""
+        stopped = {name for name in self.budget.timed if self.state.units.get(unit_name(name, None), {}).get("stopped")}
+        return stopped | {*self.state.failures}
 
     # ------------------------------------------------------------------------------------------------------ one of them
 
@@ -194,7 +208,7 @@ class Schedule:
             share = self.budget.share_again(name, self.state.units)
         else:
             begun = self.begun - {unit}
-            share = self.budget.share(begun, self.state.units, self.state.failures, self.state.elapsed)
+            share = self.budget.share(begun, self.state.units, self.state.failures, self.state.elapsed, name)
         self.state.units[unit] = {"share": share}
         self.state.save()
         return share

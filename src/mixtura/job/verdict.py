@@ -191,9 +191,9 @@ def weigh_in_mmd(choosing: Sequence[ComparedSamples], kernel: Gaussian) -> Weigh
 
 def in_mmd(
     weighed: Weighed, report: ComparedSamples, kernel: Gaussian, nouns: str = "rows"
-) -> tuple[Verdict, dict[str, Any]]:
+) -> tuple[Verdict, dict[str, Any], dict[str, Estimate]]:
     """What the report rows say of the weights: the gain of the blend over the best single model, in U-form. Also the quadratic of
-    this pool as plain data: MMD²(w) = w'Qw − 2 b'w + c, in U-form."""
+    this pool as plain data: MMD²(w) = w'Qw − 2 b'w + c, in U-form; and MMD² of each model."""
     names, w, gap, best, worth = weighed
     k, alone = len(names), np.eye(len(names))[best]
     report = ComparedSamples(report.real, {name: report.samples[name] for name in names})
@@ -207,7 +207,8 @@ def in_mmd(
         "mmd", UNITS["mmd"], "blend" if better else names[best], names[best], "samples", share, gap, g.value, g.error,
         None, None, value.value, value.error, len(report.real), sentence,
     )  # fmt: skip
-    return verdict, _plain(final, k) | {"names": names, "weights": w.tolist(), "gap": gap, "rows": len(report.real)}
+    quadratic = _plain(final, k) | {"names": names, "weights": w.tolist(), "gap": gap, "rows": len(report.real)}
+    return verdict, quadratic, {name: final.mmd2(corner, k) for name, corner in zip(names, np.eye(k), strict=True)}
 
 
 def refit_in_nats(
