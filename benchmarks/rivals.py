@@ -110,11 +110,11 @@ def of_ctgan(kind: str) -> Callable[..., tuple[pd.DataFrame, str]]:
         train = train.assign(**{name: train[name].fillna(train[name].median()) for name in names})
         train = train.assign(**{name: train[name].fillna("(missing)") for name in categorical})
         taken = []
-        for epochs in (1, 3):
+        for epochs in (1, 6):
             began = time.monotonic()
             _fitted(ctgan, kind, train, categorical, epochs)
             taken.append(time.monotonic() - began)
-        each = max((taken[1] - taken[0]) / 2, 1e-3)
+        each = max((taken[1] - taken[0]) / 5, 1e-3)
         epochs = int(np.clip((seconds - taken[0]) / each, 1, 300))
         new = _fitted(ctgan, kind, train, categorical, epochs).sample(n)
         return new.replace("(missing)", np.nan), f"{epochs} of 300 epochs"
