@@ -24,7 +24,8 @@ DRAWS, MISSING = 39, 0.3
 
 def codes(column: pd.Series) -> np.ndarray:
     """Numbers as they are, levels by their place among the levels."""
-    return column.to_numpy(float) if pd.api.types.is_numeric_dtype(column) else column.astype("category").cat.codes.to_numpy(float)
+    numbers = column if pd.api.types.is_numeric_dtype(column) else column.astype("category").cat.codes
+    return numbers.to_numpy(float)
 
 
 def main() -> None:
