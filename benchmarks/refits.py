@@ -22,12 +22,13 @@ from mixtura.contracts import Batch, ClosedForm, Model
 from mixtura.families import TABLE
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator
-from mixtura.job.budget import AGAIN
 from mixtura.job.splits import make_splits
 from mixtura.job.start import Options, understand
 from mixtura.train.fit import Step, fit
 from mixtura.train.recipe import Recipe
 
+#: steps of a network that goes on, beside those of its fit
+QUARTER = 0.25
 FAMILIES = ["autoregressive", "flow", "vae", "circuit", "forest", "gaussian_mixture"]
 
 
@@ -93,7 +94,7 @@ def main() -> None:
             other = built(name)
             _, seconds = trained(other, x[again], Recipe(**{**settings, "plan": last.plan, "held_out": share}))
             line(f"anew, {share:.0%} held out", other, seconds, before)
-        other, steps = built(name), max(1, round(AGAIN * sum(end for _, end in last.plan)))
+        other, steps = built(name), max(1, round(QUARTER * sum(end for _, end in last.plan)))
         recipe = Recipe(**{**settings, "steps": steps})
         _, seconds = trained(other, x[again], recipe, held=Batch(x=x[held]), begin_with=begun)
         line("goes on for a quarter of the steps", other, seconds, before)

@@ -15,7 +15,7 @@ from mixtura.contracts import ClosedForm, Density, InputError, single_stage
 from mixtura.folder.io import read_json, read_tensors
 from mixtura.folder.layout import RunFolder
 from mixtura.ground.rng import generator
-from mixtura.job.budget import AGAIN, Budget
+from mixtura.job.budget import Budget
 from mixtura.job.jobs import unit_name
 from mixtura.job.options import Options
 from mixtura.job.records import Progress
@@ -138,11 +138,12 @@ class Learns(Density):
         return 90 + self.mean.detach().double() + SIDE * torch.randn(n, 1, generator=rng, dtype=torch.float64)
 
 
-def test_a_network_goes_on_from_its_parameters_for_a_quarter_of_its_steps(tmp_path):
+def test_a_network_goes_on_from_its_parameters_for_as_many_more_steps_as_there_are_more_rows(tmp_path):
     study = mixtura.run(rows(), steps=400, families=["marginals"], models={"own": Learns}, out=tmp_path / "run")
     run = RunFolder(tmp_path / "run")
     units = run.state().units
-    assert units["own/refit"]["plan"][0][0] == round(AGAIN * sum(end for _, end in units["own/all"]["plan"]))
+    more = 0.8 * len(run.splits().select) / len(run.splits().fit)
+    assert units["own/refit"]["plan"][0][0] == round(more * sum(end for _, end in units["own/all"]["plan"]))
     scored, made = (read_tensors(run.model_path("own", refit=r) / "model.safetensors") for r in (False, True))
     fit, select, _ = values(run)
     # all fit rows are trained on, and not only those that were not held out before; the rest stays for the choice
@@ -225,6 +226,8 @@ def test_a_budget_keeps_time_for_refits():
     begun = {"kde/all", "vae/all"}
     owed = 2 + 2 + 2 * 4  # scoring: known, and guessed of flow twice
     assert without.share(begun, units, (), 0.0) == pytest.approx(80 - owed)
-    assert kept.share(begun, units, (), 0.0) == pytest.approx((80 - owed - 6 * 1.25 - 8 * AGAIN) / (1 + AGAIN))
+    assert kept.share(begun, units, (), 0.0) == pytest.approx((80 - owed - 6 * 1.25 - 8 * 0.25) / 1.25)
     stopped = {**units, "vae/all": {**trained, "stopped": "behind"}}
-    assert kept.share(begun, stopped, (), 0.0) == pytest.approx((80 - owed - 6 * 1.25) / (1 + AGAIN))
+    assert kept.share(begun, stopped, (), 0.0) == pytest.approx((80 - owed - 6 * 1.25) / 1.25)
+    barely = Budget(100.0, 0.2, 1, 0, ["vae", "flow"], 1.05)
+    assert barely.share(begun, units, (), 0.0) == pytest.approx((80 - owed - 8 * 0.05) / 1.05)

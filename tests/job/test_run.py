@@ -179,13 +179,25 @@ class Odd(Density, ClosedForm):
         return torch.where(x[:, 0] > 150, torch.nan, -3.0)
 
 
-def test_a_model_that_breaks_on_the_report_rows_takes_no_other_down(tmp_path):
+class Refuses(Odd):
+    """Fails on those rows."""
+
+    def _log_prob(self, x, context):
+        if (x[:, 0] > 150).any():
+            raise ArithmeticError("too large for me")
+        return super()._log_prob(x, context)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"), [(Odd, "Odd gives row 10 a log-density of nan"), (Refuses, "ArithmeticError: too large for me")]
+)
+def test_a_model_that_breaks_on_the_report_rows_takes_no_other_down(kind, reason, tmp_path):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"x": rng.normal(100, 3, 200), "part": ["fit"] * 120 + ["select"] * 40 + ["report"] * 40})
     frame.loc[170, "x"] = 200.0
-    study = mixtura.run(frame, steps=5, families=["gaussian_mixture"], models={"odd": Odd}, split="part", out=tmp_path / "odd")
+    study = mixtura.run(frame, steps=5, families=["gaussian_mixture"], models={"odd": kind}, split="part", out=tmp_path / "odd")
     odd = next(s for s in study.scores if s.name == "odd")
-    assert odd.status == "failed" and "Odd gives row 10 a log-density of nan" in odd.reason
+    assert odd.status == "failed" and reason in odd.reason
     assert "odd" not in study.verdicts["nats"].weights and study.verdicts["nats"].rows == 40
 
 

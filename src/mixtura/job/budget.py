@@ -17,8 +17,9 @@ from mixtura.train.recipe import Recipe
 #: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), and what scoring and
 #: sampling a model is thought to take before it has been measured
 ENDING, ENDING_WITH_TARGETS, SCORING = 0.16, 0.22, 0.04
-#: of the steps of its fit: how many more a network is trained when it is fitted again on the select rows too
-AGAIN = 0.25
+#: where a refit has not so many times the rows of the fit, no time is kept for refits of closed fits: they gain little, and take
+#: as long as the fit
+WORTH_REFITS = 1.1
 #: seconds a fit has at least, however late it begins
 LEAST_SHARE = 0.2
 #: steps and rows of the fits that tell what a run by steps will take
@@ -94,12 +95,14 @@ class Budget:
         guess = SCORING * self.seconds
         owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
         hopeful = [entry for entry in units.values() if "scoring" in entry and "stopped" not in entry]
-        owed += sum(self.of_refit(entry) for entry in hopeful) / self.workers
-        return ((1 - self.ending) * self.seconds - elapsed - owed) / (1 + min(AGAIN, self.growth))
+        kept = [entry for entry in hopeful if entry["plan"] or self.growth >= WORTH_REFITS]
+        owed += sum(self.of_refit(entry) for entry in kept) / self.workers
+        return ((1 - self.ending) * self.seconds - elapsed - owed) / max(1.0, self.growth)
 
     def of_refit(self, entry: Mapping[str, Any]) -> float:
-        """Seconds that the refit of a model takes, by what is known of its fit."""
-        return entry["seconds"] * (min(AGAIN, self.growth) if entry["plan"] else self.growth)
+        """Seconds that the refit of a model takes, by what is known of its fit. A network trains on, for as many steps as there
+        are more rows."""
+        return entry["seconds"] * (max(0.0, self.growth - 1) if entry["plan"] else self.growth)
 
     def left_for_refits(self, scoring: Sequence[float], elapsed: float) -> float:
         """Seconds until the models should be fitted again, where scoring each of them on the report rows takes ``scoring``."""

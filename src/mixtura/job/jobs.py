@@ -237,11 +237,15 @@ def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., M
         failure = describe_failure("skipped", str(error), error)
     except (Exception, SystemExit) as error:  # one family must not take the others down; its reason is in the table
         write(files.run.work_path / f"{job.name}.error.txt", traceback.format_exc())
-        message = next((line for line in str(error).splitlines() if line.strip()), "no message")
-        failure = describe_failure("failed", f"{type(error).__name__}: {message}", error)
+        failure = _failed(error)
     write_json(files.path(job.unit, "outcome.json"), Outcome(entry, failure, paused)._asdict())
     if not paused and failure is None:  # until now, so that a fit killed while it is scored has not to be trained again
         machine.remove(files.path(job.unit, "checkpoint"))
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    message = next((line for line in str(error).splitlines() if line.strip()), "no message")
+    return describe_failure("failed", f"{type(error).__name__}: {message}", error)
 
 
 def describe_failure(status: str, reason: str, error: BaseException) -> dict[str, Any]:
@@ -380,7 +384,7 @@ class Asked(NamedTuple):
     refit: bool = False
 
 
-def measure_of(folder: str, asked: Asked) -> Measured | FloatingPointError:
+def measure_of(folder: str, asked: Asked) -> Measured | dict[str, Any]:
     """:func:`measure` one model of the run in ``folder``: what an executor is handed when the verdict opens the report rows."""
     files = JobFolder(RunFolder(Path(folder)))
     material = files.material("cpu")  # where models are once they are fitted
@@ -388,16 +392,17 @@ def measure_of(folder: str, asked: Asked) -> Measured | FloatingPointError:
     return measure(asked, files.run.model(asked.name, material.space, own, refit=asked.refit), material)
 
 
-def measure(asked: Asked, model: Model, material: Material) -> Measured | FloatingPointError:
-    """A model on report rows. A FloatingPointError is returned: as in training, one model that breaks must not take the others
-    down."""
+def measure(asked: Asked, model: Model, material: Material) -> Measured | dict[str, Any]:
+    """A model on report rows; or, as in training, how it failed: one model that breaks must not take the others down."""
     try:
         nats, mc_error = None, 0.0
         if density_kind(model) is not None:
             nats, mc_error = nats_of(model, material, asked.rows, generator(material.seed, asked.name, "report"))
         return Measured(nats, mc_error, None if asked.judge is None else asked.judge.of_model(asked.name, model))
-    except FloatingPointError as error:
-        return error
+    except CannotWrite:
+        raise
+    except (Exception, SystemExit) as error:
+        return _failed(error)
 
 
 def nats_of(model: Model, material: Material, rows: torch.Tensor, rng: torch.Generator) -> tuple[torch.Tensor, float]:

@@ -1,9 +1,9 @@
 """Before the report rows are opened, the models that the verdict will speak of are fitted again, on the select rows too, which
 have done their work when the weights are chosen. These are delivered; docs/decisions/009-refits.md has what they gain.
 
-A network goes on from the parameters that it has, for ``budget.AGAIN`` times as many steps; a closed fit begins anew. A part of
-the select rows stays out of it, and a model whose refit is worse on these is delivered as it was. In a run that is cross-fitted
-the models have learnt from all these rows already, and there are no refits.
+A network goes on from the parameters that it has, for as many steps more as there are more rows; a closed fit begins anew. A
+part of the select rows stays out of it, and a model whose refit is worse on these is delivered as it was. In a run that is
+cross-fitted the models have learnt from all these rows already, and there are no refits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from mixtura.ground.machine import CannotWrite
-from mixtura.job.budget import AGAIN, Budget
+from mixtura.job.budget import Budget
 from mixtura.job.fitting import Candidate, Material, Moment
 from mixtura.job.jobs import REFIT, Job, JobFolder, do_job, perform, unit_name
 from mixtura.job.records import Progress
@@ -97,7 +97,8 @@ class Refits:
         plan = self.state.units[unit_name(name, None)]["plan"]
         if self.stops is not None:
             return replace(job, plan=self.stops[job.unit].get("plan"))
-        return job if plan is None else replace(job, steps=max(1, round(AGAIN * sum(end for _, end in plan))))
+        more = self.material.splits.growth - 1
+        return job if plan is None else replace(job, steps=max(1, round(more * sum(end for _, end in plan))))
 
     def _here(self, job: Job) -> Iterator[Progress]:
         for moment in perform(self.files, self.material, job, self.candidates[job.name].own):

@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator
 from mixtura.job.budget import ENDING, WORTH_WORKERS, Budget, estimate_seconds, guess_seconds
 from mixtura.job.fitting import Candidate, Material
-from mixtura.job.jobs import Asked, JobFolder, Measured, describe_failure, measure, measure_of, unit_name
+from mixtura.job.jobs import Asked, JobFolder, Measured, measure, measure_of, unit_name
 from mixtura.job.options import Options, choose_families
 from mixtura.job.records import Planned, Record
 from mixtura.job.refits import Refits
@@ -223,12 +223,12 @@ class Run(ABC):
         asked += [Asked(n, self.options.models.get(n), self.splits.report, self._refit_judge(), refit=True) for n in refitted]
         measured: dict[bool, dict[str, Measured]] = {False: {}, True: {}}
         for ask, found in zip(asked, self._measure(asked, {False: models, True: refitted}, engine, workers), strict=True):
-            if not isinstance(found, FloatingPointError):
+            if isinstance(found, Measured):
                 measured[ask.refit][ask.name] = found
             elif ask.refit:
-                refits.leave(ask.name, f"fitted again, it fails: {found}")
+                refits.leave(ask.name, f"fitted again, it fails: {found['reason']}")
             else:
-                self.state.fail(ask.name, describe_failure("failed", f"FloatingPointError: {found}", found))
+                self.state.fail(ask.name, found)
                 del models[ask.name]
         if not models:
             reasons = "; ".join(f"{name}: {failure['reason']}" for name, failure in self.state.failures.items())
@@ -266,7 +266,7 @@ class Run(ABC):
 
     def _measure(
         self, asked: Sequence[Asked], models: Mapping[bool, Mapping[str, Model]], engine: Executor | None, workers: int
-    ) -> list[Measured | FloatingPointError]:
+    ) -> list[Measured | dict[str, Any]]:
         """Models on report rows. ``models``: those at hand, fitted again or not."""
         if engine is None:
             return [measure(ask, models[ask.refit][ask.name], self.material) for ask in asked]
