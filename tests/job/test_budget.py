@@ -10,7 +10,7 @@ import pytest
 from mixtura.contracts import InputError
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.records import SavedState
-from mixtura.job.budget import SCORING, Budget
+from mixtura.job.budget import PREPARING, SCORING, Budget
 from mixtura.job.fitting import Candidate, Length
 from mixtura.job.jobs import Job, JobFolder, _length
 from mixtura.job.schedule import Schedule
@@ -22,14 +22,14 @@ def test_workers_share_the_fits_evenly(workers):
     """Of 100 s, 20 are kept for the end and some for scoring; of four fits each worker does 4 / workers, one after the other."""
     names = ["a", "b", "c", "d"]
     budget = Budget(100.0, 0.2, workers, 0, names, 0.0)
-    fitting = 80 - 4 * SCORING * 100 * (1 + 1 / workers)
+    fitting = 80 - 4 * SCORING * 100 * (1 + 1 / workers) - 4 * PREPARING * 100 / workers
     assert budget.share([], {}, [], 0.0) == pytest.approx(fitting * workers / 4)
 
 
 def test_on_one_worker_the_time_goes_by_parts():
     """The first of two with parts 6 and 1 has six sevenths of what is left, and the second all that is left then."""
     budget = Budget(100.0, 0.2, 1, 0, ["vae", "diffusion"], 0.0, {"diffusion": 6.0})
-    left = 80 - 2 * SCORING * 100 * 2
+    left = 80 - 2 * SCORING * 100 * 2 - 2 * PREPARING * 100
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left * 6 / 7)
     assert budget.share([], {}, [], 0.0, "vae") == pytest.approx(left / 7)
     assert budget.share(["diffusion/all"], {}, [], 30.0, "vae") == pytest.approx(left - 30)
@@ -38,7 +38,7 @@ def test_on_one_worker_the_time_goes_by_parts():
 def test_of_several_workers_a_model_has_one_to_itself_and_the_others_share_the_rest():
     names = ["flow", "autoregressive", "vae", "diffusion"]
     budget = Budget(100.0, 0.2, 2, 0, names, 0.0, {"diffusion": 6.0})
-    left = 80 - 4 * SCORING * 100 * 1.5
+    left = 80 - 4 * SCORING * 100 * 1.5 - 4 * PREPARING * 100 / 2
     assert budget.with_a_worker(names) == ["diffusion"]
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left)
     assert budget.share(["diffusion/all"], {}, [], 0.0, "flow") == pytest.approx(left / 3)

@@ -16,7 +16,7 @@ from mixtura.folder.layout import RunFolder
 from mixtura.ground.rng import generator
 from mixtura.job.jobs import JobFolder
 from mixtura.job.options import Options
-from mixtura.job.race import forecast, why_stopped
+from mixtura.job.race import forecast, leading, why_stopped
 from mixtura.job.records import Judged
 from mixtura.job.run import FEW_ROWS
 from mixtura.job.splits import Splits
@@ -53,6 +53,13 @@ def test_a_model_is_stopped_that_is_behind_on_every_row():
 )
 def test_a_model_goes_on_that_can_still_win(mine, hoped, others):
     assert why_stopped(mine, hoped, others, 2.5) is None
+
+
+def test_the_leading_models_are_those_with_a_part_in_the_blend():
+    assert leading({"kde": ROWS, "vae": ROWS - 3.0}) == {"kde"}
+    assert leading({"kde": ROWS, "vae": ROWS.roll(1)}) == {"kde", "vae"}
+    assert leading({"kde": ROWS, "vae": ROWS.index_fill(0, torch.tensor([4]), -math.inf)}) == {"kde"}
+    assert leading({}) == set()
 
 
 class Learns(Density):
@@ -182,7 +189,7 @@ class Breaks(Learns):
 
     def loss(self, turn):
         self.steps = getattr(self, "steps", 0) + self.training
-        return -self._log_prob(turn.x, None).mean() * (math.nan if self.steps > 75 else 1.0)
+        return -self._log_prob(turn.x, None).mean() * (math.nan if self.steps > 125 else 1.0)
 
 
 def test_what_a_failed_model_had_reached_is_no_measure_of_the_others(tmp_path):

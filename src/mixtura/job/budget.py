@@ -14,12 +14,9 @@ from mixtura.job.fitting import Candidate, Material
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
 
-#: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), and what scoring and
-#: sampling a model is thought to take before it has been measured
-ENDING, ENDING_WITH_TARGETS, SCORING = 0.16, 0.22, 0.04
-#: where a refit has not so many times the rows of the fit, no time is kept for refits of closed fits: they gain little, and take
-#: as long as the fit
-WORTH_REFITS = 1.1
+#: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), what scoring and sampling a
+#: model is thought to take before it has been measured, and what a fit takes beside its steps (preparing, looks)
+ENDING, ENDING_WITH_TARGETS, SCORING, PREPARING = 0.16, 0.22, 0.04, 0.01
 #: seconds a fit has at least, however late it begins
 LEAST_SHARE = 0.2
 #: steps and rows of the fits that tell what a run by steps will take
@@ -48,7 +45,7 @@ class Budget:
 
     def share(
         self, begun: Collection[str], units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float,
-        name: str = "",
+        name: str = "", leading: Collection[str] = (),
     ) -> float:  # fmt: skip
         """Seconds for the next timed fit, of the model ``name``: those that are left, divided among the timed fits to come,
         evenly or by :attr:`parts`.
@@ -58,7 +55,7 @@ class Budget:
         folds = [*map(str, range(self.folds)), "all"]
         coming = [model for model in self.timed if model not in failed]
         fits = [f"{model}/{fold}" for model in coming for fold in folds if f"{model}/{fold}" not in begun]
-        left = self.left(units, failed, elapsed)
+        left = self.left(units, failed, elapsed, leading)
         if self.parts:
             return max(LEAST_SHARE, left * self._part(name, coming, [fit.rpartition("/")[0] for fit in fits]))
         return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers))
@@ -86,17 +83,20 @@ class Budget:
         whole = sum(map(self.part, models))
         return [name for name in models if self.part(name) * self.workers >= whole]
 
-    def left(self, units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float) -> float:
-        """Seconds that are left for timed fits when all scoring and the refits are paid. units: what is known of each fit."""
+    def left(
+        self, units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float, leading: Collection[str] = ()
+    ) -> float:
+        """Seconds that are left for timed fits when all scoring and the refits are paid. units: what is known of each fit.
+        leading: models whose refits will be wanted, as far as is known; for those of other closed fits no time is kept."""
         coming = [model for model in self.timed if model not in failed]
         unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
         # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
         guess = SCORING * self.seconds
         owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
-        hopeful = [entry for entry in units.values() if "scoring" in entry and "stopped" not in entry]
-        kept = [entry for entry in hopeful if entry["plan"] or self.growth >= WORTH_REFITS]
-        owed += sum(self.of_refit(entry) for entry in kept) / self.workers
+        hopeful = {unit: entry for unit, entry in units.items() if "scoring" in entry and "stopped" not in entry}
+        kept = [entry for unit, entry in hopeful.items() if entry["plan"] or unit.rpartition("/")[0] in leading]
+        owed += (sum(self.of_refit(entry) for entry in kept) + PREPARING * self.seconds * len(unscored)) / self.workers
         return ((1 - self.ending) * self.seconds - elapsed - owed) / max(1.0, self.growth)
 
     def of_refit(self, entry: Mapping[str, Any]) -> float:

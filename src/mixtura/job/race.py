@@ -17,11 +17,13 @@ from torch import Tensor
 
 from mixtura.simplex.stacking import stack
 
-#: a fit pauses at its first two validations, and when it has trained for these shares of the seconds that it would have from then
+#: a fit pauses at its second validation, and when it has trained for these shares of the seconds that it would have from then
 #: on if all went on
-LOOKS = (0.0, 0.0, 0.15, 0.3, 0.5)
+LOOKS = (0.0, 0.15, 0.3, 0.5)
 #: nats a row that a model has to add to the blend
 LEAST_GAIN = 0.01
+#: the part in the blend from which on time is kept to fit a model again
+LEADS = 0.1
 #: the part of its forecast that a model which is still in the race is thought to reach, when another is measured against it
 LIKELY = 0.5
 
@@ -41,6 +43,15 @@ def forecast(curve: Sequence[tuple[int, float]], times: float) -> float:
     half = max(step for step in steps if step <= max(steps[-1] / 2, steps[0]))
     before = max(nats for step, nats in curve if step <= half)
     return (best - before) / (math.sqrt(steps[-1] / half) - 1) * (1 - 1 / math.sqrt(max(1.0, times)))
+
+
+def leading(nats: Mapping[str, Tensor]) -> set[str]:
+    """The models with a part of ``LEADS`` or more in the blend of models with these ``nats`` (n,) of the same rows."""
+    possible = {name: of for name, of in nats.items() if of.isfinite().all()}
+    if not possible:
+        return set()
+    weights = stack(torch.stack([*possible.values()], 1).numpy()).weights
+    return {name for name, weight in zip(possible, weights, strict=True) if weight >= LEADS}
 
 
 def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], trained: float) -> str | None:

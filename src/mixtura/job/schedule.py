@@ -17,7 +17,7 @@ from mixtura.ground.machine import CannotWrite
 from mixtura.job.budget import Budget
 from mixtura.job.fitting import Candidate, Material, Moment
 from mixtura.job.jobs import Job, JobFolder, do_job, perform, unit_name
-from mixtura.job.race import LIKELY, LOOKS, forecast, why_stopped
+from mixtura.job.race import LIKELY, LOOKS, forecast, leading, why_stopped
 from mixtura.job.records import Judged, Progress, Record
 from mixtura.job.state import RunState
 from mixtura.job.workers import Processes
@@ -50,6 +50,7 @@ class Schedule:
         self.deaths: dict[str, int] = {}
         self.deaths_at_start: dict[str, int] = {}
         self.failed_at: dict[str, int] = {}
+        self.leading: set[str] = set()
 
     # -------------------------------------------------------------------------------------------------- all of them
 
@@ -151,12 +152,13 @@ class Schedule:
         known = self.state.units.get(unit_name(name, None), {})
         if "plan" in known or not known.get("curve") and None in known.get("looks", [None]):
             return 0.0
-        left = max(0.0, self.budget.left(self.state.units, self._out(), self.state.elapsed))
+        left = max(0.0, self.budget.left(self.state.units, self._out(), self.state.elapsed, self.leading))
         return forecast(_as_curve(known["curve"] or known["looks"]), 1 + left / known["trained"])
 
     def _leg(self, job: Job) -> Job:
         """The next part of a fit in the race: to its next pause, to its end, or to a stop here."""
         known = self.state.units.setdefault(job.unit, {})
+        self.leading = leading(self.files.nats_so_far(self.material.splits, self.material.seed, but=job.name))
         for name, _ in self.waiting:  # those that stop leave their time to the others
             self._why_stopped(name)
         if (why := self._why_stopped(job.name)) is not None:
@@ -169,7 +171,8 @@ class Schedule:
 
     def _fair_share(self, unit: str) -> float:
         """Seconds that a fit has from now on if all that are not stopped go on."""
-        return self.budget.share(self.begun - {unit}, self.state.units, self._out(), self.state.elapsed)
+        begun, units = self.begun - {unit}, self.state.units
+        return self.budget.share(begun, units, self._out(), self.state.elapsed, leading=self.leading)
 
     def _out(self) -> set[str]:
         """The models that have no more time."""

@@ -106,10 +106,10 @@ def fit(
     the end. ``name`` is the learner's name in messages. InputError on data that the learner cannot be trained on;
     FloatingPointError, with the phase and step, on a loss or gradient that is not finite.
 
-    A learner of one stage that trains for seconds can be paused: at the first validation after ``pause`` seconds of training, but
-    not in the last third of the steps, the checkpoint is written, the learner has the best state so far, and the record says
-    ``paused``. Called again, with more seconds or fewer, the fit goes on from the checkpoint; with ``stop`` it ends there, if it
-    was paused. Either way ``plan`` repeats it.
+    A learner of one stage that trains for seconds can be paused: at the first validation after ``pause`` seconds of training, the
+    second at the earliest, but not in the last third of the steps, the checkpoint is written, the learner has the best state so
+    far, and the record says ``paused``. Called again, with more seconds or fewer, the fit goes on from the checkpoint; with
+    ``stop`` it ends there, if it was paused. Either way ``plan`` repeats it.
 
     ``held``: rows to compute the stopping loss on, instead of a slice of a single batch ``data``, all of which is then trained
     on. ``begin_with``: parameters by name, those of a learner of the same kind that was trained before, to go on from; the
@@ -272,12 +272,13 @@ class TrainingState:
         number of planned steps, so a fit that goes on with another number has the bits of one planned so from the start."""
         state = self.state
         timed = self.recipe.seconds is not None and len(self.stages) == 1
-        return timed and bool(state.curve) and state.curve[-1][0] == state.step and 3 * state.step <= 2 * state.steps
+        return timed and len(state.curve) > 1 and state.curve[-1][0] == state.step and 3 * state.step <= 2 * state.steps
 
     @property
     def _least_steps(self) -> int:
         """So that the learning rate has not fallen yet, nor will at the next validation, if that is to be a pause."""
-        return math.ceil(1.5 * (self.state.step // self.recipe.every + self._pauses_next) * self.recipe.every)
+        validations = self.state.step // self.recipe.every
+        return math.ceil(1.5 * (max(2, validations + 1) if self._pauses_next else validations) * self.recipe.every)
 
     @property
     def _pauses_next(self) -> bool:
