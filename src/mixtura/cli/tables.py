@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # torch and pandas wait until a command needs them: --help is
 
 #: scores shown where no file was asked for
 FEW = 8
-#: columns of a terminal from which on the leaderboard shows costs too
-WIDE = 96
+#: columns of a terminal from which on the leaderboard shows costs too, and below which its columns stand closer
+WIDE, ROOMY = 96, 84
 
 
 def make_console(*, stderr: bool) -> Console:
@@ -125,7 +125,7 @@ def _show_board(console: Console, study: Study) -> None:
     exact_unit, bound_unit = ("bits/dim, exact", "bits/dim ≤") if bits else ("nats, exact", "nats, bound ≥")
     metrics = _measures(console, study)
     costs = ("fit s", "draw ms") if console.width >= WIDE else ()
-    table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="dim")
+    table = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=console.width < ROOMY, header_style="dim")
     for name in ("model", exact_unit, bound_unit, *(metric.heading for metric in metrics), *costs):
         table.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     notes = []
