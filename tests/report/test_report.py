@@ -57,7 +57,7 @@ def test_the_data_are_the_runs(table_run):
     data = collect(table_run.folder)
     assert [s["name"] for s in data["scores"]] == [s.name for s in ranked(table_run.scores)]
     assert data["scores"][0]["nats"] == ranked(table_run.scores)[0].nats
-    assert data["verdicts"] == {k: asdict(v) for k, v in table_run.verdicts.items()}
+    assert data["verdicts"] == {k: asdict(v) | {"about_refit": v.about_refit} for k, v in table_run.verdicts.items()}
     assert data["verdict"]["sentence"] == table_run.verdict.sentence and data["verdict"]["why"] == table_run.why
     splits = data["made"]["splits"]
     assert (splits["fit"], splits["select"], splits["report"], splits["folds"]) == (180, 60, 60, 5)
@@ -258,6 +258,7 @@ def test_the_page_stands_alone(which, request, tmp_path):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_only_ever_text(table_run, name):
     data = collect(table_run.folder)
+    data["scores"][0]["reason"] = "why it was stopped"
     plain = render(data)
     data["title"] = data["verdict"]["sentence"] = data["verdict"]["choice"] = name
     data["table"]["columns"][0]["name"] = data["scores"][0]["reason"] = data["table"]["columns"][0]["labels"][0] = name
