@@ -67,3 +67,11 @@ def test_a_column_of_many_levels_is_taken_as_numbers():
     space = Space.table([Column("levels", levels=1_000)])
     learnt = [torch.randint(1_000, (200, 1), generator=generator(seed)).double() for seed in range(2)]
     assert TreeFeatures(space, learnt[0], learnt[1:], generator(0))(learnt[0]).shape == (200, 2)
+
+
+def test_a_column_without_a_value_tells_nothing():
+    space = Space.table([Column(missing=True), Column()])
+    rows = torch.stack([torch.full((120,), torch.nan), torch.rand(120, generator=generator(0))], 1).double()
+    sets = rows.split(60)
+    trees = TreeFeatures(space, sets[0], sets[1:], generator(0))
+    assert trees(torch.tensor([[4.0, 0.5]], dtype=torch.float64)).isfinite().all()

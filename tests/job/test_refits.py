@@ -152,6 +152,62 @@ def test_a_network_goes_on_from_its_parameters_for_as_many_more_steps_as_there_a
     assert study.verdict.choice == "own" and study.verdict.refit is not None
 
 
+class Turned(Learns):
+    """Has signs that are drawn when it is built, and are no parameters."""
+
+    def __init__(self, space):
+        super().__init__(space)
+        self.register_buffer("sign", 2.0 * torch.randint(2, (16,)) - 1)
+
+
+def test_what_was_drawn_when_a_network_was_built_is_as_it_was(tmp_path):
+    mixtura.run(rows(), steps=400, families=["marginals"], models={"own": Turned}, out=tmp_path / "run")
+    run = RunFolder(tmp_path / "run")
+    scored, made = (read_tensors(run.model_path("own", refit=r) / "model.safetensors") for r in (False, True))
+    assert scored["sign"].equal(made["sign"])
+
+
+class Draws(ClosedForm):
+    """Only draws: no density."""
+
+    def fit_closed(self, x, context, rng):
+        pass
+
+    def _sample(self, n, context, rng):
+        return 100 + SIDE * torch.randn(n, 1, generator=rng, dtype=torch.float64)
+
+
+def test_a_model_without_a_density_is_not_fitted_again(tmp_path):
+    study = mixtura.run(
+        rows(), steps=20, families=["marginals"], models={"own": Draws}, objective="mmd", out=tmp_path / "run"
+    )
+    score = next(s for s in study.scores if s.name == "own")
+    assert score.refit is None or "without a density" in score.refit.reason
+    assert not (tmp_path / "run" / "refits" / "own").exists()
+
+
+class Dies(Normal):
+    """Takes its process along where it is fitted again."""
+
+    def fit_closed(self, x, context, rng):
+        if len(x) > 900:
+            import os
+
+            os._exit(9)
+        super().fit_closed(x, context, rng)
+
+
+def test_a_refit_that_kills_its_worker_costs_nothing_else(tmp_path):
+    study = mixtura.run(rows(), steps=20, families=["marginals"], models={"own": Dies}, workers=2, out=tmp_path / "run")
+    score = next(s for s in study.scores if s.name == "own")
+    assert score.status == "fitted" and score.refit.reason == "not fitted again: its worker was lost"
+
+
+def test_a_split_of_mostly_select_rows_has_no_refits():
+    assert Splits(torch.arange(100), torch.arange(60), torch.arange(3), "", 0, 0).growth == 0
+    assert Splits(torch.arange(100), torch.arange(50), torch.arange(3), "", 0, 0).growth == pytest.approx(1.4)
+
+
 def test_what_a_fit_begins_with_has_to_be_its_own_parameters():
     from mixtura.contracts import Batch, Space
     from mixtura.train.fit import fit
@@ -187,7 +243,7 @@ def test_a_cross_fitted_run_has_no_refits(tmp_path):
 def test_in_mmd_the_refits_are_judged_by_their_samples(tmp_path):
     study = mixtura.run(rows(), steps=20, families=["marginals"], models=normal(), objective="mmd", out=tmp_path / "run")
     r = study.verdict.refit
-    assert r is not None and r.gain == pytest.approx(study.verdict.value - r.value, abs=1e-6)
+    assert r is not None and abs(r.gain) < 3 * r.gain_error and abs(r.value) < 3 * r.error  # both are nearly the law itself
     assert "MMD²" in study.verdict.about_refit
 
 
@@ -228,5 +284,7 @@ def test_a_budget_keeps_time_for_refits():
     assert without.share(begun, units, (), 0.0) == pytest.approx(80 - owed)
     assert kept.share(begun, units, (), 0.0) == pytest.approx((80 - owed - 8 * 0.25) / 1.25)
     assert kept.share(begun, units, (), 0.0, leading={"kde"}) == pytest.approx((80 - owed - 6 * 1.25 - 8 * 0.25) / 1.25)
+    raced = {**units, "vae/all": {**trained, "stopped": None}}  # as a race leaves it of one that went on to its end
+    assert kept.share(begun, raced, (), 0.0) == kept.share(begun, units, (), 0.0)
     stopped = {**units, "vae/all": {**trained, "stopped": "behind"}}
     assert kept.share(begun, stopped, (), 0.0) == pytest.approx((80 - owed) / 1.25)

@@ -43,7 +43,9 @@ class RunScreen:
                 row["begun"] = time.monotonic()
                 if self.live is None:
                     self.console.print(f"{record.name}: training", highlight=False)
-            row |= {"done": record.done, "nats": record.validation, "left": record.left, "note": record.note}
+            row |= {"done": record.done, "left": record.left, "note": record.note}
+            if "status" not in row:  # of one that is judged, and fitted again, the nats of the select rows stay
+                row["nats"] = record.validation
         elif isinstance(record, Judged):
             row = self.rows.setdefault(record.name, {})
             row |= {"done": 1.0, "left": None, "status": record.status, "note": record.reason, "nats": record.select_nats}

@@ -43,8 +43,11 @@ class TreeFeatures:
         """``real`` (n, D) and ``samples`` of each model, in data units; ``MOST_ROWS`` of each are learnt from."""
         self._levels = np.array([column.kind == "levels" and column.levels <= MOST_LEVELS for column in space.columns])
         sets = [rows[torch.randperm(len(rows), generator=rng)[:MOST_ROWS]] for rows in (real, *samples)]
+        # the trees refuse a column in which they never see a value
+        self._used = np.ones(space.dims, dtype=bool)
+        self._used = ~np.isnan(self._plain(torch.cat(sets))).all(0)
         labels = np.repeat(np.arange(len(sets)), [len(rows) for rows in sets])
-        settings: dict[str, Any] = {"categorical_features": self._levels, "early_stopping": False}
+        settings: dict[str, Any] = {"categorical_features": self._levels[self._used], "early_stopping": False}
         self._classifier = HistGradientBoostingClassifier(max_iter=ROUNDS, max_leaf_nodes=LEAVES, random_state=0, **settings)
         self._classifier.fit(self._plain(torch.cat(sets)), labels)
 
@@ -53,7 +56,7 @@ class TreeFeatures:
         plain = np.array(x.flatten(1).numpy(), dtype=np.float64)
         odd = (plain < 0) | (plain >= MOST_LEVELS) | (plain != np.rint(plain))
         plain[odd & self._levels] = np.nan
-        return plain
+        return plain[:, self._used]
 
     def __call__(self, x: Tensor) -> Tensor:
         """(n, D) → (n, K + 1) float32."""

@@ -93,7 +93,7 @@ class Verdict:
     in the comparison ("exact", "bound", or "samples"). weights, with ``gap``, a bound on how far from optimal they are, as
     constants, on the select rows. gain ± error: of the blend over the best single model on ``rows`` unseen rows; trimmed:
     without the 1 % of rows that differ most (nats only). value ± value_error: the choice's own score on those rows. refit: the
-    choice as it is delivered, in the same unit; None where none of its models was fitted again.
+    choice as it is delivered, in the same unit; None where none of its models was fitted again, or it was not measured so.
     """
 
     objective: str

@@ -14,7 +14,7 @@ from mixtura.contracts import Estimate, InputError, Model, density_kind
 from mixtura.data import source
 from mixtura.features.space import FeatureSpace
 from mixtura.features.witness import LEAST_ROWS, NAME, TreeFeatures
-from mixtura.folder.records import BlendQuadratic, Gallery, Score
+from mixtura.folder.records import BlendQuadratic, Gallery, Refit, Score, Verdict
 from mixtura.ground.kernels import Gaussian
 from mixtura.ground.rng import generator
 from mixtura.job import verdict
@@ -31,8 +31,8 @@ SHOWN_ROWS = 400
 NEAREST = 24
 #: rows of an outside generator, at least, that can be judged
 LEAST_OUTSIDE = 16
-#: the part of the samples kept of a model that the features of MMD² are learnt from
-WITNESS = 1 / 3
+#: of the samples kept of a model every so many are those that the features of MMD² are learnt from
+WITNESS = 3
 
 
 class _Compared(NamedTuple):
@@ -46,8 +46,8 @@ class _Compared(NamedTuple):
 
 
 def _divided(samples: Tensor) -> tuple[Tensor, Tensor]:
-    cut = round(len(samples) * WITNESS)
-    return samples[:cut], samples[cut:]
+    learnt = torch.arange(len(samples)) % WITNESS == 0
+    return samples[learnt], samples[~learnt]
 
 
 class AllColumnsRun(Run):
@@ -59,7 +59,7 @@ class AllColumnsRun(Run):
         return rows
 
     def _samples_kept(self) -> int:
-        return self.samples if self._is_compared_plainly else self.samples + round(self.samples * WITNESS / (1 - WITNESS))
+        return self.samples if self._is_compared_plainly else self.samples * WITNESS // (WITNESS - 1)
 
     @property
     def _is_compared_plainly(self) -> bool:
@@ -104,12 +104,10 @@ class AllColumnsRun(Run):
         compare, kernel = self.compared.features, self.compared.kernel
         report = ComparedSamples(compare(judge.report), {name: compare(s.rows) for name, s in sampled.items()})
         verdicts["mmd"], quadratic, apart = verdict.in_mmd(self.weighed, report, kernel, nouns)
-        again = {name: compare(found.sampled.rows) for name, found in fitted.remeasured.items() if found.sampled is not None}
-        if self.objective == "nats":
+        if "nats" in verdicts:
             refit = verdict.refit_in_nats(verdicts["nats"], fitted.report, fitted.report_again)
-        else:
-            refit = verdict.refit_in_mmd(verdicts["mmd"], report, again, kernel)
-        verdicts[self.objective] = replace(verdicts[self.objective], refit=refit)
+            verdicts["nats"] = replace(verdicts["nats"], refit=refit)
+        verdicts["mmd"] = replace(verdicts["mmd"], refit=self._refit_by_samples(verdicts["mmd"], fitted, sampled))
         scores = self._scores(fitted, sampled, apart)
         # judged as they were made, but given back as what the columns can hold
         given = {name: space.clamp(rows) for name, rows in outside.items()}
@@ -121,6 +119,18 @@ class AllColumnsRun(Run):
         self.folder.write_gallery(self._gallery(sampled))
         self._write(study, fitted, study.best.sample(self.schema.examples, seed=self.options.seed))
         return study
+
+    def _refit_by_samples(self, v: Verdict, fitted: FittedModels, sampled: Mapping[str, Sampled]) -> Refit | None:
+        """What the models that were fitted again are worth by their samples, where these were drawn. The trees that compare learn
+        what is odd in these samples too: they know what is odd in those of the models that were weighed."""
+        again = {name: found.sampled.rows for name, found in fitted.remeasured.items() if found.sampled is not None}
+        if not again:
+            return None
+        divided = {name: (rows[:0], rows) if self._is_compared_plainly else _divided(rows) for name, rows in again.items()}
+        compared = self._learn_to_compare([*fitted.models], [learnt for learnt, _ in divided.values()])
+        features, real = compared.features, self.x[self.splits.report]
+        report = ComparedSamples(features(real), {name: features(s.rows) for name, s in sampled.items()})
+        return verdict.refit_in_mmd(v, report, {name: features(rows) for name, (_, rows) in divided.items()}, compared.kernel)
 
     def _outside(self) -> dict[str, Tensor]:
         """Rows of every outside generator, as they were made; what real rows cannot have of them is noted, and of rows that do
@@ -142,9 +152,9 @@ class AllColumnsRun(Run):
                 self.state.failures[name] = describe_failure("failed", str(error), error)
         return found
 
-    def _learn_to_compare(self, names: Sequence[str]) -> _Compared:
+    def _learn_to_compare(self, names: Sequence[str], more: Sequence[Tensor] = ()) -> _Compared:
         """The features and the kernel of MMD². Those of a table are learnt from real rows and samples that weights are not chosen
-        on; where these are few, plain features are compared."""
+        on, and ``more`` samples; where these are few, plain features are compared."""
         plain = _Compared(self.features, self.features.kernel, self.features.name, None)
         if self._is_compared_plainly:
             return plain
@@ -152,7 +162,7 @@ class AllColumnsRun(Run):
         real, choosing = (training[::2], training[1::2]) if self.splits.folds else (training, self.splits.select)
         folds = [*range(self.splits.folds)] or [None]
         samples = [torch.cat([self._kept_samples(name, fold)[0] for fold in folds]) for name in names]
-        samples += [_divided(rows[::2])[0] for rows in self.outside.values()]
+        samples += [*(_divided(rows[::2])[0] for rows in self.outside.values()), *more]
         if min(map(len, (real, *samples))) < LEAST_ROWS:
             return plain
         rng = generator(self.options.seed, "trees that compare")

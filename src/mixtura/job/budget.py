@@ -94,7 +94,7 @@ class Budget:
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
         guess = SCORING * self.seconds
         owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
-        hopeful = {unit: entry for unit, entry in units.items() if "scoring" in entry and "stopped" not in entry}
+        hopeful = {unit: entry for unit, entry in units.items() if "scoring" in entry and not entry.get("stopped")}
         kept = [entry for unit, entry in hopeful.items() if entry["plan"] or unit.rpartition("/")[0] in leading]
         owed += (sum(self.of_refit(entry) for entry in kept) + PREPARING * self.seconds * len(unscored)) / self.workers
         return ((1 - self.ending) * self.seconds - elapsed - owed) / max(1.0, self.growth)

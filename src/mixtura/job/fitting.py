@@ -148,7 +148,10 @@ def fit_model(
     rng = generator(material.seed, unit)
     x, context = material.x[rows], material.context_of(rows)
     goes_on = again is not None and not isinstance(again.fitted, ClosedForm)
-    model = candidate.build(material, len(material.splits.training) if goes_on else len(x), rng)
+    if goes_on:  # whatever is drawn when it is built, such as the order of the entries, is as it was
+        model = candidate.build(material, len(material.splits.training), generator(material.seed, f"{candidate.name}/all"))
+    else:
+        model = candidate.build(material, len(x), rng)
     began = time.monotonic()
     if isinstance(model, ClosedForm):
         yield Moment(0.0, note="fitting")

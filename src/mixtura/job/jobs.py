@@ -39,7 +39,6 @@ from mixtura.job.race import why_stopped
 from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
 from mixtura.job.workers import use_one_thread
-from mixtura.metrics.likelihood import gain
 
 #: seconds between two progress files of a job
 SAVE_PROGRESS_EVERY = 0.5
@@ -321,6 +320,9 @@ def _fit_again(
     """Fit a model again, on fit and select rows. It is ``kept`` as it was where rows that are held out of both fits say so."""
     name, splits, seed = job.name, material.splits, material.seed
     before = files.run.model(name, material.space, {} if own is None else {name: own})
+    if density_kind(before) is None:
+        entry["left"] = "not fitted again: without a density nothing says whether that is better"
+        return
     rows, held = splits.again(seed)
     checkpoint = files.path(job.unit, "checkpoint")
     again, length = Again(before, held), _length(job, checkpoint)
@@ -331,14 +333,15 @@ def _fit_again(
         write_lines(files.path(job.unit, "history.jsonl"), fitted.history)
     yield Moment(1.0, note="scoring")
     model.sample(8, context=material.context_of(rows[:8]), rng=generator(seed, name, "trial"))
-    if density_kind(model) is not None:
-        nats = [nats_of(m, material, held, generator(seed, name, "held"))[0] for m in (model, before)]
-        possible = torch.stack(nats).amax(0) > -torch.inf
-        found = gain(*(part[possible].numpy() for part in nats)) if possible.any() else None
-        if found is not None and not found.value >= 0:
-            less = f"{-found.value:.2f} nats a row less on {found.n:,} rows that neither fit has seen"
-            entry["kept"] = f"fitted again, it has {less}"
-            return
+    after, then = (nats_of(m, material, held, generator(seed, name, "held"))[0] for m in (model, before))
+    if lost := int(((after == -torch.inf) & (then > -torch.inf)).sum()):
+        entry["kept"] = f"fitted again, it makes {lost:,} of {len(held):,} rows that neither fit learnt from impossible"
+        return
+    possible = then > -torch.inf
+    less = float((then - after)[possible].mean()) if possible.any() else 0.0
+    if less > 0:
+        entry["kept"] = f"fitted again, it has {less:.2f} nats a row less on {len(held):,} rows that neither fit learnt from"
+        return
     _write_model(files, job, model)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import CancelledError, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import replace
 from typing import Any
 
@@ -39,16 +39,17 @@ class Refits:
     def choose(self, shares: Mapping[str, float], budget: Budget, left: float) -> None:
         """Which models are fitted again: of those with a share in what the verdict will speak of, the largest share first, those
         whose refits end within the ``left`` seconds. What an earlier sitting decided stays."""
-        if self.material.splits.folds:
+        if not self.material.splits.growth:
+            return
+        if self.stops is not None:
+            for unit in (unit_name(name, REFIT) for name in self.candidates):
+                if unit in self.stops and unit not in self.state.units:
+                    self.state.units[unit] = {key: why for key, why in self.stops[unit].items() if key == "left"}
             return
         busy = [0.0] * budget.workers
         for name in sorted(shares, key=lambda name: -shares[name]):
             unit = unit_name(name, REFIT)
             if name not in self.candidates or unit in self.state.units:
-                continue
-            if self.stops is not None:
-                recorded = self.stops.get(unit, {"left": "the run to be replayed has no refit of it"})
-                self.state.units[unit] = {key: recorded[key] for key in ("left",) if key in recorded}
                 continue
             known, first = self.state.units[unit_name(name, None)], busy.index(min(busy))
             needed = budget.of_refit(known) + known["scoring"]
@@ -116,6 +117,7 @@ class Refits:
                 while waiting and len(running) < workers:
                     job = waiting.pop(0)
                     self.files.write_job(job)
+                    self.files.forget_moment(job.unit)
                     own = self.candidates[job.name].own
                     try:
                         running[job.unit] = engine.submit(do_job, folder, job.unit, *(() if own is None else (own,)))
@@ -135,12 +137,15 @@ class Refits:
             yield from self._here(jobs[unit])
 
     def _ended(self, future: Future[None], unit: str) -> bool:
-        """Take in a job whose future is done; False where its worker did not end it."""
+        """Take in a job whose future is done; False where it could not be sent to a worker. One that took its worker along is not
+        tried again: the model is there without it."""
         try:
             future.result()
         except CannotWrite:
             raise
-        except (Exception, CancelledError):  # an engine raises what it likes for a lost worker
+        except BrokenExecutor:
+            pass
+        except (Exception, CancelledError):  # an engine raises what it likes for what it cannot send
             if self.files.outcome(unit) is None:
                 return False
         self._take(unit)
@@ -149,9 +154,13 @@ class Refits:
     def _take(self, unit: str) -> None:
         """What became of a refit. One that failed costs nothing but its time: the model is delivered as it was."""
         found = self.files.outcome(unit)
-        if found is not None:
-            why = {} if found.failure is None else {"left": f"not fitted again: {found.failure['reason']}"}
-            self.state.units[unit] = found.entry | why
+        if found is None:
+            self.state.units[unit] = {"left": "not fitted again: its worker was lost"}
+        elif found.failure is None:
+            self.state.units[unit] = found.entry
+        else:
+            why = found.failure["reason"].removesuffix("; the same command tries it again")
+            self.state.units[unit] = found.entry | {"left": f"not fitted again: {why}"}
 
 
 def _progress(job: Job, moment: Moment) -> Progress:

@@ -13,6 +13,7 @@ from mixtura.contracts import InputError
 from mixtura.data import cells, datetimes, hints, numerals
 from mixtura.data.schema import Schema
 from mixtura.ground.rng import child_seed, generator
+from mixtura.train.fit import MOST_CHECKED
 
 #: shares of the rows that fit, select and report
 SHARES = (0.6, 0.2, 0.2)
@@ -65,13 +66,16 @@ class Splits:
         """(rows that refits learn from, rows that neither the fits nor the refits do), where no row is cross-fitted: fit and most
         select rows; a few select rows."""
         order = torch.randperm(len(self.select), generator=generator(seed, "held out of refits"))
-        held = max(2, round(HELD * len(order)))
+        held = min(MOST_CHECKED, max(2, round(HELD * len(order))))
         return torch.cat([self.fit, self.select[order[held:]]]), self.select[order[:held]]
 
     @property
     def growth(self) -> float:
-        """Rows that a refit learns from, beside those of the fit; 0 where rows are cross-fitted and there are no refits."""
-        return 0.0 if self.folds else 1 + (1 - HELD) * len(self.select) / len(self.fit)
+        """Rows that a refit learns from, beside those of the fit. 0 where there are no refits: where rows are cross-fitted, and
+        where a split that was given has so many select rows that the models would be others."""
+        if self.folds or 2 * len(self.select) > len(self.fit):
+            return 0.0
+        return 1 + (1 - HELD) * len(self.select) / len(self.fit)
 
 
 def make_splits(
