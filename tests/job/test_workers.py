@@ -22,7 +22,7 @@ import mixtura
 from mixtura.contracts import ClosedForm, Density, InputError, Note
 from mixtura.folder.layout import RunFolder
 from mixtura.job import jobs
-from mixtura.job.budget import SCORING, Budget
+from mixtura.job.budget import PREPARING, SCORING, Budget
 from mixtura.job.options import Options
 from mixtura.job.start import conduct
 from mixtura.job.workers import Processes, side_by_side
@@ -296,7 +296,7 @@ def test_fits_that_take_their_share_end_in_the_budget_and_fill_it(workers, model
             worker = min(range(workers), key=free.__getitem__)
             free[worker] += budget.share(begun, {}, [], free[worker])
             begun.add(f"{name}/{fold}")
-    deadline = 84.0 - SCORING * 100 * (1 + 1 / workers) * models
+    deadline = 84.0 - (SCORING * (1 + 1 / workers) + PREPARING / workers) * 100 * models
     assert max(free) <= deadline + 1e-9
     assert max(free) >= 0.99 * deadline
 

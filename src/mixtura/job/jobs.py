@@ -404,7 +404,7 @@ def measure(asked: Asked, model: Model, material: Material) -> Measured | dict[s
         return Measured(nats, mc_error, None if asked.judge is None else asked.judge.of_model(asked.name, model))
     except CannotWrite:
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # its reason is in the table
         return _failed(error)
 
 
