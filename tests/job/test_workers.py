@@ -184,38 +184,58 @@ def test_killed_parents_leave_no_worker_behind_and_lose_nothing_finished(alone, 
 
 
 def _runs(pid):
+    """Whether any thread of the process does: the first may be gone while others still close its files."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        states = [path.read_text().rpartition(")")[2].split()[0] for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
-        return False
+        return _runs(pid)  # a thread ended meanwhile
+    return not set(states) <= set("ZX")
 
 
 # ------------------------------------------------------------------------------------------------ scoring for the verdict
 
 
 def _where(here, item):
-    """Not the process of the test; dies in any other where the item says so."""
-    if item == "dies" and os.getpid() != here:
+    """Not the process of the test; dies in any other where the item says so, the first time or always."""
+    if item == "dies" and os.getpid() != here or isinstance(item, Path) and not item.exists():
+        if isinstance(item, Path):
+            item.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     if item == "raises":
         raise ValueError("of its own")
     return item, os.getpid() == here
 
 
-def test_items_are_scored_by_workers_and_here_where_a_worker_is_lost(processes):
-    asked = ["a", "dies", "b", "c"]
-    found = side_by_side(functools.partial(_where, os.getpid()), asked, processes, 2)
-    assert found == [("a", False), ("dies", True), ("b", False), ("c", False)]
+def _lost(item):
+    return item, "lost"
+
+
+def _scored(function, items, engine, said=tuple):
+    """What side_by_side finds, and what it yields meanwhile."""
+    waits, told = side_by_side(function, items, engine, 2, _lost, said), []
+    while True:
+        try:
+            told.append(next(waits))
+        except StopIteration as ended:
+            return ended.value, told
+
+
+def test_an_item_whose_worker_dies_has_others_and_never_this_process(processes, tmp_path):
+    once, asked = tmp_path / "once", ["a", "dies", "b", tmp_path / "once"]
+    found, told = _scored(functools.partial(_where, os.getpid()), asked, processes, lambda: ["waiting"])
+    assert found == [("a", False), ("dies", "lost"), ("b", False), (once, False)]
+    assert {*told} == {"waiting"}
 
 
 def test_what_cannot_be_sent_is_scored_here(processes):
     lock = threading.Lock()  # which nothing can send
-    assert side_by_side(lambda item: (item, lock.locked()), [1, 2], processes, 2) == [(1, False), (2, False)]
+    found, _ = _scored(lambda item: (item, lock.locked()), [1, 2], processes)
+    assert found == [(1, False), (2, False)]
 
 
 def test_an_error_of_the_function_is_raised(processes):
     with pytest.raises(ValueError, match="of its own"):
-        side_by_side(functools.partial(_where, os.getpid()), ["a", "raises"], processes, 2)
+        _scored(functools.partial(_where, os.getpid()), ["a", "raises"], processes)
 
 
 # ---------------------------------------------------------------------------------------------- later sittings, idle workers

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +12,10 @@ from mixtura.blending.blend import SamplesAtHand
 from mixtura.contracts import Estimate, InputError, Model, density_kind
 from mixtura.data import source
 from mixtura.features.space import FeatureSpace
-from mixtura.features.witness import LEAST_ROWS, NAME, TreeFeatures
 from mixtura.folder.records import BlendQuadratic, Gallery, Refit, Score, Verdict
-from mixtura.ground.kernels import Gaussian
-from mixtura.ground.rng import generator
 from mixtura.job import verdict
-from mixtura.job.jobs import describe_failure, unit_name
+from mixtura.job.comparison import WITNESS, Comparison, Pools, divided
+from mixtura.job.jobs import describe_failure
 from mixtura.job.run import FittedModels, Run
 from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import SAMPLES
@@ -31,23 +28,6 @@ SHOWN_ROWS = 400
 NEAREST = 24
 #: rows of an outside generator, at least, that can be judged
 LEAST_OUTSIDE = 16
-#: of the samples kept of a model every so many are those that the features of MMD² are learnt from
-WITNESS = 3
-
-
-class _Compared(NamedTuple):
-    """What MMD² compares: features of rows (n, *shape) in data units, a kernel on them, what they are, for people, and the
-    numbers of the real rows that they were learnt from, where weights are not to be chosen on these."""
-
-    features: Callable[[Tensor], Tensor]
-    kernel: Gaussian
-    name: str
-    learnt: Tensor | None
-
-
-def _divided(samples: Tensor) -> tuple[Tensor, Tensor]:
-    learnt = torch.arange(len(samples)) % WITNESS == 0
-    return samples[learnt], samples[~learnt]
 
 
 class AllColumnsRun(Run):
@@ -59,12 +39,7 @@ class AllColumnsRun(Run):
         return rows
 
     def _samples_kept(self) -> int:
-        return self.samples if self._is_compared_plainly else self.samples * WITNESS // (WITNESS - 1)
-
-    @property
-    def _is_compared_plainly(self) -> bool:
-        """Whether samples are compared by features that were asked for, or those of images, and not by trees."""
-        return self.options.features is not None or self.schema.features is not None
+        return self.samples * WITNESS // (WITNESS - 1) if self.options.features is None else self.samples
 
     def _is_race(self) -> bool:
         return self.options.objective != "mmd" and not self.schema.judged_by_samples and not self.options.samples
@@ -83,8 +58,8 @@ class AllColumnsRun(Run):
         )
         if self.objective == "nats" and not select:
             raise InputError("objective: nats was asked for, but no model here has a density; leave --objective out")
-        self.compared = self._learn_to_compare([*models])
-        self.weighed = verdict.weigh_in_mmd(self._compared_samples([*models]), self.compared.kernel)
+        self.compared = self._compare_by([*models])
+        self.weighed = verdict.weigh_in_mmd(self.compared.choosing(self._pools, [*models, *self.outside]), self.compared.kernel)
         if self.objective == "nats":
             shares, _, best = verdict.weigh(select)
         else:
@@ -120,17 +95,28 @@ class AllColumnsRun(Run):
         self._write(study, fitted, study.best.sample(self.schema.examples, seed=self.options.seed))
         return study
 
+    @property
+    def _pools(self) -> Pools:
+        outside = {name: rows[::2] for name, rows in self.outside.items()}
+        return Pools(self.schema, self.x, self.splits, self.jobs, outside, self.options.seed)
+
+    def _compare_by(self, names: Sequence[str], more: Sequence[Tensor] = ()) -> Comparison:
+        """By what samples of these models, of the outside generators and ``more`` samples are compared."""
+        if self.options.features is not None:
+            return Comparison.plain(self.features)
+        return Comparison.by_trees(self._pools, [*names, *self.outside], self.features, more)
+
     def _refit_by_samples(self, v: Verdict, fitted: FittedModels, sampled: Mapping[str, Sampled]) -> Refit | None:
-        """What the models that were fitted again are worth by their samples, where these were drawn. The trees that compare learn
-        what is odd in these samples too: they know what is odd in those of the models that were weighed."""
+        """What the models that were fitted again are worth by their samples, where these were drawn. The trees learn from some of
+        these samples too: else they would know what is odd in the models that were weighed, and not in these."""
         again = {name: found.sampled.rows for name, found in fitted.remeasured.items() if found.sampled is not None}
         if not again:
             return None
-        divided = {name: (rows[:0], rows) if self._is_compared_plainly else _divided(rows) for name, rows in again.items()}
-        compared = self._learn_to_compare([*fitted.models], [learnt for learnt, _ in divided.values()])
-        features, real = compared.features, self.x[self.splits.report]
-        report = ComparedSamples(features(real), {name: features(s.rows) for name, s in sampled.items()})
-        return verdict.refit_in_mmd(v, report, {name: features(rows) for name, (_, rows) in divided.items()}, compared.kernel)
+        compared = self._compare_by([*fitted.models], [divided(rows)[0] for rows in again.values()])
+        fresh = again if compared.learnt is None else {name: divided(rows)[1] for name, rows in again.items()}
+        real = compared.features(self.x[self.splits.report])
+        report = ComparedSamples(real, {name: compared.features(s.rows) for name, s in sampled.items()})
+        return verdict.refit_in_mmd(v, report, {name: compared.features(x) for name, x in fresh.items()}, compared.kernel)
 
     def _outside(self) -> dict[str, Tensor]:
         """Rows of every outside generator, as they were made; what real rows cannot have of them is noted, and of rows that do
@@ -151,42 +137,6 @@ class AllColumnsRun(Run):
             except InputError as error:
                 self.state.failures[name] = describe_failure("failed", str(error), error)
         return found
-
-    def _learn_to_compare(self, names: Sequence[str], more: Sequence[Tensor] = ()) -> _Compared:
-        """The features and the kernel of MMD². Those of a table are learnt from real rows and samples that weights are not chosen
-        on, and ``more`` samples; where these are few, plain features are compared."""
-        plain = _Compared(self.features, self.features.kernel, self.features.name, None)
-        if self._is_compared_plainly:
-            return plain
-        training = self.splits.training
-        real, choosing = (training[::2], training[1::2]) if self.splits.folds else (training, self.splits.select)
-        folds = [*range(self.splits.folds)] or [None]
-        samples = [torch.cat([self._kept_samples(name, fold)[0] for fold in folds]) for name in names]
-        samples += [*(_divided(rows[::2])[0] for rows in self.outside.values()), *more]
-        if min(map(len, (real, *samples))) < LEAST_ROWS:
-            return plain
-        rng = generator(self.options.seed, "trees that compare")
-        trees = TreeFeatures(self.schema.space, self.x[real], samples, rng)
-        return _Compared(trees, trees.kernel(self.x[choosing], rng), NAME, real)
-
-    def _compared_samples(self, names: Sequence[str]) -> list[ComparedSamples]:
-        """What weights in MMD² are chosen on: select rows beside samples; or, a fold, its left-out rows beside samples of the
-        models that did not see them."""
-        splits, features = self.splits, self.compared.features
-        outside = {name: features(_divided(rows[::2])[1]) for name, rows in self.outside.items()}
-        compared = []
-        for k in [*range(splits.folds)] or [None]:
-            left = splits.select if k is None else splits.training[splits.fold(k)[1]]
-            if k is not None and self.compared.learnt is not None:
-                left = left[~torch.isin(left, self.compared.learnt)]
-            samples = {name: features(self._kept_samples(name, k)[1]) for name in names}
-            compared.append(ComparedSamples(features(self.x[left]), samples | outside))
-        return compared
-
-    def _kept_samples(self, name: str, fold: int | None) -> tuple[Tensor, Tensor]:
-        """The samples that the jobs kept of a model: those that features are learnt from, those that weights are chosen on."""
-        kept = self.jobs.results(unit_name(name, fold))["samples"]
-        return (kept[:0], kept) if self._is_compared_plainly else _divided(kept)
 
     def _scores(
         self, fitted: FittedModels, sampled: Mapping[str, Sampled], apart: Mapping[str, Estimate]

@@ -38,7 +38,7 @@ from mixtura.job.fitting import Again, Candidate, Fitted, Length, Material, Mome
 from mixtura.job.race import why_stopped
 from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
-from mixtura.job.workers import use_one_thread
+from mixtura.job.workers import MOST_DEATHS, use_one_thread
 
 #: seconds between two progress files of a job
 SAVE_PROGRESS_EVERY = 0.5
@@ -46,22 +46,21 @@ SAVE_PROGRESS_EVERY = 0.5
 LOOK_ROWS = 300
 #: seconds that a fit has at least, however late its worker began
 LEAST_SECONDS = 0.2
-#: the fold of a refit
-REFIT = "refit"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One fit. fold: which fold is left out, None of the final fit, REFIT of the fit to fit and select rows. own: whether the
-    model is a callable of the person's own. Its length: the ``plan`` to repeat, ``steps``, or a ``share`` in seconds, which ends
-    by the time ``ends`` (seconds since 1970) even where the job waited long for a worker. races: whether its model may be
-    stopped. pause: seconds of training after which it pauses. stopped: why the model has no more time; it is not scored for the
-    blend. device: of the sitting that asks."""
+    """One fit. fold: which fold is left out, None of the final fit. own: whether the model is a callable of the person's own.
+    device: of the sitting that asks. refit: whether it is the fit to fit and select rows. Its length: the ``plan`` to repeat,
+    ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970) even where the job waited long for
+    a worker. races: whether its model may be stopped. pause: seconds of training after which it pauses. stopped: why the model
+    has no more time; it is not scored for the blend."""
 
     name: str
-    fold: int | str | None
+    fold: int | None
     own: bool = False
     device: str = "cpu"
+    refit: bool = False
     plan: list[list[int]] | None = None
     steps: int | None = None
     share: float | None = None
@@ -73,12 +72,17 @@ class Job:
     @property
     def unit(self) -> str:
         """The name of the fit, from which its draws follow."""
-        return unit_name(self.name, self.fold)
+        return unit_of_refit(self.name) if self.refit else unit_name(self.name, self.fold)
 
 
-def unit_name(name: str, fold: int | str | None) -> str:
-    """The name of a fit: NAME/0, NAME/1, …, NAME/all, NAME/refit."""
+def unit_name(name: str, fold: int | None) -> str:
+    """The name of a fit: NAME/0, NAME/1, …, NAME/all."""
     return f"{name}/{'all' if fold is None else fold}"
+
+
+def unit_of_refit(name: str) -> str:
+    """The name of the fit to fit and select rows."""
+    return f"{name}/refit"
 
 
 class Outcome(NamedTuple):
@@ -226,7 +230,7 @@ def perform(files: JobFolder, material: Material, job: Job, own: Callable[..., M
     entry: dict[str, Any] = {} if job.share is None else {"share": job.share}
     paused, failure = False, None
     try:
-        if job.fold == REFIT:
+        if job.refit:
             yield from _fit_again(files, material, job, own, entry)
         else:
             paused = yield from _fit_and_score(files, material, job, own, entry)
@@ -247,6 +251,11 @@ def _failed(error: BaseException) -> dict[str, Any]:
     return describe_failure("failed", f"{type(error).__name__}: {message}", error)
 
 
+def killed(times: int) -> str:
+    """Why a model failed whose process died so often."""
+    return f"its process was killed {times} times, most likely for want of memory"
+
+
 def describe_failure(status: str, reason: str, error: BaseException) -> dict[str, Any]:
     """What a run keeps of a failure. The machine's faults pass: the model has another chance in the next sitting."""
     if not machine.passes(error):
@@ -263,7 +272,7 @@ def _fit_and_score(
     if job.fold is None:
         rows, unseen = splits.training, splits.select
     else:
-        learn, left = splits.fold(cast(int, job.fold))
+        learn, left = splits.fold(job.fold)
         rows, unseen = splits.training[learn], splits.training[left]
     checkpoint = files.path(job.unit, "checkpoint")
     fitted = yield from fit_model(candidate, material, job.unit, rows, _length(job, checkpoint), checkpoint)
@@ -311,7 +320,7 @@ def _fit_and_score(
 
 def _write_model(files: JobFolder, job: Job, model: Model) -> None:
     settings = None if job.own else cast(Any, model).config.model_dump(mode="json")
-    files.run.write_model(job.name, model, None if job.own else job.name, settings, refit=job.fold == REFIT)
+    files.run.write_model(job.name, model, None if job.own else job.name, settings, refit=job.refit)
 
 
 def _fit_again(
@@ -393,6 +402,11 @@ def measure_of(folder: str, asked: Asked) -> Measured | dict[str, Any]:
     material = files.material("cpu")  # where models are once they are fitted
     own = {} if asked.own is None else {asked.name: asked.own}
     return measure(asked, files.run.model(asked.name, material.space, own, refit=asked.refit), material)
+
+
+def lost(asked: Asked) -> dict[str, Any]:
+    """What is found of a model that takes along whatever process measures it."""
+    return {"status": "failed", "reason": f"{killed(MOST_DEATHS)}; the same command tries it again", "again": True}
 
 
 def measure(asked: Asked, model: Model, material: Material) -> Measured | dict[str, Any]:

@@ -31,7 +31,7 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator
 from mixtura.job.budget import ENDING, WORTH_WORKERS, Budget, estimate_seconds, guess_seconds
 from mixtura.job.fitting import Candidate, Material
-from mixtura.job.jobs import Asked, JobFolder, Measured, measure, measure_of, unit_name
+from mixtura.job.jobs import Asked, JobFolder, Measured, lost, measure, measure_of, unit_name
 from mixtura.job.options import Options, choose_families
 from mixtura.job.records import Planned, Record
 from mixtura.job.refits import Refits
@@ -222,7 +222,8 @@ class Run(ABC):
         asked = [Asked(name, self.options.models.get(name), self._rows_of(name), judge) for name in longest]
         asked += [Asked(n, self.options.models.get(n), self.splits.report, self._refit_judge(), refit=True) for n in refitted]
         measured: dict[bool, dict[str, Measured]] = {False: {}, True: {}}
-        for ask, found in zip(asked, self._measure(asked, {False: models, True: refitted}, engine, workers), strict=True):
+        answers = yield from self._measure(asked, {False: models, True: refitted}, engine, workers)
+        for ask, found in zip(asked, answers, strict=True):
             if isinstance(found, Measured):
                 measured[ask.refit][ask.name] = found
             elif ask.refit:
@@ -266,11 +267,11 @@ class Run(ABC):
 
     def _measure(
         self, asked: Sequence[Asked], models: Mapping[bool, Mapping[str, Model]], engine: Executor | None, workers: int
-    ) -> list[Measured | dict[str, Any]]:
+    ) -> Generator[Record, None, list[Measured | dict[str, Any]]]:
         """Models on report rows. ``models``: those at hand, fitted again or not."""
         if engine is None:
             return [measure(ask, models[ask.refit][ask.name], self.material) for ask in asked]
-        return side_by_side(partial(measure_of, str(self.folder.path.resolve())), asked, engine, workers)
+        return (yield from side_by_side(partial(measure_of, str(self.folder.path.resolve())), asked, engine, workers, lost))
 
     def _sample_judge(self) -> SampleJudge | None:
         """What scores samples of the models, where they are judged by samples."""

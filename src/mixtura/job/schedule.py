@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -16,17 +16,17 @@ from mixtura.contracts import InputError, Note
 from mixtura.ground.machine import CannotWrite
 from mixtura.job.budget import Budget
 from mixtura.job.fitting import Candidate, Material, Moment
-from mixtura.job.jobs import Job, JobFolder, do_job, perform, unit_name
+from mixtura.job.jobs import Job, JobFolder, do_job, killed, perform, unit_name
 from mixtura.job.race import LIKELY, LOOKS, forecast, leading, why_stopped
 from mixtura.job.records import Judged, Progress, Record
 from mixtura.job.state import RunState
-from mixtura.job.workers import Processes
+from mixtura.job.workers import MOST_DEATHS, Processes
 
 #: seconds between two looks at the jobs, between two looks at how far they are, and between two writes of state.json
 LOOK_EVERY, SHOW_EVERY, SAVE_EVERY = 0.02, 0.2, 2.0
-#: times that a worker may die by the same job without getting further in it; and before it begins with it, which is no fault of
-#: the model, but would go on for ever where no worker can live
-MOST_DEATHS, MOST_DEATHS_AT_START = 3, 20
+#: times that a worker may die before it begins with a job, which is no fault of the model, but would go on for ever where no
+#: worker can live; by the same job without getting further in it: ``workers.MOST_DEATHS``
+MOST_DEATHS_AT_START = 20
 
 
 class Schedule:
@@ -267,10 +267,10 @@ class Schedule:
     def _lost(self, engine: Executor, job: Job, error: BaseException) -> Iterator[Record]:
         if isinstance(error, BrokenExecutor) and isinstance(engine, Processes):
             if self._may_try_again(job.unit):
-                yield from self._submit(engine, job.name, cast("int | None", job.fold))
+                yield from self._submit(engine, job.name, job.fold)
                 return
             died = max(self.deaths.get(job.unit, 0), self.deaths_at_start.get(job.unit, 0))
-            reason = f"its process was killed {died} times, most likely for want of memory"
+            reason = killed(died)
         elif isinstance(error, BrokenExecutor):
             raise InputError(
                 f"executor: one of its workers died and it takes no more jobs ({type(error).__name__}); "

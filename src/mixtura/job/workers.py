@@ -10,9 +10,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import contextmanager
+from multiprocessing import connection
 from typing import Any, TypeVar
 
 import torch
@@ -26,11 +27,14 @@ from mixtura.contracts import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
+Y = TypeVar("Y")
 
 #: so that no library of a worker starts threads of its own
 ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-#: seconds between two looks at whether the process that made a worker is still there
-LOOK_FOR_PARENT_EVERY = 0.5
+#: seconds between two looks at whether the process that made a worker is still there, and at what workers have done
+LOOK_FOR_PARENT_EVERY, LOOK_EVERY = 0.5, 0.05
+#: processes that one piece of work may take along
+MOST_DEATHS = 3
 
 
 def cores() -> int:
@@ -45,13 +49,15 @@ def use_one_thread() -> None:
     threadpool_limits(1)
 
 
-def side_by_side(function: Callable[[T], R], items: Sequence[T], engine: Executor | None, workers: int) -> list[R]:
-    """``function`` of every item, in order, by the workers of an engine; in this process where there is none, and for an item
-    that the engine fails on: a function that cannot be sent to another process, or a worker that was lost."""
-    if engine is None:
-        return [function(item) for item in items]
+def side_by_side(
+    function: Callable[[T], R], items: Sequence[T], engine: Executor, workers: int, lost: Callable[[T], R],
+    meanwhile: Callable[[], Iterable[Y]] = tuple,
+) -> Generator[Y, None, list[R]]:  # fmt: skip
+    """``function`` of every item, in order, by the workers of an engine; in this process where the engine cannot take an item. An
+    item whose process died has another; ``lost`` gives what is found of one that took ``MOST_DEATHS`` of them along. Yields what
+    there is to be said ``meanwhile``."""
     found: dict[int, R] = {}
-    waiting, running = [*range(len(items))], dict[Future[R], int]()
+    waiting, running, deaths = [*range(len(items))], dict[Future[R], int](), [0] * len(items)
     try:
         while waiting or running:
             while waiting and len(running) < workers:
@@ -60,12 +66,19 @@ def side_by_side(function: Callable[[T], R], items: Sequence[T], engine: Executo
                     running[engine.submit(_with_one_thread, function, items[k])] = k
                 except Exception:  # an engine raises what it likes for what it cannot send
                     found[k] = function(items[k])
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
+            for future in wait(running, LOOK_EVERY, FIRST_COMPLETED).done:
                 k = running.pop(future)
                 try:
                     found[k] = future.result()
+                except BrokenExecutor:
+                    deaths[k] += 1
+                    if deaths[k] < MOST_DEATHS:
+                        waiting.insert(0, k)
+                    else:
+                        found[k] = lost(items[k])
                 except (Exception, CancelledError):  # of the engine; one of the function itself is raised again here
                     found[k] = function(items[k])
+            yield from meanwhile()
     finally:
         for future in running:
             future.cancel()
@@ -108,7 +121,8 @@ class Processes(Executor):
 def _died(pool: ProcessPoolExecutor) -> bool:
     """Whether the one process of a pool is gone, noticed or not: killed between two jobs, it must not cost the next one."""
     processes = [*(pool._processes or {}).values()]  # taken out of it, a moment before the pool is broken
-    return pool._flags.broken is not None or not processes or not all(process.is_alive() for process in processes)
+    # a sentinel cannot be wrong while another thread collects the exit code, as is_alive can
+    return pool._flags.broken is not None or not processes or bool(connection.wait([p.sentinel for p in processes], 0))
 
 
 def _process() -> ProcessPoolExecutor:
