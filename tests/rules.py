@@ -57,9 +57,10 @@ UNPICKLERS = (*(f"torch.{name}" for name in ("load", "save", "export.load", "jit
 
 #: what reaches other programs, machines or pictures, or is random without a seed → the rooms and files that use it → why they do
 PLACES: dict[tuple[str, ...], dict[str, str]] = {
-    ("subprocess", "os.system", "os.popen", "os.fork", "os.posix_spawn", "pty", "multiprocessing"): {
+    ("subprocess", "os.system", "os.popen", "os.fork", "os.posix_spawn", "pty"): {
         "arms/process.py": "an arm may be a program that a person names",
     },
+    ("multiprocessing",): {"job/workers.py": "asks whether the process of a worker is gone"},
     ("socket", "http.client", "urllib.request", "urllib3", "requests", "httpx", "aiohttp", "ftplib", "smtplib", "torch.hub"): {
         "arms/web.py": "an arm may be a service that a person names",
     },

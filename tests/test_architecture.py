@@ -312,6 +312,8 @@ BAD_SOURCES = [
     (only_the_command_line_prints, "study.py", "import os\nos.write(1, b'1')"),
     (only_the_command_line_prints, "folder/io.py", "open(2, 'w')"),
     (few_places_reach_outside, "study.py", "import subprocess"),
+    (few_places_reach_outside, "job/workers.py", "import subprocess"),
+    (few_places_reach_outside, "train/fit.py", "from multiprocessing import Process"),
     (few_places_reach_outside, "arms/web.py", "from subprocess import run"),
     (few_places_reach_outside, "study.py", "import os\nos.system('ls')"),
     (few_places_reach_outside, "study.py", "from os import popen as p\np('ls')"),
