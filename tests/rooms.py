@@ -51,7 +51,7 @@ DOORS: dict[str, tuple[str, ...]] = {
 DOORS["job"] = tuple(room for room in DOORS if room not in ("arms", "ledger", "families")) + ("families.TABLE",)
 DOORS["mixing"] = ("contracts", "ground", "metrics", "simplex", "objectives", "policies", "data", "features", "study")
 DOORS["selection"] = (*DOORS["mixing"], "folder", "arms", "ledger")
-DOORS["evaluation"] = DOORS["mixing"]
+DOORS["evaluation"] = (*DOORS["mixing"], "ratio")
 DOORS["improving"] = (*DOORS["mixing"], "families", "blending", "train", "joint")
 DOORS["estimators"] = tuple(room for room in DOORS if room != "job")
 DOORS["report"] = ("folder", "metrics", "data")
@@ -74,6 +74,7 @@ BEYOND_THE_DESIGN: dict[tuple[str, str], str] = {
     ("arms", "ground.rng"): "every draw names a generator, an arm's too",
     ("job", "families.with_role"): "the rows of TABLE that have a role",
     ("folder", "families.with_role"): "the rows of TABLE that have a role",
+    ("ratio", "simplex.stacking"): "the weights of KLIEP are those of a stacking of kernels",
 }
 
 

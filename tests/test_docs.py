@@ -70,6 +70,14 @@ def test_the_page_of_selection_does_what_it_says(capsys):
     assert abs(left - 0.3) < 0.15 and abs(right - 0.7) < 0.15 and far < 0.1
 
 
+def test_the_page_of_comparisons_does_what_it_says(capsys):
+    namespace: dict[str, Any] = {"__name__": "comparison"}
+    for block in blocks("docs/compare.md"):
+        exec(compile(block, "docs/compare.md", "exec", dont_inherit=True), namespace)
+    assert capsys.readouterr().out.startswith("a and b differ (p < 0.001)\n")
+    assert list(namespace["r"].log_ratio(namespace["x"]) > 0) == [True, False]
+
+
 # ------------------------------------------------------------------------------------------ every block of every page
 
 #: page → the test file that runs its blocks of Python, or, for the sketches of decision 5, compares them with code that runs
@@ -77,6 +85,7 @@ RUN_BY = {
     "CONTRIBUTING.md": "tests/test_recipes.py",
     "README.md": "tests/test_readme.py",
     "docs/arms.md": "tests/arms/test_arms.py",
+    "docs/compare.md": "tests/test_docs.py",
     "docs/contextual.md": "tests/policies/test_contextual.py",
     "docs/decisions/005-training-is-a-game-in-stages.md": "tests/test_docs.py",
     "docs/given.md": "tests/test_tutorials.py",

@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
-    "run": "job.start", "evaluate": "evaluation", "load": "study.study", "replay": "job.replay",
+    "run": "job.start", "evaluate": "evaluation.scores", "compare": "evaluation.difference",
+    "Difference": "evaluation.difference", "load": "study.study", "replay": "job.replay",
     "Study": "study.study", "FittedModel": "study.fitted",
     "InputError": "contracts", "Space": "contracts", "Column": "contracts", "Model": "contracts", "ClosedForm": "contracts",
     "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts",
@@ -25,8 +26,8 @@ _HOME = {
     "select": "selection.start",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
         "objectives.terms"),
-    "MixtureDensityRegressor": "estimators.mixture_density", "MixtureDensity": "ground.distributions",
-    "MixtureDensityHead": "ground.nets.heads",
+    "DensityRatio": "estimators.density_ratio", "MixtureDensityRegressor": "estimators.mixture_density",
+    "MixtureDensity": "ground.distributions", "MixtureDensityHead": "ground.nets.heads",
     "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.stacking",
 }  # fmt: skip
 

@@ -13,7 +13,7 @@ import mixtura
 from mixtura.cli.main import main
 from mixtura.families import TABLE, Family
 
-STRANGERS = {"gan": gan, "energy": energy, "random_forest": random_forest}
+STRANGERS = {"gan": gan, "langevin": energy, "random_forest": random_forest}
 
 
 @pytest.fixture
@@ -28,15 +28,15 @@ def place(tmp_path, monkeypatch):
 
 
 def test_strangers_run_from_the_command_line_to_the_report(place, capsys):
-    main(["run", "t.csv", "--families", "gan,energy,random_forest", "--steps", "60", "--out", "run", "--json"])
+    main(["run", "t.csv", "--families", "gan,langevin,random_forest", "--steps", "60", "--out", "run", "--json"])
     told = json.loads(capsys.readouterr().out)
     scores = {score["name"]: score for score in told["scores"]}
-    assert set(scores) == {"gan", "energy", "random_forest", "marginals"}
+    assert set(scores) == {"gan", "langevin", "random_forest", "marginals"}
     assert [scores[name]["kind"] for name in STRANGERS] == [None, None, "exact"]
     assert all(score["status"] in ("fitted", "samples only") and score["reason"] == "" for score in scores.values())
     # the columns depend on each other, and the forest sees it
     assert scores["random_forest"]["nats"] > scores["marginals"]["nats"] + 0.3
-    assert scores["gan"]["steps"] == scores["energy"]["steps"] == 60 and scores["random_forest"]["steps"] is None
+    assert scores["gan"]["steps"] == scores["langevin"]["steps"] == 60 and scores["random_forest"]["steps"] is None
     main(["report", "run"])
     page = (place / "run/report.html").read_text()
     assert all(name in page for name in STRANGERS)
@@ -48,7 +48,7 @@ def test_strangers_run_from_the_command_line_to_the_report(place, capsys):
 
 
 def test_strangers_repeat_their_run_and_are_loaded_by_name(place):
-    study = mixtura.run("t.csv", families=["gan", "energy"], steps=40, out="run")
+    study = mixtura.run("t.csv", families=["gan", "langevin"], steps=40, out="run")
     again, different = mixtura.replay("run", "again", "t.csv")
     assert different == [] and again.verdict == study.verdict
     loaded = mixtura.load("run")

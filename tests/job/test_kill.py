@@ -19,9 +19,13 @@ from mixtura.job.replay import replay
 
 KILLS = int(os.environ.get("MIXTURA_KILLS", "3"))
 STEPS = 150
+#: a closed fit beside the floor, a bound, and exact densities that race with it
+FAMILIES = ["marginals", "forest", "autoregressive", "vae"]
 RUN = """
 import sys, mixtura
-mixtura.run(sys.argv[1], steps=int(sys.argv[2]), seed=1, out=sys.argv[3], workers=int(sys.argv[4]))
+mixtura.run(
+    sys.argv[1], steps=int(sys.argv[2]), seed=1, out=sys.argv[3], workers=int(sys.argv[4]), families=sys.argv[5].split(",")
+)
 """
 
 
@@ -51,7 +55,7 @@ def bits(folder: Path) -> dict[str, bytes]:
 
 
 def start(table: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", RUN, str(table), str(STEPS), str(out), str(workers)]
+    command = [sys.executable, "-c", RUN, str(table), str(STEPS), str(out), str(workers), ",".join(FAMILIES)]
     return subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 

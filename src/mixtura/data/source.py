@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from mixtura.data.files.pixels import Images
 from mixtura.data.guess import guess
 from mixtura.data.images import ImageSchema
 from mixtura.data.kind import Content, DataKind
+from mixtura.data.names import aligned, header
 from mixtura.data.schema import Schema
 from mixtura.data.tables import Table
 
@@ -91,6 +93,26 @@ def learn(
         if given:
             raise InputError(f"{flag}: is for tables, and these are images; leave it out")
     return images.guess_images(data)
+
+
+def together(first: Data, second: Data) -> Data:
+    """The rows of both, one after the other, to learn one kind of data for both. InputError where they are of different kinds, or
+    have different columns or sizes; a :class:`Note` names columns of the second that the first has not."""
+    if isinstance(first, Images) and isinstance(second, Images):
+        shapes = [data.pixels.shape[1:] for data in (first, second)]
+        if shapes[0] != shapes[1]:
+            raise InputError(f"{second.name}: images of {shapes[1]}, {first.name} has {shapes[0]}; resize them")
+        return replace(first, pixels=np.concatenate([first.pixels, second.pixels]))
+    if isinstance(first, Images) or isinstance(second, Images):
+        given, wanted = ("a table", "images") if isinstance(first, Images) else ("images", "a table")
+        raise InputError(f"{second.name}: holds {given}, expected {wanted} as {first.name}; give data of the same kind")
+    rows = aligned(second.frame, header(first.frame), name=second.name, like=first.name)
+    if rows.shape[1] != first.frame.shape[1]:
+        raise InputError(
+            f"{second.name}: has {rows.shape[1]} columns, {first.name} has {first.frame.shape[1]}; give the same columns"
+        )
+    rows = rows.set_axis(first.frame.columns, axis=1)
+    return replace(first, frame=pd.concat([first.frame, rows], ignore_index=True))
 
 
 def from_json(plain: Mapping[str, Any]) -> DataKind:

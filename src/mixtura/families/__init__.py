@@ -16,8 +16,10 @@ from pydantic import BaseModel
 from mixtura.contracts import Model
 from mixtura.families import (
     autoregressive,
+    boltzmann,
     circuit,
     diffusion,
+    energy,
     flow,
     forest,
     gaussian_mixture,
@@ -33,8 +35,9 @@ __all__ = ["TABLE", "Family", "with_role"]
 
 #: what a family is used for in addition to being a candidate. "floor": no row is impossible under it, so every blend includes it,
 #: and gains are measured from it. "proposal": its models condition on any entries of a row, and propose the missing entries for
-#: models that cannot draw them themselves.
-Role = Literal["floor", "proposal"]
+#: models that cannot draw them themselves. "on request": it is no candidate unless it is named, because its models have no nats
+#: to be ranked by and others draw better samples in the time that a run has.
+Role = Literal["floor", "proposal", "on request"]
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,24 @@ TABLE: dict[str, Family] = {
             diffusion.RECIPE,
             "may",
             part_on_images=6.0,
+        ),
+        Family(
+            "energy",
+            energy.Config,
+            energy.suggest,
+            energy.build,
+            "a network as an energy, by noise contrast, contrastive divergence or score matching",
+            energy.RECIPE,
+            roles=("on request",),
+        ),
+        Family(
+            "boltzmann",
+            boltzmann.Config,
+            boltzmann.suggest,
+            boltzmann.build,
+            "a Boltzmann machine of levels: hidden units, or couplings between columns (Ising)",
+            boltzmann.RECIPE,
+            roles=("on request",),
         ),
         Family(
             "mixture_density",

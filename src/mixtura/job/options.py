@@ -289,7 +289,8 @@ def parse_budget(budget: str | float) -> float:
 
 
 def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, given: bool = False) -> list[str]:
-    """The asked family names in the order of the table; all that can serve by default. The floor always joins.
+    """The asked family names in the order of the table; by default all that can serve, but those on request. The floor always
+    joins.
 
     ``table``: name → whether the family takes a context ("never", "may", "needs"); ``given``: whether there is one."""
     from mixtura.contracts import InputError
@@ -297,7 +298,7 @@ def choose_families(asked: Sequence[str] | None, table: Mapping[str, str], *, gi
 
     able = [name for name, context in table.items() if context != ("never" if given else "needs")]
     if asked is None:
-        return able
+        return [name for name in able if name not in with_role("on request")]
     unknown = [name for name in asked if name not in table]
     if unknown:
         raise InputError(f"families: {unknown[0]!r} is not among {', '.join(table)}; choose from these")

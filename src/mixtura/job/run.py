@@ -164,8 +164,8 @@ class Run(ABC):
         steps, seconds = self.options.steps, self.options.seconds
         if self.options.stops is not None:
             seconds = sum(unit.get("seconds", 0.0) for unit in self.options.stops.values())
-        elif steps is not None:
-            seconds = guess_seconds(self.material, len(self.timed), len(self.candidates) - len(self.timed), steps)
+        elif steps is not None or not self.timed:  # closed fits take what they take
+            seconds = guess_seconds(self.material, len(self.timed), len(self.candidates) - len(self.timed), steps or 0)
         return cores() if seconds is not None and seconds > WORTH_WORKERS else 1
 
     def planned(self, workers: int, *, estimate: bool = False) -> Planned:

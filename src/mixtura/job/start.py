@@ -24,6 +24,7 @@ from mixtura.data.kind import DataKind
 from mixtura.data.names import listed
 from mixtura.data.source import Data
 from mixtura.data.tables import Table
+from mixtura.families import TABLE
 from mixtura.folder.io import plain
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import FORMAT
@@ -99,7 +100,9 @@ def _asked_engine(options: Options) -> tuple[Executor | None, int | None]:
     if options.executor is not None:
         return options.executor, options.workers or cores()
     long = options.seconds is not None and options.seconds > WORTH_WORKERS and choose_device(options.device).type == "cpu"
-    return None, options.workers or (cores() if long else None)
+    named = [*(options.families or TABLE), *(options.models or ())]
+    trained = any(name not in TABLE or TABLE[name].fit == "trained" for name in named)  # closed fits may be short
+    return None, options.workers or (cores() if long and trained else None)
 
 
 def _kind(options: Options) -> type[AllColumnsRun | GivenColumnsRun]:

@@ -82,7 +82,7 @@ TABLE: dict[str, Metric] = {
         Metric("mean_nats", mean_nats, "mean log-density of unseen rows", "higher", "nats", "nats"),
         Metric("gain", gain, "mean log-density of a blend less that of a single model, row by row", "higher", "nats", "nats"),
         Metric(
-            "mmd2", mmd2, "how far the samples are from real rows, by a Gaussian kernel; 0 if the distributions are equal",
+            "mmd2", mmd2, "how far the samples are from real rows, by a kernel; 0 if the distributions are equal",
             "lower", "MMD²", "features", "MMD²", ("card", "terminal", "page"), kernel=True,
         ),
         Metric("kid", kid, "as MMD², with the cubic kernel of the kernel inception distance", "lower", "MMD²", "features", "KID"),

@@ -35,7 +35,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], StageProgress]:
     tensors = load(content)
     size = int.from_bytes(content[:8], "little")
     state = json.loads(json.loads(content[8 : 8 + size])["__metadata__"]["state"])
-    pairs = {key: [tuple(pair) for pair in state[key]] for key in ("curve", "plan")}
+    pairs = {key: [tuple(pair) for pair in state[key]] for key in ("curve", "plan", "pace")}
     return tensors, StageProgress(**(state | pairs))
 
 

@@ -244,12 +244,9 @@ class TrainingState:
         if due and self.stage.stopping_loss is not None:
             validation = self.validate(self.stage.stopping_loss)
         state.seconds += time.monotonic() - began
-        if state.step == WARM_UP and self.recipe.seconds is not None and not state.steps:
-            # a tenth is left for validation, which costs about as much as its share of the rows
-            left = 0.9 * self._seconds - state.seconds
-            steps = max(2 * WARM_UP, self._least_steps, int(WARM_UP * left / max(state.seconds, 1e-9)))
-            state.steps = min(self.recipe.most_steps, steps)
-            state.planned_for = self.recipe.seconds
+        if due or (state.step == WARM_UP and not state.steps):
+            self._plan()
+            state.pace.append((state.step, state.seconds))
         converged = state.plateau >= self.recipe.plateaus
         over = bool(state.steps) and state.step >= state.steps
         stop_at = self.recipe.plan is not None and state.step == self.recipe.plan[state.stage][1]
@@ -258,6 +255,16 @@ class TrainingState:
             validation = self.validate(self.stage.stopping_loss)
         record = self._record(losses, self.recipe.rate * scale, validation, ended)
         return self._end_stage(record, converged) if ended else record
+
+    def _plan(self) -> None:
+        """Plan as many steps as the seconds allow, again and again until the learning rate begins to fall: up to there it does
+        not depend on their number, so a fit that is planned anew has the bits of one that was planned so from the start."""
+        state = self.state
+        if self.recipe.seconds is not None and (not state.steps or 3 * state.step <= 2 * state.steps):
+            # before the first validation a tenth is left for it: it costs about as much as its share of the rows
+            seconds = self._seconds * (1.0 if state.curve else 0.9)
+            least = max(2 * WARM_UP, self._least_steps, math.ceil(1.5 * state.step))
+            state.steps = min(self.recipe.most_steps, max(least, int(state.steps_until(seconds))))
 
     def _record(self, losses: Mapping[str, float], rate: float, validation: float | None, ended: bool) -> Step:
         state, stages = self.state, self.stages
@@ -268,8 +275,7 @@ class TrainingState:
 
     @property
     def may_pause(self) -> bool:
-        """Whether this step is a validation, and the learning rate has not begun to fall. Until then it does not depend on the
-        number of planned steps, so a fit that goes on with another number has the bits of one planned so from the start."""
+        """Whether this step is a validation, and the learning rate has not begun to fall (see :meth:`_plan`)."""
         state = self.state
         timed = self.recipe.seconds is not None and len(self.stages) == 1
         return timed and len(state.curve) > 1 and state.curve[-1][0] == state.step and 3 * state.step <= 2 * state.steps
@@ -416,11 +422,8 @@ class TrainingState:
         """Continue from a checkpoint of :meth:`save`."""
         with named_if_damaged(path, self.name):
             self._load(*read_checkpoint(path))
-        seconds, state = self.recipe.seconds, self.state
-        if self.may_pause and seconds is not None and seconds != state.planned_for:
-            left = (seconds - state.seconds) * state.step / state.seconds
-            state.steps = min(self.recipe.most_steps, max(self._least_steps, state.step + int(left)))
-            state.planned_for = seconds
+        if self.may_pause:
+            self._plan()
 
     def _load(self, tensors: dict[str, Tensor], state: StageProgress) -> None:
         self.learner.load_state_dict(part_of(tensors, "learner."))

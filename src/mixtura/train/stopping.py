@@ -23,11 +23,11 @@ class StageProgress:
 
     stage:   the number of the current stage. before, plan, settled: of the stages that have ended, their seconds, their steps
              (``fit.Step.plan``), and whether all of them converged.
-    step, steps, seconds: of this stage, the last step, the steps planned (0: not yet planned) and the time so far. planned_for:
-    the seconds of the recipe that these steps were planned for.
+    step, steps, seconds: of this stage, the last step, the steps planned (0: not yet planned) and the time so far.
     best:    the lowest stopping loss. curve: (step, stopping loss) of every validation.
     stale:   validations without progress. plateau: how often the rate was lowered; factor: of the rate, as a result.
     averaged: the number of steps in the moving average.
+    pace:    (step, seconds so far) at every validation, or where one would be.
     """
 
     stage: int = 0
@@ -37,13 +37,20 @@ class StageProgress:
     step: int = 0
     steps: int = 0
     seconds: float = 0.0
-    planned_for: float = 0.0
     best: float = math.inf
     stale: int = 0
     plateau: int = 0
     factor: float = 1.0
     averaged: int = 0
     curve: list[tuple[int, float]] = field(default_factory=list)
+    pace: list[tuple[int, float]] = field(default_factory=list)
+
+    def steps_until(self, seconds: float) -> float:
+        """The step that is reached when the stage has had so many seconds, at the speed of the latter half of the steps so far:
+        the first ones may have been slow, as may be those of another time on a machine that is shared."""
+        steps, spent = next(((s, t) for s, t in reversed(self.pace) if 2 * s <= self.step), (0, 0.0))
+        speed = (self.step - steps) / max(self.seconds - spent, 1e-9)
+        return self.step + max(0.0, seconds - self.seconds) * speed
 
     def note(self, score: float) -> bool:
         """Record the stopping loss of this step; returns whether it is the lowest so far."""

@@ -1,0 +1,186 @@
+"""``compare``: what differs is found, what does not is not, and where is said in words that are true."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import mixtura
+from mixtura.contracts import InputError
+from mixtura.data import source
+from mixtura.evaluation.where import LEAST_SHARE, columns_that_differ, regions_that_differ
+from mixtura.ground.rng import generator
+from mixtura.metrics.classifier import same_law_by_classifier
+
+
+def people(n: int, seed: int, older: float = 0.0, nurses: float = 0.2) -> pd.DataFrame:
+    """Whole ages, a job, a wage with gaps, dates."""
+    rng = np.random.default_rng(seed)
+    job = rng.choice(["clerk", "driver", "nurse"], n, p=[0.8 - nurses, 0.2, nurses])
+    wage = np.where(rng.random(n) < 0.1, np.nan, rng.lognormal(3, 0.4, n).round(2))
+    day = pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 366, n), "D")
+    return pd.DataFrame({"age": rng.normal(40 + older, 10, n).round(), "job": job, "wage": wage, "day": day})
+
+
+@pytest.fixture(scope="module")
+def differing() -> mixtura.Difference:
+    return mixtura.compare(people(500, 0), people(700, 1, older=6, nurses=0.4), seed=0)
+
+
+def test_a_shift_is_found_with_its_size(differing):
+    """KL of ages .18 (6/10 squared, halved), of jobs .6 log(.6/.4) + .2 log(.2/.4) = .105; of the rest nothing."""
+    assert differing.differ and differing.p < 1e-6 and "differ (p < 0.001)" in differing.verdict
+    kl = differing.divergences["kl"]
+    assert abs(kl.value - 0.285) < 4 * kl.error + 0.03 and kl.error < 0.06
+    assert differing.rows == (500, 700) and not differing.same_rows and differing.shared == 0
+
+
+def test_the_columns_that_differ_come_first_and_the_others_do_not_differ(differing):
+    found = {column.column: column for column in differing.columns}
+    assert {c.column for c in differing.columns[:2]} == {"age", "job"}
+    assert found["age"].p < 1e-6 and found["job"].p < 1e-6 and found["wage"].p > 0.05 and found["day"].p > 0.05
+    assert found["job"].distance == pytest.approx(0.2, abs=0.06) and found["age"].detail.startswith("median ")
+    assert "→" in found["job"].detail and found["job"].detail.split(":")[0] in ("clerk", "nurse")
+
+
+def test_the_shares_of_a_region_are_those_of_the_rows(differing):
+    assert differing.regions
+    a, b = people(500, 0), people(700, 1, older=6, nurses=0.4)
+    for region in differing.regions:
+        shares = [_inside(frame, region.rule).mean() for frame in (a, b)]
+        assert abs(shares[0] - region.share_a) < 4 * region.error and abs(shares[1] - region.share_b) < 4 * region.error
+        assert abs(region.share_a - region.share_b) > 3 * region.error
+
+
+def _inside(frame: pd.DataFrame, rule: str) -> pd.Series:
+    inside = pd.Series(True, frame.index)
+    for part in rule.split(" and "):
+        name, _, rest = part.partition(" ")
+        column = frame[name]
+        if rest.startswith(("> ", "≤ ")):
+            cut = pd.Timestamp(rest[2:]) if name == "day" else float(rest[2:])
+            filled = column.fillna(column.median()) if name == "wage" else column
+            inside &= filled > cut if rest.startswith("> ") else filled <= cut
+        else:
+            answer = {"is missing": column.isna(), "is there": column.notna()}.get(rest)
+            level = rest.removeprefix("is ").removeprefix("not ")
+            inside &= answer if answer is not None else (column != level if rest.startswith("is not ") else column == level)
+    return inside
+
+
+def test_rows_most_unlike_the_other_set_are_shown(differing):
+    (first, times), (second, others) = differing.most_like
+    assert 1 <= len(first) <= 5 and list(times) == sorted(times, reverse=True) and min(times) > 1 and min(others) > 1
+    assert first["age"].mean() < second["age"].mean()
+
+
+def test_halves_of_one_set_do_not_differ():
+    """Of 12 halvings; benchmarks/compare.py has 200."""
+    frame, said = people(400, 3), []
+    for seed in range(12):
+        order = np.random.default_rng(seed).permutation(400)
+        halves = (frame.iloc[order[:200]].reset_index(drop=True), frame.iloc[order[200:]].reset_index(drop=True))
+        said.append(mixtura.compare(*halves, method="logistic", seed=seed))
+    assert sum(found.differ for found in said) <= 2
+    assert any(found.verdict.startswith("no difference found (p = ") for found in said)
+    assert all(abs(found.divergences["js"].value) < 4 * found.divergences["js"].error + 0.01 for found in said)
+
+
+def test_a_file_and_itself_are_the_same_rows(tmp_path):
+    people(60, 0).to_csv(tmp_path / "a.csv", index=False)
+    found = mixtura.compare(tmp_path / "a.csv", str(tmp_path / "a.csv"), method="logistic")
+    assert found.verdict == "a.csv and a.csv are the same rows" and found.same_rows and not found.differ
+
+
+def test_rows_in_both_sets_are_counted():
+    a = people(200, 0)
+    b = pd.concat([people(200, 1), a.iloc[:40]], ignore_index=True)
+    found = mixtura.compare(a, b, method="logistic")
+    assert found.shared >= 40 and "rows of b are also in a, more than chance gives" in found.verdict
+
+
+def test_what_one_set_alone_has_is_a_difference():
+    """A level, a gap, a constant that the other set has not."""
+    a = pd.DataFrame({"x": np.random.default_rng(0).normal(size=200), "k": ["u"] * 200})
+    b = pd.DataFrame({"x": np.random.default_rng(1).normal(size=200), "k": ["u"] * 150 + ["v"] * 50})
+    found = mixtura.compare(a, b, method="trees")
+    assert found.differ and found.columns[0].column == "k" and found.columns[0].p < 1e-6
+    b.loc[:60, "x"] = np.nan
+    missing = mixtura.compare(a[["x"]], b[["x"]], method="trees")
+    assert missing.columns[0].detail.startswith("missing 0.0% → 30.5%")
+
+
+def test_images_are_compared_too():
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(0, 17, (60, 8, 8)), rng.integers(0, 17, (60, 8, 8))
+    b[:, :4] //= 3
+    found = mixtura.compare(a.astype(np.uint8), b.astype(np.uint8), method="logistic")
+    assert found.differ and found.columns == () and found.regions == () and found.kind.nouns == "images"
+    assert found.to_json()["most_like"][0]["rows"] == []
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [
+        (people(19, 0), people(50, 1), "a: 19 rows are too few to compare; give 20 or more"),
+        (people(50, 0), people(50, 1).drop(columns="job"), "b: no column 'job', which a has"),
+        (np.zeros((50, 2)), np.zeros((50, 3)), "b: has 3 columns, a has 2"),
+        (np.zeros((30, 8, 8)), people(50, 0), "b: holds a table, expected images as a"),
+        (people(50, 0), np.zeros((30, 8, 8)), "b: holds images, expected a table as a"),
+        (np.zeros((30, 8, 8)), np.zeros((30, 9, 9)), "b: images of"),
+        ("nowhere.csv", people(50, 0), "nowhere.csv"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_sentence(a, b, said):
+    with pytest.raises(InputError, match=said) as caught:
+        mixtura.compare(a, b)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_method_is_said_before_anything_is_read():
+    with pytest.raises(InputError, match="method: 'vw' is unknown"):
+        mixtura.compare("nowhere.csv", "nowhere.csv", method="vw")
+
+
+def test_columns_under_the_null_have_uniform_p_values():
+    """The smallest of four adjusted p-values is below .05 in 5 % of all cases."""
+    kind = source.learn(source.load(people(4_000, 0)))
+    x = kind.encode(people(4_000, 0))
+    least = []
+    for seed in range(200):
+        some = torch.randperm(4_000, generator=generator(seed))[:600]
+        least.append(columns_that_differ(kind, x[some[:300]], x[some[300:]])[0].p)
+    assert 0.0 <= np.mean(np.array(least) < 0.05) < 0.11
+
+
+def test_no_region_is_made_of_noise():
+    """A tree of pure noise finds parts on one half; on the other their shares are alike."""
+    kind = source.learn(source.load(people(800, 0)))
+    x, found = kind.encode(people(800, 0)), 0
+    for seed in range(40):
+        rng = generator(seed)
+        of_a = torch.rand(800, generator=rng) < 0.5
+        noise = torch.where(of_a, 1.0, -1.0) + torch.randn(800, generator=rng)
+        found += len(regions_that_differ(kind, x, of_a, noise.double(), seed)) > 0
+    assert found <= 4
+    assert 0 < LEAST_SHARE < 0.1
+
+
+def test_the_p_value_of_the_classifier_is_uniform_at_equal_laws_with_ties():
+    """Kolmogorov–Smirnov, 120 draws of tied rows (500 in benchmarks/compare.py)."""
+    from scipy.stats import kstest
+
+    values = []
+    for seed in range(120):
+        rng = generator(seed)
+        x, y = (torch.randint(0, 3, (n, 2), generator=rng).double() for n in (60, 75))
+        values.append(same_law_by_classifier(x, y, rng=rng).value)
+    assert kstest(values, "uniform").pvalue > 0.01
+
+
+def test_the_p_value_of_the_classifier_sees_a_shift():
+    rng = generator(0)
+    x, y = torch.randn(300, 2, generator=rng), torch.randn(300, 2, generator=rng)
+    assert same_law_by_classifier(x, y + 1, rng=rng).value < 1e-6
