@@ -19,8 +19,8 @@ _HOME = {
     "Study": "study.study", "FittedModel": "study.fitted",
     "InputError": "contracts", "Space": "contracts", "Column": "contracts", "Model": "contracts", "ClosedForm": "contracts",
     "Density": "contracts", "LowerBound": "contracts", "Conditional": "contracts", "Conditioned": "contracts",
-    "Latent": "contracts", "Stepwise": "contracts", "Reparameterised": "contracts", "Scored": "contracts",
-    "Energy": "contracts", "Learner": "contracts", "Stage": "contracts", "Phase": "contracts",
+    "Latent": "contracts", "NoisyDecoder": "contracts", "Stepwise": "contracts", "Reparameterised": "contracts", "Scored":
+    "contracts", "Energy": "contracts", "Learner": "contracts", "Stage": "contracts", "Phase": "contracts",
     "Optimiser": "contracts", "Turn": "contracts", "Batch": "contracts", "single_stage": "contracts",
     "mix": "mixing", "pareto": "mixing", "Weights": "simplex.weights", "Selector": "policies.selector",
     "select": "selection.start",

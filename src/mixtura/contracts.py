@@ -662,6 +662,15 @@ class Latent(Model):
         """Codes (n, latent) → (n, *shape) in data units, a sample of p(x | z)."""
 
 
+class NoisyDecoder(Latent):
+    """A model with a latent code, whose p(x | z) has a density."""
+
+    @abstractmethod
+    def log_given(self, x: Tensor, z: Tensor, *, context: Tensor | None = None) -> Tensor:
+        """(n,) log p(x | z), nats with respect to the base measure of the space, of rows x (n, *shape) on the support, given
+        codes z (n, latent); differentiable in z."""
+
+
 class Stepwise(Model):
     """A sampler whose path y_T → … → y_0 → x is a Markov chain with known Gaussian steps (Sohl-Dickstein et al. 2015).
     States y are (n, width) in the encoding, with noise."""

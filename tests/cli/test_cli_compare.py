@@ -53,7 +53,7 @@ def test_json_and_the_page(do, place):
         ("a.csv b.csv --method psychic", "method: 'psychic' is unknown"),
         ("a.csv b.csv -o page.pdf", "page.pdf: expected a file with the ending .html"),
         ("a.csv b.csv -o none/page.html", "none/page.html: expected a file"),
-        ("a.csv b.csv --features pixels", "features"),
+        ("a.csv b.csv --features nonsense", "nonsense"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(do, words, said):

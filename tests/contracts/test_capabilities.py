@@ -9,7 +9,19 @@ from functools import cache
 import pytest
 import torch
 
-from mixtura.contracts import Batch, ClosedForm, Column, Density, InputError, Reparameterised, Scored, Space, Stepwise
+from mixtura.contracts import (
+    Batch,
+    ClosedForm,
+    Column,
+    Density,
+    Energy,
+    InputError,
+    NoisyDecoder,
+    Reparameterised,
+    Scored,
+    Space,
+    Stepwise,
+)
 from mixtura.families import TABLE
 from mixtura.ground.distributions import MixtureDensity
 from mixtura.ground.encode import Columns
@@ -60,18 +72,23 @@ def fitted(name: str) -> tuple:
     return model.eval(), None if context is None else context[:1], x
 
 
+#: those that model numbers
+OF_NUMBERS = [name for name in TABLE if name != "boltzmann"]
+
+
 def of_capability(kind: type) -> list[str]:
     def has(name: str) -> bool:
         family = TABLE[name]
         shape = (1,) if family.context == "needs" else None
         return isinstance(family.build(PLAIN, context_shape=shape, config=family.suggest(PLAIN, N), rng=generator(0)), kind)
 
-    return [name for name in TABLE if has(name)]
+    return [name for name in OF_NUMBERS if has(name)]
 
 
 def test_who_can_do_what():
     """A family that loses a capability, or gains one, says so here."""
     drawn = {"flow", "vae", "diffusion", "mixture_density", "linear_gaussian"}
+    assert of_capability(NoisyDecoder) == ["vae"] and of_capability(Energy) == ["energy"]
     assert set(of_capability(Reparameterised)) == drawn and of_capability(Scored) == ["diffusion"] == of_capability(Stepwise)
     for name in drawn - {"mixture_density"}:
         family = TABLE[name]
@@ -278,7 +295,7 @@ def test_the_jacobian_of_an_encoding():
     assert torch.isfinite(missing).all() and missing[gaps[:, 0].isnan()].mean() != missing[~gaps[:, 0].isnan()].mean()
 
 
-@pytest.mark.parametrize("name", [name for name in TABLE if name != "quantile"])
+@pytest.mark.parametrize("name", [name for name in OF_NUMBERS if name != "quantile"])
 def test_families_share_the_encoding_they_are_handed(name):
     """So one reads what another draws: all models of a run meet in the same units."""
     model, _, x = fitted(name)

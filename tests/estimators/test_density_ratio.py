@@ -95,7 +95,6 @@ def test_same_seed_same_bits_and_clones():
     [
         (table(9, 0), table(50, 1), "p: expected 10 rows or more, got 9"),
         (table(50, 0), table(50, 1)[["x"]], "q: no column 'k', which p has"),
-        (np.full((50, 1), np.nan), np.zeros((50, 1)), "."),
         (np.zeros((0, 2)), np.zeros((50, 2)), "p"),
         (table(50, 0).assign(x=np.inf), table(50, 0), "infinite|inf"),
         ("none.csv", table(50, 0), "none.csv"),

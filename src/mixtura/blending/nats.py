@@ -11,7 +11,7 @@ from torch import Tensor
 from mixtura.contracts import Density, LowerBound, Model, Watch, unwatched
 
 #: independent repetitions of a sampled bound, for rows of up to LARGE entries and for larger rows
-REPEATS, REPEATS_OF_LARGE, LARGE = 4, 2, 1_024
+REPEATS, REPEATS_OF_LARGE, LARGE = 4, 2, 512
 
 #: rows that are scored at once
 TILE = 2_048

@@ -154,8 +154,9 @@ def _paths(tree: DecisionTreeRegressor, questions: Sequence[Question]) -> Iterat
         if nodes.children_left[node] < 0:
             yield node, [*said.values()]
             return
-        field, _, words = questions[nodes.feature[node]]
-        name, cut = field.name, float(nodes.threshold[node])
+        field, values, words = questions[nodes.feature[node]]
+        # the largest value that is not above the threshold says the same, and is a value of the column
+        name, cut = field.name, float(values[values <= nodes.threshold[node]].max())
         for child, yes in ((nodes.children_left[node], 0), (nodes.children_right[node], 1)):
             if words is None:
                 more = {(name, "> " if yes else "≤ "): f"{name} {'>' if yes else '≤'} {_shown(field, cut)}"}
@@ -169,10 +170,9 @@ def _paths(tree: DecisionTreeRegressor, questions: Sequence[Question]) -> Iterat
 
 
 def _shown(field: Field, value: float) -> str:
-    """A number of a column, for people."""
-    if field.kind == "datetime":
-        return str(field.decode(np.array([value])).iloc[0])
-    return f"{value:.4g}"
+    """A number of a column, from tensor units, for people."""
+    found = field.decode(np.array([value])).iloc[0]
+    return f"{found:.6g}" if isinstance(found, int | float | np.number) else str(found)
 
 
 def _label(field: Field, code: float) -> str:

@@ -126,6 +126,7 @@ TABLE: dict[str, Family] = {
             autoregressive.suggest,
             autoregressive.build,
             "each column given the columns before it (MADE, PixelCNN)",
+            autoregressive.RECIPE,
             context="may",
         ),
         Family("vae", vae.Config, vae.suggest, vae.build, "a variational auto-encoder (normal latent codes)", vae.RECIPE, "may"),

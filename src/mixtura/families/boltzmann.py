@@ -26,7 +26,6 @@ from mixtura.contracts import Energy, Estimate, InputError, Phase, Space, Stage,
 from mixtura.ground import rng as random
 from mixtura.ground.annealing import Annealed, anneal, sigmoidal
 from mixtura.ground.encode import Columns
-from mixtura.ground.rng import seeded
 
 
 class Config(BaseModel):
@@ -59,8 +58,7 @@ class BoltzmannMachine(Energy):
         self.sizes = list(self.columns.cardinalities)
         width = sum(self.sizes)
         self.bias = nn.Parameter(torch.zeros(width))
-        with seeded(int(torch.randint(2**62, (), generator=rng))):
-            self.weight = nn.Parameter(FIRST_WEIGHT * torch.randn(width, config.hidden or width))
+        self.weight = nn.Parameter(FIRST_WEIGHT * torch.randn(width, config.hidden or width, generator=rng))
         self.hidden_bias = nn.Parameter(torch.zeros(config.hidden))
         # the codes of the chains: whole numbers, which are not averaged as parameters are
         self.register_buffer("chains", torch.zeros(config.chains if config.hidden else 0, len(self.sizes), dtype=torch.int64))

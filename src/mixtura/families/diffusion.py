@@ -207,6 +207,8 @@ class Diffusion(LowerBound, Stepwise, Scored):
     how = "variational"
     draws = 1
     lowest: Tensor
+    least: Tensor
+    most: Tensor
 
     def __init__(self, space: Space, context_shape: tuple[int, ...] | None, config: Config, rng: torch.Generator) -> None:
         super().__init__(space, context_shape)
@@ -216,6 +218,9 @@ class Diffusion(LowerBound, Stepwise, Scored):
         self.layout = CodeLayout(self.columns.cardinalities)
         self.entries = self.layout.width + self.columns.continuous
         self.register_buffer("lowest", torch.tensor(LOWEST[1], dtype=torch.float64))
+        # between which numbers the means of values lie
+        self.register_buffer("least", torch.full((self.columns.continuous,), -math.inf))
+        self.register_buffer("most", torch.full((self.columns.continuous,), math.inf))
         context = math.prod(context_shape) if context_shape else 0
         with seeded(int(torch.randint(2**62, (), generator=rng))):
             if config.network == "unet":
@@ -233,6 +238,9 @@ class Diffusion(LowerBound, Stepwise, Scored):
         cells = typical[typical < 1]
         narrow = float(cells.min()) * PART_OF_CELL if len(cells) else LOWEST[1] / 5
         self.lowest.fill_(min(max(narrow, LOWEST[0]), LOWEST[1]))
+        if self.space.is_image:
+            walls = x.new_tensor([self.space.columns[0].low, self.space.columns[0].high])[:, None].expand(-1, self.space.dims)
+            self.least, self.most = self.columns.split(walls.reshape(2, *self.space.shape)).values.float()
 
     def _encode_for_training(self, x: Tensor) -> Tensor:
         parts = self.columns.split(x)
@@ -282,7 +290,9 @@ class Diffusion(LowerBound, Stepwise, Scored):
         # for corners of −1 and 1, −|y − e_k|² / 2s² is 2 y_k / s² up to a constant, for a single number and for a group
         odds = F[:, :k] + 2 * y[:, :k] / s**2
         logits = [self.layout.logits(i, odds[:, block]) for i, block in enumerate(self.layout.blocks)]
-        return logits, c_skip * y[:, k:] + c_out * F[:, k:], variance
+        D = c_skip * y[:, k:] + c_out * F[:, k:]
+        # a mean of pixels is a pixel's level: a network that says otherwise sends a path further off at every step
+        return logits, D if self.training else D.clamp(self.least, self.most), variance
 
     def _denoise(self, y: Tensor, s: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """D and V of all entries of y (n, entries) at levels s, (n, 1) or (1, 1)."""

@@ -85,7 +85,8 @@ class EnergyModel(Energy):
         width = self.columns.width
         with seeded(int(torch.randint(2**62, (), generator=rng))):
             self.net = perceptron(width + 2 * config.waves, config.hidden, 1)
-            self.register_buffer("directions", FREQUENCY / math.sqrt(width) * torch.randn(width, config.waves))
+        directions = torch.randn(width, config.waves, generator=rng)
+        self.register_buffer("directions", FREQUENCY / math.sqrt(width) * directions)
         self.register_buffer("mean", torch.zeros(width))
         self.register_buffer("root", torch.eye(width))
         # the bits of float32 positions as integers: positions must not be averaged as parameters are

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mixtura.contracts import InputError, Latent, LowerBound, Reparameterised, Space, Stage, Turn, single_stage
+from mixtura.contracts import InputError, LowerBound, NoisyDecoder, Reparameterised, Space, Stage, Turn, single_stage
 from mixtura.ground import rng as random
 from mixtura.ground.cells import Parts, log_logistic_mass, log_normal_mass
 from mixtura.ground.encode import Columns
@@ -68,7 +68,7 @@ TILE = 256
 LEAST_TILE = 32
 
 
-class Vae(LowerBound, Latent):
+class Vae(LowerBound, NoisyDecoder):
     """A variational auto-encoder and its bound. Drawing n rows at once or in parts from one generator gives the same rows, up to
     float32 rounding."""
 
@@ -236,6 +236,10 @@ class Vae(LowerBound, Latent):
         x = self.space.clamp(self.space.check(x))
         context = self.check_context(context, len(x))
         return self._q(self._parts(x), context)[0]
+
+    def log_given(self, x: Tensor, z: Tensor, *, context: Tensor | None = None) -> Tensor:
+        x = self.space.clamp(self.space.check(x))
+        return self._log_given(z.float(), self._parts(x), self.check_context(context, len(x))).double()
 
     def decode(self, z: Tensor, *, context: Tensor | None = None, rng: torch.Generator) -> Tensor:
         if z.dim() != 2 or z.shape[1] != self.latent:

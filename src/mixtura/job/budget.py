@@ -93,7 +93,9 @@ class Budget:
         # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
         guess = SCORING * self.seconds
-        owed += (1 + 1 / self.workers) * sum(units.get(f"{model}/all", {}).get("scores_in", guess) for model in unscored)
+        # a model that is worth more time than others takes more to sample and to score, too
+        scores_in = [units.get(f"{m}/all", {}).get("scores_in", guess * max(1.0, self.part(m) / 2)) for m in unscored]
+        owed += (1 + 1 / self.workers) * sum(scores_in)
         hopeful = {unit: entry for unit, entry in units.items() if "scoring" in entry and not entry.get("stopped")}
         kept = [entry for unit, entry in hopeful.items() if entry["plan"] or unit.rpartition("/")[0] in leading]
         owed += (sum(self.of_refit(entry) for entry in kept) + PREPARING * self.seconds * len(unscored)) / self.workers

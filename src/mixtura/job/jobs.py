@@ -291,6 +291,11 @@ def _fit_and_score(
     stopped = job.stopped
     if look is not None:
         stopped = why_stopped(look, 0.0, files.nats_so_far(splits, seed, but=name), fitted.entry["seconds"])
+    elif not job.races and stopped is None and job.share is not None and not splits.folds and density_kind(model) == "bound":
+        # in a run judged by samples a bound may be dear to estimate, and of no use in a blend in nats
+        look, _ = nats_of(model, material, looked_at(splits, seed), generator(seed, name, "look"))
+        behind = why_stopped(look, 0.0, files.nats_so_far(splits, seed, but=name), fitted.entry["seconds"])
+        stopped = behind and f"in nats its bound adds nothing to a blend ({behind.rpartition(', ')[2]}): few rows were scored"
     entry |= fitted.entry
     if fitted.history:
         write_lines(files.path(job.unit, "history.jsonl"), fitted.history)

@@ -1,5 +1,7 @@
-"""Density ratios: log p(y) − log q(y), learnt from rows of both. A method is a class with ``fit`` and ``log_ratio``, and one
-line in :data:`TABLE`."""
+"""Density ratios: log p(y) − log q(y), learnt from rows of both.
+
+A method is a class with ``fit`` and ``log_ratio``, and one line in :data:`TABLE`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from mixtura.contracts import Estimate, InputError

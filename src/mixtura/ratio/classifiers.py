@@ -73,7 +73,7 @@ class CrossFitted(Ratio):
 
 def _line(x: Tensor, n: int) -> tuple[Tensor, float]:
     """a (d,) and b of log r = a·x + b, from rows x of which the first n are of p, by logistic regression."""
-    fitted = LogisticRegression(max_iter=1_000).fit(x.numpy(), np.arange(len(x)) < n)
+    fitted = LogisticRegression(max_iter=1_000, random_state=0).fit(x.numpy(), np.arange(len(x)) < n)
     return torch.as_tensor(fitted.coef_[0]), float(fitted.intercept_[0]) - math.log(n / (len(x) - n))
 
 

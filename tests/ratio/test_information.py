@@ -1,0 +1,81 @@
+"""Mutual information of Gaussians and of codes, rate–distortion and capacity, against closed forms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mixtura.contracts import InputError
+from mixtura.ground.rng import generator
+from mixtura.ratio import information
+from mixtura.ratio.information import GROUP, blahut_arimoto, capacity, mutual_information
+
+
+def entropy(p: float) -> float:
+    return -p * math.log(p) - (1 - p) * math.log(1 - p)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.6, 0.9])
+def test_gaussians(rho):
+    """I = −½ log(1 − ρ²)."""
+    rng = generator(0)
+    x, e = (torch.randn(4_000, 1, generator=rng, dtype=torch.float64) for _ in range(2))
+    found = mutual_information(x, rho * x + math.sqrt(1 - rho**2) * e, method="gaussian")
+    truth = -0.5 * math.log(1 - rho**2)
+    for name, value in found.items():
+        assert abs(value.value - truth) < 4 * value.error + 0.03, name
+    assert found["info_nce"].value <= math.log(GROUP)
+
+
+def test_a_binary_channel_by_trees():
+    """I = log 2 − H(.1); the best method is found."""
+    rng = generator(1)
+    x = torch.randint(2, (4_000, 1), generator=rng)
+    y = x ^ (torch.rand(4_000, 1, generator=rng) < 0.1)
+    found = mutual_information(x.double(), y.double(), method="trees")
+    truth = math.log(2) - entropy(0.1)
+    assert found["nwj"].value == pytest.approx(truth, abs=4 * found["nwj"].error + 0.02)
+    assert found["plug_in"].value == pytest.approx(truth, abs=4 * found["plug_in"].error + 0.02)
+
+
+def test_info_nce_cannot_pass_the_log_of_its_group(monkeypatch):
+    monkeypatch.setattr(information, "GROUP", 8)
+    x, e = (torch.randn(2_000, 1, generator=generator(seed), dtype=torch.float64) for seed in (0, 1))
+    found = mutual_information(x, x + 1e-3 * e, method="gaussian")
+    assert found["info_nce"].value <= math.log(8) + 1e-9 < found["plug_in"].value
+
+
+def test_the_rate_distortion_function_of_a_coin():
+    """R(D) = log 2 − H(D) nats: D = .1, R = .36806, at the slope log((1 − D)/D)."""
+    rate, distortion = blahut_arimoto([0.5, 0.5], 1 - np.eye(2), math.log(9))
+    assert distortion == pytest.approx(0.1, abs=1e-6) and rate == pytest.approx(0.36806, abs=1e-5)
+
+
+def test_an_uneven_coin_needs_less():
+    """R(D) = H(p) − H(D)."""
+    rate, distortion = blahut_arimoto([0.2, 0.8], 1 - np.eye(2), math.log(0.95 / 0.05))
+    assert distortion == pytest.approx(0.05, abs=1e-5) and rate == pytest.approx(entropy(0.2) - entropy(0.05), abs=1e-5)
+
+
+def test_capacities():
+    """The symmetric channel log 2 − H(.1); the erasure channel (1 − ε) log 2; a useless one."""
+    found, p = capacity([[0.9, 0.1], [0.1, 0.9]])
+    assert found == pytest.approx(math.log(2) - entropy(0.1), abs=1e-8) and p == pytest.approx([0.5, 0.5], abs=1e-4)
+    assert capacity([[0.7, 0.3, 0.0], [0.0, 0.3, 0.7]])[0] == pytest.approx(0.7 * math.log(2), abs=1e-8)
+    assert capacity([[0.3, 0.7], [0.3, 0.7]])[0] == pytest.approx(0.0, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: blahut_arimoto([0.5, 0.6], np.eye(2), 1.0),
+        lambda: blahut_arimoto([0.5, 0.5], np.eye(3), 1.0),
+        lambda: blahut_arimoto([0.5, 0.5], np.eye(2), 0.0),
+        lambda: capacity([[0.5, 0.4], [0.5, 0.5]]),
+        lambda: mutual_information(torch.zeros(5, 1), torch.zeros(6, 1)),
+    ],
+)
+def test_what_is_no_law_is_named(call):
+    with pytest.raises(InputError, match="expected"):
+        call()
