@@ -70,7 +70,7 @@ def test_rate_and_distortion_add_up_to_the_evidence_bound(linear):
     assert told["rate"] + told["distortion"] == pytest.approx(-many, abs=0.1)
 
 
-@pytest.mark.parametrize(("beta", "deviation"), [(1.0, 0.5), (0.5, 0.5), (2.0, 0.4)])
+@pytest.mark.parametrize(("beta", "deviation"), [(1.0, 0.5), (2.0, 0.4)])
 def test_the_rate_and_distortion_of_a_gaussian(beta, deviation):
     """N(0, 1) with noise s fixed: a code of rate ½ log(1/d) with d = β s² (reverse water-filling), distortion ½ log 2πs² +
     d/2s²."""

@@ -116,10 +116,10 @@ def test_the_persistent_chains_are_not_averaged():
 
 @pytest.mark.parametrize("law", toys.LAWS, ids=lambda law: law.name)
 def test_the_laws_of_the_benchmarks_integrate_to_one(law):
-    points, area = toys.grid(law, 300)
+    points, area = toys.grid(law, 120)
     assert float(law.log_prob(points).exp().sum()) * area == pytest.approx(1, abs=2e-3)
     x = law.sample(4_000, generator(0))
-    assert toys.total_variation(law, law.log_prob(points), 300) < 2e-3
+    assert toys.total_variation(law, law.log_prob(points), 120) < 2e-3
     mean = float((law.log_prob(points).exp() * law.log_prob(points)).nansum()) * area
     assert float(law.log_prob(x).mean()) == pytest.approx(mean, abs=0.06)
 

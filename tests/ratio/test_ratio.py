@@ -41,7 +41,9 @@ def test_every_method_is_looked_at():
     assert MOST.keys() == TABLE.keys()
 
 
-@pytest.mark.parametrize("name", MOST)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ("network", "vwkde-score") else name for name in MOST]
+)
 def test_the_ratio_of_two_gaussians(name):
     p, q = rows(1_000, 0.0, 0), rows(1_000, 1.0, 0)
     fitted = TABLE[name].make().fit(p, q, generator(1))

@@ -1,0 +1,76 @@
+"""Reweighting against closed forms: a Gaussian tilted by a line is a Gaussian moved."""
+
+import math
+
+import pytest
+import torch
+
+from mixtura.blending.tilt import Tilt, importance_resample, log_mean_exp, reject
+from mixtura.contracts import InputError, Space
+from mixtura.families import gaussian_mixture
+from mixtura.ground.rng import generator
+
+
+def draw(rng):
+    return lambda n: 100 + 3 * torch.randn(n, 1, generator=rng, dtype=torch.float64)
+
+
+def line(a):
+    """exp(a (x − 100)) moves N(100, 9) to N(100 + 9 a, 9); log Z = 9 a²/2."""
+    return lambda x: a * (x[:, 0] - 100)
+
+
+@pytest.mark.parametrize("how", [importance_resample, reject])
+def test_a_line_moves_a_gaussian(how):
+    rng = generator(0)
+    found = how(draw(rng), line(0.2), 2_000, rng)
+    assert abs(float(found.x.mean()) - 101.8) < 0.25 and abs(float(found.x.std()) - 3) < 0.25 and len(found.x) == 2_000
+    assert abs(found.log_z.value - 0.18) < 4 * found.log_z.error and found.log_z.error < 0.02
+
+
+def test_the_effective_sample_size_is_that_of_the_weights():
+    """n exp(−σ²) with σ² = 9 a² the variance of f."""
+    rng = generator(1)
+    found = importance_resample(draw(rng), line(0.2), 2_000, rng)
+    assert found.drawn == 20_000 and found.effective == pytest.approx(20_000 * math.exp(-0.36), rel=0.1)
+
+
+def test_rejection_repeats_no_row_and_a_flat_f_rejects_none():
+    rng = generator(2)
+    assert len(reject(draw(rng), line(0.1), 500, rng).x.unique()) == 500
+    flat = reject(draw(rng), line(0.0), 700, rng)
+    assert flat.drawn == 1_000 and flat.log_z.value == pytest.approx(0)
+
+
+@pytest.mark.parametrize("how", [importance_resample, reject])
+def test_too_steep_a_function_is_refused(how):
+    rng = generator(3)
+    with pytest.raises(InputError, match="f is too steep for this model"):
+        how(draw(rng), line(30.0), 3_000, rng)
+
+
+def test_values_that_are_no_numbers_are_named():
+    rng = generator(4)
+    with pytest.raises(InputError, match="f of row 0 is nan"):
+        importance_resample(draw(rng), lambda x: x[:, 0] * math.nan, 10, rng)
+    found = importance_resample(draw(rng), lambda x: torch.where(x[:, 0] > 100, 0.0, -math.inf), 100, rng)
+    assert (found.x > 100).all() and found.log_z.value == pytest.approx(-math.log(2), abs=0.1)
+
+
+def test_a_model_that_is_tilted_samples():
+    x = draw(generator(5))(500)
+    base = gaussian_mixture.build(Space.continuous(1), config=gaussian_mixture.Config(components=1), rng=generator(0))
+    base.fit_closed(x, None, generator(0))
+    tilted = Tilt(base, line(0.2))
+    made = tilted.sample(1_000, rng=generator(6))
+    assert abs(float(made.mean()) - 101.8) < 0.4 and torch.equal(made, tilted.sample(1_000, rng=generator(6)))
+
+
+def test_the_error_of_a_log_mean():
+    values = torch.stack([_log_mean(seed) for seed in range(200)])
+    assert float(values[:, 1].mean()) == pytest.approx(float(values[:, 0].std()), rel=0.25)
+
+
+def _log_mean(seed):
+    found = log_mean_exp(0.5 * torch.randn(400, generator=generator(seed), dtype=torch.float64))
+    return torch.tensor([found.value, found.error])
