@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import mixtura
-from mixtura.contracts import Density, single_stage
+from mixtura.contracts import Density, LowerBound, single_stage
 from mixtura.folder.layout import RunFolder
 from mixtura.ground.rng import generator
 from mixtura.job.jobs import JobFolder
@@ -137,6 +137,35 @@ def test_a_run_by_steps_or_in_samples_is_no_race():
         assert {score.reason for score in study.scores} == {""}
 
 
+
+
+class Bound(LowerBound):
+    """As ``Learns``, with a bound that a handicap lowers."""
+
+    def __init__(self, space, handicap):
+        super().__init__(space)
+        self.inner = Learns(space, handicap)
+
+    def stages(self):
+        return self.inner.stages()
+
+    def _log_prob_bound(self, x, context, draws, rng):
+        return self.inner._log_prob(x, context)
+
+    def _sample(self, n, context, rng):
+        return self.inner._sample(n, context, rng)
+
+
+def test_a_bound_far_behind_is_scored_on_few_rows_where_samples_decide(tmp_path):
+    """It stays a candidate by its samples."""
+    models = {"far": lambda space: Bound(space, 50.0), "near": lambda space: Bound(space, -2.0)}
+    given = {"objective": "mmd", "families": ["marginals"], "models": models, "workers": 1}
+    study = mixtura.run(rows(9_000), budget="8s", out=tmp_path / "run", **given)
+    scores = {score.name: score for score in study.scores}
+    assert "its bound adds nothing to a blend (5" in scores["far"].reason and "few rows were scored" in scores["far"].reason
+    assert scores["near"].reason == "" and "far" in study.verdicts["mmd"].weights and "far" not in study.verdicts["nats"].weights
+    again, different = mixtura.replay(tmp_path / "run", tmp_path / "again", rows(9_000), models=models)
+    assert different == [] and {s.name: s.reason for s in again.scores}["far"] == scores["far"].reason
 
 
 class Impossible(Learns):
