@@ -57,6 +57,19 @@ def test_values_that_are_no_numbers_are_named():
     assert (found.x > 100).all() and found.log_z.value == pytest.approx(-math.log(2), abs=0.1)
 
 
+def test_what_is_lost_above_a_bound_is_said():
+    rng = generator(8)
+    assert reject(draw(rng), line(0.3), 500, rng, most=4.0).lost < 1e-3
+    assert reject(draw(rng), line(0.3), 500, rng, most=-2.0).lost > 0.5
+
+
+@pytest.mark.parametrize("f", [lambda x: x, lambda x: x[:5, 0], lambda x: x[:, 0].numpy(), lambda x: x[:, 0] * 0 - math.inf])
+def test_a_function_of_another_shape_or_of_nothing_is_refused(f):
+    rng = generator(9)
+    with pytest.raises(InputError, match="tilt: "):
+        importance_resample(draw(rng), f, 50, rng)
+
+
 def test_a_model_that_is_tilted_samples():
     x = draw(generator(5))(500)
     base = gaussian_mixture.build(Space.continuous(1), config=gaussian_mixture.Config(components=1), rng=generator(0))

@@ -115,6 +115,12 @@ def test_a_wrong_method_prior_or_divergence_is_named(fitted):
         fitted.divergence("js2")
 
 
+def test_the_same_rows_have_no_divergence():
+    """The copy of a row that is left out is in the other sample; a classifier that learns it is wrong about the row."""
+    rows = table(300, 0)
+    assert abs(DensityRatio("trees").fit(rows, rows).divergence("js").value) < 0.01
+
+
 def test_before_fit_there_is_no_ratio():
     from sklearn.exceptions import NotFittedError
 

@@ -9,13 +9,16 @@ from mixtura.contracts import ClosedForm, Column, Conditional, Density, Space
 from mixtura.families import TABLE, with_role
 from mixtura.folder.models import proposals
 from mixtura.ground.rng import generator
+from mixtura.job.options import choose_families
 
 SPACE = Space.table((Column(), Column("levels", 3)))
+LEVELS = Space.levels(3, levels=2)
 CHAIN = Space.table((Column(),))
 
 
 def built(row):
     space, shape = (SPACE, None) if row.context != "needs" else (CHAIN, (2,))
+    space = LEVELS if row.name == "boltzmann" else space  # which models nothing else
     return row.build(space, context_shape=shape, config=row.suggest(space, 100), rng=generator(0))
 
 
@@ -25,6 +28,13 @@ def test_a_row_says_how_its_models_are_fitted_and_what_they_can_do(name):
     assert isinstance(model, ClosedForm) == (row.fit == "closed")
     assert "proposal" not in row.roles or isinstance(model, Conditional)
     assert "floor" not in row.roles or (isinstance(model, Density) and row.context == "may")
+
+
+def test_families_without_nats_take_part_on_request_only():
+    table = {name: row.context for name, row in TABLE.items()}
+    assert with_role("on request") == ["energy", "boltzmann"]
+    assert not {"energy", "boltzmann"} & {*choose_families(None, table)}
+    assert choose_families(["boltzmann"], table) == ["marginals", "boltzmann"]
 
 
 def test_there_is_one_floor_and_it_proposes_last():

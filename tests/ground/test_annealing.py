@@ -63,6 +63,7 @@ def test_drawn_again_the_chains_are_samples_of_the_end():
     assert abs(float((found.x > 0).double().mean()) - 0.75) < 0.05
     assert abs(float(found.x[found.x > 0].std()) - 0.5) < 0.05
     assert found.effective == pytest.approx(4_000)
+    assert math.isnan(found.log_ratio.error) and "drawn again" in found.log_ratio.reason
     assert found.log_ratio.value == pytest.approx(math.log(math.sqrt(0.5 * math.pi) / (4 * math.sqrt(2 * math.pi))), abs=0.1)
 
 

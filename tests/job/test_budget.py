@@ -27,9 +27,10 @@ def test_workers_share_the_fits_evenly(workers):
 
 
 def test_on_one_worker_the_time_goes_by_parts():
-    """The first of two with parts 6 and 1 has six sevenths of what is left, and the second all that is left then."""
+    """The first of two with parts 6 and 1 has six sevenths of what is left, and the second all that is left then. Scoring it is
+    thought to take half its part of what others take."""
     budget = Budget(100.0, 0.2, 1, 0, ["vae", "diffusion"], 0.0, {"diffusion": 6.0})
-    left = 80 - 2 * SCORING * 100 * 2 - 2 * PREPARING * 100
+    left = 80 - (1 + 6 / 2) * SCORING * 100 * 2 - 2 * PREPARING * 100
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left * 6 / 7)
     assert budget.share([], {}, [], 0.0, "vae") == pytest.approx(left / 7)
     assert budget.share(["diffusion/all"], {}, [], 30.0, "vae") == pytest.approx(left - 30)
@@ -38,7 +39,7 @@ def test_on_one_worker_the_time_goes_by_parts():
 def test_of_several_workers_a_model_has_one_to_itself_and_the_others_share_the_rest():
     names = ["flow", "autoregressive", "vae", "diffusion"]
     budget = Budget(100.0, 0.2, 2, 0, names, 0.0, {"diffusion": 6.0})
-    left = 80 - 4 * SCORING * 100 * 1.5 - 4 * PREPARING * 100 / 2
+    left = 80 - (3 + 6 / 2) * SCORING * 100 * 1.5 - 4 * PREPARING * 100 / 2
     assert budget.with_a_worker(names) == ["diffusion"]
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left)
     assert budget.share(["diffusion/all"], {}, [], 0.0, "flow") == pytest.approx(left / 3)

@@ -52,7 +52,7 @@ def test_a_wrong_ratio_gives_less(at, name, wrong):
 def test_equal_laws_are_at_no_distance():
     zeros = torch.zeros(50, dtype=torch.float64), torch.zeros(80, dtype=torch.float64)
     assert [divergence(name, *zeros).value for name in (*DIVERGENCES, 0.5)] == pytest.approx([0.0] * 8, abs=1e-12)
-    assert label_nats(*zeros).value == pytest.approx(-math.log(2))
+    assert label_nats(*zeros).value == pytest.approx(-math.log(2)) and divergence("js", *zeros).n == 50
 
 
 def test_the_true_ratio_has_the_best_score(at):

@@ -28,6 +28,14 @@ def test_gaussians(rho):
     assert found["info_nce"].value <= math.log(GROUP)
 
 
+def test_units_do_not_matter():
+    rng = generator(0)
+    x, e = (torch.randn(2_000, 1, generator=rng, dtype=torch.float64) for _ in range(2))
+    y = 0.8 * x + 0.6 * e
+    plain, scaled = (mutual_information(a * x + 100, y / a, method="gaussian") for a in (1.0, 1e5))
+    assert all(plain[name].value == pytest.approx(scaled[name].value, abs=1e-6) for name in plain)
+
+
 def test_a_binary_channel_by_trees():
     """I = log 2 − H(.1); the best method is found."""
     rng = generator(1)

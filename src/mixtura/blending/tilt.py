@@ -33,12 +33,13 @@ ROUNDS = 50
 @dataclass(frozen=True)
 class Tilted:
     """Rows of q. x: (n, *shape). effective: the effective sample size of the rows of p that they were drawn from, ``drawn``
-    many. log_z: log E_p exp f, with its error."""
+    many. log_z: log E_p exp f, with its error. lost: of rejection, the share of the weight above the bound."""
 
     x: Tensor
     effective: float
     drawn: int
     log_z: Estimate
+    lost: float = 0.0
 
 
 def importance_resample(
@@ -48,9 +49,9 @@ def importance_resample(
     sample size is below 1 % of the rows drawn, or not more than 1: a few rows would be repeated."""
     drawn = max(LEAST_POOL, pool * n)
     x = draw(drawn)
-    log_w = _finite(f(x))
+    log_w = _finite(f(x), len(x))
     effective = effective_sample_size_of(log_w)
-    if effective < max(LEAST_EFFECTIVE * drawn, 1 + 1e-9):
+    if not effective >= max(LEAST_EFFECTIVE * drawn, 1 + 1e-9):
         raise InputError(
             f"tilt: {drawn:,} rows have an effective sample size of {effective:.1f}, expected {LEAST_EFFECTIVE:.0%} of them or "
             "more; f is too steep for this model: scale it down"
@@ -66,7 +67,7 @@ def reject(
     """n different rows of q by rejection, exact where f ≤ ``most`` everywhere; by default the largest f of 1,000 rows. InputError
     where n rows are not accepted after ``ROUNDS`` rounds."""
     first = draw(LEAST_POOL)
-    log_w = [_finite(f(first))]
+    log_w = [_finite(f(first), len(first))]
     bound = float(log_w[0].max()) if most is None else most
     kept, x, drawn = [], first, 0
     for _ in range(ROUNDS):
@@ -75,9 +76,10 @@ def reject(
         drawn += len(x)
         if sum(map(len, kept)) >= n:
             every = torch.cat(log_w)
-            return Tilted(torch.cat(kept)[:n], effective_sample_size_of(every), drawn, log_mean_exp(every))
+            lost = 1 - math.exp(float(torch.logsumexp(every.clamp(max=bound), 0) - torch.logsumexp(every, 0)))
+            return Tilted(torch.cat(kept)[:n], effective_sample_size_of(every), drawn, log_mean_exp(every), lost)
         x = draw(max(LEAST_POOL, n))
-        log_w.append(_finite(f(x)))
+        log_w.append(_finite(f(x), len(x)))
     accepted = sum(map(len, kept))
     raise InputError(
         f"tilt: {accepted:,} of {drawn:,} rows were accepted, expected {n:,}; f is too steep for this model: scale it down"
@@ -92,7 +94,10 @@ def log_mean_exp(log_w: Tensor) -> Estimate:
     return Estimate(value, float(relative.std() / relative.mean()) / math.sqrt(n), n)
 
 
-def _finite(f: Tensor) -> Tensor:
+def _finite(f: Tensor, n: int) -> Tensor:
+    if not isinstance(f, Tensor) or f.shape != (n,):
+        got = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
+        raise InputError(f"tilt: expected one number of f for each row, a tensor ({n},), got {got}")
     if bool(torch.isnan(f).any() | (f == math.inf).any()):
         row = int((torch.isnan(f) | (f == math.inf)).nonzero()[0])
         raise InputError(f"tilt: f of row {row} is {float(f[row])}, expected a number; repair f")

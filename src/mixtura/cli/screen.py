@@ -50,7 +50,8 @@ class RunScreen:
             row = self.rows.setdefault(record.name, {})
             row |= {"done": 1.0, "left": None, "status": record.status, "note": record.reason, "nats": record.select_nats}
             if self.live is None:
-                fitted = f"{format_number(record.select_nats, 3)} nats on the select rows"
+                nats = record.select_nats
+                fitted = "by its samples" if nats is None else f"{format_number(nats, 3)} nats on the select rows"
                 result = fitted if record.status == "fitted" else f"{record.status}, {record.reason}"
                 self.console.print(f"{record.name}: {result}")
         if self.live is not None:

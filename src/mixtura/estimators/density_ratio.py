@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -50,7 +51,7 @@ class DensityRatio(BaseEstimator):
     Fitted: ``method_``; ``scores_``, a frame with one row for each method that was tried; ``schema_``, what the columns mean.
     """
 
-    def __init__(self, method: str | None = None, *, features: str | None = None, random_state: Any = None) -> None:
+    def __init__(self, method: str | None = None, *, features: str | None = None, random_state: Any = 0) -> None:
         self.method = method
         self.features = features
         self.random_state = random_state
@@ -90,7 +91,7 @@ class DensityRatio(BaseEstimator):
 
     def posterior(self, x: Any, prior: float = 0.5) -> Array:
         """(n,) probability that a row is of p rather than of q, if a share ``prior`` of all rows is of p."""
-        if not 0 < prior < 1:
+        if isinstance(prior, bool) or not isinstance(prior, Real) or not 0 < prior < 1:
             raise InputError(f"prior: expected a share between 0 and 1, got {prior!r}")
         return torch.sigmoid(self._log_ratio(x) + np.log(prior / (1 - prior))).numpy()
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import math
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
 
 from mixtura import ratio
-from mixtura.contracts import Estimate, InputError
+from mixtura.contracts import Estimate, InputError, Note
 from mixtura.data import source
 from mixtura.data.kind import Content, DataKind
+from mixtura.data.schema import Schema
+from mixtura.data.source import Data
 from mixtura.evaluation.where import ColumnDifference, Region, columns_that_differ, regions_that_differ
 from mixtura.features.space import FeatureSpace
 from mixtura.ground.rng import generator
@@ -29,6 +33,8 @@ LEAST_ROWS, MOST_ROWS = 20, 5_000
 LEVEL = 0.05
 #: rows of each set that are shown
 SHOWN = 5
+#: log of how many times as dense a row is said to be at most
+MOST_TIMES = 100.0
 #: the divergences that are measured
 MEASURED = ("kl", "reverse_kl", "js")
 
@@ -44,6 +50,7 @@ class Difference:
     tests:        "mmd2" and "c2st" with their errors, and "mmd2_p" and "c2st_p", their p-values.
     method, divergences: how the ratio of a to b was learnt, and kl (a from b), reverse_kl (b from a) and js, in nats, at rows
                   that it has not learnt from.
+    left_out:     column → why it is not compared (free text, identifiers).
     columns:      of tables, the most different first. regions: parts of the table where the shares of a and b differ most.
     most_like:    for a and for b, up to ``SHOWN`` rows that are most like the one and least like the other, and how many times as
                   dense the one is there.
@@ -62,6 +69,7 @@ class Difference:
     method: str
     divergences: dict[str, Estimate]
     columns: tuple[ColumnDifference, ...]
+    left_out: dict[str, str]
     regions: tuple[Region, ...]
     most_like: tuple[tuple[Content, list[float]], ...]
     features: str
@@ -75,6 +83,7 @@ class Difference:
             "differ": self.differ, "p": self.p, "shared_rows": self.shared, "same_rows": self.same_rows,
             "tests": _plain(self.tests), "method": self.method, "summary": ratio.TABLE[self.method].summary,
             "divergences": _plain(self.divergences), "columns": [dataclasses.asdict(column) for column in self.columns],
+            "left_out": self.left_out,
             "regions": [dataclasses.asdict(region) for region in self.regions], "most_like": examples,
             "features": self.features, "seed": self.seed,
         }  # fmt: skip
@@ -110,9 +119,11 @@ def compare(
         if rows < LEAST_ROWS:
             raise InputError(f"{data.name}: {rows} rows are too few to compare; give {LEAST_ROWS} or more")
     names = loaded[0].name, loaded[1].name
-    both = source.together(*loaded)
-    kind = source.learn(both)
-    x = kind.encode(source.rows_of(both), name=" and ".join(names))
+    kind, x = _learn_together(loaded)
+    left_out = _left_out(kind, loaded)
+    if left_out:
+        said = "; ".join(f"{column!r} {why}" for column, why in left_out.items())
+        warnings.warn(f"columns that were not compared: {said}", Note, stacklevel=2)
     shared = shared_rows(x[:n].flatten(1), x[n:].flatten(1))
     space = FeatureSpace.of_rows(kind, x, features, seed=seed)
     seen = space(x)
@@ -128,16 +139,50 @@ def compare(
     some = [torch.randperm(size, generator=generator(seed, name))[:MOST_ROWS] for size, name in ((n, "a"), (m, "b"))]
     learnt = ratio.learn(first[some[0]], second[some[1]], seed, method)
     measured, of_a = torch.cat([some[0], n + some[1]]), torch.arange(len(some[0]) + len(some[1])) < len(some[0])
-    regions = regions_that_differ(kind, x[measured], of_a, torch.cat([learnt.at_p, learnt.at_q]), seed)
     found = shared.count if shared.too_many else 0
+    apart = {name: divergence(name, learnt.at_p, learnt.at_q) for name in MEASURED}
+    if found:  # a row of both sets is never left out of what is learnt
+        why = f"the sets share {found:,} {kind.nouns}: no ratio can be measured at {kind.nouns} that it has not learnt from"
+        apart = {name: Estimate(math.nan, math.nan, e.n, why) for name, e in apart.items()}
     return Difference(
         names=names, rows=(n, m), kind=kind, shared=found, same_rows=shared.same, p=p, differ=p < LEVEL and not shared.same,
         verdict=_verdict(names, p, shared.same, found, kind.nouns), tests=tests, method=learnt.method,
-        divergences={name: divergence(name, learnt.at_p, learnt.at_q) for name in MEASURED},
-        columns=columns_that_differ(kind, x[:n], x[n:]), regions=regions,
+        divergences=apart, columns=columns_that_differ(kind, x[:n], x[n:]), left_out=left_out,
+        regions=regions_that_differ(kind, x[measured], of_a, seed),
         most_like=(_most_like(kind, x[some[0]], learnt.at_p), _most_like(kind, x[n + some[1]], -learnt.at_q)),
         features=space.name, seed=seed,
     )  # fmt: skip
+
+
+def _learn_together(loaded: Sequence[Data]) -> tuple[DataKind, torch.Tensor]:
+    """What the columns of both sets mean, and the rows of both in tensor units. InputError, of the set that is to blame where one
+    is."""
+    both = source.together(loaded[0], loaded[1])
+    try:
+        kind = source.learn(both)
+        return kind, kind.encode(source.rows_of(both), name=f"{loaded[0].name} and {loaded[1].name}")
+    except InputError:
+        for data in loaded:  # which says which row of which file
+            source.learn(data).encode(source.rows_of(data), name=data.name)
+        raise
+
+
+def _left_out(kind: DataKind, loaded: Sequence[Data]) -> dict[str, str]:
+    """Columns that no model of a table takes, with the reason. InputError for one that holds values of different kinds in a and
+    b: that is a difference which no test has to find."""
+    if not isinstance(kind, Schema):
+        return {}
+    dropped = {field.name: field.reason for field in kind.fields if field.kind == "dropped"}
+    alone = [{field.name: field.kind for field in cast(Schema, source.learn(data)).fields} for data in loaded] if dropped else []
+    for name in dropped:
+        kinds = [of_set.get(name, "dropped") for of_set in alone]
+        if kinds[0] != kinds[1] and "constant" not in kinds:
+            said = ["text" if k == "dropped" else k for k in kinds]
+            raise InputError(
+                f"column {name!r}: {loaded[0].name} holds {said[0]} and {loaded[1].name} {said[1]}; repair it or leave it out of "
+                "both"
+            )
+    return dropped
 
 
 def _verdict(names: tuple[str, str], p: float, same: bool, shared: int, nouns: str) -> str:
@@ -154,4 +199,4 @@ def _most_like(kind: DataKind, x: torch.Tensor, log_times: torch.Tensor) -> tupl
     """The rows with the largest log ratio, of those where it is above 0, and their ratio."""
     order = torch.argsort(-log_times, stable=True)[:SHOWN]
     order = order[log_times[order] > 0]
-    return kind.decode(x[order]), log_times[order].exp().tolist()
+    return kind.decode(x[order]), log_times[order].clamp(max=MOST_TIMES).exp().tolist()

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from scipy.stats import chi2_contingency, ks_2samp
-from sklearn.tree import DecisionTreeRegressor
+from scipy.stats import chi2_contingency, fisher_exact, ks_2samp, rankdata
+from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor
 
 from mixtura.data.field import Field
@@ -20,8 +20,8 @@ from mixtura.ground.rng import generator
 
 #: of the regions: splits that describe one, the fewest rows of one, as a share, and how many are given
 DEPTH, LEAST_SHARE, REGIONS = 3, 0.02, 4
-#: standard errors from which on the shares of a region differ: one of eight leaves is beyond 3 by chance in 2 % of all cases
-SURE = 3.0
+#: of "the shares of all regions are equal"
+LEVEL = 0.05
 #: levels of a column whose equality can describe a region, the most frequent first
 MOST_LEVELS = 20
 
@@ -102,29 +102,36 @@ def _chi2(counts: np.ndarray) -> float:
     return float(cast(Any, chi2_contingency(counts)).pvalue) if counts.shape[1] > 1 else 1.0
 
 
-def regions_that_differ(kind: DataKind, x: Tensor, of_a: Tensor, log_ratio: Tensor, seed: int) -> tuple[Region, ...]:
-    """Parts of a table where the shares of a and b differ most: leaves of a small tree of the log ratio, grown on one half of the
-    rows x (n, d) and measured on the other. of_a: (n,) bool."""
+def regions_that_differ(kind: DataKind, x: Tensor, of_a: Tensor, seed: int) -> tuple[Region, ...]:
+    """Parts of a table where the shares of a and b differ most: leaves of a small tree that tells a from b, grown on one half of
+    the rows x (n, d) and measured on the other, where they differ beyond chance (Fisher's exact test, times the number of
+    leaves).
+    of_a: (n,) bool."""
     if not isinstance(kind, Schema):
         return ()
     questions = list(_questions(kind, x.numpy()))
     if not questions:
         return ()
-    features = np.stack([values for _, values, _ in questions], 1)
-    grown = torch.rand(len(x), generator=generator(seed, "regions")).numpy() < 0.5
+    # ranks: a tree takes float32, and ranks have the same splits
+    features = np.stack([rankdata(values, "dense") for _, values, _ in questions], 1)
+    grown, mine = torch.rand(len(x), generator=generator(seed, "regions")).numpy() < 0.5, of_a.numpy()
     least = max(2, math.ceil(LEAST_SHARE * grown.sum()))
-    tree = DecisionTreeRegressor(max_depth=DEPTH, min_samples_leaf=least, random_state=0)
-    tree.fit(features[grown], log_ratio.clamp(-5, 5).numpy()[grown])
-    leaves, mine = tree.apply(features[~grown]), of_a.numpy()[~grown]
-    found = []
-    for leaf, rules in _paths(tree, questions):
-        shares = [float((leaves[mine == side] == leaf).mean()) for side in (True, False)]
-        sizes = max(1, int(mine.sum())), max(1, int((~mine).sum()))
-        error = math.sqrt(sum(share * (1 - share) / size for share, size in zip(shares, sizes, strict=True)))
-        found.append(Region(" and ".join(rules) or "everywhere", shares[0], shares[1], error))
-    found = [region for region in found if region.error > 0]
-    found.sort(key=lambda region: -abs(region.share_a - region.share_b) / region.error)
-    return tuple(region for region in found[:REGIONS] if abs(region.share_a - region.share_b) > SURE * region.error)
+    tree = DecisionTreeClassifier(max_depth=DEPTH, min_samples_leaf=least, class_weight="balanced", random_state=0)
+    tree.fit(features[grown], mine[grown])
+    leaves, side = tree.apply(features[~grown]), mine[~grown]
+    sizes, found = (int(side.sum()), int((~side).sum())), []
+    for leaf, rules in _paths(tree, questions, features):
+        counts = [int((leaves[side == which] == leaf).sum()) for which in (True, False)]
+        table = [[count, size - count] for count, size in zip(counts, sizes, strict=True)]
+        p = cast(Any, fisher_exact(table)).pvalue
+        # two rows inside and two outside are added, so that a share of 0 or 1 has an error too (Agresti & Coull 1998)
+        shares = [(count + 2) / (size + 4) for count, size in zip(counts, sizes, strict=True)]
+        error = math.sqrt(sum(share * (1 - share) / (size + 4) for share, size in zip(shares, sizes, strict=True)))
+        share_a, share_b = (count / max(1, size) for count, size in zip(counts, sizes, strict=True))
+        found.append((float(p), Region(" and ".join(rules) or "everywhere", share_a, share_b, error)))
+    sure = [(p, region) for p, region in found if p * len(found) < LEVEL]
+    sure.sort(key=lambda each: (each[0], -abs(each[1].share_a - each[1].share_b)))
+    return tuple(region for _, region in sure[:REGIONS])
 
 
 #: a field, its values (n,), and the words of no and of yes where these are 0 and 1
@@ -145,7 +152,7 @@ def _questions(kind: Schema, x: np.ndarray) -> Iterator[Question]:
             yield field, np.where(missing, np.median(values[~missing]), values), None
 
 
-def _paths(tree: DecisionTreeRegressor, questions: Sequence[Question]) -> Iterator[tuple[int, list[str]]]:
+def _paths(tree: DecisionTreeClassifier, questions: Sequence[Question], ranks: np.ndarray) -> Iterator[tuple[int, list[str]]]:
     """Every leaf with the answers on its way, in words. Of several thresholds of one column the last one says it all, and a
     column that is something need not be said to be nothing else."""
     nodes = tree.tree_
@@ -156,7 +163,7 @@ def _paths(tree: DecisionTreeRegressor, questions: Sequence[Question]) -> Iterat
             return
         field, values, words = questions[nodes.feature[node]]
         # the largest value that is not above the threshold says the same, and is a value of the column
-        name, cut = field.name, float(values[values <= nodes.threshold[node]].max())
+        name, cut = field.name, float(values[ranks[:, nodes.feature[node]] <= nodes.threshold[node]].max())
         for child, yes in ((nodes.children_left[node], 0), (nodes.children_right[node], 1)):
             if words is None:
                 more = {(name, "> " if yes else "≤ "): f"{name} {'>' if yes else '≤'} {_shown(field, cut)}"}

@@ -22,8 +22,9 @@ is estimated along a whole path: exp of one path is an unbiased estimate of the 
 "ancestral". A deterministic one ("ddim", "heun") follows the probability flow dy/ds = (y − D) / s to the lowest level and reads
 D there, without noise (Karras et al. 2022, algorithm 1, ends at level 0). Images use "heun"; the bound remains the chain's.
 
-The tables ``PARAMETERISATIONS``, ``SCHEDULES`` (of noise levels) and ``SAMPLERS`` hold the choices. Longer than 450 lines because
-these choices stand beside the chain that they are made for.
+The tables ``PARAMETERISATIONS``, ``SCHEDULES`` (of noise levels) and ``SAMPLERS`` hold the choices.
+
+Longer than 450 lines because these choices stand beside the chain that they are made for.
 """
 
 from __future__ import annotations

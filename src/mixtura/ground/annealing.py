@@ -41,6 +41,7 @@ class Annealed:
     x: Tensor
     log_weights: Tensor
     log_mean: float
+    redrawn: bool = False
 
     @property
     def effective(self) -> float:
@@ -52,6 +53,8 @@ class Annealed:
         """log Z₁/Z₀, with the standard error of the mean weight, relative to it. The error is too small where few chains have
         most of the weight: see ``effective``."""
         n = len(self.log_weights)
+        if self.redrawn:
+            return Estimate(self.log_mean, math.nan, n, "the chains were drawn again on the way: repeat the run for the error")
         relative = (self.log_weights - self.log_weights.max()).exp()
         error = float(relative.std() / relative.mean()) / math.sqrt(n) if n > 1 else math.nan
         return Estimate(self.log_mean, error, n)
@@ -68,16 +71,16 @@ def anneal(
     """Take chains x (n, *shape), samples of the path's beginning, along ``betas``, which go from 0 to 1, or from 1 to 0 for the
     way back. ``redraw``: draw the chains again by their weights whenever the effective sample size falls below half of them, and
     at the end (sequential Monte Carlo): x are then samples of the path's end."""
-    log_weights, log_mean = torch.zeros(len(x), dtype=torch.float64), 0.0
+    log_weights, log_mean, redrawn = torch.zeros(len(x), dtype=torch.float64), 0.0, False
     for last, beta in zip(betas, betas[1:], strict=False):
         with torch.no_grad():
             log_weights = log_weights + (path(x, last) - path(x, beta)).double()
         if redraw is not None and (beta == betas[-1] or effective_sample_size_of(log_weights) < SPENT * len(x)):
             log_mean += float(torch.logsumexp(log_weights, 0)) - math.log(len(x))
             x = x[systematic(log_weights, redraw)]
-            log_weights = torch.zeros_like(log_weights)
+            log_weights, redrawn = torch.zeros_like(log_weights), True
         x = move(x, beta)
-    return Annealed(x, log_weights, log_mean + float(torch.logsumexp(log_weights, 0)) - math.log(len(x)))
+    return Annealed(x, log_weights, log_mean + float(torch.logsumexp(log_weights, 0)) - math.log(len(x)), redrawn)
 
 
 def systematic(log_weights: Tensor, rng: torch.Generator, n: int | None = None) -> Tensor:

@@ -71,7 +71,7 @@ TABLE: dict[str, Method] = {
 
 def of_name(name: str) -> Method:
     """The method of this name. InputError, which lists the names, if there is none."""
-    if name not in TABLE:
+    if not isinstance(name, str) or name not in TABLE:
         raise InputError(f"method: {name!r} is unknown, expected one of {', '.join(TABLE)}; choose one of these")
     return TABLE[name]
 

@@ -57,8 +57,9 @@ class CrossFitted(Ratio):
             self._classifiers.append(scores)
             for values, rows, part in zip(unseen, (p, q), parts, strict=True):
                 values[part == fold] = scores(rows[part == fold])
-        slope, self._offset = _line(torch.cat(unseen)[:, None], len(p))
-        self._slope = float(slope)
+        slope, offset = _line(torch.cat(unseen)[:, None], len(p))
+        # scores that are wrong on rows not learnt from, as those of rows that both samples hold are, say nothing
+        self._slope, self._offset = (float(slope), offset) if float(slope) > 0 else (0.0, 0.0)
         self._unseen = unseen
         return self
 

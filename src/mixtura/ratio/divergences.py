@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -77,13 +78,13 @@ def divergence(name: str | float, at_p: Tensor, at_q: Tensor) -> Estimate:
     from. The error is over rows, for this r; ``n`` is the smaller number of rows. InputError on an unknown name."""
     if isinstance(name, str) and name not in DIVERGENCES:
         raise InputError(f"divergence: expected one of {', '.join(DIVERGENCES)}, or a number α, got {name!r}")
-    if not isinstance(name, str) and not (isinstance(name, int | float) and math.isfinite(name)):
+    if not isinstance(name, str) and (isinstance(name, bool) or not isinstance(name, Real) or not math.isfinite(name)):
         raise InputError(f"divergence: expected a name or a finite number α, got {name!r}")
     terms = DIVERGENCES[name] if isinstance(name, str) else alpha_terms(float(name))
     parts = terms(at_p, at_q)
     error = math.sqrt(sum(float(part.var()) / len(part) for part in parts))
     value, n = sum(float(part.mean()) for part in parts), min(map(len, parts))
-    if not math.isfinite(value):
+    if not (math.isfinite(value) and math.isfinite(error)):
         return Estimate(math.nan, math.nan, n, "the ratio is too large for a mean of its powers; take js or kl")
     return Estimate(value, error, n)
 

@@ -36,9 +36,11 @@ Array = NDArray[np.float64]
 def mutual_information(x: Tensor, y: Tensor, *, seed: int = 0, method: str | None = None) -> dict[str, Estimate]:
     """I(X; Y) in nats from rows x (n, d) and y (n, e), as "plug_in", "nwj" and "info_nce". One half of the rows learns the ratio,
     by ``method`` or the best of those tried; the other half measures. InputError on rows of different numbers."""
-    if x.dim() != 2 or y.dim() != 2 or len(x) != len(y):
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    if x.dim() != 2 or y.dim() != 2 or len(x) != len(y) or 0 in (*x.shape, *y.shape):
         raise InputError(f"x and y: expected as many rows (n, d) of each, got {tuple(x.shape)} and {tuple(y.shape)}")
     rng, pairs = generator(seed, "information"), torch.cat([x, y], 1).double()
+    pairs = (pairs - pairs.mean(0)) / pairs.std(0).clamp(min=1e-300)  # information does not depend on units; methods do
     order = torch.randperm(len(x), generator=rng)
     learnt, unseen = pairs[order[: len(x) // 2]], pairs[order[len(x) // 2 :]]
     f = ratio.learn(learnt, _apart(learnt, x.shape[1], rng), seed, method).ratio.log_ratio
@@ -71,9 +73,12 @@ def blahut_arimoto(p: ArrayLike, distortion: ArrayLike, slope: float) -> tuple[f
     """A point of the rate–distortion function of a source p (k,) with distortions (k, m): (rate in nats, distortion), where the
     function has the slope −``slope`` < 0. InputError on a p that is no law."""
     p, distortion = _law(p, "p"), np.asarray(distortion, float)
-    if distortion.ndim != 2 or len(distortion) != len(p) or not (math.isfinite(slope) and slope > 0):
+    finite = distortion.ndim == 2 and distortion.size > 0 and bool(np.isfinite(distortion).all())
+    if not finite or len(distortion) != len(p) or not (math.isfinite(slope) and slope > 0):
         raise InputError(f"distortion, slope: expected ({len(p)}, m) and a number above 0, got {distortion.shape} and {slope!r}")
-    kernel, q = np.exp(-slope * distortion), np.full(distortion.shape[1], 1 / distortion.shape[1])
+    # what every answer costs to one input changes nothing but the distortion
+    kernel = np.exp(-slope * (distortion - distortion.min(1, keepdims=True)))
+    q = np.full(distortion.shape[1], 1 / distortion.shape[1])
     for _ in range(ITERATIONS):
         sums = kernel @ q
         gains = p / sums @ kernel
