@@ -38,7 +38,7 @@ def trained(loss: str, x: torch.Tensor, steps: int = 400, **more) -> energy.Ener
     return model
 
 
-@pytest.mark.parametrize("loss", MOST)
+@pytest.mark.parametrize("loss", [pytest.param(x, marks=pytest.mark.slow) if x in ("cd", "pcd") else x for x in MOST])
 def test_the_density_is_learnt(loss):
     model = trained(loss, two(2_000, 0))
     first, second = torch.linspace(92, 108, 81, dtype=torch.float64), torch.linspace(-10, 10, 41, dtype=torch.float64)

@@ -65,7 +65,7 @@ MOST_ENTRIES = 1_024
 #: added to the variances of the Gaussian, in standardised units
 RIDGE = 0.05
 #: the least chains that are sampled at once, so that weights can be compared, and moves at each temperature and at the end
-LEAST_CHAINS, MOVES, LAST_MOVES = 256, 2, 20
+LEAST_CHAINS, MOVES, LAST_MOVES = 256, 1, 20
 #: the step size of "cd" and "pcd" at first, and the acceptance that it is kept near
 FIRST_STEP, ACCEPTANCE = 0.1, 0.6
 
