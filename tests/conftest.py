@@ -12,7 +12,10 @@ import pytest
 from mixtura.cli.main import main
 
 #: files that take longest: begun first, they do not end last and alone
-LONGEST = ("test_readme", "test_selection", "test_kill", "test_model", "test_doors", "test_truth", "test_estimators")
+LONGEST = (
+    "test_model", "test_workers", "test_kill", "test_estimators", "test_readme", "test_selector", "test_refits", "test_selection",
+    "test_doors", "test_docs", "test_tutorials", "test_recipes", "test_race", "test_truth", "test_energy", "test_on_images",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

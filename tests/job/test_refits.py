@@ -208,6 +208,7 @@ def test_a_refit_that_kills_every_worker_costs_nothing_else(tmp_path):
     assert score.status == "fitted" and score.refit.reason.startswith("not fitted again: its process was killed 3 times")
 
 
+@pytest.mark.slow
 def test_a_refit_whose_worker_is_killed_once_is_made_all_the_same(tmp_path):
     own = {"own": lambda space: Dies(space, tmp_path / "once")}
     study = mixtura.run(rows(), steps=20, families=["marginals"], models=own, workers=2, out=tmp_path / "run")

@@ -75,7 +75,10 @@ class Lent(Executor):
 
 @pytest.mark.parametrize(
     ("n", "kind"),
-    [(200, "threads"), (1_300, "threads"), (1_300, "processes"), pytest.param(200, "processes", marks=pytest.mark.slow)],
+    [
+        (1_300, "threads"), (1_300, "processes"),
+        *(pytest.param(200, kind, marks=pytest.mark.slow) for kind in ("threads", "processes")),
+    ],  # fmt: skip
 )
 def test_the_bits_are_those_of_one_worker(n, kind, alone, processes, tmp_path):
     engine = Lent(processes if kind == "processes" else ThreadPoolExecutor(3))

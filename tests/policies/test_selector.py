@@ -99,7 +99,7 @@ def test_learners_are_better_than_uniform(problem, policy):
     assert found.mean() + 3 * found.std(ddof=1) / math.sqrt(3) < uniform
 
 
-@pytest.mark.parametrize("problem, bound", [("rke", 5e-5), ("mmd", 2e-4)])
+@pytest.mark.parametrize("problem, bound", [pytest.param("rke", 5e-5, marks=pytest.mark.slow), ("mmd", 2e-4)])
 def test_the_default_is_near_the_optimum(problem, bound):
     assert excesses(problem, "variance_ucb", 3, 2_000).mean() <= bound
 
