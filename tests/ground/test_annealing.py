@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mixtura.ground.annealing import anneal, between, by_mala, effective_sample_size_of, sigmoidal, systematic
+from mixtura.ground.annealing import PILOT, anneal, between, by_mala, effective_sample_size_of, sigmoidal, systematic
 from mixtura.ground.rng import generator
 
 
@@ -17,12 +17,18 @@ def normal(n: int, d: int, seed: int, mean: float = 0.0, deviation: float = 1.0)
     return mean + deviation * torch.randn(n, d, generator=generator(seed), dtype=torch.float64)
 
 
+def pilot_of(x: torch.Tensor) -> torch.Tensor:
+    """Other rows of the law of x, which is a normal."""
+    fresh = torch.randn(PILOT, x.shape[1], generator=generator(77), dtype=torch.float64)
+    return x.mean(0) + x.std(0) * fresh
+
+
 @pytest.mark.parametrize("d", [1, 5])
 def test_log_z_of_gaussians(d):
     """From N(0, 1) to N(2, .5²), both without their constants: log Z₁/Z₀ = d log .5."""
     path, betas, rng = between(quadratic(0, 1), quadratic(2, 0.5)), sigmoidal(100), generator(1)
     x = normal(400, d, 0)
-    found = anneal(x, path, by_mala(x, path, betas, rng), betas).log_ratio
+    found = anneal(x, path, by_mala(pilot_of(x), path, betas, rng), betas).log_ratio
     assert abs(found.value - d * math.log(0.5)) < 4 * found.error + 0.01
     assert found.error < 0.2 and found.n == 400
 
@@ -33,7 +39,7 @@ def test_few_steps_are_unbiased_too():
     for seed in range(40):
         rng = generator(seed)
         x = normal(500, 1, seed)
-        weights.append(anneal(x, path, by_mala(x, path, betas, rng), betas).log_weights.exp())
+        weights.append(anneal(x, path, by_mala(pilot_of(x), path, betas, rng), betas).log_weights.exp())
     every = torch.cat(weights)
     assert abs(float(every.mean()) - 1) < 4 * float(every.std()) / math.sqrt(len(every))
     assert float(every.std()) > 0.3
@@ -45,9 +51,9 @@ def test_the_way_back_encloses_the_truth():
     for seed in range(20):
         rng = generator(seed)
         first, last = normal(50, 2, seed), normal(50, 2, 100 + seed, 3.0, 0.5)
-        there.append(anneal(first, path, by_mala(first, path, betas, rng), betas).log_weights.mean())
+        there.append(anneal(first, path, by_mala(pilot_of(first), path, betas, rng), betas).log_weights.mean())
         again = betas[::-1]
-        back.append(-anneal(last, path, by_mala(last, path, again, rng), again).log_weights.mean())
+        back.append(-anneal(last, path, by_mala(pilot_of(last), path, again, rng), again).log_weights.mean())
     truth = 2 * math.log(0.5)
     assert float(torch.stack(there).mean()) < truth - 0.1 < truth + 0.1 < float(torch.stack(back).mean())
 
@@ -59,7 +65,7 @@ def test_drawn_again_the_chains_are_samples_of_the_end():
             math.log(0.25) - (x[:, 0] + 4).square() / 0.5, math.log(0.75) - (x[:, 0] - 4).square() / 0.5]), 0)  # fmt: skip
     path, betas, rng = between(quadratic(0, 4), end), sigmoidal(40), generator(3)
     x = normal(4_000, 1, 5, 0.0, 4.0)
-    found = anneal(x, path, by_mala(x, path, betas, rng), betas, redraw=rng)
+    found = anneal(x, path, by_mala(pilot_of(x), path, betas, rng), betas, redraw=rng)
     assert abs(float((found.x > 0).double().mean()) - 0.75) < 0.05
     assert abs(float(found.x[found.x > 0].std()) - 0.5) < 0.05
     assert found.effective == pytest.approx(4_000)

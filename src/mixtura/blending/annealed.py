@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mixtura.contracts import Estimate, NoisyDecoder
-from mixtura.ground.annealing import anneal, by_mala, sigmoidal
+from mixtura.ground.annealing import PILOT, anneal, by_mala, sigmoidal
 
 #: chains of a row that are done at once, at most
 TILE = 4_096
@@ -42,13 +42,14 @@ def annealed_nats(
         rows, given = x[at], None if context is None else context[at]
 
         def path(z: Tensor, beta: float, rows: Tensor = rows, given: Tensor | None = given) -> Tensor:
-            here = slice(0, len(z))  # the chains that find step sizes are the first ones
+            here = slice(0, len(z))  # the chains that find step sizes are of the first rows
             prior = z.double().square().sum(1) / 2
             return prior - beta * model.log_given(rows[here], z, context=None if given is None else given[here])
 
         betas = sigmoidal(temperatures)
         start = torch.randn(len(at), model.latent, generator=rng, dtype=torch.float64)
-        found = anneal(start, path, by_mala(start, path, betas, rng), betas)
+        pilot = torch.randn(min(PILOT, len(at)), model.latent, generator=rng, dtype=torch.float64)
+        found = anneal(start, path, by_mala(pilot, path, betas, rng), betas)
         # log p(z) has a constant that the prior's energy leaves out on both sides
         weights = found.log_weights.reshape(len(some), chains)
         nats.append(torch.logsumexp(weights, 1) - math.log(chains))

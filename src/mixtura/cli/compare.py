@@ -59,19 +59,20 @@ def _show(console: Console, found: Difference, output: Path | None) -> None:
     for name in ("", "value", "p"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     tests, nats = found.tests, found.divergences
-    rows = [("MMD²", tests["mmd2"], f"{tests['mmd2_p'].value:.3f}")]
-    rows += [("told apart", tests["c2st"], f"{tests['c2st_p'].value:.3f}")]
+    rows = [("MMD²", tests["mmd2"], _p(tests["mmd2_p"].value)), ("told apart", tests["c2st"], _p(tests["c2st_p"].value))]
     rows += [(f"KL of {a} from {b}", nats["kl"], ""), (f"KL of {b} from {a}", nats["reverse_kl"], "")]
     rows += [("Jensen–Shannon", nats["js"], "")]
     for name, estimate, p in rows:
         table.add_row(name, format_to_error(estimate.value, estimate.error), p)
     console.print(table)
+    for why in dict.fromkeys(estimate.reason for _, estimate, _ in rows if estimate.reason):
+        console.print(why, style="dim", soft_wrap=True)
     if found.columns:
         columns = Table(box=None, pad_edge=False, header_style="dim")
         for name in ("column", "distance", "p", "a → b"):
             columns.add_column(name, justify="right" if name in ("distance", "p") else "left", no_wrap=name != "a → b")
         for column in found.columns[:FEW]:
-            columns.add_row(column.column, f"{column.distance:.3f}", f"{column.p:.3f}", column.detail)
+            columns.add_row(column.column, f"{column.distance:.3f}", _p(column.p), column.detail)
         console.print(columns)
         if len(found.columns) > FEW:
             console.print(f"… and {len(found.columns) - FEW:,} more columns", style="dim")
@@ -82,3 +83,7 @@ def _show(console: Console, found: Difference, output: Path | None) -> None:
     console.print(said, style="dim", soft_wrap=True)
     if output is not None:
         console.print(f"page: {output}", soft_wrap=True)
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -51,7 +51,7 @@ class RunScreen:
             row |= {"done": 1.0, "left": None, "status": record.status, "note": record.reason, "nats": record.select_nats}
             if self.live is None:
                 nats = record.select_nats
-                fitted = "by its samples" if nats is None else f"{format_number(nats, 3)} nats on the select rows"
+                fitted = record.reason or "fitted" if nats is None else f"{format_number(nats, 3)} nats on the select rows"
                 result = fitted if record.status == "fitted" else f"{record.status}, {record.reason}"
                 self.console.print(f"{record.name}: {result}")
         if self.live is not None:

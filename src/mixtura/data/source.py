@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from mixtura.contracts import InputError, Note
 from mixtura.data import images, tables
@@ -26,6 +27,8 @@ from mixtura.data.schema import Schema
 from mixtura.data.tables import Table
 
 Data = Table | Images
+#: kinds of columns that hold numbers
+NUMBERS = ("numeric", "integer", "datetime")
 #: files named in one sentence
 MOST_NAMED = 8
 
@@ -95,9 +98,39 @@ def learn(
     return images.guess_images(data)
 
 
-def together(first: Data, second: Data) -> Data:
-    """The rows of both, one after the other, to learn one kind of data for both. InputError where they are of different kinds, or
-    have different columns or sizes; a :class:`Note` names columns of the second that the first has not."""
+def learn_both(first: Data, second: Data) -> tuple[DataKind, Tensor, dict[str, str]]:
+    """What the columns of two sets mean, learnt from the rows of both; these rows in tensor units, those of the first before
+    those of the second; and column → why no entry is made of it (free text, identifiers), of which a :class:`Note` tells.
+    InputError where the sets differ in kind, columns or sizes, where a column is numbers in one and text in the other, and where
+    a cell cannot be used, of the set that it is in."""
+    both = _together(first, second)
+    try:
+        learnt = learn(both)
+        x = learnt.encode(rows_of(both), name=f"{first.name} and {second.name}")
+    except InputError:
+        for data in (first, second):  # which says which row of which file
+            learn(data).encode(rows_of(data), name=data.name)
+        raise
+    if not isinstance(learnt, Schema):
+        return learnt, x, {}
+    left_out = {field.name: field.reason for field in learnt.fields if field.kind == "dropped"}
+    if left_out:
+        _refuse_numbers_beside_text(left_out, first, second)
+        said = "; ".join(f"{column!r} {why}" for column, why in left_out.items())
+        warnings.warn(f"columns that were not compared: {said}", Note, stacklevel=3)
+    return learnt, x, left_out
+
+
+def _refuse_numbers_beside_text(columns: Collection[str], first: Data, second: Data) -> None:
+    numbers = [{f.name for f in cast(Schema, learn(data)).fields if f.kind in NUMBERS} for data in (first, second)]
+    for name in columns:
+        if (name in numbers[0]) != (name in numbers[1]):
+            plain, other = (first.name, second.name) if name in numbers[0] else (second.name, first.name)
+            raise InputError(f"column {name!r}: {plain} holds numbers and {other} does not; repair it or leave it out of both")
+
+
+def _together(first: Data, second: Data) -> Data:
+    """The rows of both, one after the other. A :class:`Note` names columns of the second that the first has not."""
     if isinstance(first, Images) and isinstance(second, Images):
         shapes = [data.pixels.shape[1:] for data in (first, second)]
         if shapes[0] != shapes[1]:

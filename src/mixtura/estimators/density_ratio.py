@@ -63,9 +63,7 @@ class DensityRatio(BaseEstimator):
             ratio.of_name(self.method)
         seed = int(check_random_state(self.random_state).randint(2**31))
         loaded = [source.with_note(source.load(rows, seed=seed, name=name)) for rows, name in ((p, "p"), (q, "q"))]
-        both = source.together(*loaded)
-        schema = source.learn(both)
-        rows = schema.encode(source.rows_of(both), name=f"{loaded[0].name} and {loaded[1].name}")
+        schema, rows, _ = source.learn_both(*loaded)
         n = len(source.rows_of(loaded[0]))
         p_rows, q_rows = (
             x[torch.randperm(len(x), generator=generator(seed, name))[:MOST_ROWS]]

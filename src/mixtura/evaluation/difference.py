@@ -5,20 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
 
 from mixtura import ratio
-from mixtura.contracts import Estimate, InputError, Note
+from mixtura.contracts import Estimate, InputError
 from mixtura.data import source
 from mixtura.data.kind import Content, DataKind
-from mixtura.data.schema import Schema
-from mixtura.data.source import Data
 from mixtura.evaluation.where import ColumnDifference, Region, columns_that_differ, regions_that_differ
 from mixtura.features.space import FeatureSpace
 from mixtura.ground.rng import generator
@@ -119,11 +116,7 @@ def compare(
         if rows < LEAST_ROWS:
             raise InputError(f"{data.name}: {rows} rows are too few to compare; give {LEAST_ROWS} or more")
     names = loaded[0].name, loaded[1].name
-    kind, x = _learn_together(loaded)
-    left_out = _left_out(kind, loaded)
-    if left_out:
-        said = "; ".join(f"{column!r} {why}" for column, why in left_out.items())
-        warnings.warn(f"columns that were not compared: {said}", Note, stacklevel=2)
+    kind, x, left_out = source.learn_both(*loaded)
     shared = shared_rows(x[:n].flatten(1), x[n:].flatten(1))
     space = FeatureSpace.of_rows(kind, x, features, seed=seed)
     seen = space(x)
@@ -152,37 +145,6 @@ def compare(
         most_like=(_most_like(kind, x[some[0]], learnt.at_p), _most_like(kind, x[n + some[1]], -learnt.at_q)),
         features=space.name, seed=seed,
     )  # fmt: skip
-
-
-def _learn_together(loaded: Sequence[Data]) -> tuple[DataKind, torch.Tensor]:
-    """What the columns of both sets mean, and the rows of both in tensor units. InputError, of the set that is to blame where one
-    is."""
-    both = source.together(loaded[0], loaded[1])
-    try:
-        kind = source.learn(both)
-        return kind, kind.encode(source.rows_of(both), name=f"{loaded[0].name} and {loaded[1].name}")
-    except InputError:
-        for data in loaded:  # which says which row of which file
-            source.learn(data).encode(source.rows_of(data), name=data.name)
-        raise
-
-
-def _left_out(kind: DataKind, loaded: Sequence[Data]) -> dict[str, str]:
-    """Columns that no model of a table takes, with the reason. InputError for one that holds values of different kinds in a and
-    b: that is a difference which no test has to find."""
-    if not isinstance(kind, Schema):
-        return {}
-    dropped = {field.name: field.reason for field in kind.fields if field.kind == "dropped"}
-    alone = [{field.name: field.kind for field in cast(Schema, source.learn(data)).fields} for data in loaded] if dropped else []
-    for name in dropped:
-        kinds = [of_set.get(name, "dropped") for of_set in alone]
-        if kinds[0] != kinds[1] and "constant" not in kinds:
-            said = ["text" if k == "dropped" else k for k in kinds]
-            raise InputError(
-                f"column {name!r}: {loaded[0].name} holds {said[0]} and {loaded[1].name} {said[1]}; repair it or leave it out of "
-                "both"
-            )
-    return dropped
 
 
 def _verdict(names: tuple[str, str], p: float, same: bool, shared: int, nouns: str) -> str:

@@ -105,8 +105,7 @@ def _chi2(counts: np.ndarray) -> float:
 def regions_that_differ(kind: DataKind, x: Tensor, of_a: Tensor, seed: int) -> tuple[Region, ...]:
     """Parts of a table where the shares of a and b differ most: leaves of a small tree that tells a from b, grown on one half of
     the rows x (n, d) and measured on the other, where they differ beyond chance (Fisher's exact test, times the number of
-    leaves).
-    of_a: (n,) bool."""
+    leaves). of_a: (n,) bool."""
     if not isinstance(kind, Schema):
         return ()
     questions = list(_questions(kind, x.numpy()))

@@ -30,9 +30,9 @@ from torch import Tensor
 from mixtura.contracts import Energy, InputError, Phase, Space, Stage, Turn
 from mixtura.ground import losses
 from mixtura.ground import rng as random
-from mixtura.ground.annealing import anneal, between, by_mala, sigmoidal
+from mixtura.ground.annealing import PILOT, anneal, between, by_mala, sigmoidal
 from mixtura.ground.encode import Columns
-from mixtura.ground.mcmc import Mala
+from mixtura.ground.mcmc import Mala, init
 from mixtura.ground.nets.coders import perceptron
 from mixtura.ground.rng import seeded
 
@@ -64,8 +64,8 @@ FREQUENCY = 2.8
 MOST_ENTRIES = 1_024
 #: added to the variances of the Gaussian, in standardised units
 RIDGE = 0.05
-#: the least chains that are sampled at once, so that weights can be compared, and moves at each temperature and at the end
-LEAST_CHAINS, MOVES, LAST_MOVES = 256, 1, 20
+#: the least chains that are sampled at once, so that weights can be compared, and moves at the end
+LEAST_CHAINS, LAST_MOVES = 256, 20
 #: the step size of "cd" and "pcd" at first, and the acceptance that it is kept near
 FIRST_STEP, ACCEPTANCE = 0.1, 0.6
 
@@ -141,21 +141,19 @@ class EnergyModel(Energy):
 
     def walk(self, e: Tensor, steps: int, rng: torch.Generator) -> Tensor:
         """``steps`` of MALA from encoded rows e; the step size goes on from call to call, by the acceptance."""
-        sampler, state = Mala(float(self.step_size)), None
+        state = init(e, self.energy)
         for _ in range(steps):
-            state = sampler.init(e, self.energy) if state is None else state
-            state, info = sampler.step(rng, state, self.energy)
+            state, info = Mala(float(self.step_size)).step(rng, state, self.energy)
             self.step_size.mul_(math.exp(0.1 * (float(info.acceptance.mean()) - ACCEPTANCE)))
-            sampler = Mala(float(self.step_size))
-        return e if state is None else state.position
+        return state.position
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         start = self._noise(max(n, LEAST_CHAINS), rng)
         betas = sigmoidal(self.config.temperatures)
         path = between(self._base, self.energy)
-        move = by_mala(start, path, betas, rng, moves=MOVES)
+        move = by_mala(self._noise(PILOT, rng), path, betas, rng)
         found = anneal(start, path, move, betas, redraw=rng).x
-        for _ in range(LAST_MOVES // MOVES):  # apart copies that were drawn several times
+        for _ in range(LAST_MOVES):  # apart copies that were drawn several times
             found = move(found, 1.0)
         order = torch.randperm(len(found), generator=rng)[:n]
         return self.columns.decode(found[order].double())

@@ -28,8 +28,8 @@ Path = Callable[[Tensor, float], Tensor]
 #: (x, β) → x moved by a kernel that leaves exp(−E_β) invariant
 Move = Callable[[Tensor, float], Tensor]
 
-#: chains that find the step sizes, the acceptance they aim at (Roberts & Rosenthal 1998), and the share of the chains below which
-#: the effective sample size makes them be drawn again
+#: chains that find the step sizes, the acceptance they aim at (Roberts & Rosenthal 1998), and the share of the chains below
+#: which the effective sample size makes them be drawn again
 PILOT, ACCEPTANCE, SPENT = 64, 0.574, 0.5
 
 
@@ -93,19 +93,19 @@ def systematic(log_weights: Tensor, rng: torch.Generator, n: int | None = None) 
 
 
 def by_mala(
-    x: Tensor, path: Path, betas: Sequence[float], rng: torch.Generator, *, step: float = 0.5, moves: int = 1
+    pilot: Tensor, path: Path, betas: Sequence[float], rng: torch.Generator, *, step: float = 0.5, moves: int = 1
 ) -> Move:
-    """Moves by MALA whose step size at each β was found beforehand, by ``PILOT`` chains of their own that begin at rows of x: a
-    step size that depended on the chains themselves would bias the weights. ``step`` is the first one tried."""
-    sizes = _step_sizes(x[:PILOT], path, betas, rng, step, moves)
+    """Moves by MALA whose step size at each β is found beforehand by other chains, ``PILOT`` are enough, which begin at ``pilot``
+    (m, *shape), samples of the path's beginning: a step size that depended on the chains themselves would bias the weights.
+    ``step`` is the first one tried."""
+    sizes = _step_sizes(pilot, path, betas, rng, step, moves)
 
     def move(x: Tensor, beta: float) -> Tensor:
-        energy, state = _at(path, beta), None
+        energy = _at(path, beta)
+        state = init(x, energy)
         for _ in range(moves):
-            sampler = Mala(sizes[beta])
-            state = init(x, energy) if state is None else state
-            state, _ = sampler.step(rng, state, energy)
-        return x if state is None else state.position
+            state, _ = Mala(sizes[beta]).step(rng, state, energy)
+        return state.position
 
     return move
 

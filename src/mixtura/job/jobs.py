@@ -35,7 +35,7 @@ from mixtura.ground.encode import Columns
 from mixtura.ground.machine import CannotWrite, write
 from mixtura.ground.rng import generator
 from mixtura.job.fitting import Again, Candidate, Fitted, Length, Material, Moment, Paused, fit_model
-from mixtura.job.race import why_stopped
+from mixtura.job.race import hopelessly_behind, why_stopped
 from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import Splits
 from mixtura.job.workers import MOST_DEATHS, use_one_thread
@@ -54,7 +54,7 @@ class Job:
     device: of the sitting that asks. refit: whether it is the fit to fit and select rows. Its length: the ``plan`` to repeat,
     ``steps``, or a ``share`` in seconds, which ends by the time ``ends`` (seconds since 1970) even where the job waited long for
     a worker. races: whether its model may be stopped. pause: seconds of training after which it pauses. stopped: why the model
-    has no more time; it is not scored for the blend."""
+    has no more time; it is not scored for the blend. aside: why it is not scored for it although it had its time."""
 
     name: str
     fold: int | None
@@ -68,6 +68,7 @@ class Job:
     races: bool = False
     pause: float | None = None
     stopped: str | None = None
+    aside: str | None = None
 
     @property
     def unit(self) -> str:
@@ -291,11 +292,6 @@ def _fit_and_score(
     stopped = job.stopped
     if look is not None:
         stopped = why_stopped(look, 0.0, files.nats_so_far(splits, seed, but=name), fitted.entry["seconds"])
-    elif not job.races and stopped is None and job.share is not None and not splits.folds and density_kind(model) == "bound":
-        # in a run judged by samples a bound may be dear to estimate, and of no use in a blend in nats
-        look, _ = nats_of(model, material, looked_at(splits, seed), generator(seed, name, "look"))
-        behind = why_stopped(look, 0.0, files.nats_so_far(splits, seed, but=name), fitted.entry["seconds"])
-        stopped = behind and f"in nats its bound adds nothing to a blend ({behind.rpartition(', ')[2]}): few rows were scored"
     entry |= fitted.entry
     if fitted.history:
         write_lines(files.path(job.unit, "history.jsonl"), fitted.history)
@@ -313,6 +309,8 @@ def _fit_and_score(
     tensors = {} if splits.folds else _sampled(model, material, material.samples, name, "select")
     if stopped is not None:
         entry["stopped"] = stopped
+    elif (aside := job.aside or _why_aside(files, material, job, model)) is not None:
+        entry["aside"] = aside
     elif density_kind(model) is not None and not splits.folds:
         tensors["nats"], _ = nats_of(model, material, unseen, generator(seed, name, "select"))
         entry["unseen"] = float(tensors["nats"].mean())
@@ -321,6 +319,17 @@ def _fit_and_score(
     if tensors:
         write_tensors(files.path(job.unit, "safetensors"), tensors)
     return False
+
+
+def _why_aside(files: JobFolder, material: Material, job: Job, model: Model) -> str | None:
+    """Why a model that is judged by samples is left out of the blend in nats: its bound, which may be dear to estimate, adds
+    nothing to it."""
+    splits, seed = material.splits, material.seed
+    if job.races or job.share is None or splits.folds or density_kind(model) != "bound":
+        return None
+    look, _ = nats_of(model, material, looked_at(splits, seed), generator(seed, job.name, "look"))
+    behind = hopelessly_behind(look, 0.0, files.nats_so_far(splits, seed, but=job.name))
+    return behind and f"its bound, {behind}, adds nothing to a blend in nats: few rows were scored"
 
 
 def _write_model(files: JobFolder, job: Job, model: Model) -> None:

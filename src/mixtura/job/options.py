@@ -75,7 +75,8 @@ class Options:
         python="a whole number, 1 or more",
     )  # fmt: skip
     families: Sequence[str] | None = option(
-        None, "--families", "Comma-separated; all by default. Marginals, the floor, are always fitted.", written="names"
+        None, "--families", "Comma-separated; by default all that have nats. Marginals, the floor, are always fitted.",
+        written="names"
     )
     seed: int = option(0, "--seed", "Same seed, same bits.", written="integer", least=0)
     out: str | Path | None = option(None, "--out", "Run folder; runs/NAME by default.", written="path", replay="free")

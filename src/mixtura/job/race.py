@@ -55,11 +55,16 @@ def leading(nats: Mapping[str, Tensor]) -> set[str]:
 
 
 def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], trained: float) -> str | None:
-    """Why a fit that has ``trained`` for so many seconds is not worth more, be it of training or of scoring; None where it is.
-    ``mine``, ``others``: nats (n,) of the same rows under its model and the others, as they are now or may come to be. ``hoped``:
-    nats a row that it may still gain.
+    """Why a fit that has ``trained`` for so many seconds is not worth more, be it of training or of scoring; None where it is. As
+    :func:`hopelessly_behind`."""
+    behind = hopelessly_behind(mine, hoped, others)
+    return behind and f"adds nothing to the blend after {trained:.1f} s of training, {behind}"
 
-    A model goes on if, with what it may gain, it would be the best, or add to the blend (``simplex.stacking``)."""
+
+def hopelessly_behind(mine: Tensor, hoped: float, others: Mapping[str, Tensor]) -> str | None:
+    """How far a model is behind the best of the others, in words, if it can neither be the best nor add to the blend
+    (``simplex.stacking``) with what it may still gain; else None. ``mine``, ``others``: nats (n,) of the same rows under the
+    model and the others, as they are now or may come to be. ``hoped``: nats a row that it may still gain."""
     others = {name: nats for name, nats in others.items() if nats.isfinite().all()}
     if not others or not math.isfinite(hoped) or not mine.isfinite().all():
         return None
@@ -69,4 +74,4 @@ def why_stopped(mine: Tensor, hoped: float, others: Mapping[str, Tensor], traine
     gained = stack(torch.cat([without, mine[:, None] + hoped], 1).numpy()).value - stack(without.numpy()).value
     if behind <= hoped or gained >= LEAST_GAIN:
         return None
-    return f"adds nothing to the blend after {trained:.1f} s of training, {behind:.1f} nats behind {best}"
+    return f"{behind:.1f} nats behind {best}"

@@ -35,7 +35,7 @@ from mixtura.job.jobs import Asked, JobFolder, Measured, lost, measure, measure_
 from mixtura.job.options import Options, choose_families
 from mixtura.job.records import Planned, Record
 from mixtura.job.refits import Refits
-from mixtura.job.schedule import Schedule, select_nats
+from mixtura.job.schedule import Schedule, select_nats, why_no_nats
 from mixtura.job.scoring import SampleJudge, bits_per_dimension
 from mixtura.job.splits import make_splits
 from mixtura.job.state import RunState
@@ -47,7 +47,7 @@ from mixtura.train.devices import choose_device
 
 #: rows of the verdict's choice that are written to the folder
 EXAMPLE_ROWS = 1_000
-#: rows that a family is asked to diagnose itself on, and report rows that are enough for a model that was stopped
+#: rows that a family is asked to diagnose itself on, and report rows that are enough for a model without a part in the blend
 DIAGNOSED_ROWS, FEW_ROWS = 500, 500
 
 
@@ -190,9 +190,9 @@ class Run(ABC):
         """Whether the verdict will speak of nats, so that a model far behind in nats need not train on."""
         return True
 
-    def stopped(self, name: str) -> str | None:
-        """Why a model had no more time before it was trained to the end; None of one that had."""
-        return self.state.units.get(unit_name(name, None), {}).get("stopped")
+    def why_no_nats(self, name: str) -> str | None:
+        """Why a model has no part in the blend in nats, and few of its report rows are scored."""
+        return why_no_nats(self.state.units, name)
 
     def fit_all(self, engine: Executor | None, workers: int) -> Iterator[Record]:
         """Fit every candidate, in every fold and on all training rows, here or on the workers of an engine."""
@@ -246,7 +246,7 @@ class Run(ABC):
 
     def _select_nats(self, models: Mapping[str, Model]) -> dict[str, Tensor]:
         """(n,) nats of the rows that choose weights, of the models that may be a part of the blend."""
-        in_blend = [name for name in models if self.stopped(name) is None]
+        in_blend = [name for name in models if self.why_no_nats(name) is None]
         found = {name: select_nats(self.jobs, name, self.splits.folds) for name in in_blend}
         return {name: nats for name, nats in found.items() if nats is not None}
 
@@ -259,9 +259,9 @@ class Run(ABC):
         yield from refits.carry_out(engine, workers)
 
     def _rows_of(self, name: str) -> Tensor:
-        """Numbers of the report rows that a model is measured on: few of one that was stopped."""
+        """Numbers of the report rows that a model is measured on: few of one without a part in the blend in nats."""
         report = self.splits.report
-        if self.stopped(name) is None:
+        if self.why_no_nats(name) is None:
             return report
         return report[torch.randperm(len(report), generator=generator(self.options.seed, "few"))[:FEW_ROWS].sort().values]
 
@@ -298,7 +298,7 @@ class Run(ABC):
             diagnosis = model.diagnose(self.x[few], self.material.context_of(few), rng)
         how = model.how if isinstance(model, LowerBound) else "cell masses" if isinstance(model, Density) else ""
         return replace(
-            score, status="fitted", reason=self.stopped(name) or "", kind=density_kind(model),
+            score, status="fitted", reason=self.why_no_nats(name) or "", kind=density_kind(model),
             mc_error=None if nats is None else mc_error,
             nats=mean.value if mean else None, nats_error=mean.error if mean else None, sample_ms=sample_ms,
             seconds=unit["seconds"], seconds_error=float(np.std(fits, ddof=1)) if len(fits) > 1 else None,

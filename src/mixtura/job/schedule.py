@@ -191,7 +191,8 @@ class Schedule:
                 reason = f"{name}: the run to be replayed has no finished fit of it"
                 self.state.fail(name, {"status": "skipped", "reason": reason})
                 return None
-            return replace(job, plan=self.stops[unit]["plan"], stopped=self.stops[unit].get("stopped"))
+            known = self.stops[unit]
+            return replace(job, plan=known["plan"], stopped=known.get("stopped"), aside=known.get("aside"))
         if name not in self.budget.timed or math.isinf(self.budget.seconds):
             return replace(job, steps=self.steps)
         if self._races(name):
@@ -355,14 +356,21 @@ class Schedule:
         failure = self.state.failures.get(name)
         if failure is not None:
             return Judged(name, failure["status"], failure["reason"], None)
-        stopped = self.state.units.get(unit_name(name, None), {}).get("stopped")
-        nats = None if stopped else select_nats(self.files, name, self.material.splits.folds)
-        return Judged(name, "fitted", stopped or "", None if nats is None else float(nats.mean()))
+        why = why_no_nats(self.state.units, name)
+        nats = None if why else select_nats(self.files, name, self.material.splits.folds)
+        return Judged(name, "fitted", why or "", None if nats is None else float(nats.mean()))
 
 
 def _as_curve(points: Sequence[Sequence[Any]]) -> list[tuple[int, float]]:
     """(step, nats a row) out of JSON, which has null for the −∞ of rows that are impossible."""
     return [(step, -math.inf if nats is None else nats) for step, nats in points]
+
+
+def why_no_nats(units: Mapping[str, Mapping[str, Any]], name: str) -> str | None:
+    """Why a model has no part in the blend in nats: it had no more time, or its bound is far behind; None of one that may
+    have."""
+    known = units.get(unit_name(name, None), {})
+    return known.get("stopped") or known.get("aside")
 
 
 def select_nats(files: JobFolder, name: str, folds: int) -> torch.Tensor | None:

@@ -13,9 +13,9 @@ import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from mixtura.contracts import Batch, Learner, Phase, Stage, Turn
+from mixtura.ground.losses import noise_contrast
 from mixtura.ground.nets.coders import perceptron
 from mixtura.ground.rng import seeded
 from mixtura.ratio.ratio import FOLDS, Ratio
@@ -100,7 +100,7 @@ def network(p: Tensor, q: Tensor, rng: torch.Generator) -> Scores:
 
 
 class _Critic(Learner):
-    """f (n,) of rows (n, d), trained by −½ E_p log σ(f) − ½ E_q log σ(−f), which is least at f = log r."""
+    """f (n,) of rows (n, d), trained by noise contrast, which is least at f = log r."""
 
     def __init__(self, inputs: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -114,4 +114,4 @@ class _Critic(Learner):
         return (Stage("critic", (Phase("critic", tuple(self.parameters()), self._loss),), self._loss),)
 
     def _loss(self, turn: Turn) -> Tensor:
-        return (softplus(-self(turn.of("p")["x"])).mean() + softplus(self(turn.of("q")["x"])).mean()) / 2
+        return noise_contrast(self(turn.of("p")["x"]), self(turn.of("q")["x"]))

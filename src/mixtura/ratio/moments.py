@@ -1,6 +1,6 @@
 """Ratios as sums of kernels, r(y) = Σ_l α_l k(y, c_l) with α ≥ 0 and centres c_l among the rows of p (Sugiyama, Suzuki & Kanamori
 2012, "Density Ratio Estimation in Machine Learning"). k is Gaussian; its bandwidth, of ``BANDWIDTHS`` median distances, and the
-ridge, of ``RIDGES``, are those with the best score on ``FOLDS`` parts of the rows left out in turn.
+ridge, of ``RIDGES``, are chosen on ``FOLDS`` parts of the rows left out in turn.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from mixtura.simplex.stacking import stack
 CENTRES, MOST_ROWS = 200, 5_000
 #: bandwidths in median distances, and ridges
 BANDWIDTHS, RIDGES = (0.25, 0.5, 1.0, 1.5), (1e-3, 1e-2, 1e-1, 1.0)
+#: of kernel mean matching: rows of each sample at most, and its ridge relative to the mean eigenvalue
+MATCHED_ROWS, MATCHED_RIDGE = 1_000, 1e-3
 #: the least r: a sum of kernels vanishes far from all centres
 LEAST = 1e-6
 #: the share of p in the mixture of a relative ratio
@@ -30,13 +32,28 @@ SHARE = 0.1
 Array = np.ndarray
 
 
-class KernelRatio(Ratio):
-    """What the methods of this module share."""
+class KernelSum(Ratio):
+    """log of a sum of kernels, normalised so that the mean of r over q is 1: a ridge makes it too small."""
 
-    #: what is tried, and rows of each sample that are learnt from, at most
+    def _hold(self, kernel: Gaussian, centres: Tensor, weights: Array, at_q: Array) -> Self:
+        """``at_q`` (m, c): the kernels of rows of q at the centres."""
+        self._kernel, self._centres, self._weights = kernel, centres, weights
+        self._log_mean = float(np.log(np.mean(np.exp(self._log(at_q @ weights)))))
+        return self
+
+    def _log(self, values: Array) -> Array:
+        """log r from values of the sum."""
+        return np.log(np.maximum(values, LEAST))
+
+    def log_ratio(self, y: Tensor) -> Tensor:
+        values = np.concatenate([self._kernel(rows, self._centres).numpy() @ self._weights for rows in y.split(4_096)])
+        return torch.as_tensor(self._log(values) - self._log_mean)
+
+
+class Tuned(KernelSum):
+    """With the bandwidth and the ridge that have the best score on rows left out."""
+
     ridges: tuple[float, ...] = RIDGES
-    bandwidths: tuple[float, ...] = BANDWIDTHS
-    most_rows = MOST_ROWS
 
     @abstractmethod
     def _solve(self, at_p: Array, at_q: Array, ridge: float) -> Array:
@@ -46,40 +63,26 @@ class KernelRatio(Ratio):
     def _score(self, at_p: Array, at_q: Array) -> float:
         """From values of the sum at rows left out; lower is better."""
 
-    def _log(self, values: Array) -> Array:
-        """log r from values of the sum."""
-        return np.log(np.maximum(values, LEAST))
-
     def fit(self, p: Tensor, q: Tensor, rng: torch.Generator) -> Self:
-        p, q = self._rows = tuple(rows[torch.randperm(len(rows), generator=rng)[: self.most_rows]] for rows in (p, q))
-        self._centres = p[:CENTRES]
-        median = median_bandwidth(torch.cat([p, q]), rng)
+        p, q = (rows[torch.randperm(len(rows), generator=rng)[:MOST_ROWS]] for rows in (p, q))
+        centres, median = p[:CENTRES], median_bandwidth(torch.cat([p, q]), rng)
         parts = np.arange(len(p)) % FOLDS, np.arange(len(q)) % FOLDS
-        best, chosen = np.inf, None
-        for bandwidth in self.bandwidths:
+        tried = []
+        for bandwidth in BANDWIDTHS:
             kernel = Gaussian(bandwidth * median)
-            at_p, at_q = (kernel(rows, self._centres).numpy() for rows in (p, q))
+            at_p, at_q = (kernel(rows, centres).numpy() for rows in (p, q))
             for ridge in self.ridges:
                 score = 0.0
-                for fold in range(FOLDS) if len(self.bandwidths) * len(self.ridges) > 1 else ():
+                for fold in range(FOLDS):
                     left_p, left_q = parts[0] == fold, parts[1] == fold
                     weights = self._solve(at_p[~left_p], at_q[~left_q], ridge)
                     score += self._score(at_p[left_p] @ weights, at_q[left_q] @ weights)
-                if score < best:
-                    best, self._kernel, chosen = score, kernel, (at_p, at_q, ridge)
-        if chosen is None:
-            raise ArithmeticError("no bandwidth and ridge have a finite score")
-        self._weights = self._solve(*chosen)
-        # a ridge makes r too small; the mean of r over q is 1
-        self._log_mean = float(np.log(np.mean(np.exp(self._log(chosen[1] @ self._weights)))))
-        return self
-
-    def log_ratio(self, y: Tensor) -> Tensor:
-        values = np.concatenate([self._kernel(rows, self._centres).numpy() @ self._weights for rows in y.split(4_096)])
-        return torch.as_tensor(self._log(values) - self._log_mean)
+                tried.append((score, kernel, at_p, at_q, ridge))
+        _, kernel, at_p, at_q, ridge = min(tried, key=lambda each: each[0])
+        return self._hold(kernel, centres, self._solve(at_p, at_q, ridge), at_q)
 
 
-class LeastSquares(KernelRatio):
+class LeastSquares(Tuned):
     """uLSIF: least squares ½ E_q r² − E_p r + (λ/2)|α|² in closed form, then negative α are set to 0 (Kanamori, Hido & Sugiyama
     2009). With ``share`` a > 0 the relative ratio r_a = p / (a p + (1 − a) q) ≤ 1/a is fitted (Yamada et al. 2013), and
     r = (1 − a) r_a / (1 − a r_a)."""
@@ -103,7 +106,7 @@ class LeastSquares(KernelRatio):
         return np.log((1 - self.share) * within / (1 - self.share * within))
 
 
-class Likelihood(KernelRatio):
+class Likelihood(Tuned):
     """KLIEP: maximise E_p log r with E_q r = 1 (Sugiyama et al. 2008). With w_l = α_l E_q k(·, c_l) the weights lie on the
     simplex and log r is that of a mixture: stacking of kernels, with its certificate."""
 
@@ -122,21 +125,16 @@ class Likelihood(KernelRatio):
         return -float(self._log(at_p).mean())
 
 
-class MomentMatching(KernelRatio):
+class MomentMatching(KernelSum):
     """Kernel mean matching (Huang et al. 2007), with r a sum of kernels so that it has values off the rows: minimise over α ≥ 0
     the distance |E_p k(·, y) − E_q r k(·, y)|² in the space of the kernel, plus a small ridge. The bandwidth is the median
-    distance: scores of two bandwidths cannot be compared."""
+    distance: distances of two bandwidths cannot be compared."""
 
-    ridges, bandwidths, most_rows = (1e-3,), (1.0,), 1_000
-
-    def _solve(self, at_p: Array, at_q: Array, ridge: float) -> Array:
-        p, q = self._rows
-        within, between = self._kernel(q, q).numpy(), self._kernel(q, p).numpy()
-        basis = at_q / len(at_q)
-        second = basis.T @ within @ basis
-        first = basis.T @ between.mean(1)
-        root = np.linalg.cholesky(second + ridge * np.trace(second) / len(second) * np.eye(len(second)))
-        return nnls(root.T, solve(root, first))[0]
-
-    def _score(self, at_p: Array, at_q: Array) -> float:
-        return 0.0
+    def fit(self, p: Tensor, q: Tensor, rng: torch.Generator) -> Self:
+        p, q = (rows[torch.randperm(len(rows), generator=rng)[:MATCHED_ROWS]] for rows in (p, q))
+        kernel, centres = Gaussian(median_bandwidth(torch.cat([p, q]), rng)), p[:CENTRES]
+        at_q = kernel(q, centres).numpy()
+        basis = at_q / len(q)
+        second, first = basis.T @ kernel(q, q).numpy() @ basis, basis.T @ kernel(q, p).numpy().mean(1)
+        root = np.linalg.cholesky(second + MATCHED_RIDGE * np.trace(second) / len(second) * np.eye(len(second)))
+        return self._hold(kernel, centres, nnls(root.T, solve(root, first))[0], at_q)

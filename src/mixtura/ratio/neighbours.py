@@ -43,9 +43,7 @@ class Neighbours(Ratio):
         rows, d = y.numpy(), y.shape[1]
         sizes = [len(sample) - own for sample, own in zip(self._rows, itself, strict=True)]
         k = min(self.k, *sizes)
-        radii = [
-            tree.kneighbors(rows, k + own)[0][:, -1] for tree, own in zip(self._trees, itself, strict=True)
-        ]
+        radii = [tree.kneighbors(rows, k + own)[0][:, -1] for tree, own in zip(self._trees, itself, strict=True)]
         with np.errstate(divide="ignore", invalid="ignore"):
             found = d * (np.log(radii[1]) - np.log(radii[0])) + math.log(sizes[1] / sizes[0])
         equal = np.minimum(*radii) == 0
@@ -59,7 +57,6 @@ class Neighbours(Ratio):
             near = [(torch.cdist(part, sample).numpy() <= r[:, None] * (1 + 1e-9)).sum(1) for part, r in _parts(rows, radius)]
             counts.append(np.concatenate(near) - own)
         return np.log((counts[0] + 0.5) / (sizes[0] + 0.5)) - np.log((counts[1] + 0.5) / (sizes[1] + 0.5))
-
 
 
 def _parts(rows: np.ndarray, radius: np.ndarray) -> Iterator[tuple[Tensor, np.ndarray]]:

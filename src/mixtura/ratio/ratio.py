@@ -37,9 +37,8 @@ class Ratio(ABC):
 
 
 def left_out(make: Callable[[], Ratio], p: Tensor, q: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """log r at every row of p (n,) and of q (m,), by ratios that have not learnt from that row: a method's own way, or one fit
-    without each of ``FOLDS`` parts of the rows, drawn with ``rng``."""
-    check(p, q)
+    """log r at every row of p (n,) and of q (m,), by ratios that have not learnt from that row: one fit without each of ``FOLDS``
+    parts of the rows, drawn with ``rng``. For methods that have no way of their own."""
     of_rows = torch.empty(len(p), dtype=torch.float64), torch.empty(len(q), dtype=torch.float64)
     parts = [torch.randperm(len(rows), generator=rng) % FOLDS for rows in (p, q)]
     for fold in range(FOLDS):
