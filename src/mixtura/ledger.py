@@ -135,13 +135,14 @@ class Ledger:
     # ---------------------------------------------------------------------------------------------------- about
 
     def agree(self, question: Mapping[str, Any]) -> None:
-        """Record the settings of the selection, or check that they equal the recorded ones. Raises InputError, which names the
-        first difference."""
+        """Record the settings of the selection, with a unique ``identity`` of it, or check that they equal the recorded ones.
+        Raises InputError, which names the first difference. Of processes that begin together, one records."""
         plain = {name: json.dumps(value, sort_keys=True) for name, value in question.items()}
         with self._transaction() as db:
             kept = dict(self._rows("SELECT name, value FROM about"))
             if not kept:
-                db.executemany("INSERT INTO about VALUES (?, ?)", plain.items())
+                named = {"identity": json.dumps(uuid.uuid4().hex[:12]), **plain}
+                db.executemany("INSERT INTO about VALUES (?, ?)", named.items())
                 return
         for name, value in plain.items():
             if kept.get(name) != value:
@@ -149,10 +150,6 @@ class Ledger:
                     f"{self.path.parent}: holds a selection with {name} {kept.get(name)}, not {value}; give another --out, "
                     "or --fresh to start over"
                 )
-
-    def agree_on(self, question: Mapping[str, Any]) -> None:
-        """:meth:`agree` on settings, with a unique name of this selection added to them."""
-        self.agree({**question, "identity": self.about().get("identity", uuid.uuid4().hex[:12])})
 
     def about(self) -> dict[str, Any]:
         """The recorded settings."""

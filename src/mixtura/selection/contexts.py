@@ -182,7 +182,7 @@ def begin_in_contexts(
     wanted = parse(objective, reference=real, bandwidth=bandwidth, costs=costs)
     selector = ContextualSelector(names, wanted, reach=contexts.reach, seed=seed)
     ledger = Ledger(SelectionFolder(out).ledger_path)
-    ledger.agree_on({
+    ledger.agree({
         "arms": names, "objective": objective, "bandwidth": bandwidth, "features": extractor, "policy": "in contexts",
         "seed": seed, "reference": described(name, reference), "costs": costs, "contexts": contexts.fingerprint,
         "reach": contexts.reach,

@@ -202,7 +202,7 @@ def begin(
     wanted = parse(objective, reference=real, bandwidth=bandwidth, costs=costs)
     Selector(names, wanted, policy=policy, seed=seed, horizon=pulls)  # says what is wrong before a file is made
     ledger = Ledger(SelectionFolder(out).ledger_path)
-    ledger.agree_on({
+    ledger.agree({
         "arms": names, "objective": objective, "bandwidth": bandwidth, "features": extractor, "policy": policy, "seed": seed,
         "reference": described(name, reference), "costs": costs,
     })  # fmt: skip
