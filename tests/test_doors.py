@@ -359,9 +359,9 @@ def test_rows_whose_targets_are_nearly_always_missing_are_not_waited_for():
 # ------------------------------------------------------------------------------------------------------- fuzzing
 
 
-def test_500_fuzzed_inputs():
+def test_200_fuzzed_inputs():
     """No traceback, no hang, no flood of memory: benchmarks/fuzz.py has 20,000."""
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, str(ROOT / "benchmarks/fuzz.py"), "--inputs", "500", "--seed", "0"]
+    words = [sys.executable, str(ROOT / "benchmarks/fuzz.py"), "--inputs", "200", "--seed", "0"]
     did = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
     assert did.returncode == 0, did.stdout + did.stderr

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from mixtura.blending.tilt import Tilt, importance_resample, log_mean_exp, reject
-from mixtura.contracts import InputError, Space
-from mixtura.families import gaussian_mixture
+from mixtura.blending.tilt import Tilt, by_chains, importance_resample, log_mean_exp, reject
+from mixtura.contracts import ONLY, Batch, InputError, Latent, Model, Space
+from mixtura.families import autoregressive, circuit, gaussian_mixture
 from mixtura.ground.rng import generator
 
 
@@ -87,3 +87,76 @@ def test_the_error_of_a_log_mean():
 def _log_mean(seed):
     found = log_mean_exp(0.5 * torch.randn(400, generator=generator(seed), dtype=torch.float64))
     return torch.tensor([found.value, found.error])
+
+
+# ------------------------------------------------------------------------------------------------------ by chains
+
+
+class Linear(Latent):
+    """x = 100 + 3 z: a code that says all of the row."""
+
+    latent = 1
+
+    def __init__(self):
+        super().__init__(Space.continuous(1))
+
+    def stages(self):
+        return ()
+
+    def encode(self, x, *, context=None):
+        return (x - 100) / 3
+
+    def decode(self, z, *, context=None, rng):
+        return 100 + 3 * z.double()
+
+    def _sample(self, n, context, rng):
+        return self.decode(torch.randn(n, 1, generator=rng), rng=rng)
+
+
+def gaussian():
+    model = gaussian_mixture.build(Space.continuous(16), config=gaussian_mixture.Config(components=1), rng=generator(0))
+    model.fit_closed(100 + 3 * torch.randn(20_000, 16, generator=generator(5), dtype=torch.float64), None, generator(0))
+    return model
+
+
+@pytest.mark.parametrize("model", [Linear(), gaussian()], ids=["by codes", "by columns"])
+def test_chains_go_where_nothing_is_drawn(model):
+    """f = 2 √d (mean of d columns − 100) has a deviation of 6: the mean moves by 18/√d, and log Z = 18."""
+    root = math.sqrt(model.space.dims)
+
+    def f(x):
+        return 2 * root * (x.mean(1) - 100)
+
+    found = by_chains(model, f, 2_000, generator(7))
+    assert abs(float(found.x.mean()) - 100 - 18 / root) < 0.6 and abs(float(found.x.std()) - 3) < 0.5 and len(found.x) == 2_000
+    assert abs(found.log_z.value - 18) < 1.0 and found.log_z.error < 0.5 and found.effective > 1_000
+    with pytest.raises(InputError, match="too steep"):
+        importance_resample(lambda n: model.sample(n, rng=generator(8)), f, 2_000, generator(8))
+
+
+def test_chains_keep_levels_that_hang_together():
+    """Two equal levels, tilted towards the rarer pair."""
+    space = Space.levels(2, levels=2)
+    x = (torch.rand(4_000, 1, generator=generator(9)) < 0.1).double().expand(-1, 2)
+    model = circuit.build(space, config=circuit.suggest(space, len(x)), rng=generator(0))
+    model.fit_closed(x.contiguous(), None, generator(0))
+    found = by_chains(model, lambda x: math.log(9) * x[:, 0], 4_000, generator(10))
+    assert abs(float(found.x[:, 0].mean()) - 0.5) < 0.06 and float((found.x[:, 0] == found.x[:, 1]).double().mean()) > 0.97
+    assert found.log_z.value == pytest.approx(math.log(1.8), abs=0.06)
+
+
+def test_chains_need_codes_or_exact_conditionals():
+    space = Space.continuous(2)
+
+    class Draws(Model):
+        def stages(self):
+            return ()
+
+        def _sample(self, n, context, rng):
+            return torch.randn(n, 2, generator=rng, dtype=torch.float64)
+
+    inexact = autoregressive.build(space, config=autoregressive.suggest(space, 100), rng=generator(0))
+    inexact.prepare({ONLY: Batch(x=torch.randn(100, 2, generator=generator(0), dtype=torch.float64))}, generator(0))
+    for model in (Draws(space), inexact):
+        with pytest.raises(InputError, match=f"{type(model).__name__} is neither: use importance_resample"):
+            by_chains(model, lambda x: x[:, 0], 20, generator(0))

@@ -41,7 +41,7 @@ def told(record):
 
 
 @pytest.mark.parametrize("name", GAMES)
-@pytest.mark.parametrize("stop", [3, 20, 31, 44])
+@pytest.mark.parametrize("stop", [3, pytest.param(20, marks=pytest.mark.slow), 31, pytest.param(44, marks=pytest.mark.slow)])
 def test_a_game_killed_and_resumed_has_the_same_bits(name, stop, tmp_path):
     make, data = GAMES[name]
     calm, file = make(), tmp_path / "checkpoint"

@@ -373,3 +373,36 @@ def test_what_cannot_be_built_is_said(space, settings, named):
 def test_codes_of_another_shape_are_named(z):
     with pytest.raises(InputError, match=r"z: expected shape \(n, 8\)"):
         shaken(MIXED, hidden=(8,)).decode(z, rng=generator(0))
+
+
+# ---------------------------------------------------------------------------------------------------- bottleneck
+
+
+@pytest.mark.parametrize("beta", [0.2, 0.9])
+def test_a_bottleneck_keeps_what_the_gaussian_bottleneck_keeps(beta):
+    """Of a row and a context that correlate by ρ, with ρ² = .8, the least β I(c; z) − I(z; x) has exp(−2 I(c; z)) =
+    β (1 − ρ²) / (ρ² (1 − β)), and keeps nothing from β = ρ² on (Chechik et al. 2005, theorem 3.1)."""
+    rng, ρ2, n = generator(30), 0.8, 6_000
+    c = torch.randn(n, 1, generator=rng, dtype=torch.float64)
+    x = 100 + 3 * (math.sqrt(ρ2) * c + math.sqrt(1 - ρ2) * torch.randn(n, 1, generator=rng, dtype=torch.float64))
+    settings = Config(latent=1, hidden=(), observation="normal", scale="one", beta=beta, bottleneck=True)
+    model = vae.build(Space.continuous(1), context_shape=(1,), config=settings, rng=generator(31))
+    for _ in fit(model, Batch(x=x[:4_000], context=c[:4_000]), Recipe(steps=1_500, rate=1e-2), rng=generator(32)):
+        pass
+    x, c = x[4_000:], c[4_000:]
+    kept = min(1.0, beta * (1 - ρ2) / (ρ2 * (1 - beta)))
+    entropy = 0.5 * math.log(2 * math.pi * math.e) + math.log(3)
+    with torch.no_grad():
+        found, bound = model.diagnose(x, c, generator(33)), model.log_prob_bound(x, context=c, draws=256, rng=generator(34))
+    assert found["rate"] == pytest.approx(-0.5 * math.log(kept), abs=0.1)
+    assert found["distortion"] == pytest.approx(entropy + 0.5 * math.log(1 - ρ2 * (1 - kept)), abs=0.06)
+    assert -found["distortion"] <= float(bound.mean()) + 0.02 and found["latents"] == 1
+    made = model.sample(2_000, context=torch.ones(2_000, 1, dtype=torch.float64), rng=generator(35))
+    assert float(made.mean()) == pytest.approx(100 + 3 * math.sqrt(ρ2) * (1 - kept), abs=0.4)
+
+
+@pytest.mark.parametrize("settings", [{"samples": 2}, {"network": "conv"}, {}])
+def test_a_bottleneck_of_nothing_is_refused(settings):
+    space, shape = (Space.image(1, 4, 4), (1,)) if "network" in settings else (Space.continuous(1), (1,) if settings else None)
+    with pytest.raises(InputError, match="vae: bottleneck is for rows given a context"):
+        vae.build(space, context_shape=shape, config=Config(hidden=(8,), bottleneck=True, **settings), rng=generator(0))

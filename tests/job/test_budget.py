@@ -28,9 +28,9 @@ def test_workers_share_the_fits_evenly(workers):
 
 def test_on_one_worker_the_time_goes_by_parts():
     """The first of two with parts 6 and 1 has six sevenths of what is left, and the second all that is left then. Scoring it is
-    thought to take half its part of what others take."""
+    thought to take a quarter of its part of what others take."""
     budget = Budget(100.0, 0.2, 1, 0, ["vae", "diffusion"], 0.0, {"diffusion": 6.0})
-    left = 80 - (1 + 6 / 2) * SCORING * 100 * 2 - 2 * PREPARING * 100
+    left = 80 - (1 + 6 / 4) * SCORING * 100 * 2 - 2 * PREPARING * 100
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left * 6 / 7)
     assert budget.share([], {}, [], 0.0, "vae") == pytest.approx(left / 7)
     assert budget.share(["diffusion/all"], {}, [], 30.0, "vae") == pytest.approx(left - 30)
@@ -39,9 +39,12 @@ def test_on_one_worker_the_time_goes_by_parts():
 def test_of_several_workers_a_model_has_one_to_itself_and_the_others_share_the_rest():
     names = ["flow", "autoregressive", "vae", "diffusion"]
     budget = Budget(100.0, 0.2, 2, 0, names, 0.0, {"diffusion": 6.0})
-    left = 80 - (3 + 6 / 2) * SCORING * 100 * 1.5 - 4 * PREPARING * 100 / 2
+    scoring = (3 + 6 / 4) * SCORING * 100
+    left = 80 - scoring * 1.5 - 4 * PREPARING * 100 / 2
     assert budget.with_a_worker(names) == ["diffusion"]
-    assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left)
+    # which does not wait until the others are scored
+    alone = 80 - (6 / 4) * SCORING * 100 - scoring / 2 - 4 * PREPARING * 100 / 2
+    assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(alone)
     assert budget.share(["diffusion/all"], {}, [], 0.0, "flow") == pytest.approx(left / 3)
     # without the others, or with parts that are alike, everyone has a worker
     assert Budget(100.0, 0.2, 2, 0, names[2:], 0.0, {"diffusion": 6.0}).share([], {}, [], 0.0, "diffusion") > left

@@ -17,8 +17,8 @@ import pytest
 import mixtura
 from mixtura.job.replay import replay
 
-KILLS = int(os.environ.get("MIXTURA_KILLS", "3"))
-STEPS = 150
+KILLS = int(os.environ.get("MIXTURA_KILLS", "2"))
+STEPS = 80
 #: a closed fit beside the floor, a bound, and exact densities that race with it
 FAMILIES = ["marginals", "forest", "autoregressive", "vae"]
 RUN = """
@@ -95,7 +95,7 @@ def test_killed_runs_end_with_the_same_bits(table: Path, tmp_path: Path) -> None
 
 
 def test_a_timed_run_is_replayed_bit_for_bit(table: Path, tmp_path: Path) -> None:
-    mixtura.run(table, budget="12s", families=["autoregressive", "kde"], seed=3, out=tmp_path / "timed")
+    mixtura.run(table, budget="8s", families=["autoregressive", "kde"], seed=3, out=tmp_path / "timed")
     study, different = replay(tmp_path / "timed", tmp_path / "again", table)
     assert different == []
     assert (tmp_path / "again" / "models" / "autoregressive" / "model.safetensors").exists()

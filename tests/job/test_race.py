@@ -168,6 +168,32 @@ def test_a_bound_far_behind_is_scored_on_few_rows_where_samples_decide(tmp_path)
     assert different == [] and {s.name: s.reason for s in again.scores}["far"] == scores["far"].reason
 
 
+class Aside(Bound):
+    """Of two columns that are equal: its samples say so and its bound is far behind, less with more rows."""
+
+    def __init__(self, space):
+        super().__init__(space, 50.0)
+        self.register_buffer("seen", torch.zeros((), dtype=torch.float64))
+
+    def _prepare(self, x, context, rng):
+        self.seen.fill_(len(x))
+
+    def _log_prob_bound(self, x, context, draws, rng):
+        return super()._log_prob_bound(x, context, draws, rng) + self.seen / 1e4
+
+    def _sample(self, n, context, rng):
+        return super()._sample(n, context, rng).expand(-1, 2).contiguous()
+
+
+def test_a_bound_without_a_part_is_scored_alike_before_and_after_its_refit(tmp_path):
+    models = {"aside": Aside}
+    given = {"objective": "mmd", "families": ["marginals"], "models": models, "workers": 1}
+    study = mixtura.run(rows(9_000).assign(y=lambda frame: frame.x), budget="8s", out=tmp_path / "run", **given)
+    score = {score.name: score for score in study.scores}["aside"]
+    assert "adds nothing to a blend in nats" in score.reason and study.verdict.best == "aside"
+    assert score.refit.delivered and score.refit.gain > 0.1
+
+
 class Impossible(Learns):
     """It holds some rows impossible, and says so only when it is scored."""
 

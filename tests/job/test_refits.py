@@ -202,6 +202,7 @@ class Dies(Normal):
         super().fit_closed(x, context, rng)
 
 
+@pytest.mark.slow
 def test_a_refit_that_kills_every_worker_costs_nothing_else(tmp_path):
     study = mixtura.run(rows(), steps=20, families=["marginals"], models={"own": Dies}, workers=2, out=tmp_path / "run")
     score = next(s for s in study.scores if s.name == "own")

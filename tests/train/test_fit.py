@@ -294,7 +294,7 @@ CLOSED = [name for name, row in TABLE.items() if row.fit == "closed"]
 
 # boltzmann is for levels only, and has such a test of its own
 @pytest.mark.parametrize("name", ["duel", *(n for n in TABLE if n not in (*CLOSED, "boltzmann"))])
-@pytest.mark.parametrize("stop", [2, 8, 23, STEPS - 1])
+@pytest.mark.parametrize("stop", [8, STEPS - 1, *(pytest.param(stop, marks=pytest.mark.slow) for stop in (2, 23))])
 def test_interrupted_and_resumed_is_undisturbed(name, stop, tmp_path):
     model, x, recipe, rng = start(name)
     calm = outcome(model, list(fit(model, x, recipe, rng=rng)), rng)

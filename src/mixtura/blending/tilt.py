@@ -7,6 +7,10 @@ With draws x_i of p, w_i ∝ exp f(x_i) and Z = E_p exp f:
 - rejection accepts x with probability exp(f(x) − M), M the largest f seen; beyond M the ratio is clipped, and the share of the
   weight that is lost is said (discriminator rejection sampling: Azadi et al. 2019).
 
+- chains move where f is too steep for both: from draws of p along p(x) exp βf(x), β from 0 to 1, drawn again by their weights on
+  the way (sequential Monte Carlo: Del Moral et al. 2006). A move proposes what leaves p as it is: a code z' = √(1 − s²) z + s ξ
+  and its row (preconditioned Crank–Nicolson: Cotter et al. 2013), or some columns anew, given the others.
+
 A learned log-ratio log(real/p) as f makes p nearer to the real law.
 """
 
@@ -15,12 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from mixtura.contracts import Estimate, InputError, Model
-from mixtura.ground.annealing import effective_sample_size_of, systematic
+from mixtura.contracts import Conditional, Estimate, InputError, Latent, Model
+from mixtura.ground.annealing import anneal, effective_sample_size_of, systematic
 
 #: rows of p for each row that is wanted, and the least
 POOL, LEAST_POOL = 10, 1_000
@@ -28,6 +33,8 @@ POOL, LEAST_POOL = 10, 1_000
 LEAST_EFFECTIVE = 0.01
 #: rounds of rejection
 ROUNDS = 50
+#: of chains: temperatures, moves at each, the smallest size of a move, and populations
+STEPS, MOVES, LEAST_MOVE, PARTS = 50, 10, 0.02, 4
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,79 @@ def reject(
     )
 
 
+def by_chains(model: Model, f: Callable[[Tensor], Tensor], n: int, rng: torch.Generator, *, steps: int = STEPS) -> Tilted:
+    """n rows of q by chains from p to q in ``steps`` temperatures, for an f that is finite on the rows of ``model``, which has a
+    latent code, or draws columns exactly given others (:class:`Conditional`, no column with missing entries). ``effective``: how
+    many of the rows moved at the last temperature. ``log_z`` comes from ``PARTS`` populations that know nothing of one another;
+    the size of their moves follows what they accept, so it is right only as they grow. InputError for another model, and where
+    fewer than 1 % of the rows moved: the chains stick."""
+    each = math.ceil(n / PARTS)
+    populations = [_Population(model, f, each, rng) for _ in range(PARTS)]
+    betas = [k / steps for k in range(steps + 1)]
+    ends = [anneal(p.start, p.path, p.move, betas, redraw=rng) for p in populations]
+    x = torch.cat([p.rows(end.x) for p, end in zip(populations, ends, strict=True)])
+    moved = sum(int(p.moved.sum()) for p in populations)
+    if moved < LEAST_EFFECTIVE * len(x):
+        raise InputError(f"tilt: the chains stick, {moved} of {len(x):,} rows moved at last; f is too steep: scale it down")
+    log_z = log_mean_exp(torch.tensor([end.log_mean for end in ends], dtype=torch.float64))
+    return Tilted(x[torch.randperm(len(x), generator=rng)[:n]], float(moved), len(x), log_z)
+
+
+class _Population:
+    """n chains; the state of each is a row, after its code where the model has one. ``move`` leaves p exp βf as it is: it
+    proposes what leaves p as it is, and accepts with probability min(1, exp β(f(x') − f(x)))."""
+
+    def __init__(self, model: Model, f: Callable[[Tensor], Tensor], n: int, rng: torch.Generator) -> None:
+        gaps = any(column.missing for column in model.space.columns)
+        if not isinstance(model, Latent) and (gaps or not isinstance(model, Conditional)):
+            raise InputError(_refusal(model))
+        self.model, self.f, self.rng, self.size, self.moved = model, f, rng, 1.0, torch.zeros(n, dtype=torch.bool)
+        self.codes = model.latent if isinstance(model, Latent) else 0
+        z = torch.randn(n, self.codes, generator=rng, dtype=torch.float64)
+        self.start = self._state(z, model.decode(z.float(), rng=rng) if isinstance(model, Latent) else model.sample(n, rng=rng))
+
+    def rows(self, state: Tensor) -> Tensor:
+        """The rows (n, *shape) of the states."""
+        return state[:, self.codes :].reshape(-1, *self.model.space.shape)
+
+    def path(self, state: Tensor, beta: float) -> Tensor:
+        """(n,) −βf, the energy beside that of p."""
+        return -beta * _finite(self.f(self.rows(state)), len(state))
+
+    def move(self, state: Tensor, beta: float) -> Tensor:
+        """``MOVES`` moves; they become larger where more than a third is accepted."""
+        self.moved.zero_()
+        for _ in range(MOVES):
+            proposed = self._proposed(state)
+            odds = self.path(state, beta) - self.path(proposed, beta)
+            accepted = torch.rand(len(state), generator=self.rng, dtype=torch.float64).log() < odds
+            state, self.moved = torch.where(accepted[:, None], proposed, state), self.moved | accepted
+            self.size = min(1.0, max(LEAST_MOVE, self.size * math.exp(float(accepted.double().mean()) - 1 / 3)))
+        return state
+
+    def _proposed(self, state: Tensor) -> Tensor:
+        z, x, model = state[:, : self.codes], self.rows(state), self.model
+        if isinstance(model, Latent):
+            ξ = torch.randn(z.shape, generator=self.rng, dtype=torch.float64)
+            z = math.sqrt(1 - self.size**2) * z + self.size * ξ
+            return self._state(z, model.decode(z.float(), rng=self.rng))
+        known = torch.rand(x.shape, generator=self.rng) >= self.size
+        filled = cast(Conditional, model).condition(x, known, rng=self.rng)
+        if bool(torch.isfinite(filled.ess).any()):
+            raise InputError(_refusal(model))
+        return self._state(z, filled.values[0])
+
+    def _state(self, z: Tensor, x: Tensor) -> Tensor:
+        return torch.cat([z, x.flatten(1).double()], 1)
+
+
+def _refusal(model: Model) -> str:
+    return (
+        "tilt: chains need a model with a latent code, or one that draws some columns exactly given others, without missing "
+        f"entries; {type(model).__name__} is neither: use importance_resample or reject"
+    )
+
+
 def log_mean_exp(log_w: Tensor) -> Estimate:
     """log mean exp of (n,), with the standard error of the mean relative to it."""
     n = len(log_w)
@@ -105,18 +185,26 @@ def _finite(f: Tensor, n: int) -> Tensor:
 
 
 class Tilt(Model):
-    """q ∝ p exp f as a model that samples, by importance resampling. f: rows (n, *shape) in data units → (n,)."""
+    """q ∝ p exp f as a model that samples. f: rows (n, *shape) in data units → (n,). By importance resampling, or where ``most``
+    is given by rejection: no row twice, rows with f above ``most`` kept alike."""
 
-    def __init__(self, base: Model, f: Callable[[Tensor], Tensor], *, pool: int = POOL) -> None:
+    def __init__(self, base: Model, f: Callable[[Tensor], Tensor], *, pool: int = POOL, most: float | None = None) -> None:
         super().__init__(base.space, base.context_shape)
-        self.base, self.f, self.pool = base, f, pool
+        self.base, self.f, self.pool, self.most = base, f, pool, most
 
     def stages(self) -> tuple[()]:
         return ()
 
     def tilted(self, n: int, *, rng: torch.Generator) -> Tilted:
-        """n rows with the effective sample size they were drawn from and log Z. Raises as :func:`importance_resample`."""
-        return importance_resample(lambda m: self.base.sample(m, rng=rng), self.f, n, rng, pool=self.pool)
+        """n rows with the effective sample size they were drawn from and log Z. Raises as :func:`importance_resample` or
+        :func:`reject`."""
+
+        def draw(m: int) -> Tensor:
+            return self.base.sample(m, rng=rng)
+
+        if self.most is None:
+            return importance_resample(draw, self.f, n, rng, pool=self.pool)
+        return reject(draw, self.f, n, rng, most=self.most)
 
     def _sample(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor:
         return self.tilted(n, rng=rng).x

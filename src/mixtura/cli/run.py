@@ -113,6 +113,7 @@ def _as_record(study: Study) -> dict[str, Any]:
         "verdict": {**asdict(study.verdict), "why": study.why},
         "verdicts": {objective: asdict(v) for objective, v in study.verdicts.items()},
         "conditioning": None if study.conditioning is None else asdict(study.conditioning),
+        "refinement": None if study.refinement is None else asdict(study.refinement),
         "scores": [asdict(s) for s in ranked(study.scores)],
         "columns": columns,
         "notes": _notes_of_outside_samples(study),

@@ -86,6 +86,8 @@ def show_study(console: Console, study: Study) -> None:
     console.print(v.sentence, style="bold", soft_wrap=True)
     if v.about_refit:
         console.print(v.about_refit, soft_wrap=True, highlight=False)
+    if study.refinement is not None:
+        console.print(study.refinement.sentence, soft_wrap=True, highlight=False)
     chosen = "weights and best single model were chosen on the select rows"
     console.print(f"objective: {v.unit}, as {study.why}; {chosen}", style="dim", soft_wrap=True)
     for objective, other in study.verdicts.items():

@@ -41,7 +41,7 @@ def sample(
     check_output(output, images=images)
     if output is not None:
         study.schema.check_output(output)
-    chosen = study.best if model is None else study.model(model)
+    chosen = study.sampler if model is None else study.model(model)
     rows: Any = None
     read: list[str] = []
     if given is not None and study.given is not None:

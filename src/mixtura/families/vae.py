@@ -11,6 +11,11 @@ evidence bound). The reported bound does not depend on β; it is that of Burda e
 The evidence bound is E_q log p(x | z) − KL, the negative sum of a distortion and a rate (Alemi et al. 2018). A rate near 0 means
 that z carries no information about the row (posterior collapse), even if the bound is good.
 
+With ``Config.bottleneck`` the row depends on a context c through z alone, z = m(c) + s(c) ε, and z keeps of c what says
+something about the row: training minimises E −log p(x | z) + β KL(N(m(c), s(c)²) ‖ N(0, I)), where the rate bounds the
+information I(c; z) from above (variational information bottleneck: Alemi et al. 2017, section 3). The code of the model is then
+ε, and q is its prior.
+
 Pixels that are independent given z are grain in an image, so an image that is drawn or decoded has the mean of every pixel
 given z unless ``Config.grain`` asks for draws. The likelihood is that of the model with its noise; :meth:`Vae.diagnose` says how
 much noise the images leave out.
@@ -20,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,7 +48,7 @@ class Config(BaseModel):
     training; more than one trains the importance-weighted bound itself. observation: the distribution of a value given z, a
     mixture of ``components`` of this kind. scale: of these components: "one" for all columns, one for each "column", or "free"
     (predicted by the decoder). grain: whether pixels of images are drawn given z, as entries of tables are; else they have their
-    mean."""
+    mean. bottleneck: whether rows are modelled given a context through z alone."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     latent: int = Field(default=8, ge=1, le=4096)
@@ -55,6 +60,7 @@ class Config(BaseModel):
     components: int = Field(default=1, ge=1, le=256)
     scale: Literal["one", "column", "free"] = "free"
     grain: bool = False
+    bottleneck: bool = False
 
 
 RECIPE = {"rate": 2e-3, "average": 0.998, "patience": 8}
@@ -84,14 +90,15 @@ class Vae(LowerBound, NoisyDecoder):
         # how many outputs a value has: weights, locations and log-scales of its components
         self.sizes = [m if m > 1 else 0, m, m if config.scale == "free" else 0]
         context = math.prod(context_shape) if context_shape else 0
+        seen, given = (context, 0) if config.bottleneck else (k + c + context, context)
         outputs = sum(self.sizes)
         with seeded(int(torch.randint(2**62, (), generator=rng))):
             if config.network == "conv":
                 self.encoder = ImageEncoder(space.shape, config.hidden, 2 * config.latent, context)
-                self.decoder = ImageDecoder(config.latent + context, config.hidden, space.shape, outputs)
+                self.decoder = ImageDecoder(config.latent + given, config.hidden, space.shape, outputs)
             else:
-                self.encoder = perceptron(k + c + context, config.hidden, 2 * config.latent)
-                self.decoder = perceptron(config.latent + context, config.hidden, k + outputs * c)
+                self.encoder = perceptron(seen, config.hidden, 2 * config.latent)
+                self.decoder = perceptron(config.latent + given, config.hidden, k + outputs * c)
         #: added to the outputs of the decoder
         self.level = nn.Parameter(torch.zeros(k + outputs * c))
         shared = {"one": 1, "column": c, "free": 0}[config.scale]
@@ -129,7 +136,8 @@ class Vae(LowerBound, NoisyDecoder):
             return -self._bound(parts, context, self.config.samples, rng).mean()
         mean, log_sd = self._q(parts, context)
         z = mean + log_sd.exp() * random.normal(tuple(mean.shape), rng, mean)
-        return self.config.beta * _rate(mean, log_sd).mean() - self._log_given(z, parts, context).mean()
+        rate = _rate(*self._kept(context)) if self.config.bottleneck else _rate(mean, log_sd)
+        return self.config.beta * rate.mean() - self._log_given(z, parts, context).mean()
 
     def _parts(self, x: Tensor) -> Parts:
         return self._pixels(self._encode_for_training(x)) if self.space.is_image else self.columns.split(x)
@@ -159,15 +167,28 @@ class Vae(LowerBound, NoisyDecoder):
 
     def _q(self, parts: Parts, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log deviation (n, latent) of q(z | x)."""
+        if self.config.bottleneck:
+            prior = parts.values.new_zeros(len(parts.values), self.latent, dtype=torch.float32)
+            return prior, prior
         values = parts.values.float()
         seen = torch.cat([self.layout.inputs(parts.codes), values], 1) if self.columns.coded else values
         mean, log_sd = self.encoder(_with_context(seen, context)).chunk(2, 1)
         return mean, log_sd.clamp(*LOG_SCALE)
 
+    def _kept(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Mean and log deviation (n, latent) of what a bottleneck keeps of the context (n, *context_shape)."""
+        mean, log_sd = self.encoder(cast(Tensor, context).float().flatten(1)).chunk(2, 1)
+        return mean, log_sd.clamp(*LOG_SCALE)
+
     def _parameters_of(self, z: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Logits (n, width) of codes; log-weights and locations (n, components, C) of values given z, and log-scales that
         broadcast against them."""
-        out = self.decoder(_with_context(z, context)) + self.level
+        if self.config.bottleneck:
+            mean, log_sd = self._kept(context)
+            seen = mean + log_sd.exp() * z
+        else:
+            seen = _with_context(z, context)
+        out = self.decoder(seen) + self.level
         logits, values = out.split([self.layout.width, out.shape[1] - self.layout.width], 1)
         weights, location, free = values.reshape(len(z), sum(self.sizes), self.columns.continuous).split(self.sizes, 1)
         log_weights = torch.log_softmax(weights, 1) if self.config.components > 1 else torch.zeros_like(location)
@@ -215,13 +236,16 @@ class Vae(LowerBound, NoisyDecoder):
         )
 
     def diagnose(self, x: Tensor, context: Tensor | None, rng: torch.Generator) -> dict[str, float]:
-        """rate and distortion: their sum is minus the evidence bound, in nats; active: entries of z in use, of ``latents``;
-        grain: the deviation of a value given z, in data units, where what is drawn leaves it out."""
+        """rate and distortion: their sum is minus the evidence bound, in nats; of a bottleneck the rate is a bound on the
+        information that it keeps of the context, and the distortion alone is minus the bound on the density. active: entries of z
+        in use, of ``latents``; grain: the deviation of a value given z, in data units, where what is drawn leaves it out."""
         x, means, terms, grain = self.space.clamp(x), [], [], []
         for i in range(0, len(x), TILE):
             parts, given = self._parts(x[i : i + TILE]), None if context is None else context[i : i + TILE]
             mean, log_sd = self._q(parts, given)
             z = mean + log_sd.exp() * random.normal(tuple(mean.shape), rng, mean)
+            if self.config.bottleneck:
+                mean, log_sd = self._kept(given)
             means.append(mean)
             grain.append(self._deviation(z, given))
             terms.append(torch.stack([_rate(mean, log_sd).double(), -self._log_given(z, parts, given).double()]))
@@ -351,6 +375,11 @@ def build(
                 f"vae: {halvings} convolutions need images whose height and width are multiples of {2**halvings}, but the shape "
                 f"is {space.shape}; use network='mlp'"
             )
+    if config.bottleneck and (context_shape is None or config.network == "conv" or config.samples > 1):
+        raise InputError(
+            "vae: bottleneck is for rows given a context, with network='mlp' and samples=1; leave it out, or give it the inputs "
+            "that it shall keep little of"
+        )
     if config.samples > 1 and config.beta != 1:
         raise InputError(
             f"vae: beta is {config.beta:g} and samples {config.samples}, but the importance-weighted bound has no separate rate; "

@@ -11,6 +11,7 @@
     gallery.safetensors   unseen real rows, samples, training rows nearest to some samples; in a run with targets, inputs and
                           targets of unseen rows
     quadratic.json        MMD² of any blend on the report rows, w'Qw − 2 b'w + c; not in a run with targets
+    refinement.safetensors    only where refining gained: the trees by which samples of the choice are accepted
     inputs.safetensors, calibration.safetensors, portraits.json    only in a run with targets: the encoding of the inputs, the
                           ranks of true targets among draws, densities of the verdict's choice
     history.jsonl         training records        scores.jsonl   one line a model
@@ -56,26 +57,16 @@ from mixtura.folder.records import (
     Conditioning,
     Gallery,
     Nats,
+    Refinement,
     RowNumbers,
     RunConfig,
+    RunSchema,
     SavedState,
     Score,
     Verdict,
     Verdicts,
 )
 from mixtura.ground import machine
-
-
-@dataclass(frozen=True)
-class RunSchema:
-    """What schema.json holds: the schema of all columns, and the names of the targets, none where all columns are modelled
-    together. ``modelled``: the schema of what models sample. ``inputs``: that of the columns they are given, None where there
-    are no targets."""
-
-    whole: DataKind
-    target: tuple[str, ...]
-    modelled: DataKind
-    inputs: Schema | None
 
 
 @dataclass(frozen=True)
@@ -189,7 +180,7 @@ class RunFolder:
     @property
     def has_state(self) -> bool:
         """Whether a fit has begun."""
-        return (self.state_path).exists()
+        return self.state_path.exists()
 
     def splits(self) -> RowNumbers:
         """The numbers of the rows that fit, select and report."""
@@ -281,9 +272,8 @@ class RunFolder:
 
     def write_nats(self, nats: Nats) -> None:
         """Log-densities of select and report rows, of every model that has any."""
-        parts = {"select": nats.select, "report": nats.report}
-        tensors = {f"{name}.{part}": x for part, of in parts.items() for name, x in of.items()}
-        write_tensors(self.path / "nats.safetensors", tensors)
+        both = (("select", nats.select), ("report", nats.report))
+        write_tensors(self.path / "nats.safetensors", {f"{name}.{part}": x for part, of in both for name, x in of.items()})
 
     def verdict(self, *, conditional: bool = False) -> Verdicts:
         """All verdicts of the run. ``conditional``: that of a run with targets, which has a ``conditioning``."""
@@ -294,23 +284,30 @@ class RunFolder:
             if plain["objective"] not in verdicts:
                 raise ValueError(f"no verdict by the objective {plain['objective']!r}")
             conditioning = checked(Conditioning, plain["conditioning"], path) if conditional else None
-            return Verdicts(plain["objective"], str(plain["why"]), int(plain["duplicates"]), verdicts, conditioning)
+            refinement = checked(Refinement, plain["refinement"], path) if "refinement" in plain else None
+            return Verdicts(plain["objective"], str(plain["why"]), int(plain["duplicates"]), verdicts, conditioning, refinement)
 
     def write_verdict(self, verdicts: Verdicts) -> None:
         """The last file of a run: a folder that has it is finished."""
         plain = asdict(verdicts)
-        if verdicts.conditioning is None:
-            del plain["conditioning"]
-        write_json(self.verdict_path, plain)
+        absent = [name for name in ("conditioning", "refinement") if plain[name] is None]
+        write_json(self.verdict_path, {name: value for name, value in plain.items() if name not in absent})
+
+    def refinement(self) -> dict[str, Tensor]:
+        """The trees by which samples of the choice are accepted."""
+        return read_tensors(self.refinement_path)
+
+    def write_refinement(self, tensors: Mapping[str, Tensor]) -> None:
+        """The trees by which samples of the choice are accepted."""
+        write_tensors(self.refinement_path, tensors)
 
     def quadratic(self) -> BlendQuadratic:
         """MMD² of any blend on the report rows."""
         path = self.path / "quadratic.json"
         with content_of(path):
             found = checked(BlendQuadratic, read_json(path), path)
-            k = len(found.names)
-            if {len(found.b), len(found.weights), len(found.Q), *map(len, found.Q)} != {k}:
-                raise ValueError(f"expected a form of {k} models")
+            if {len(found.b), len(found.weights), len(found.Q), *map(len, found.Q)} != {len(found.names)}:
+                raise ValueError(f"expected a form of {len(found.names)} models")
         return found
 
     def write_quadratic(self, quadratic: BlendQuadratic) -> None:
@@ -330,8 +327,8 @@ class RunFolder:
 
     def write_gallery(self, gallery: Gallery) -> None:
         """What the report shows, in data units."""
-        named = {"samples": gallery.samples, "nearest": gallery.nearest}
-        tensors = {f"{kind}.{name}": rows for kind, of in named.items() for name, rows in of.items()}
+        both = (("samples", gallery.samples), ("nearest", gallery.nearest))
+        tensors = {f"{kind}.{name}": rows for kind, of in both for name, rows in of.items()}
         asked = {} if gallery.asked is None else {"asked": gallery.asked}
         write_tensors(self.gallery_path, {"real": gallery.real, **asked, **tensors})
 
@@ -340,8 +337,7 @@ class RunFolder:
         path = self.calibration_path
         with content_of(path):
             found = read_tensors(path)
-            rows = found.pop("rows")
-            ranks: dict[str, dict[str, Tensor]] = {}
+            rows, ranks = found.pop("rows"), dict[str, dict[str, Tensor]]()
             for key, of_one in sorted(found.items()):  # a file of tensors has no order
                 name, _, target = key.partition("/")
                 ranks.setdefault(name, {})[target] = of_one
@@ -385,7 +381,7 @@ class RunFolder:
         names = sorted(score.name for score in self.scores() if score.has_samples)
         folders = [self.model_path(name, refit=refit) for refit in (False, True) for name in names]
         models = [path for folder in folders for path in sorted(folder.rglob("*.safetensors"))]
-        others = [self.path / "nats.safetensors", self.gallery_path, *sorted(self.path.glob("samples.*"))]
+        others = [self.path / "nats.safetensors", self.gallery_path, self.refinement_path, *sorted(self.path.glob("samples.*"))]
         return {str(path.relative_to(self.path)): path.read_bytes() for path in (*models, *others) if path.exists()}
 
     # --------------------------------------------------------------------- paths that a message or another room must name
@@ -421,6 +417,11 @@ class RunFolder:
         return self.path / "history.jsonl"
 
     @property
+    def refinement_path(self) -> Path:
+        """The trees by which samples of the choice are accepted."""
+        return self.path / "refinement.safetensors"
+
+    @property
     def portraits_path(self) -> Path:
         """Densities of the verdict's choice in a run with targets."""
         return self.path / "portraits.json"
@@ -441,7 +442,6 @@ def _is_file_name(name: str) -> bool:
 
 
 def _rows(tensors: Mapping[str, Tensor], key: str, space: Space) -> Tensor:
-    """Rows of this space, one at least."""
     space.check(tensors[key].double(), name=key)
     if len(tensors[key]) == 0:
         raise ValueError(f"{key!r} holds no rows")

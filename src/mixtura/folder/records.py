@@ -9,6 +9,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from mixtura.data.kind import DataKind
+from mixtura.data.schema import Schema
+
 
 @dataclass(frozen=True)
 class Refit:
@@ -147,15 +150,55 @@ class Conditioning:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """What refining the verdict's choice does to its samples, measured on ``rows`` report rows: MMD² and the share of rows that a
+    classifier puts on the right side (C2ST), of samples as they are (``before``) and refined (``after``); gain ± gain_error: of
+    MMD², before − after. kept: the share of rows drawn that is kept. trees: how many decide it, 0 where rows that they had not
+    learnt from said that they tell nothing apart; then there are no other numbers. delivered: whether samples come refined.
+    """
+
+    model: str
+    trees: int
+    delivered: bool
+    sentence: str
+    rows: int = 0
+    kept: float | None = None
+    mmd2_before: float | None = None
+    mmd2_before_error: float | None = None
+    mmd2_after: float | None = None
+    mmd2_after_error: float | None = None
+    gain: float | None = None
+    gain_error: float | None = None
+    c2st_before: float | None = None
+    c2st_before_error: float | None = None
+    c2st_after: float | None = None
+    c2st_after_error: float | None = None
+
+
+@dataclass(frozen=True)
 class Verdicts:
     """What verdict.json holds. objective: the one the run speaks of, and ``why``. duplicates: report rows that a training row
-    equals in every column. verdicts: by objective. conditioning: only of a run with targets."""
+    equals in every column. verdicts: by objective. conditioning: only of a run with targets. refinement: only of a run that was
+    asked to refine."""
 
     objective: str
     why: str
     duplicates: int
     verdicts: Mapping[str, Verdict]
     conditioning: Conditioning | None = None
+    refinement: Refinement | None = None
+
+
+@dataclass(frozen=True)
+class RunSchema:
+    """What schema.json holds: the schema of all columns, and the names of the targets, none where all columns are modelled
+    together. ``modelled``: the schema of what models sample. ``inputs``: that of the columns they are given, None where there
+    are no targets."""
+
+    whole: DataKind
+    target: tuple[str, ...]
+    modelled: DataKind
+    inputs: Schema | None
 
 
 @dataclass(frozen=True)

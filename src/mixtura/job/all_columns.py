@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,11 +17,12 @@ from mixtura.folder.records import BlendQuadratic, Gallery, Refit, Score, Verdic
 from mixtura.job import verdict
 from mixtura.job.comparison import WITNESS, Comparison, Pools, divided
 from mixtura.job.jobs import describe_failure
+from mixtura.job.refining import refine
 from mixtura.job.run import FittedModels, Run
 from mixtura.job.scoring import Sampled, SampleJudge
 from mixtura.job.splits import SAMPLES
 from mixtura.job.verdict import ComparedSamples
-from mixtura.study.study import Study, assemble
+from mixtura.study.study import Study, assemble, refined_choice
 
 #: images of the verdict's choice that are written to the folder, and rows of everything that the report shows
 SHOWN_ROWS = 400
@@ -34,6 +36,8 @@ class AllColumnsRun(Run):
     """All columns of a table, or images, modelled together: judged in nats and by samples."""
 
     def _choose_modelled(self, rows: Tensor) -> Tensor:
+        if self.options.refine and self.schema.pictured:
+            raise InputError("--refine: trees look at the columns of a table, not at pixels; leave it out for images")
         self.features = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
         self.notes: dict[str, str] = {}
         return rows
@@ -92,8 +96,22 @@ class AllColumnsRun(Run):
             self.folder.write_outside_rows(name, rows)
         self.folder.write_quadratic(BlendQuadratic(**quadratic, features=self.compared.name))
         self.folder.write_gallery(self._gallery(sampled))
-        self._write(study, fitted, study.best.sample(self.schema.examples, seed=self.options.seed))
+        self._refine(study)
+        self._write(study, fitted, study.sampler.sample(self.schema.examples, seed=self.options.seed))
         return study
+
+    def _refine(self, study: Study) -> None:
+        """Refine the choice, where it was asked for."""
+        if not self.options.refine:
+            return
+        chosen, names = study.best, [name for name in study.models if name not in self.outside]
+        model, study.refinement = refine(
+            chosen.name, chosen.model, self.x, self.splits, partial(self._compare_by, names), self.features,
+            seed=self.options.seed,
+        )  # fmt: skip
+        if model is not None and study.refinement.delivered:
+            study.refined = refined_choice(study, model)
+            self.folder.write_refinement(model.tensors())
 
     @property
     def _pools(self) -> Pools:

@@ -55,7 +55,7 @@ class Budget:
         folds = [*map(str, range(self.folds)), "all"]
         coming = [model for model in self.timed if model not in failed]
         fits = [f"{model}/{fold}" for model in coming for fold in folds if f"{model}/{fold}" not in begun]
-        left = self.left(units, failed, elapsed, leading)
+        left = self.left(units, failed, elapsed, leading, name)
         if self.parts:
             return max(LEAST_SHARE, left * self._part(name, coming, [fit.rpartition("/")[0] for fit in fits]))
         return max(LEAST_SHARE, left / math.ceil(max(1, len(fits)) / self.workers))
@@ -84,18 +84,21 @@ class Budget:
         return [name for name in models if self.part(name) * self.workers >= whole]
 
     def left(
-        self, units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float, leading: Collection[str] = ()
-    ) -> float:
+        self, units: Mapping[str, Mapping[str, Any]], failed: Collection[str], elapsed: float, leading: Collection[str] = (),
+        name: str = "",
+    ) -> float:  # fmt: skip
         """Seconds that are left for timed fits when all scoring and the refits are paid. units: what is known of each fit.
-        leading: models whose refits will be wanted, as far as is known; for those of other closed fits no time is kept."""
+        leading: models whose refits will be wanted, as far as is known; for those of other closed fits no time is kept. name: the
+        model that asks; one with a worker to itself does not wait for the scoring of the others."""
         coming = [model for model in self.timed if model not in failed]
         unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
         # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
         guess = SCORING * self.seconds
         # a model that is worth more time than others takes more to sample and to score, too
-        scores_in = [units.get(f"{m}/all", {}).get("scores_in", guess * max(1.0, self.part(m) / 2)) for m in unscored]
-        owed += (1 + 1 / self.workers) * sum(scores_in)
+        scores_in = {m: units.get(f"{m}/all", {}).get("scores_in", guess * max(1.0, self.part(m) / 4)) for m in unscored}
+        beside = scores_in.get(name, 0.0) if name in self.with_a_worker(coming) else sum(scores_in.values())
+        owed += beside + sum(scores_in.values()) / self.workers
         hopeful = {unit: entry for unit, entry in units.items() if "scoring" in entry and not entry.get("stopped")}
         kept = [entry for unit, entry in hopeful.items() if entry["plan"] or unit.rpartition("/")[0] in leading]
         owed += (sum(self.of_refit(entry) for entry in kept) + PREPARING * self.seconds * len(unscored)) / self.workers

@@ -126,6 +126,9 @@ class Options:
         False, "--skip-broken", "Leave out image files that cannot be read, and name them.", written="switch"
     )
     size: int | None = option(None, "--size", "Resize images to so many pixels a side.", written="integer", least=1, most=4096)
+    refine: bool = option(
+        False, "--refine", "Accept samples of the choice by a learned ratio to real rows, where that gains.", written="switch"
+    )
     device: str = option("auto", "--device", "auto, cpu or cuda.", replay="free", python="auto, cpu or cuda")
     workers: int | None = option(
         None, "--workers", "Models that are trained at the same time, one core each; the cores there are by default.",
@@ -201,7 +204,10 @@ class Options:
         if left_out is not None:
             raise InputError(f"--columns: leaves out {left_out!r}, which --target asks for; name it there too")
         # a run with targets compares nats: there is no second set of rows with the same inputs to compare samples with
-        comparing = {"--objective mmd": self.objective == "mmd", "--samples": self.samples, "--features": self.features}
+        comparing = {
+            "--objective mmd": self.objective == "mmd", "--samples": self.samples, "--features": self.features,
+            "--refine": self.refine,
+        }  # fmt: skip
         odd = next((flag for flag, given in comparing.items() if given), None)
         if odd is not None:
             raise InputError(f"{odd}: compares samples, but with --target densities are compared; leave it out")

@@ -130,7 +130,7 @@ class Run(ABC):
         own, outside = self.options.models, self.options.samples
         contexts = {name: row.context for name, row in TABLE.items()}
         names = choose_families(self.options.families, contexts, given=self.context is not None)
-        clash = sorted((set(own) | set(outside)) & ({*TABLE, "blend"}) | set(own) & set(outside))
+        clash = sorted((set(own) | set(outside)) & ({*TABLE, "blend", "refined"}) | set(own) & set(outside))
         if clash:
             raise InputError(f"models: the name {clash[0]!r} is taken; give your model another name")
         return [*(Candidate(name) for name in names), *(Candidate(name, build) for name, build in own.items())]
@@ -220,7 +220,7 @@ class Run(ABC):
         longest = sorted(models, key=lambda name: -self.state.units[unit_name(name, None)]["scoring"])
         judge, refitted = self._sample_judge(), {name: self._model(name, refit=True) for name in refits.delivered}
         asked = [Asked(name, self.options.models.get(name), self._rows_of(name), judge) for name in longest]
-        asked += [Asked(n, self.options.models.get(n), self.splits.report, self._refit_judge(), refit=True) for n in refitted]
+        asked += [Asked(n, self.options.models.get(n), self._rows_of(n), self._refit_judge(), refit=True) for n in refitted]
         measured: dict[bool, dict[str, Measured]] = {False: {}, True: {}}
         answers = yield from self._measure(asked, {False: models, True: refitted}, engine, workers)
         for ask, found in zip(asked, answers, strict=True):
@@ -328,6 +328,8 @@ class Run(ABC):
         folder.write_example(example)
         folder.write_card(card(study, self.data.name, splits.rule, splits.duplicates))
         self.state.save()
-        folder.write_verdict(Verdicts(study.objective, study.why, splits.duplicates, study.verdicts, study.conditioning))
+        folder.write_verdict(
+            Verdicts(study.objective, study.why, splits.duplicates, study.verdicts, study.conditioning, study.refinement)
+        )
         if not folder.state().to_be_tried_again:
             folder.clear_work()

@@ -14,8 +14,8 @@ from mixtura.data.images import ImageSchema
 from mixtura.data.kind import DataKind
 from mixtura.data.schema import Schema
 from mixtura.folder.io import content_of
-from mixtura.folder.layout import RunFolder, RunSchema
-from mixtura.folder.records import Conditioning, Score, Verdicts, ranked
+from mixtura.folder.layout import RunFolder
+from mixtura.folder.records import Conditioning, RunSchema, Score, Verdicts, ranked
 from mixtura.ground.shown import command
 from mixtura.metrics import OF_ANSWERS, TABLE
 from mixtura.report import conditional, figures
@@ -30,7 +30,8 @@ def collect(folder: str | Path) -> dict[str, Any]:
     """Everything the page shows of a finished run, as numbers, text, lists and dicts.
 
     Keys: title, kind ("table" or "images"), folder, made (data, splits, machine), verdict (that of the run's objective,
-    with ``why``), verdicts (by objective), next (commands), scores (as ranked), metrics (what the scores hold), features,
+    with ``why``), verdicts (by objective), refinement (None where none was asked for), next (commands), scores (as ranked),
+    metrics (what the scores hold), features,
     curves (model → [step, seconds, negative stopping loss]), quadratic (MMD²(w) = w'Qw − 2 b'w + c on report rows), and images
     or table, see :mod:`mixtura.report.figures`. A run with targets has ``given`` instead of features, quadratic and table:
     :func:`mixtura.report.conditional.calibrated` and its ``portraits``.
@@ -51,6 +52,7 @@ def collect(folder: str | Path) -> dict[str, Any]:
         "made": made,
         "verdict": verdict,
         "verdicts": verdicts,
+        "refinement": None if found.refinement is None else asdict(found.refinement),
         "next": _next(run, columns, density="nats" in verdicts),
         "curves": _curves(run, names),
         "scores": [asdict(score) | {"reason": figures.short(score.reason, LONGEST_REASON)} for score in scores],

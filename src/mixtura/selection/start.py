@@ -170,7 +170,7 @@ def open_model(folder: Path, name: str | None) -> FittedModel:
     from mixtura.study.study import load  # the families wait until a run folder is opened
 
     study = load(folder)
-    return study.best if name is None else study.model(name)
+    return study.sampler if name is None else study.model(name)
 
 
 def _arm(name: str, given: Any, *, in_contexts: bool) -> Arm:

@@ -24,7 +24,8 @@ def card(study: Study, name: str, rule: str, duplicates: int) -> str:
     titles = " | ".join(["model", "nats (exact)", "nats (bound)", *(row.title for row in shown), "training, s"])
     lines = [
         f"# {markdown(name)}: a mixtura run", "", f"**{markdown(v.sentence)}**", "",
-        *([f"{markdown(v.about_refit)}.", ""] if v.about_refit else []), about, "",
+        *([f"{markdown(v.about_refit)}.", ""] if v.about_refit else []),
+        *([f"{markdown(study.refinement.sentence)}.", ""] if study.refinement else []), about, "",
         *[f"By the other objective: {markdown(sentence)}." for sentence in others], "",
         f"| {titles} |", "|---" * (4 + len(shown)) + "|",
     ]  # fmt: skip

@@ -11,13 +11,14 @@ import pandas as pd
 
 from mixtura.blending.blend import SamplesAtHand, blend
 from mixtura.blending.gate import Gate
+from mixtura.blending.refined import Refined
 from mixtura.contracts import Conditional, InputError, Model, Space
 from mixtura.data.inputs import InputColumns
 from mixtura.data.kind import DataKind
 from mixtura.folder.io import content_of
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.models import proposals
-from mixtura.folder.records import Conditioning, Score, Verdict, ranked
+from mixtura.folder.records import Conditioning, Refinement, Score, Verdict, ranked
 from mixtura.study.fitted import FittedModel
 
 
@@ -27,7 +28,8 @@ class Study:
     ``objective``, chosen as ``why`` says. ``models`` are those that are delivered: where a score has a refit, the model that was
     fitted again on select rows too. ``best`` is the verdict's choice of them; ``density`` the best choice that has a density. In
     a run with targets ``schema`` is theirs, ``given`` are the columns that they are modelled given, and ``conditioning`` says
-    what these are worth."""
+    what these are worth. ``refinement`` says what refining the choice does, where it was asked for; where that gains,
+    ``refined`` samples it so."""
 
     schema: DataKind
     scores: list[Score]
@@ -39,6 +41,8 @@ class Study:
     folder: Path | None = None
     given: InputColumns | None = None
     conditioning: Conditioning | None = None
+    refinement: Refinement | None = None
+    refined: FittedModel | None = None
 
     @property
     def verdict(self) -> Verdict:
@@ -49,6 +53,11 @@ class Study:
     def best(self) -> FittedModel:
         """The verdict's choice."""
         return self._chosen(self.objective)
+
+    @property
+    def sampler(self) -> FittedModel:
+        """What new rows come from: the choice, refined where that gains."""
+        return self.refined or self.best
 
     @property
     def density(self) -> FittedModel:
@@ -62,9 +71,11 @@ class Study:
         return self.blends[objective] if choice == "blend" else self.models[choice]
 
     def model(self, name: str) -> FittedModel:
-        """By name; "blend" is that of the verdict's objective, "blend:nats" and "blend:mmd" the other way. InputError
-        with the names there are."""
+        """By name; "blend" is that of the verdict's objective, "blend:nats" and "blend:mmd" the other way; "refined" is the
+        choice, where refining it gains. InputError with the names there are."""
         known = {**self.models, "blend": self.blends[self.objective], **{f"blend:{k}": v for k, v in self.blends.items()}}
+        if self.refined is not None:
+            known["refined"] = self.refined
         if name not in known:
             raise InputError(f"model: no {name!r} in this run; there are {', '.join(known)}")
         return known[name]
@@ -116,7 +127,17 @@ def load(folder: str | Path, models: Mapping[str, Callable[..., Model]] | None =
         for verdict in verdicts.values():  # a verdict may only name models that the folder holds
             _ = study.models[verdict.best]
         _ = study.best
+    if found.refinement is not None:
+        study.refinement = found.refinement
+        if found.refinement.delivered:
+            with content_of(run.refinement_path):
+                study.refined = refined_choice(study, Refined.restore(study.best.model, run.refinement()))
     return study
+
+
+def refined_choice(study: Study, model: Refined) -> FittedModel:
+    """The refined choice of a study in the person's own terms."""
+    return FittedModel("refined", model, study.schema)
 
 
 def _model_of(run: RunFolder, score: Score, space: Space, own: Mapping[str, Callable[..., Model]]) -> Model:

@@ -120,6 +120,7 @@ class UNet(nn.Module):
         self.leave = nn.Conv2d(width, 2 * inside, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)  # type: ignore[arg-type]
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a tenth to a quarter faster on processors
 
     def _squares(self, images: Tensor) -> Tensor:
         """(n, C, H, W) → (n, C · square², rows, columns)."""
