@@ -394,8 +394,9 @@ def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for this number of fit rows and this time: fewer rows and components for wide tables and short runs; for
     images, as many components as can be fitted and scored in a tenth of the time."""
     if space.is_image:
-        # seconds per component, as measured: fitting time grows with rows, scoring time with distinct cells
-        cost = space.dims * (7e-8 * min(rows, PIXEL_ROWS) + 3e-7 * min(rows, 256))
+        # seconds per component, as measured: fitting time grows with rows, scoring time with distinct cells; as many components
+        # again are fitted to choose how many, and as many to all rows
+        cost = 2 * space.dims * (7e-8 * min(rows, PIXEL_ROWS) + 3e-7 * min(rows, 256))
         most = 64 if seconds is None else min(128, max(2, round(0.1 * seconds / cost)))
         return Config(components=most, covariance="diagonal", rows=PIXEL_ROWS, iterations=30)
     wide = space.dims > 100

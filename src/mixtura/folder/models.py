@@ -18,7 +18,7 @@ from mixtura.ground.machine import write
 from mixtura.ground.rng import generator
 
 #: of the whole folder and of each model's; a folder of another format is refused
-FORMAT = 8
+FORMAT = 9
 
 
 def save_model(folder: Path, model: Model, family: str | None, config: Mapping[str, Any] | None) -> None:

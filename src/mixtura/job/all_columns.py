@@ -15,6 +15,7 @@ from mixtura.data import source
 from mixtura.features.space import FeatureSpace
 from mixtura.folder.records import BlendQuadratic, Gallery, Refit, Score, Verdict
 from mixtura.job import verdict
+from mixtura.job.budget import REFINING
 from mixtura.job.comparison import WITNESS, Comparison, Pools, divided
 from mixtura.job.jobs import describe_failure
 from mixtura.job.refining import refine
@@ -38,6 +39,8 @@ class AllColumnsRun(Run):
     def _choose_modelled(self, rows: Tensor) -> Tensor:
         if self.options.refine and self.schema.pictured:
             raise InputError("--refine: trees look at the columns of a table, not at pixels; leave it out for images")
+        if self.options.refine:
+            self.ending += REFINING
         self.features = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
         self.notes: dict[str, str] = {}
         return rows

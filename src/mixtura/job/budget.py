@@ -14,9 +14,10 @@ from mixtura.job.fitting import Candidate, Material
 from mixtura.train.fit import fit
 from mixtura.train.recipe import Recipe
 
-#: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), what scoring and sampling a
-#: model is thought to take before it has been measured, and what a fit takes beside its steps (preparing, looks)
-ENDING, ENDING_WITH_TARGETS, SCORING, PREPARING = 0.16, 0.22, 0.04, 0.01
+#: of the budget: what the end of a run takes (metrics, files; with targets, draws for given inputs), what refining the choice
+#: adds to it, what scoring and sampling a model is thought to take before it has been measured, and what a fit takes beside its
+#: steps (preparing, looks)
+ENDING, ENDING_WITH_TARGETS, REFINING, SCORING, PREPARING = 0.16, 0.22, 0.14, 0.04, 0.01
 #: seconds a fit has at least, however late it begins
 LEAST_SHARE = 0.2
 #: steps and rows of the fits that tell what a run by steps will take
