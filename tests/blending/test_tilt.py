@@ -127,9 +127,9 @@ def test_chains_go_where_nothing_is_drawn(model):
     def f(x):
         return 2 * root * (x.mean(1) - 100)
 
-    found = by_chains(model, f, 2_000, generator(7))
-    assert abs(float(found.x.mean()) - 100 - 18 / root) < 0.6 and abs(float(found.x.std()) - 3) < 0.5 and len(found.x) == 2_000
-    assert abs(found.log_z.value - 18) < 1.0 and found.log_z.error < 0.5 and found.effective > 1_000
+    found = by_chains(model, f, 1_000, generator(7))
+    assert abs(float(found.x.mean()) - 100 - 18 / root) < 0.6 and abs(float(found.x.std()) - 3) < 0.5 and len(found.x) == 1_000
+    assert abs(found.log_z.value - 18) < 1.0 and found.log_z.error < 0.5 and found.effective > 500
     with pytest.raises(InputError, match="too steep"):
         importance_resample(lambda n: model.sample(n, rng=generator(8)), f, 2_000, generator(8))
 
@@ -140,7 +140,7 @@ def test_chains_keep_levels_that_hang_together():
     x = (torch.rand(4_000, 1, generator=generator(9)) < 0.1).double().expand(-1, 2)
     model = circuit.build(space, config=circuit.suggest(space, len(x)), rng=generator(0))
     model.fit_closed(x.contiguous(), None, generator(0))
-    found = by_chains(model, lambda x: math.log(9) * x[:, 0], 4_000, generator(10))
+    found = by_chains(model, lambda x: math.log(9) * x[:, 0], 2_000, generator(10), steps=20)
     assert abs(float(found.x[:, 0].mean()) - 0.5) < 0.06 and float((found.x[:, 0] == found.x[:, 1]).double().mean()) > 0.97
     assert found.log_z.value == pytest.approx(math.log(1.8), abs=0.06)
 

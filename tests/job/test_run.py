@@ -207,7 +207,7 @@ def test_a_folder_of_another_version_is_one_sentence(tmp_path):
     config = read_json(out / "config.json")
     (out / "config.json").write_text(json.dumps(config | {"format": 2}))
     for use in (lambda: mixtura.load(out), lambda: mixtura.run(people(60), steps=5, families=["marginals"], out=out)):
-        with pytest.raises(InputError, match="was written by another version of mixtura .format 2, this one reads 8.; run again"):
+        with pytest.raises(InputError, match="was written by another version of mixtura .format 2, this one reads 9.; run again"):
             use()
     assert mixtura.run(people(60), steps=5, families=["marginals"], out=out, fresh=True).best.sample(2).shape == (2, 2)
 
