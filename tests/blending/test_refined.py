@@ -78,6 +78,17 @@ def test_what_is_kept_gives_it_back():
     assert torch.equal(again.sample(50, rng=generator(6)), refined.sample(50, rng=generator(6))) and again.trees == refined.trees
 
 
+def test_numbers_that_are_not_finite_are_refused():
+    for most, value in ((math.nan, 0.0), (0.0, math.nan)):
+        with pytest.raises(InputError, match="numbers that are not finite"):
+            Refined(Normal(), Forest.blank(2).holding(torch.full((1,), value, dtype=torch.float64)), most)
+
+
+def test_nothing_is_told_apart_where_nothing_has_a_value():
+    nothing = torch.full((40, 2), math.nan, dtype=torch.float64)
+    assert Refined.learn(Normal(), (nothing, nothing), (nothing, nothing)) is None
+
+
 def test_trees_of_other_columns_are_refused():
     with pytest.raises(InputError, match="expected trees over 2 columns, got 3"):
         Refined(Normal(), Forest.blank(3), 0.0)

@@ -134,6 +134,12 @@ def test_chains_go_where_nothing_is_drawn(model):
         importance_resample(lambda n: model.sample(n, rng=generator(8)), f, 2_000, generator(8))
 
 
+def test_chains_that_stick_are_refused():
+    """They move at first, and not at last."""
+    with pytest.raises(InputError, match="the chains stick, .* rows moved at last"):
+        by_chains(Linear(), lambda x: 1e6 * torch.sin(1e6 * x[:, 0]), 1_000, generator(11))
+
+
 def test_chains_keep_levels_that_hang_together():
     """Two equal levels, tilted towards the rarer pair."""
     space = Space.levels(2, levels=2)

@@ -37,6 +37,8 @@ class Refined(Tilt):
     def __init__(self, base: Model, forest: Forest, most: float) -> None:
         if int(forest.width) != base.space.dims or len(forest.baseline) != 1:
             raise InputError(f"refined: expected trees over {base.space.dims} columns, got {int(forest.width)}; run again")
+        if not (math.isfinite(most) and bool(torch.isfinite(forest.value).all())):
+            raise InputError("refined: the trees or their bound hold numbers that are not finite; run again with --fresh")
         super().__init__(base, lambda x: forest.predict(x.flatten(1))[:, 0], most=most)
         self.forest = forest
 
@@ -46,6 +48,8 @@ class Refined(Tilt):
         many trees there are. None where these say that trees tell nothing apart."""
         (x, learnt), (unseen, held) = (_labelled(a, b) for a, b in zip(real, samples, strict=True))
         used = ~np.isnan(x).all(0)
+        if not used.any():
+            return None
         trees = _boosted(ROUNDS).fit(x[:, used], learnt)
         # log-probability of the label of each held row, after every tree
         sign = torch.as_tensor(np.where(held, 1.0, -1.0))

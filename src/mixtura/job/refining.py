@@ -16,11 +16,13 @@ from mixtura.folder.records import Refinement, digits_of
 from mixtura.ground.kernels import sums
 from mixtura.ground.rng import generator
 from mixtura.job.comparison import Comparison, divided
-from mixtura.job.splits import LEAST_PART, Splits
+from mixtura.job.splits import Splits
 from mixtura.metrics.classifier import c2st
 
 #: real rows that trees learn from, at most, and as many samples
 MOST_LEARNT = 10_000
+#: report rows that can show a gain, at least
+LEAST_MEASURED = 20
 
 
 def refine(
@@ -34,22 +36,22 @@ def refine(
     def drawn(of: Model, n: int, purpose: str) -> Tensor:
         return of.sample(n, rng=generator(seed, "refine", purpose))
 
+    if (few := len(splits.report)) < LEAST_MEASURED:
+        return None, Refinement(name, 0, False, f"no gain from refining {name}: {few} unseen rows are too few to measure one")
     learn, held = x[splits.fit[:MOST_LEARNT]], x[splits.select[:MOST_LEARNT]]
     refined = Refined.learn(model, (learn, held), (drawn(model, len(learn), "learn"), drawn(model, len(held), "hold")))
     if refined is None:
         why = f"on the {len(held):,} select rows, trees that learnt to tell samples from real rows tell nothing"
         return None, Refinement(name, 0, False, f"no gain from refining {name}: {why}")
-    n = max(LEAST_PART, len(splits.report))
-    before, tilted = drawn(model, n, "before"), refined.tilted(n, rng=generator(seed, "refine", "after"))
-    return refined, _measured(name, refined, before, tilted.x, x[splits.report], compare_by, features, seed)
+    before, after = drawn(model, few, "before"), drawn(refined, few, "after")
+    return refined, _measured(name, refined, before, after, x[splits.report], compare_by, features, seed)
 
 
 def _measured(
     name: str, refined: Refined, before: Tensor, after: Tensor, real: Tensor,
     compare_by: Callable[[list[Tensor]], Comparison], features: Callable[[Tensor], Tensor], seed: int,
 ) -> Refinement:  # fmt: skip
-    """What samples ``before`` and ``after`` are, beside ``real`` rows that neither the model nor the trees learnt from. It is
-    a gain if MMD² or C2ST says so by 2 standard errors, and the other does not say the contrary."""
+    """What samples ``before`` and ``after`` are, beside ``real`` rows that neither the model nor the trees learnt from."""
     compared = compare_by([divided(rows)[0] for rows in (before, after)])
     sets = [compared.features(divided(rows)[1]) for rows in (before, after)]
     pairs = sums([*sets, compared.features(real)], compared.kernel)
@@ -57,8 +59,7 @@ def _measured(
     gain = pairs.gain([0.0, 1.0], [1.0, 0.0], 2)
     told = [c2st(features(real), features(x), rng=generator(seed, "refine", "classifier")) for x in (before, after)]
     less = Estimate(told[0].value - told[1].value, math.hypot(told[0].error, told[1].error), len(real))
-    ahead = [change.value / change.error if change.error > 0 else 0.0 for change in (gain, less)]
-    delivered = max(ahead) > SURE and min(ahead) > -SURE
+    delivered = gains(gain, less)
     kept = refined.kept(before)
     numbers = "; ".join(f"{unit} {_pm(two[0])} → {_pm(two[1])}" for unit, two in (("MMD²", mmd2), ("C2ST", told)))
     said = "gain from refining" if delivered else "no gain from refining"
@@ -68,6 +69,12 @@ def _measured(
         mmd2[0].value, mmd2[0].error, mmd2[1].value, mmd2[1].error, gain.value, gain.error,
         told[0].value, told[0].error, told[1].value, told[1].error,
     )  # fmt: skip
+
+
+def gains(*changes: Estimate) -> bool:
+    """Whether one of the changes for the better is sure, by 2 standard errors, and none for the worse."""
+    ahead = [change.value / change.error if change.error > 0 else 0.0 for change in changes]
+    return max(ahead) > SURE and min(ahead) > -SURE
 
 
 def _pm(found: Estimate) -> str:
