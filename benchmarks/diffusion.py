@@ -142,7 +142,7 @@ def heun(seconds: float) -> None:
     look = lambda images: (images.flatten(1) - flat.mean(0)) @ basis  # noqa: E731
     real = look(x[-800:])
     print(f"heun       {how}; real digits beside real digits: MMD² {mmd2(real, look(x[:800])):.5f}")
-    for sampler, steps in (("heun", 3), ("heun", 6), ("heun", 12), ("heun", 24), ("ddim", 24), ("ancestral", model.steps)):
+    for sampler, steps in (*(("heun", k) for k in (3, 5, 8, 12, 24)), ("ddim", 24), ("ancestral", model.steps)):
         model.config = model.config.model_copy(update={"sampler": sampler, "sampler_steps": steps})
         distance = mmd2(real, look(model.sample(1_000, rng=generator(7))))
         passes = steps * (2 if sampler == "heun" else 1)

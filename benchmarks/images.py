@@ -6,7 +6,8 @@ The run (its own splits of the 10,000) trains and weighs. Judged on test images 
 1,000 of them, the debiased Fréchet distance of samples to all 10,000 in the 64 features of a small classifier trained here on
 20,000 other images, and the cross-validated AUC of boosted trees (scikit-learn) that tell samples from as many test images by
 64 principal components. "training images" is what as many real ones, which the run did not see, get: what a perfect model gets.
-``--grid`` draws samples of the verdict's choice. To judge another version of mixtura, put its src first on PYTHONPATH.
+``--heun 5 8 12`` judges the diffusion model with so many steps of its sampler as well. ``--grid`` draws samples of the verdict's
+choice. To judge another version of mixtura, put its src first on PYTHONPATH.
 """
 
 from __future__ import annotations
@@ -95,6 +96,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--samples", type=int, default=2_000)
     parser.add_argument("--grid")
+    parser.add_argument("--heun", type=int, nargs="*", default=[], help="judge the diffusion model with so many steps")
     parser.add_argument("--out", default="runs/mnist")
     asked = parser.parse_args()
     if not (HOME / "mnist").is_dir():
@@ -128,6 +130,11 @@ def main() -> None:
         print(f"{name:<18} {kind or '':<6} {bits:>18} {judged(fitted.sample(asked.samples, seed=1), name)}   {how}", flush=True)
     others = data["x_train"][40_000 : 40_000 + asked.samples]
     print(f"{'training images':<18} {'':<6} {'':>18} {judged(others, 'training images')}")
+    for steps in asked.heun:
+        model = study.models["diffusion"].model
+        model.config = model.config.model_copy(update={"sampler": "heun", "sampler_steps": steps})
+        images = study.models["diffusion"].sample(asked.samples, seed=1)
+        print(f"{f'diffusion, {steps} steps':<18} {'':<6} {'':>18} {judged(images, 'diffusion')}", flush=True)
     if asked.grid:
         draw_grid(study.best.sample(200, seed=2), asked.grid)
     for score in study.scores:

@@ -10,7 +10,7 @@ import pytest
 from mixtura.contracts import InputError
 from mixtura.folder.layout import RunFolder
 from mixtura.folder.records import SavedState
-from mixtura.job.budget import PREPARING, SCORING, Budget
+from mixtura.job.budget import ENDING, PREPARING, REFINING, SCORING, Budget, ending
 from mixtura.job.fitting import Candidate, Length
 from mixtura.job.jobs import Job, JobFolder, _length
 from mixtura.job.schedule import Schedule
@@ -28,9 +28,9 @@ def test_workers_share_the_fits_evenly(workers):
 
 def test_on_one_worker_the_time_goes_by_parts():
     """The first of two with parts 6 and 1 has six sevenths of what is left, and the second all that is left then. Scoring it is
-    thought to take a quarter of its part of what others take."""
+    thought to take half its part of what others take."""
     budget = Budget(100.0, 0.2, 1, 0, ["vae", "diffusion"], 0.0, {"diffusion": 6.0})
-    left = 80 - (1 + 6 / 4) * SCORING * 100 * 2 - 2 * PREPARING * 100
+    left = 80 - (1 + 6 / 2) * SCORING * 100 * 2 - 2 * PREPARING * 100
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(left * 6 / 7)
     assert budget.share([], {}, [], 0.0, "vae") == pytest.approx(left / 7)
     assert budget.share(["diffusion/all"], {}, [], 30.0, "vae") == pytest.approx(left - 30)
@@ -39,15 +39,25 @@ def test_on_one_worker_the_time_goes_by_parts():
 def test_of_several_workers_a_model_has_one_to_itself_and_the_others_share_the_rest():
     names = ["flow", "autoregressive", "vae", "diffusion"]
     budget = Budget(100.0, 0.2, 2, 0, names, 0.0, {"diffusion": 6.0})
-    scoring = (3 + 6 / 4) * SCORING * 100
+    scoring = (3 + 6 / 2) * SCORING * 100
     left = 80 - scoring * 1.5 - 4 * PREPARING * 100 / 2
     assert budget.with_a_worker(names) == ["diffusion"]
     # which does not wait until the others are scored
-    alone = 80 - (6 / 4) * SCORING * 100 - scoring / 2 - 4 * PREPARING * 100 / 2
+    alone = 80 - (6 / 2) * SCORING * 100 - scoring / 2 - 4 * PREPARING * 100 / 2
     assert budget.share([], {}, [], 0.0, "diffusion") == pytest.approx(alone)
     assert budget.share(["diffusion/all"], {}, [], 0.0, "flow") == pytest.approx(left / 3)
     # without the others, or with parts that are alike, everyone has a worker
     assert Budget(100.0, 0.2, 2, 0, names[2:], 0.0, {"diffusion": 6.0}).share([], {}, [], 0.0, "diffusion") > left
+    # time is kept for its refit, and for scoring that
+    again = Budget(100.0, 0.2, 2, 0, names, 1.25, {"diffusion": 6.0}).share([], {}, [], 0.0, "diffusion")
+    assert again == pytest.approx((alone - (6 / 2) * SCORING * 100 / 2) / 1.25)
+
+
+def test_the_end_of_a_long_run_has_a_smaller_share():
+    assert ending(30.0, refine=False) == ending(60.0, refine=False) == ENDING
+    assert 60 * ENDING < 600 * ending(600.0, refine=False) < 300 * ENDING
+    assert ending(None, refine=False) == pytest.approx(0.4 * ENDING)
+    assert ending(60.0, refine=True) == ENDING + REFINING
 
 
 def test_the_model_that_trains_longest_begins_first_on_workers(tmp_path):

@@ -58,6 +58,7 @@ class Refined(Tilt):
         more = nats[best] + math.log(2)
         if not float(more.mean()) > SURE * float(more.std()) / math.sqrt(len(more)):
             return None
+        # scikit-learn cannot leave out the last trees; without draws the first ones are the same again
         forest = Forest.of(_boosted(best + 1).fit(x[:, used], learnt)).read_columns(np.flatnonzero(used).tolist(), x.shape[1])
         return cls(base, forest, _highest(forest.predict(torch.as_tensor(unseen[~held]))[:, 0]))
 

@@ -70,7 +70,7 @@ EVEN, EVEN_OF_IMAGES, LOG_CENTRE, LOG_SPREAD = 2, 10, -0.5, 1.2
 
 RECIPE = {"rate": 2e-3, "batch": 256, "average": 0.998, "patience": 8}
 #: a step of a U-Net is dear: there are few, of small batches. Now and then a batch has a gradient of many times the usual norm,
-#: after which a fit of some hundred steps does not recover: of MNIST, 750 steps, Fréchet distances of 71 beside 30 to 35
+#: from which a fit of some hundred steps does not recover unless it is clipped
 RECIPE_OF_UNET = MappingProxyType({"batch": 64, "average": 0.995, "every": 100, "clip": 0.5})
 
 
@@ -443,7 +443,7 @@ def _log_normal(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 def suggest(space: Space, rows: int, seconds: float | None = None) -> Config:
     """The configuration for this number of fit rows. Images: a U-Net, whose samples follow the probability flow."""
     if space.is_image:
-        # networks of some minutes gain nothing from more steps: grey digits need eight, MNIST would do with five
+        # networks of some minutes gain nothing from more sampler steps (benchmarks/images.py --heun, benchmarks/diffusion.py)
         return Config(network="unet", width=512, depth=2, steps=12, sampler="heun", sampler_steps=8)
     if space.dims > 100:
         return Config(width=512, depth=2, steps=40)

@@ -127,8 +127,8 @@ class RunFolder:
         machine.clear(self.path, last="config.json")
 
     def reopen(self) -> None:
-        """Delete the verdict and the page: they are out of date where a finished run goes on."""
-        for path in (self.verdict_path, self.page_path):
+        """Delete the verdict and what follows from it: they are out of date where a finished run goes on."""
+        for path in (self.verdict_path, self.refinement_path, self.page_path):
             path.unlink(missing_ok=True)
 
     def clear_work(self) -> None:
@@ -289,9 +289,7 @@ class RunFolder:
 
     def write_verdict(self, verdicts: Verdicts) -> None:
         """The last file of a run: a folder that has it is finished."""
-        plain = asdict(verdicts)
-        absent = [name for name in ("conditioning", "refinement") if plain[name] is None]
-        write_json(self.verdict_path, {name: value for name, value in plain.items() if name not in absent})
+        write_json(self.verdict_path, {name: value for name, value in asdict(verdicts).items() if value is not None})
 
     def refinement(self) -> dict[str, Tensor]:
         """The trees by which samples of the choice are accepted."""
@@ -442,6 +440,7 @@ def _is_file_name(name: str) -> bool:
 
 
 def _rows(tensors: Mapping[str, Tensor], key: str, space: Space) -> Tensor:
+    """Rows of this space, one at least."""
     space.check(tensors[key].double(), name=key)
     if len(tensors[key]) == 0:
         raise ValueError(f"{key!r} holds no rows")

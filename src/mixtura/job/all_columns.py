@@ -15,7 +15,7 @@ from mixtura.data import source
 from mixtura.features.space import FeatureSpace
 from mixtura.folder.records import BlendQuadratic, Gallery, Refit, Score, Verdict
 from mixtura.job import verdict
-from mixtura.job.budget import REFINING
+from mixtura.job.budget import ending
 from mixtura.job.comparison import WITNESS, Comparison, Pools, divided
 from mixtura.job.jobs import describe_failure
 from mixtura.job.refining import refine
@@ -36,11 +36,13 @@ LEAST_OUTSIDE = 16
 class AllColumnsRun(Run):
     """All columns of a table, or images, modelled together: judged in nats and by samples."""
 
+    @property
+    def ending(self) -> float:
+        return ending(self.options.seconds, refine=self.options.refine)
+
     def _choose_modelled(self, rows: Tensor) -> Tensor:
         if self.options.refine and self.schema.pictured:
             raise InputError("--refine: trees look at the columns of a table, not at pixels; leave it out for images")
-        if self.options.refine:
-            self.ending += REFINING
         self.features = FeatureSpace.of_rows(self.schema, rows[self.splits.fit], self.options.features, seed=self.options.seed)
         self.notes: dict[str, str] = {}
         return rows

@@ -18,6 +18,8 @@ from mixtura.train.recipe import Recipe
 #: adds to it, what scoring and sampling a model is thought to take before it has been measured, and what a fit takes beside its
 #: steps (preparing, looks)
 ENDING, ENDING_WITH_TARGETS, REFINING, SCORING, PREPARING = 0.16, 0.22, 0.14, 0.04, 0.01
+#: in a run of minutes the end takes hardly longer than in one of so many seconds, and at least this part of its share is kept
+LONG, LEAST_ENDING = 60.0, 0.4
 #: seconds a fit has at least, however late it begins
 LEAST_SHARE = 0.2
 #: steps and rows of the fits that tell what a run by steps will take
@@ -26,6 +28,12 @@ TIMED_STEPS, TIMED_ROWS = 20, 2_000
 WORTH_WORKERS = 20.0
 #: on one core, roughly: seconds of a step of training, and of a closed fit for each entry of the table
 SECONDS_A_STEP, SECONDS_AN_ENTRY = 0.005, 5e-6
+
+
+def ending(seconds: float | None, *, refine: bool) -> float:
+    """The share of a budget that is kept for the end of a run without targets."""
+    part = LEAST_ENDING + (1 - LEAST_ENDING) * LONG / (seconds or math.inf)
+    return (ENDING + REFINING * refine) * min(1.0, part)
 
 
 @dataclass(frozen=True)
@@ -90,16 +98,19 @@ class Budget:
     ) -> float:  # fmt: skip
         """Seconds that are left for timed fits when all scoring and the refits are paid. units: what is known of each fit.
         leading: models whose refits will be wanted, as far as is known; for those of other closed fits no time is kept. name: the
-        model that asks; one with a worker to itself does not wait for the scoring of the others."""
+        model that asks; one with a worker to itself does not wait until the others are scored."""
         coming = [model for model in self.timed if model not in failed]
         unscored = [model for model in coming if "scoring" not in units.get(f"{model}/all", {})]
         # report rows are scored at the end, one model after the other, as many as select rows were or (cross-fitted) fewer
         owed = sum(entry["scoring"] for entry in units.values() if "scoring" in entry)
         guess = SCORING * self.seconds
         # a model that is worth more time than others takes more to sample and to score, too
-        scores_in = {m: units.get(f"{m}/all", {}).get("scores_in", guess * max(1.0, self.part(m) / 4)) for m in unscored}
-        beside = scores_in.get(name, 0.0) if name in self.with_a_worker(coming) else sum(scores_in.values())
-        owed += beside + sum(scores_in.values()) / self.workers
+        scores_in = {m: units.get(f"{m}/all", {}).get("scores_in", guess * max(1.0, self.part(m) / 2)) for m in unscored}
+        alone = self.with_a_worker(coming)
+        # its refit is worth waiting for, and is scored as its fit was
+        again = sum(units.get(f"{m}/all", {}).get("scoring", scores_in.get(m, 0.0)) for m in alone) if self.growth else 0.0
+        beside = scores_in.get(name, 0.0) if name in alone else sum(scores_in.values())
+        owed += beside + (sum(scores_in.values()) + again) / self.workers
         hopeful = {unit: entry for unit, entry in units.items() if "scoring" in entry and not entry.get("stopped")}
         kept = [entry for unit, entry in hopeful.items() if entry["plan"] or unit.rpartition("/")[0] in leading]
         owed += (sum(self.of_refit(entry) for entry in kept) + PREPARING * self.seconds * len(unscored)) / self.workers

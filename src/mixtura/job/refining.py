@@ -8,19 +8,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-from mixtura.blending.refined import SURE, Refined
+from mixtura.blending.refined import Refined
 from mixtura.contracts import Estimate, Model
-from mixtura.folder.records import Refinement, digits_of
+from mixtura.folder.records import Refinement
 from mixtura.ground.kernels import sums
 from mixtura.ground.rng import generator
 from mixtura.job.comparison import Comparison, divided
 from mixtura.job.splits import Splits
+from mixtura.job.verdict import pm, sure
 from mixtura.metrics.classifier import c2st
 
-#: real rows that trees learn from, at most, and as many samples
-MOST_LEARNT = 10_000
+#: real rows of a part that are looked at, at most, and as many samples
+MOST_ROWS = 10_000
 #: report rows that can show a gain, at least
 LEAST_MEASURED = 20
 
@@ -33,18 +35,22 @@ def refine(
     (n, *shape) in data units. compare_by: samples that trees may learn from → by what samples are compared in MMD². features:
     what the classifier of C2ST looks at."""
 
+    def some(rows: Tensor) -> Tensor:
+        return x[rows[torch.randperm(len(rows), generator=generator(seed, "refine", "rows"))[:MOST_ROWS]]]
+
     def drawn(of: Model, n: int, purpose: str) -> Tensor:
         return of.sample(n, rng=generator(seed, "refine", purpose))
 
-    if (few := len(splits.report)) < LEAST_MEASURED:
-        return None, Refinement(name, 0, False, f"no gain from refining {name}: {few} unseen rows are too few to measure one")
-    learn, held = x[splits.fit[:MOST_LEARNT]], x[splits.select[:MOST_LEARNT]]
+    learn, held, real = some(splits.fit), some(splits.select), some(splits.report)
+    if len(real) < LEAST_MEASURED:
+        why = f"{len(real)} unseen rows are too few to measure one"
+        return None, Refinement(name, 0, False, f"no gain from refining {name}: {why}")
     refined = Refined.learn(model, (learn, held), (drawn(model, len(learn), "learn"), drawn(model, len(held), "hold")))
     if refined is None:
         why = f"on the {len(held):,} select rows, trees that learnt to tell samples from real rows tell nothing"
         return None, Refinement(name, 0, False, f"no gain from refining {name}: {why}")
-    before, after = drawn(model, few, "before"), drawn(refined, few, "after")
-    return refined, _measured(name, refined, before, after, x[splits.report], compare_by, features, seed)
+    before, after = drawn(model, len(real), "before"), drawn(refined, len(real), "after")
+    return refined, _measured(name, refined, before, after, real, compare_by, features, seed)
 
 
 def _measured(
@@ -61,7 +67,8 @@ def _measured(
     less = Estimate(told[0].value - told[1].value, math.hypot(told[0].error, told[1].error), len(real))
     delivered = gains(gain, less)
     kept = refined.kept(before)
-    numbers = "; ".join(f"{unit} {_pm(two[0])} → {_pm(two[1])}" for unit, two in (("MMD²", mmd2), ("C2ST", told)))
+    both = (("MMD²", mmd2), ("C2ST", told))
+    numbers = "; ".join(f"{unit} {pm(a.value, a.error)} → {pm(b.value, b.error)}" for unit, (a, b) in both)
     said = "gain from refining" if delivered else "no gain from refining"
     end = f"; of the rows drawn {kept:.0%} are kept" if delivered else ""
     return Refinement(
@@ -72,11 +79,6 @@ def _measured(
 
 
 def gains(*changes: Estimate) -> bool:
-    """Whether one of the changes for the better is sure, by 2 standard errors, and none for the worse."""
-    ahead = [change.value / change.error if change.error > 0 else 0.0 for change in changes]
-    return max(ahead) > SURE and min(ahead) > -SURE
-
-
-def _pm(found: Estimate) -> str:
-    digits = digits_of(found.error)
-    return f"{found.value:.{digits}f} ± {found.error:.{digits}f}"
+    """Whether one of the changes for the better, of numbers of size 1, is sure, and none for the worse."""
+    better, worse = (any(sure(Estimate(sign * c.value, c.error, c.n), 1.0) for c in changes) for sign in (1, -1))
+    return better and not worse

@@ -50,7 +50,7 @@ class Refits:
             if name not in self.candidates or unit in self.state.units:
                 continue
             known, first = self.state.units[unit_name(name, None)], busy.index(min(busy))
-            needed = budget.of_refit(known) + known["scoring"]
+            needed = budget.of_refit(known) + known["scoring"] / budget.workers
             if busy[first] + needed > left:
                 room = max(0.0, left - busy[first])
                 self.state.units[unit] = {"left": f"not fitted again: takes about {needed:.1f} s, and {room:.1f} s were left"}

@@ -29,7 +29,7 @@ from mixtura.folder.layout import RunFolder
 from mixtura.folder.records import Nats, Refit, RowNumbers, RunConfig, Score, Verdicts
 from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator
-from mixtura.job.budget import ENDING, WORTH_WORKERS, Budget, estimate_seconds, guess_seconds
+from mixtura.job.budget import WORTH_WORKERS, Budget, estimate_seconds, guess_seconds
 from mixtura.job.fitting import Candidate, Material
 from mixtura.job.jobs import Asked, JobFolder, Measured, lost, measure, measure_of, unit_name
 from mixtura.job.options import Options, choose_families
@@ -77,9 +77,6 @@ class FittedModels:
 class Run(ABC):
     """A run in its folder."""
 
-    #: the share of the budget that is kept for what follows the fits
-    ending = ENDING
-
     def __init__(self, folder: RunFolder, options: Options, data: Data, schema: DataKind, began: float) -> None:
         self.folder, self.options, self.data, self.whole = folder, options, data, schema
         self.state, self.jobs = RunState(folder, began), JobFolder(folder)
@@ -101,6 +98,11 @@ class Run(ABC):
         sizes = {candidate.name: self._parameters_of(candidate) for candidate in self.candidates}
         self.parameters = {name: size for name, size in sizes.items() if size is not None}
         self.timed = [*self.parameters]
+
+    @property
+    @abstractmethod
+    def ending(self) -> float:
+        """The share of the budget that is kept for what follows the fits."""
 
     @abstractmethod
     def _choose_modelled(self, rows: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ ROUNDING = float(np.finfo(np.float32).eps)
 SPELT_OUT = 3
 
 
-def _sure(g: Estimate | Gain, scale: float) -> bool:
+def sure(g: Estimate | Gain, scale: float) -> bool:
     """Whether a gain is one: the difference of numbers of size ``scale``."""
     return g.value > SURE * g.error and g.value > ROUNDING * scale
 
@@ -56,9 +56,9 @@ def in_nats(
     mixed = blended(report, share, gate)
     kind = "bound" if "bound" in {kinds[n] for n in (*used, best)} else "exact"
     g, scale = gain(mixed.numpy(), report[best].numpy()), _size(report[best].numpy())
-    better = g.value == math.inf or (_sure(g, scale) and g.trimmed > ROUNDING * scale)
+    better = g.value == math.inf or (sure(g, scale) and g.trimmed > ROUNDING * scale)
     caveat = ", in lower bounds" if kind == "bound" else ""
-    if not better and _sure(g, scale):
+    if not better and sure(g, scale):
         caveat += ", but none without the 1 % that differ most"
     sentence = _sentence(better, share, best, Estimate(g.value, g.error, g.n), "nats", nouns, caveat)
     chosen = mixed if better else report[best]
@@ -92,11 +92,11 @@ def of_inputs(
     worth = None if floor is None else gain(chosen.numpy(), report[floor].numpy())
     turned = None if gate is None else gain(blended(report, v.weights, gate).numpy(), blended(report, constant).numpy())
     inputs = _listed(given) if len(given) <= SPELT_OUT else f"its {len(given)} inputs"
-    said = f"{_pm(v.value, v.value_error)} nats of {_listed(target)} given {inputs}"
+    said = f"{pm(v.value, v.value_error)} nats of {_listed(target)} given {inputs}"
     if worth is not None and v.choice != floor:
-        said += f", {_pm(worth.value, worth.error)} more than {floor}, which ignore the inputs"
+        said += f", {pm(worth.value, worth.error)} more than {floor}, which ignore the inputs"
     if turned is not None:
-        said += f"; weights that depend on the inputs gain {_pm(turned.value, turned.error)} over constant ones"
+        said += f"; weights that depend on the inputs gain {pm(turned.value, turned.error)} over constant ones"
     beside = Conditioning(
         list(target), list(given), worth and worth.value, worth and worth.error, None, turned and turned.value,
         turned and turned.error, {},
@@ -133,7 +133,7 @@ def _weigh(select: np.ndarray, names: Sequence[str], best: str) -> Weights:
         return np.logaddexp.reduce(select + np.log(np.maximum(w, 1e-300)), axis=1)
 
     g = gain(mixed(w), select[:, alone])
-    if not (g.value == math.inf or _sure(g, _size(select[:, alone]))):
+    if not (g.value == math.inf or sure(g, _size(select[:, alone]))):
         w = np.eye(len(names))[alone]
     elif (name := floor_of(names)) is not None:
         least, floor = 1 / (len(select) + 1), list(names).index(name)
@@ -183,7 +183,7 @@ def weigh_in_mmd(choosing: Sequence[ComparedSamples], kernel: Gaussian) -> Weigh
     gains = [p.gain(w, corners[best], k) for p in passes]
     chosen_gain = float(np.mean([g.value for g in gains]))
     chosen_error = math.sqrt(float(np.sum([g.error**2 for g in gains]))) / len(gains)
-    worth = _sure(Estimate(chosen_gain, chosen_error, len(gains)), kernel.bound)
+    worth = sure(Estimate(chosen_gain, chosen_error, len(gains)), kernel.bound)
     if not worth:
         w = corners[best]
     return Weighed(names, w, weights.gap + max(0.0, float(w @ Q @ w - 2 * linear @ w) - weights.value), best, worth)
@@ -199,7 +199,7 @@ def in_mmd(
     report = ComparedSamples(report.real, {name: report.samples[name] for name in names})
     final = report.sums(kernel)
     g = final.gain(w, alone, k)
-    better = worth and _sure(g, kernel.bound)
+    better = worth and sure(g, kernel.bound)
     share = dict(zip(names, (float(v) for v in w), strict=True))
     value = final.mmd2(w if better else alone, k)
     sentence = _sentence(better, share, names[best], g, "MMD²", nouns, "")
@@ -277,7 +277,8 @@ def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
-def _pm(value: float | None, error: float | None) -> str:
+def pm(value: float | None, error: float | None) -> str:
+    """A number and its standard error, to two digits of the error."""
     digits = digits_of(error)
     return f"{math.nan if value is None else value:.{digits}f} ± {math.nan if error is None else error:.{digits}f}"
 
