@@ -63,6 +63,23 @@ def test_the_analytic_weight_is_the_inverse_root_of_the_product():
     assert float((found - found.mean() - true + true.mean()).abs().max()) < 0.15
 
 
+def test_weights_learnt_from_scores_go_the_way_of_the_analytic_ones(monkeypatch):
+    """Along ∇log p − ∇log q, which is all that B sees of them: there β rises by as much as (p q)^−½ does."""
+    monkeypatch.setattr(kernel_densities, "STEPS", 250)
+    p, q = _two(1_000, 2, 1)
+    weight = kernel_densities.by_scores(p, q, generator(1))
+    t = torch.linspace(-1.5, 2.5, 9, dtype=torch.float64)[:, None].expand(-1, 2)  # the line through both means
+    true = (t.square().sum(1) + (t - 1).square().sum(1)) / 4
+    slope = float(((weight(t) - weight(t).mean()) * (true - true.mean())).sum() / (true - true.mean()).square().sum())
+    assert 0.5 < slope < 1.5
+
+
+def test_rows_that_come_often_do_not_narrow_the_bandwidth():
+    p, q = _two(100, 2, 2)
+    often = [rows.repeat(20, 1) for rows in (p, q)]
+    assert shared_bandwidth(*often, generator(3)) > 0.6 * shared_bandwidth(p, q, generator(3))
+
+
 def test_the_model_cancels_the_bias_of_its_model():
     """B = ∇β·d + v/2 at rows, by autograd of the weight that was found, is far below that without weights."""
     p, q = _two(500, 2, 1)
