@@ -130,13 +130,13 @@ def main() -> None:
         print(f"{name:<18} {kind or '':<6} {bits:>18} {judged(fitted.sample(asked.samples, seed=1), name)}   {how}", flush=True)
     others = data["x_train"][40_000 : 40_000 + asked.samples]
     print(f"{'training images':<18} {'':<6} {'':>18} {judged(others, 'training images')}")
+    if asked.grid:
+        draw_grid(study.best.sample(200, seed=2), asked.grid)
     for steps in asked.heun:
         model = study.models["diffusion"].model
         model.config = model.config.model_copy(update={"sampler": "heun", "sampler_steps": steps})
         images = study.models["diffusion"].sample(asked.samples, seed=1)
         print(f"{f'diffusion, {steps} steps':<18} {'':<6} {'':>18} {judged(images, 'diffusion')}", flush=True)
-    if asked.grid:
-        draw_grid(study.best.sample(200, seed=2), asked.grid)
     for score in study.scores:
         if score.status in ("skipped", "failed"):
             print(f"{score.name} {score.status}: {score.reason}")

@@ -113,6 +113,18 @@ def test_a_wrong_method_prior_or_divergence_is_named(fitted):
         fitted.posterior(table(5, 0), prior=1.0)
     with pytest.raises(InputError, match="divergence: expected one of kl"):
         fitted.divergence("js2")
+    with pytest.raises(InputError, match="features: expected the name of features"):
+        DensityRatio("knn", features=3).fit(table(50, 0), table(50, 1))
+
+
+def test_an_array_of_more_columns_is_refused():
+    p, q = (np.random.default_rng(seed).normal(size=(60, 3)) for seed in (0, 1))
+    found = DensityRatio("gaussian").fit(p, q)
+    assert found.log_ratio(p).shape == (60,)
+    with pytest.raises(InputError, match="x: has 4 columns, learnt from 3"):
+        found.log_ratio(np.c_[p, p[:, 0]])
+    with pytest.raises(InputError, match="x: no column 'x2'"):
+        found.log_ratio(p[:, :2])
 
 
 def test_the_same_rows_have_no_divergence():

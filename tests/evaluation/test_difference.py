@@ -177,6 +177,16 @@ def test_a_region_that_only_one_set_has_is_found():
     assert all(np.isfinite(times) for _, each in found.most_like for times in each)
 
 
+def test_of_many_levels_the_most_frequent_make_regions():
+    """30 levels, of which 20 can be asked about: the two frequent ones trade places, the rare ones do not differ."""
+    def towns(seed: int, first: float) -> pd.DataFrame:
+        shares = np.array([first, 0.6 - first, *[0.4 / 28] * 28])
+        names = [f"town {k:02d}" for k in range(30)]
+        return pd.DataFrame({"town": np.random.default_rng(seed).choice(names, 1_500, p=shares)})
+    found = mixtura.compare(towns(0, 0.45), towns(1, 0.15), method="logistic").regions
+    assert {"town is town 00", "town is town 01"} & {region.rule for region in found}
+
+
 def test_columns_that_are_left_out_are_said():
     rng = np.random.default_rng(0)
     text = [" ".join(rng.choice(list("abcdefghijklmnop"), 9)) for _ in range(400)]

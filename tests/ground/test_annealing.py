@@ -73,6 +73,20 @@ def test_drawn_again_the_chains_are_samples_of_the_end():
     assert found.log_ratio.value == pytest.approx(math.log(math.sqrt(0.5 * math.pi) / (4 * math.sqrt(2 * math.pi))), abs=0.1)
 
 
+def test_chains_are_drawn_again_where_half_of_them_are_spent():
+    """From N(0, 1) to exp βx without any move: the effective share of the weights is about exp(−β²), which is ½ at β = .83."""
+    chains: list[int] = []
+
+    def move(x: torch.Tensor, beta: float) -> torch.Tensor:
+        chains.append(len(x.unique()))
+        return x
+
+    betas = [k / 10 for k in range(11)]
+    found = anneal(normal(5_000, 1, 8), lambda x, beta: -beta * x[:, 0], move, betas, redraw=generator(2))
+    assert chains[:8] == [5_000] * 8 and max(chains[8:]) < 5_000
+    assert found.log_mean == pytest.approx(0.5, abs=0.1)
+
+
 def test_systematic_draws_are_next_to_their_shares():
     weights = torch.tensor([0.1, 0.55, 0.0, 0.35], dtype=torch.float64)
     for n in (4, 100, 7):

@@ -70,6 +70,7 @@ def rows_like(
     if isinstance(source, pd.DataFrame) or (isinstance(source, np.ndarray) and like.pictured):
         return source
     schemas = [schema for schema in (like, beside) if isinstance(schema, Schema)]
+    _check_width(source, schemas, name)
     words = {field.name: frozenset[str]() for schema in schemas for field in schema.fields if field.kind != "dropped"}
     words |= {name: labels for schema in schemas for name, labels in schema.words.items()}
 
@@ -81,6 +82,14 @@ def rows_like(
         given, wanted = ("images", "a table") if isinstance(data, Images) else ("a table", "images")
         raise InputError(f"{data.name}: holds {given}, expected {wanted}; give data of the same kind")
     return rows_of(data)
+
+
+def _check_width(source: Any, schemas: Sequence[Schema], name: str | None) -> None:
+    """InputError for an array of more columns than the array that was learnt from: no names say which of them are meant."""
+    learnt = sorted(field.name for schema in schemas for field in schema.fields)
+    width = source.shape[1] if isinstance(source, np.ndarray | Tensor) and source.ndim == 2 else 0
+    if width > len(learnt) and learnt == sorted(f"x{k}" for k in range(len(learnt))):
+        raise InputError(f"{name or 'the array'}: has {width} columns, learnt from {len(learnt)}; give the same columns")
 
 
 def learn(

@@ -196,6 +196,8 @@ class Network(Features):
 
 def parse(text: str) -> Features:
     """ "pixels", "pca:64", "conv:256", or the path of an .onnx file → features to be fitted. Raises InputError."""
+    if not isinstance(text, str):
+        raise InputError(f"features: expected the name of features or of a file, got {text!r}; give pixels, pca:64 or conv:256")
     kind, _, number = text.partition(":")
     if text == "pixels":
         return Pixels()
