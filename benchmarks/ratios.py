@@ -116,7 +116,7 @@ def main() -> None:
         errors([n for n in names if n not in ("network", "vwkde-score")], asked.seeds, (1.5, 0.8))
     if "line" in asked.only:
         line(names, 5)
-        bounded([n for n in names if n not in ("network", "vwkde-score")], 5)
+        bounded([n for n in names if n not in ("network", "vwkde-score")], 9)
     if "large" in asked.only:
         large([n for n in ("logistic", "trees", "knn", "kde", "vwkde-analytic", "vwkde") if n in names])
 

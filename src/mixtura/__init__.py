@@ -26,6 +26,7 @@ _HOME = {
     "select": "selection.start",
     **dict.fromkeys(("RKE", "MMD", "KID", "Precision", "LogLikelihood", "Cost", "Frechet", "Vendi", "FLD"),
         "objectives.terms"),
+    "AnomalyDetector": "estimators.anomaly_detector",
     "DensityRatio": "estimators.density_ratio", "MixtureDensityRegressor": "estimators.mixture_density",
     "MixtureDensity": "ground.distributions", "MixtureDensityHead": "ground.nets.heads",
     "fit": "train.fit", "Recipe": "train.fit", "blend": "blending.blend", "stack": "simplex.stacking",

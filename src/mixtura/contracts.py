@@ -630,6 +630,15 @@ class Reparameterised(Model):
     def _draw(self, n: int, context: Tensor | None, rng: torch.Generator) -> Tensor: ...
 
 
+class CellDensity(Density):
+    """A density that knows each entry given all others exactly."""
+
+    @abstractmethod
+    def log_conditionals(self, x: Tensor) -> Tensor:
+        """(n, dims) log p(x_j | all other entries of the row), in nats, float64, of rows x (n, *shape) in data units. An unseen
+        level is worth log :attr:`Column.unseen`, a value beyond a wall −inf; both are left out of what the others are given."""
+
+
 class Energy(Model):
     """A model whose density is known up to a constant factor."""
 

@@ -13,6 +13,7 @@ from typing import Any
 from mixtura.cli.app import app
 from mixtura.cli.compare import compare
 from mixtura.cli.deliver import show_note
+from mixtura.cli.detect import detect
 from mixtura.cli.errors import INTERRUPTED, errors_in_one_sentence, stop, termination_is_an_interrupt
 from mixtura.cli.evaluate import evaluate
 from mixtura.cli.mix import mix
@@ -20,7 +21,7 @@ from mixtura.cli.run import run
 from mixtura.cli.select import select
 from mixtura.cli.use import impute, predict, report, sample, score
 
-for command in (run, sample, score, predict, impute, evaluate, compare, report, mix, select):  # in the order of --help
+for command in (run, sample, score, predict, impute, evaluate, compare, detect, report, mix, select):  # in the order of --help
     app.command()(command)
 
 

@@ -19,7 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from mixtura.contracts import ClosedForm, Conditional, Conditioned, Density, InputError, Space
+from mixtura.contracts import CellDensity, ClosedForm, Conditional, Conditioned, InputError, Space
 from mixtura.ground import rng as random
 from mixtura.ground.cells import Parts
 from mixtura.ground.em import first_labels
@@ -67,7 +67,7 @@ class _State:
     leaves: Leaves
 
 
-class Circuit(Density, Conditional, ClosedForm):
+class Circuit(CellDensity, Conditional, ClosedForm):
     """A tree of hidden codes; fitted by EM, without gradients."""
 
     order: Tensor
@@ -138,6 +138,19 @@ class Circuit(Density, Conditional, ClosedForm):
         state, parts = self._state(), self.columns.split(x)
         nats = [state.tree.upward(leaf).log_evidence for _, leaf in self._tiles(state, x, parts)]
         return torch.cat(nats) + parts.log_base
+
+    def log_conditionals(self, x: Tensor) -> Tensor:
+        """As :class:`CellDensity` has it."""
+        x = self.space.check(x)
+        odd, unseen = self.space.off(x), self.space.unseen(x)
+        state, rows = self._state(), self.space.clamp(x)
+        parts, found = self.columns.split(rows), []
+        for at, leaf in self._tiles(state, rows, parts):
+            leaf = [torch.where(odd[at, j, None], 0.0, leaf[j]) for j in range(self.space.dims)]
+            found.append(state.tree.upward(leaf).log_conditionals(leaf))
+        ε = torch.tensor([column.unseen for column in self.space.columns], dtype=x.dtype)
+        nats = torch.cat(found).index_add(1, torch.tensor(self.columns.numeric, dtype=torch.int64), parts.base)
+        return torch.where(unseen, ε.log(), (nats + torch.log1p(-ε)).masked_fill(odd, -math.inf))
 
     def _tiles(self, state: _State, x: Tensor, parts: Parts) -> Iterator[tuple[slice, list[Tensor]]]:
         """(rows, leaves) of a few rows at a time."""

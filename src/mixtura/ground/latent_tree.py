@@ -168,6 +168,21 @@ class Upward:
                 posterior[j] = self.scaled[j] * (outside @ self.edges[j])
         return posterior
 
+    def log_conditionals(self, leaves: Sequence[Tensor]) -> Tensor:
+        """(n, D) log p(x_j | all other x), from the leaves of :meth:`LatentTree.upward`, which must be finite. With m the law of Z_j
+        given the rest it is log Σ_z m(z) p(x_j | z); what comes from above is in m, and from below λ_j without x_j."""
+        tree, posterior, found = self.tree, list(self.scaled), [self.log_evidence] * len(self.scaled)
+        for j in tree.order:
+            if tree.parent[j] < 0:
+                above = tree.log_root.to(self.edges.dtype).exp().expand_as(self.scaled[j])
+            else:
+                above = (posterior[tree.parent[j]] / self.received[j]) @ self.edges[j]
+            joint = self.scaled[j] * above
+            posterior[j] = joint / joint.sum(1, keepdim=True)
+            claim = above.log() + self.λ[j]
+            found[j] = torch.logsumexp(claim, 1) - torch.logsumexp(claim - leaves[j], 1)
+        return torch.stack(found, 1)
+
     def sample(self, draws: int, rng: torch.Generator) -> Tensor:
         """(draws, n, D) states given x, from the root to the leaves."""
         tree, n = self.tree, len(self.log_evidence)
