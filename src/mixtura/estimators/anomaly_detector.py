@@ -1,0 +1,303 @@
+"""Which rows are strange beside normal ones: :class:`AnomalyDetector`."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from numbers import Real
+from typing import Any, Self, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from mixtura import detectors
+from mixtura.contracts import Batch, ClosedForm, Energy, InputError, Model, Note, Space, density_kind
+from mixtura.data import source
+from mixtura.data.guess import LEAST_ROWS as LEAST_LEARNT
+from mixtura.data.images import is_images
+from mixtura.data.kind import Content, DataKind
+from mixtura.data.schema import Schema
+from mixtura.detectors import conformal
+from mixtura.detectors.blended import Blended
+from mixtura.detectors.detector import LARGEST, Detector
+from mixtura.detectors.nats import OfModel
+from mixtura.detectors.reasons import Reasons
+from mixtura.estimators.inputs import sklearn_validate, without_times
+from mixtura.families import TABLE as FAMILIES
+from mixtura.features.space import FeatureSpace
+from mixtura.ground.encode import Columns
+from mixtura.ground.rng import generator
+from mixtura.train.devices import one_thread
+from mixtura.train.fit import Recipe, fit
+
+Array = NDArray[np.float64]
+
+#: what "blend" blends: chosen by benchmarks/anomalies.py tune, on sets that it does not report
+BLENDED = ("nearest", "knn", "gaussian_mixture", "circuit")
+#: fewest rows, and the share of them that calibrates, up to a number of them
+LEAST_ROWS, CALIBRATING, MOST_CALIBRATING = 10, 0.3, 2_000
+#: the rate of false alarms if none is asked for and the rows carry it
+FALSE_ALARMS = 0.05
+#: calibration rows whose cells say what is usual, at most
+MOST_EXPLAINING = 500
+#: seconds that a family which trains by gradients has
+SECONDS = 20.0
+
+
+def methods() -> list[str]:
+    """The names that :class:`AnomalyDetector` takes: "blend", the detectors, and the families that have nats or an energy."""
+    return ["blend", *detectors.TABLE, *(name for name, row in FAMILIES.items() if row.context != "needs")]
+
+
+class AnomalyDetector(OutlierMixin, BaseEstimator):
+    """How strange rows are beside normal ones: tables with mixed columns and missing values, arrays, or images.
+
+        d = AnomalyDetector().fit(normal_rows)
+        d.predict(rows)            # −1 for an anomaly, 1 for a normal row
+        d.p_value(rows)            # the share of normal rows that are at least as strange: the rate of false alarms at that row
+        d.explain(rows)            # for every cell, how much less likely it is than such cells usually are
+
+    method: a name of :func:`methods`. "blend" combines the p-values of several detectors of different kinds; a family of
+    models is −log p. false_alarms: the share of normal rows that :meth:`predict` may call anomalies; by default 5 %, or the least
+    that the calibration rows carry. features: as of :func:`mixtura.evaluate`, for detectors that compare features.
+    random_state: seed of all draws.
+
+    A part of the rows learns nothing and calibrates: a new normal row is called an anomaly with probability ``false_alarms`` at
+    most, whatever the method (:mod:`mixtura.detectors.conformal`). Rows of ``fit`` that are anomalies themselves make it call
+    fewer.
+
+    Fitted: ``detectors_``, by name; ``failed_``, name → why a detector of the blend was left out; ``calibration_``, the scores of
+    the calibration rows; ``false_alarms_``, the rate in use; ``offset_``; ``n_seen_``, the number of rows; ``schema_``, what the
+    columns mean.
+    """
+
+    def __init__(
+        self, method: str = "blend", *, false_alarms: float | None = None, features: str | None = None, random_state: Any = 0
+    ) -> None:
+        self.method = method
+        self.false_alarms = false_alarms
+        self.features = features
+        self.random_state = random_state
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    # ---------------------------------------------------------------------------------------------------- fit
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from normal rows, anything that :func:`mixtura.run` takes; y is ignored. InputError on rows that cannot be used,
+        on an unknown method, and where there are too few rows for the rate of false alarms."""
+        names = self._names()
+        level = self._level()
+        seed = int(check_random_state(self.random_state).randint(2**31))
+        data = source.with_note(source.load(self._checked(X, reset=True), seed=seed, name="X"))
+        n = len(source.rows_of(data))
+        if n < LEAST_ROWS:
+            width = f", n_features = {data.frame.shape[1]}" if isinstance(data, source.Table) else ""
+            raise InputError(f"X: {n} rows are too few, expected {LEAST_ROWS} or more (n_samples = {n}{width}); give more rows")
+        m = self._calibrating(n, level)
+        order = torch.randperm(n, generator=generator(seed, "calibrate")).numpy()
+        # what columns mean is learnt without the calibration rows, too: a level that only they have is new in them
+        schema, learning = _learnt(data, order[m:])
+        with one_thread():
+            space = FeatureSpace.of_rows(schema, learning, self.features, seed=seed)
+            self.schema_, self._space_, self._learning_, self._seed_ = schema, space, learning, seed
+            self.detectors_, self.failed_ = {}, {}
+            for name in names:
+                self._fit_one(name, alone=len(names) == 1)
+            calibrating, gone = self._made(_rows_at(source.rows_of(data), order[:m]))
+            scores = self._scores(calibrating)
+            self._blended_, self._calibrating_ = Blended(scores), scores.numpy()
+            self.calibration_ = self._strangeness(scores, calibration=True).masked_fill(gone.any(1), LARGEST).numpy()
+            self._explaining_ = None if not isinstance(schema, Schema) else self._explainer(learning, calibrating)
+        self.false_alarms_ = max(FALSE_ALARMS, conformal.least_level(m)) if level is None else level
+        self.n_seen_ = n
+        self.offset_ = -conformal.threshold(self.calibration_, self.false_alarms_)
+        for name, found in self.detectors_.items():
+            for note in found.notes:
+                warnings.warn(f"{name}: {note}", Note, stacklevel=2)
+        return self
+
+    def _names(self) -> list[str]:
+        if self.method == "blend":
+            return [*BLENDED]
+        if not isinstance(self.method, str) or self.method not in methods():
+            raise InputError(f"method: {self.method!r} is unknown, expected one of {', '.join(methods())}; choose one of these")
+        return [self.method]
+
+    def _level(self) -> float | None:
+        level = self.false_alarms
+        if level is None:
+            return None
+        if isinstance(level, bool) or not isinstance(level, Real) or not 0 < level < 1:
+            raise InputError(f"false_alarms: expected a share above 0 and below 1, got {level!r}")
+        return float(level)
+
+    @staticmethod
+    def _calibrating(n: int, level: float | None) -> int:
+        """How many of n rows calibrate."""
+        m = min(MOST_CALIBRATING, math.floor(CALIBRATING * n))
+        if level is None:
+            return m
+        least = conformal.needed(level)
+        if least > n // 2:
+            raise InputError(
+                f"false_alarms: {level:.3g} needs {least:,} calibration rows, but half of the {n:,} rows are {n // 2:,}; give "
+                f"more rows, or {conformal.least_level(n // 2):.2g} or more"
+            )
+        return max(m, least)
+
+    def _checked(self, X: Any, *, reset: bool) -> Any:
+        """Arrays as scikit-learn checks them; what else a person gives as it is."""
+        if isinstance(X, pd.DataFrame):
+            if reset or hasattr(self, "feature_names_in_"):  # a detector of a file knows its columns by its schema
+                sklearn_validate(self, X, reset=reset, skip_check_array=True)
+            return X
+        if isinstance(X, str) or hasattr(X, "__fspath__") or is_images(X):
+            return X
+        checked = sklearn_validate(self, without_times(X, "X"), dtype="numeric", ensure_all_finite="allow-nan", reset=reset)
+        return np.asarray(checked)
+
+    def _fit_one(self, name: str, *, alone: bool) -> None:
+        rng = generator(self._seed_, "detector", name)
+        made = detectors.TABLE[name].make() if name in detectors.TABLE else OfModel(_trained(name, self.schema_.space))
+        try:
+            self.detectors_[name] = made.fit(self._seen(made, self._learning_), rng)
+        except (InputError, ArithmeticError, ValueError, RuntimeError) as error:
+            self.failed_[name] = str(error).splitlines()[0]
+            if alone:
+                raise error if isinstance(error, InputError) else InputError(f"{name}: {self.failed_[name]}") from error
+        if not alone and name == BLENDED[-1] and not self.detectors_:
+            raise InputError(f"blend: no detector works on these rows ({'; '.join(self.failed_.values())})")
+
+    def _seen(self, detector: Detector, x: Tensor) -> Tensor:
+        return x if detector.sees == "rows" else self._space_(x).double()
+
+    def _scores(self, x: Tensor) -> Tensor:
+        """(n, J) of rows in tensor units."""
+        features = self._space_(x).double() if any(d.sees == "features" for d in self.detectors_.values()) else x
+        return torch.stack([d.score(x if d.sees == "rows" else features) for d in self.detectors_.values()], 1)
+
+    def _strangeness(self, scores: Tensor, *, calibration: bool = False) -> Tensor:
+        return scores[:, 0] if len(self.detectors_) == 1 else self._blended_(scores, calibration=calibration)
+
+    def _explainer(self, learning: Tensor, calibrating: Tensor) -> Reasons | None:
+        """Reasons by the circuit, which is fitted for them where it is not among the detectors."""
+        found = self.detectors_.get("circuit")
+        if found is None and "circuit" in self.failed_:
+            return None
+        try:
+            model = found.model if isinstance(found, OfModel) else _trained("circuit", self.schema_.space)(
+                learning, generator(self._seed_, "detector", "circuit")
+            )[0]
+            return Reasons(model, calibrating[:MOST_EXPLAINING])
+        except (InputError, ArithmeticError, ValueError, RuntimeError):
+            return None
+
+    # ---------------------------------------------------------------------------------------------------- scores
+
+    def _rows(self, X: Any) -> tuple[Tensor, Tensor]:
+        """Rows in tensor units with nothing missing that is there in all normal rows, and (n, d) bool which cells were."""
+        check_is_fitted(self, "offset_")
+        return self._made(source.rows_like(self._checked(X, reset=False), self.schema_, name="X"))
+
+    def _made(self, content: Content) -> tuple[Tensor, Tensor]:
+        if not isinstance(self.schema_, Schema):
+            x = self.schema_.as_made(content, name="X").x.double()
+            return x, torch.zeros(len(x), self.schema_.space.dims, dtype=torch.bool)
+        x = self.schema_.as_made(content, name="X", holes=True).x.double()
+        never = torch.tensor([not column.missing for column in self.schema_.space.columns])
+        gone = torch.isnan(x) & never
+        return torch.where(gone, self._learning_.nanmedian(0).values, x), gone
+
+    def _strange(self, X: Any) -> Array:
+        x, gone = self._rows(X)
+        with one_thread():
+            found = self._strangeness(self._scores(x))
+        return found.masked_fill(gone.any(1), LARGEST).numpy()
+
+    def score_samples(self, X: Any) -> Array:
+        """(n,) how normal rows are: minus their strangeness. A row with a missing cell where no normal row has one is as strange
+        as can be."""
+        return -self._strange(X)
+
+    def decision_function(self, X: Any) -> Array:
+        """(n,) below 0 for anomalies: ``score_samples − offset_``."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """(n,) −1 for an anomaly, 1 for a normal row."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_value(self, X: Any) -> Array:
+        """(n,) p-values: of a normal row, at most α with probability α."""
+        return conformal.p_values(self.calibration_, self._strange(X))
+
+    def agreement(self, X: Any, anomaly: NDArray[np.bool_]) -> dict[str, float]:
+        """Of the rows of X that ``anomaly`` (n,) marks, the share that each detector would call an anomaly by itself, at the same
+        rate of false alarms."""
+        x, gone = self._rows(X)
+        with one_thread():
+            scores = self._scores(x).masked_fill(gone.any(1, keepdim=True), LARGEST).numpy()
+        alone = zip(self.detectors_, self._calibrating_.T, scores.T, strict=True)
+        called = {name: conformal.p_values(ours, theirs) <= self.false_alarms_ for name, ours, theirs in alone}
+        return {name: float(mine[anomaly].mean()) if anomaly.any() else 0.0 for name, mine in called.items()}
+
+    def explain(self, X: Any) -> pd.DataFrame:
+        """(n, columns) nats: how much less likely each cell is, given the rest of its row, than cells of its column usually are,
+        by exact conditionals of a circuit, whatever the method. A cell that is missing where no normal row lacks it is infinite.
+        InputError for images, and where no circuit could be fitted."""
+        x, gone = self._rows(X)
+        if self._explaining_ is None or not isinstance(self.schema_, Schema):
+            why = self.failed_.get("circuit", "reasons are for tables")
+            raise InputError(f"explain: {why}; use decision_function alone")
+        with one_thread():
+            found = self._explaining_(x).masked_fill(gone, math.inf)
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        return pd.DataFrame(found.numpy(), columns=[field.name for field in self.schema_.modelled], index=index)
+
+
+def _rows_at(content: Content, at: NDArray[np.int64]) -> Content:
+    return content.iloc[at].reset_index(drop=True) if isinstance(content, pd.DataFrame) else content[at]
+
+
+def _learnt(data: source.Data, at: NDArray[np.int64]) -> tuple[DataKind, Tensor]:
+    """What the columns of the rows ``at`` mean, and these rows in tensor units. Fewer rows than that takes are seen twice."""
+    content = _rows_at(source.rows_of(data), at)
+    if not isinstance(content, pd.DataFrame):
+        schema = source.learn(replace(cast(Any, data), pixels=content))
+        return schema, schema.encode(content, name="X").double()
+    twice = pd.concat([content] * math.ceil(LEAST_LEARNT / len(content)), ignore_index=True)
+    schema = source.learn(replace(cast(Any, data), frame=twice))
+    return schema, schema.encode(content, name="X").double()
+
+
+def _trained(name: str, space: Space) -> Callable[[Tensor, torch.Generator], tuple[Model, Columns]]:
+    """Trains a model of a family on rows in data units; gives it with its encoding. InputError if it gives neither nats nor an
+    energy."""
+
+    def train(x: Tensor, rng: torch.Generator) -> tuple[Model, Columns]:
+        row, encoding = FAMILIES[name], Columns(space)
+        encoding.prepare(x)
+        model = row.build(space, encoding=encoding, config=row.suggest(space, len(x), SECONDS), rng=rng)
+        if density_kind(model) is None and not isinstance(model, Energy):
+            raise InputError(f"method: {name} can only be sampled: it says of no row how strange it is; choose another")
+        if isinstance(model, ClosedForm):
+            model.fit_closed(x, None, rng)
+        else:
+            recipe = Recipe(**{**row.recipe, **model.recipe, "seconds": SECONDS})
+            for _ in fit(model, Batch(x=x), recipe, rng=rng):
+                pass
+        return model.eval(), encoding
+
+    return train
