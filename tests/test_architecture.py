@@ -49,7 +49,7 @@ from torch import nn
 
 #: rooms with a TABLE, those of the design that are not there yet too
 WITH_TABLE = ("families", "metrics", "policies", "ratio", "detectors", "joint")
-THERE = ("families", "metrics", "policies", "ratio")
+THERE = ("families", "metrics", "policies", "ratio", "detectors")
 
 TESTS = Path(__file__).parent
 

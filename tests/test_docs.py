@@ -78,6 +78,13 @@ def test_the_page_of_comparisons_does_what_it_says(capsys):
     assert list(namespace["r"].log_ratio(namespace["x"]) > 0) == [True, False]
 
 
+def test_the_page_of_strange_rows_does_what_it_says(capsys):
+    [block] = blocks("docs/detect.md")
+    exec(compile(block, "docs/detect.md", "exec", dont_inherit=True), {"__name__": "strange"})
+    called, p, reason = capsys.readouterr().out.split()
+    assert (called, reason) == ("-1", "wage") and p.startswith("0.0055")
+
+
 # ------------------------------------------------------------------------------------------ every block of every page
 
 #: page → the test file that runs its blocks of Python, or, for the sketches of decision 5, compares them with code that runs
@@ -86,6 +93,7 @@ RUN_BY = {
     "README.md": "tests/test_readme.py",
     "docs/arms.md": "tests/arms/test_arms.py",
     "docs/compare.md": "tests/test_docs.py",
+    "docs/detect.md": "tests/test_docs.py",
     "docs/contextual.md": "tests/policies/test_contextual.py",
     "docs/decisions/005-training-is-a-game-in-stages.md": "tests/test_docs.py",
     "docs/given.md": "tests/test_tutorials.py",

@@ -67,6 +67,34 @@ def test_evidence_is_the_sum_over_all_completions(known):
         assert math.isinf(float(got.ess))
 
 
+def test_each_entry_given_the_others_is_enumerated():
+    """p(x_j | rest) is p(x) over its sum over all values of x_j, missing included."""
+    x = everything()
+    whole, each = fitted().log_prob(x), fitted().log_conditionals(x)
+    for j in range(4):
+        others = torch.cat([x[:, :j], x[:, j + 1 :]], 1).nan_to_num(-1)
+        _, group = others.unique(dim=0, return_inverse=True)
+        total = torch.zeros(int(group.max()) + 1, dtype=torch.float64).index_add(0, group, whole.exp())
+        assert torch.allclose(each[:, j], whole - total[group].log(), atol=1e-9)
+
+
+def test_what_is_not_on_the_support_is_left_out_of_what_the_others_are_given():
+    space = Space.table((Column("levels", 3, unseen=0.01), Column(low=0.0), Column()))
+    rng = generator(4)
+    level = torch.randint(3, (300,), generator=rng).double()
+    x = torch.stack([level, level + torch.rand(300, generator=rng), torch.randn(300, generator=rng)], 1).double()
+    model = learn(space, x)
+    odd = torch.tensor([[7.0, 1.0, 0.0], [1.0, -3.0, 0.0], [1.0, 1.5, 5000.0]], dtype=torch.float64)
+    found = model.log_conditionals(odd)
+    assert found[0, 0] == pytest.approx(math.log(0.01)) and found[1, 1] == -math.inf and found[2, 2] < -1e4
+    assert torch.isfinite(found[torch.tensor([0, 1]), torch.tensor([1, 0])]).all() and torch.isfinite(found[2]).all()
+    # the same differences as of the density where one entry changes
+    a, b = x[:20], x[:20].clone()
+    b[:, 1] = b[:, 1] + 0.3
+    apart = model.log_prob(a) - model.log_prob(b)
+    assert torch.allclose(model.log_conditionals(a)[:, 1] - model.log_conditionals(b)[:, 1], apart, atol=1e-9)
+
+
 def test_a_value_that_recurs_has_mass_and_its_neighbours_have_less():
     """Half of the rows hold one of two values; the other half is smooth."""
     rng, n = generator(5), 2_000

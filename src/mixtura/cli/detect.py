@@ -70,10 +70,10 @@ def _show(console: Console, found: Detection, output: Path | None, page: Path | 
     if found.discoveries:
         console.print(f"{found.discoveries:,} of them stand out among all: at most 10 % of these are normal", soft_wrap=True)
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("row", "strangeness", "p", "less likely than usual, in nats"):
-        table.add_column(name, justify="left" if "," in name else "right", no_wrap="," not in name)
+    for name in ("row", "strangeness", "p", "least likely cells (1: as one in ten)"):
+        table.add_column(name, justify="left" if "cells" in name else "right", no_wrap="cells" not in name)
     for each in found.strangest[:FEW]:
-        why = ", ".join(f"{r.column} = {r.value} ({r.nats:.1f})" for r in each.reasons)
+        why = ", ".join(f"{r.column} = {r.value} ({r.strength:.1f})" for r in each.reasons)
         table.add_row(f"{each.row:,}", f"{each.strangeness:.3f}", f"{each.p:.4f}", visible(why))
     console.print(table)
     parts = ", ".join(found.parts)

@@ -1,4 +1,4 @@
-"""Anomaly detectors: how strange is a row, beside normal ones?
+"""Anomaly detectors: how strange rows are, beside normal ones.
 
 A detector is a class with ``fit`` and ``score``, and one line in :data:`TABLE`. Every family of models that has nats or an energy
 is a detector too (:class:`mixtura.detectors.nats.OfModel`).

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from mixtura.contracts import Batch, Learner, Phase, Stage, Turn
 from mixtura.detectors.detector import Detector, finite
 from mixtura.ground import rng as random
-from mixtura.ground.nets.coders import perceptron
+from mixtura.ground.nets.coders import Autoencoder, perceptron
 from mixtura.ground.rng import seeded
 from mixtura.train.fit import Recipe, fit
 
@@ -67,30 +67,10 @@ class Settings:
     batch: int = 128
 
 
-class Autoencoder(nn.Module):
-    """(n, d) → (n, latent) → (n, d)."""
-
-    def __init__(self, entries: int, latent: int, hidden: tuple[int, ...], sphere: bool) -> None:
-        super().__init__()
-        self.sphere = sphere
-        self.encoder = perceptron(entries, hidden, latent)
-        self.decoder = perceptron(latent, hidden[::-1], entries)
-
-    def project(self, z: Tensor) -> Tensor:
-        """z on the sphere, or as it is."""
-        return nn.functional.normalize(z, dim=1) if self.sphere else z
-
-    def encode(self, x: Tensor) -> Tensor:
-        """f_e."""
-        return self.project(self.encoder(x))
-
-    def error(self, x: Tensor) -> Tensor:
-        """(n,) mean squared error over the entries."""
-        return (x - self.decoder(self.encode(x))).square().mean(1)
-
-
 class Game(Learner):
     """Autoencoders, then an energy."""
+
+    begun: Tensor
 
     def __init__(self, entries: int, settings: Settings, rng: torch.Generator) -> None:
         super().__init__()
@@ -109,14 +89,12 @@ class Game(Learner):
         """(n, d) → (n,)."""
         if self.net is not None:
             return self.factor * self.net(x)[:, 0]
-        assert self.second is not None
-        return self.factor.square() * self.second.error(x)
+        return self.factor.square() * cast(Autoencoder, self.second).error(x)
 
     def stages(self) -> tuple[Stage, ...]:
         first, second = self.settings.steps
         manifold = Phase("manifold", tuple(self.manifolds.parameters()), self._manifold)
-        of_energy = self.net if self.net is not None else self.second
-        assert of_energy is not None
+        of_energy = cast(nn.Module, self.net if self.net is not None else self.second)
         energy = Phase("energy", (*of_energy.parameters(), self.factor), self._contrast)
         stages = Stage("manifold", (manifold,), torch.no_grad()(self._manifold), share=first, unit="squared error"), Stage(
             "energy", (energy,), None, share=second, unit="energy"
@@ -132,7 +110,8 @@ class Game(Learner):
             self._begin()
         x, settings = turn.x.float(), self.settings
         negatives = torch.cat([
-            self.recovered(part, ae, turn.rng) for part, ae in zip(x.chunk(len(self.manifolds)), self.manifolds, strict=False)
+            self.recovered(part, cast(Autoencoder, ae), turn.rng)
+            for part, ae in zip(x.chunk(len(self.manifolds)), self.manifolds, strict=False)
         ])  # fmt: skip
         here, there = self.energy(x), self.energy(negatives)
         if self._diverged(float(there.detach().mean())):
@@ -145,7 +124,7 @@ class Game(Learner):
         """The second autoencoder begins as the widest of the first."""
         if self.second is not None:
             widest = max(range(len(self.manifolds)), key=lambda k: self.settings.latent[k])
-            self.second.load_state_dict(self.manifolds[widest].state_dict())
+            self.second.load_state_dict(cast(nn.Module, self.manifolds[widest]).state_dict())
         self.begun.fill_(True)
 
     def _diverged(self, energy: float) -> bool:
@@ -157,9 +136,8 @@ class Game(Learner):
         self._recent.append(energy)
         return False
 
-    def recovered(self, x: Tensor, ae: nn.Module, rng: torch.Generator) -> Tensor:
+    def recovered(self, x: Tensor, ae: Autoencoder, rng: torch.Generator) -> Tensor:
         """x⁻ (n, d) of rows x, without a gradient."""
-        assert isinstance(ae, Autoencoder)
         s, (low, high) = self.settings, self.settings.noise
         σ = low + (high - low) * random.uniform((len(x), 1), rng, x)
         with torch.no_grad():
@@ -226,7 +204,7 @@ class Recovery(OfGame):
 
     def _notes(self, x: Tensor, rng: torch.Generator) -> tuple[str, ...]:
         some = x[torch.randperm(len(x), generator=rng)[:1_000]].float()
-        found = self.game.recovered(some, self.game.manifolds[0], rng)
+        found = self.game.recovered(some, cast(Autoencoder, self.game.manifolds[0]), rng)
         with torch.no_grad():
             apart = float(self.game.energy(found).mean() - self.game.energy(some).mean())
         notes = []
@@ -250,9 +228,7 @@ class Reconstruction(OfGame):
 
     @torch.no_grad()
     def score(self, y: Tensor) -> Tensor:
-        manifold = self.game.manifolds[0]
-        assert isinstance(manifold, Autoencoder)
-        return finite(manifold.error(y.float()))
+        return finite(cast(Autoencoder, self.game.manifolds[0]).error(y.float()))
 
 
 def scalar() -> Recovery:

@@ -1,4 +1,4 @@
-"""Which cells make a row strange: :class:`Reasons`."""
+"""Which cells make a row strange: :class:`Reasons`, and the detector that looks at them, :class:`OddCells`."""
 
 from __future__ import annotations
 
@@ -7,36 +7,53 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from mixtura.contracts import Conditional, Density, Model
-from mixtura.ground.rng import generator
+from mixtura.contracts import CellDensity, InputError
+from mixtura.detectors.detector import LARGEST, finite
+from mixtura.detectors.nats import OfModel
+
+#: rows that say what is usual, at most; the quantiles whose distance is the unit; and the least unit, in nats
+USUAL_ROWS, MIDDLE, UPPER, LEAST = 1_000, 0.5, 0.9, 0.1
 
 
 class Reasons:
     """For every cell, how much less likely it is, given the other cells of its row, than cells of its column usually are:
 
-        reason_j(x) = −log p(x_j | rest) − median over calibration rows of the same,    in nats,
+        u_j(x) = −log p(x_j | rest),    reason_j(x) = (u_j(x) − median_j) / (ninth decile_j − median_j),
 
-    by a model with exact conditionals, for which p(x_j | rest) = p(x) / p(rest). An unseen level is part of p.
+    with the quantiles of u_j over rows that the density has not learnt from: 1 is what one cell in ten of its column reaches. So
+    a column of many levels, or of few, is not a reason more often than another.
     """
 
-    def __init__(self, model: Model, calibration: Tensor) -> None:
-        """``model``: a Density that is Conditional too. calibration: (m, d) rows in data units that it has not learnt from."""
+    def __init__(self, model: CellDensity, usual: Tensor) -> None:
+        """usual: (m, d) rows in data units."""
         self.model = model
-        self.usual = self.unlikeliness(calibration).median(0).values
+        found = self.unlikeliness(usual[:USUAL_ROWS])
+        self.middle = found.quantile(MIDDLE, 0)
+        self.unit = (found.quantile(UPPER, 0) - self.middle).clamp(min=LEAST)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """(n, d) rows in data units → (n, d) nats."""
-        return self.unlikeliness(x) - self.usual
+        """(n, d) rows in data units → (n, d) reasons."""
+        return (self.unlikeliness(x) - self.middle) / self.unit
 
     @torch.no_grad()
     def unlikeliness(self, x: Tensor) -> Tensor:
-        """(n, d) −log p(x_j | rest)."""
-        whole, found, rng = cast(Density, self.model).log_prob(x), [], generator(0, "reasons")
-        # a level that was never seen is a cell like any other for the rest: the conditional of the rest leaves it out
-        seen = self.model.space.clamp(x)
-        for j in range(x.shape[1]):
-            known = torch.ones_like(x, dtype=torch.bool)
-            known[:, j] = False
-            rest = cast(Conditional, self.model).condition(seen, known, rng=rng).log_evidence
-            found.append(rest - whole)
-        return torch.stack(found, 1)
+        """(n, d) u_j in nats, at most ``LARGEST``."""
+        return (-self.model.log_conditionals(x)).clamp(-LARGEST, LARGEST)
+
+
+class OddCells(OfModel):
+    """The strongest reason of a row, by a :class:`CellDensity`. A part of the rows says what is usual and is not learnt from."""
+
+    #: the share of the rows that says what is usual
+    share = 0.2
+
+    def fit(self, x: Tensor, rng: torch.Generator) -> OddCells:
+        usual = max(2, int(self.share * len(x)))
+        super().fit(x[usual:], rng)
+        if not isinstance(self.model, CellDensity):
+            raise InputError(f"{type(self.model).__name__} does not give each cell given the others exactly")
+        self.reasons = Reasons(self.model, x[:usual])
+        return self
+
+    def score(self, y: Tensor) -> Tensor:
+        return finite(self.reasons(cast(Tensor, self.model.space.flat(y))).amax(1))

@@ -7,7 +7,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
-from typing import Any, Self, cast
+from os import PathLike
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from mixtura.detectors import conformal
 from mixtura.detectors.blended import Blended
 from mixtura.detectors.detector import LARGEST, Detector
 from mixtura.detectors.nats import OfModel
-from mixtura.detectors.reasons import Reasons
+from mixtura.detectors.reasons import OddCells, Reasons
 from mixtura.estimators.inputs import sklearn_validate, without_times
 from mixtura.families import TABLE as FAMILIES
 from mixtura.features.space import FeatureSpace
@@ -41,20 +42,30 @@ from mixtura.train.fit import Recipe, fit
 Array = NDArray[np.float64]
 
 #: what "blend" blends: chosen by benchmarks/anomalies.py tune, on sets that it does not report
-BLENDED = ("nearest", "knn", "gaussian_mixture", "circuit")
+BLENDED = ("nearest", "knn", "gaussian_mixture", "odd_cells")
 #: fewest rows, and the share of them that calibrates, up to a number of them
 LEAST_ROWS, CALIBRATING, MOST_CALIBRATING = 10, 0.3, 2_000
 #: the rate of false alarms if none is asked for and the rows carry it
 FALSE_ALARMS = 0.05
-#: calibration rows whose cells say what is usual, at most
-MOST_EXPLAINING = 500
 #: seconds that a family which trains by gradients has
 SECONDS = 20.0
 
 
 def methods() -> list[str]:
     """The names that :class:`AnomalyDetector` takes: "blend", the detectors, and the families that have nats or an energy."""
-    return ["blend", *detectors.TABLE, *(name for name, row in FAMILIES.items() if row.context != "needs")]
+    return ["blend", *detectors.TABLE, "odd_cells", *(name for name, row in FAMILIES.items() if row.context != "needs")]
+
+
+class Rows(NamedTuple):
+    """x: (n, *shape) rows in tensor units, nothing missing that is there in all normal rows. gone: (n, d) bool, the cells where
+    it was."""
+
+    x: Tensor
+    gone: Tensor
+
+    def at(self, some: NDArray[np.int64]) -> Rows:
+        """Some of the rows."""
+        return Rows(self.x[some], self.gone[some])
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
@@ -75,8 +86,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     fewer.
 
     Fitted: ``detectors_``, by name; ``failed_``, name → why a detector of the blend was left out; ``calibration_``, the scores of
-    the calibration rows; ``false_alarms_``, the rate in use; ``offset_``; ``n_seen_``, the number of rows; ``schema_``, what the
-    columns mean.
+    the calibration rows; ``false_alarms_``, the rate in use; ``offset_``; ``n_seen_`` and ``name_``, the number of rows and
+    what they are called; ``schema_``, what the columns mean.
     """
 
     def __init__(
@@ -115,13 +126,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             self.detectors_, self.failed_ = {}, {}
             for name in names:
                 self._fit_one(name, alone=len(names) == 1)
-            calibrating, gone = self._made(_rows_at(source.rows_of(data), order[:m]))
-            scores = self._scores(calibrating)
+            calibrating = self._made(_rows_at(source.rows_of(data), order[:m]), data.name)
+            scores = self._scores(calibrating.x)
             self._blended_, self._calibrating_ = Blended(scores), scores.numpy()
-            self.calibration_ = self._strangeness(scores, calibration=True).masked_fill(gone.any(1), LARGEST).numpy()
-            self._explaining_ = None if not isinstance(schema, Schema) else self._explainer(learning, calibrating)
+            self.calibration_ = self._strangeness(scores, calibration=True).masked_fill(calibrating.gone.any(1), LARGEST).numpy()
+            self._explaining_ = self._explainer()
         self.false_alarms_ = max(FALSE_ALARMS, conformal.least_level(m)) if level is None else level
-        self.n_seen_ = n
+        self.n_seen_, self.name_ = n, data.name
         self.offset_ = -conformal.threshold(self.calibration_, self.false_alarms_)
         for name, found in self.detectors_.items():
             for note in found.notes:
@@ -160,17 +171,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def _checked(self, X: Any, *, reset: bool) -> Any:
         """Arrays as scikit-learn checks them; what else a person gives as it is."""
         if isinstance(X, pd.DataFrame):
-            if reset or hasattr(self, "feature_names_in_"):  # a detector of a file knows its columns by its schema
+            if reset or "feature_names_in_" in vars(self):  # a detector of a file knows its columns by its schema
                 sklearn_validate(self, X, reset=reset, skip_check_array=True)
             return X
-        if isinstance(X, str) or hasattr(X, "__fspath__") or is_images(X):
+        if isinstance(X, str | PathLike) or is_images(X):
             return X
         checked = sklearn_validate(self, without_times(X, "X"), dtype="numeric", ensure_all_finite="allow-nan", reset=reset)
         return np.asarray(checked)
 
     def _fit_one(self, name: str, *, alone: bool) -> None:
         rng = generator(self._seed_, "detector", name)
-        made = detectors.TABLE[name].make() if name in detectors.TABLE else OfModel(_trained(name, self.schema_.space))
+        made = self._make(name)
         try:
             self.detectors_[name] = made.fit(self._seen(made, self._learning_), rng)
         except (InputError, ArithmeticError, ValueError, RuntimeError) as error:
@@ -179,6 +190,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
                 raise error if isinstance(error, InputError) else InputError(f"{name}: {self.failed_[name]}") from error
         if not alone and name == BLENDED[-1] and not self.detectors_:
             raise InputError(f"blend: no detector works on these rows ({'; '.join(self.failed_.values())})")
+
+    def _make(self, name: str) -> Detector:
+        if name == "odd_cells":
+            return OddCells(_trained("circuit", self.schema_.space))
+        return detectors.TABLE[name].make() if name in detectors.TABLE else OfModel(_trained(name, self.schema_.space))
 
     def _seen(self, detector: Detector, x: Tensor) -> Tensor:
         return x if detector.sees == "rows" else self._space_(x).double()
@@ -191,45 +207,48 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def _strangeness(self, scores: Tensor, *, calibration: bool = False) -> Tensor:
         return scores[:, 0] if len(self.detectors_) == 1 else self._blended_(scores, calibration=calibration)
 
-    def _explainer(self, learning: Tensor, calibrating: Tensor) -> Reasons | None:
-        """Reasons by the circuit, which is fitted for them where it is not among the detectors."""
-        found = self.detectors_.get("circuit")
-        if found is None and "circuit" in self.failed_:
+    def _explainer(self) -> Reasons | None:
+        """The reasons of the detector of odd cells, which is fitted for them where it is not among the detectors."""
+        if not isinstance(self.schema_, Schema):
             return None
-        try:
-            model = found.model if isinstance(found, OfModel) else _trained("circuit", self.schema_.space)(
-                learning, generator(self._seed_, "detector", "circuit")
-            )[0]
-            return Reasons(model, calibrating[:MOST_EXPLAINING])
-        except (InputError, ArithmeticError, ValueError, RuntimeError):
-            return None
+        found = self.detectors_.get("odd_cells")
+        if found is None:
+            try:
+                rng = generator(self._seed_, "detector", "odd_cells")
+                found = OddCells(_trained("circuit", self.schema_.space)).fit(self._learning_, rng)
+            except (InputError, ArithmeticError, ValueError, RuntimeError) as error:
+                self.failed_["odd_cells"] = str(error).splitlines()[0]
+        return found.reasons if isinstance(found, OddCells) else None
 
     # ---------------------------------------------------------------------------------------------------- scores
 
-    def _rows(self, X: Any) -> tuple[Tensor, Tensor]:
-        """Rows in tensor units with nothing missing that is there in all normal rows, and (n, d) bool which cells were."""
+    def rows(self, X: Any, name: str = "X") -> Rows:
+        """Rows that a person gave, called ``name`` in messages, as the detectors see them. InputError for rows that are not of
+        the kind of the normal ones."""
         check_is_fitted(self, "offset_")
-        return self._made(source.rows_like(self._checked(X, reset=False), self.schema_, name="X"))
+        return self._made(source.rows_like(self._checked(X, reset=False), self.schema_, name=name), name)
 
-    def _made(self, content: Content) -> tuple[Tensor, Tensor]:
+    def _made(self, content: Content, name: str) -> Rows:
         if not isinstance(self.schema_, Schema):
-            x = self.schema_.as_made(content, name="X").x.double()
-            return x, torch.zeros(len(x), self.schema_.space.dims, dtype=torch.bool)
-        x = self.schema_.as_made(content, name="X", holes=True).x.double()
+            x = self.schema_.as_made(content, name=name).x.double()
+            return Rows(x, torch.zeros(len(x), self.schema_.space.dims, dtype=torch.bool))
+        x = self.schema_.as_made(content, name=name, holes=True).x.double()
         never = torch.tensor([not column.missing for column in self.schema_.space.columns])
         gone = torch.isnan(x) & never
-        return torch.where(gone, self._learning_.nanmedian(0).values, x), gone
+        return Rows(torch.where(gone, self._learning_.nanmedian(0).values, x), gone)
 
-    def _strange(self, X: Any) -> Array:
-        x, gone = self._rows(X)
+    def scored(self, rows: Rows) -> tuple[Array, Array]:
+        """(n,) how strange rows are, and (n, J) how strange each detector finds them."""
         with one_thread():
-            found = self._strangeness(self._scores(x))
-        return found.masked_fill(gone.any(1), LARGEST).numpy()
+            scores = self._scores(rows.x)
+        odd = rows.gone.any(1)
+        found = self._strangeness(scores).masked_fill(odd, LARGEST)
+        return found.numpy(), scores.masked_fill(odd[:, None], LARGEST).numpy()
 
     def score_samples(self, X: Any) -> Array:
         """(n,) how normal rows are: minus their strangeness. A row with a missing cell where no normal row has one is as strange
         as can be."""
-        return -self._strange(X)
+        return -self.scored(self.rows(X))[0]
 
     def decision_function(self, X: Any) -> Array:
         """(n,) below 0 for anomalies: ``score_samples − offset_``."""
@@ -241,30 +260,30 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def p_value(self, X: Any) -> Array:
         """(n,) p-values: of a normal row, at most α with probability α."""
-        return conformal.p_values(self.calibration_, self._strange(X))
+        return conformal.p_values(self.calibration_, self.scored(self.rows(X))[0])
 
-    def agreement(self, X: Any, anomaly: NDArray[np.bool_]) -> dict[str, float]:
-        """Of the rows of X that ``anomaly`` (n,) marks, the share that each detector would call an anomaly by itself, at the same
-        rate of false alarms."""
-        x, gone = self._rows(X)
-        with one_thread():
-            scores = self._scores(x).masked_fill(gone.any(1, keepdim=True), LARGEST).numpy()
-        alone = zip(self.detectors_, self._calibrating_.T, scores.T, strict=True)
-        called = {name: conformal.p_values(ours, theirs) <= self.false_alarms_ for name, ours, theirs in alone}
-        return {name: float(mine[anomaly].mean()) if anomaly.any() else 0.0 for name, mine in called.items()}
+    def alone(self, scores: Array) -> dict[str, NDArray[np.bool_]]:
+        """Detector → (n,) the rows that it would call anomalies by itself, at the same rate of false alarms, from the scores
+        (n, J) of :meth:`scored`."""
+        each = zip(self.detectors_, self._calibrating_.T, scores.T, strict=True)
+        return {name: conformal.p_values(ours, theirs) <= self.false_alarms_ for name, ours, theirs in each}
 
     def explain(self, X: Any) -> pd.DataFrame:
-        """(n, columns) nats: how much less likely each cell is, given the rest of its row, than cells of its column usually are,
-        by exact conditionals of a circuit, whatever the method. A cell that is missing where no normal row lacks it is infinite.
+        """(n, columns) how strong a reason each cell is: how much less likely, given the rest of its row, than cells of its
+        column usually are, where 0 is usual and 1 is what one normal cell in ten reaches (:mod:`mixtura.detectors.reasons`; by
+        exact conditionals of a circuit, whatever the method). A cell that is missing where no normal row lacks it is infinite.
         InputError for images, and where no circuit could be fitted."""
-        x, gone = self._rows(X)
+        found = self.reasons(self.rows(X))
+        return found.set_axis(X.index, axis=0) if isinstance(X, pd.DataFrame) else found
+
+    def reasons(self, rows: Rows) -> pd.DataFrame:
+        """:meth:`explain` of rows that are encoded."""
         if self._explaining_ is None or not isinstance(self.schema_, Schema):
-            why = self.failed_.get("circuit", "reasons are for tables")
+            why = self.failed_.get("odd_cells", "reasons are for tables")
             raise InputError(f"explain: {why}; use decision_function alone")
         with one_thread():
-            found = self._explaining_(x).masked_fill(gone, math.inf)
-        index = X.index if isinstance(X, pd.DataFrame) else None
-        return pd.DataFrame(found.numpy(), columns=[field.name for field in self.schema_.modelled], index=index)
+            found = self._explaining_(rows.x).masked_fill(rows.gone, math.inf)
+        return pd.DataFrame(found.numpy(), columns=[field.name for field in self.schema_.modelled])
 
 
 def _rows_at(content: Content, at: NDArray[np.int64]) -> Content:

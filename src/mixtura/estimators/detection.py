@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from mixtura.contracts import InputError
 from mixtura.data import source
 from mixtura.data.kind import Content
 from mixtura.detectors import conformal
-from mixtura.estimators.anomaly_detector import AnomalyDetector
+from mixtura.estimators.anomaly_detector import AnomalyDetector, Rows
 from mixtura.families import TABLE as FAMILIES
 
-#: rows that are shown, cells that are named as the reasons of a row, and the nats from which on a cell is one
+#: rows that are shown, cells that are named as the reasons of a row, and the strength from which on a cell is one
 SHOWN, CELLS, REASON = 20, 3, 1.0
 #: of the rows that are called discoveries, the share that may be normal
 FALSE_DISCOVERIES = 0.1
@@ -30,11 +31,12 @@ POINTS = 100
 
 @dataclass(frozen=True)
 class Reason:
-    """A cell, and how many nats less likely it is, given the rest of its row, than cells of its column usually are."""
+    """A cell, and how much less likely it is, given the rest of its row, than cells of its column usually are: 1 is what one
+    normal cell in ten reaches."""
 
     column: str
     value: str
-    nats: float
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -102,43 +104,48 @@ def detect(
     """Learn from normal rows which suspects are strange: two tables of the same columns, or images, of anything
     :func:`mixtura.run` takes. Raises InputError as :class:`AnomalyDetector` does."""
     found = AnomalyDetector(method, false_alarms=false_alarms, features=features, random_state=seed).fit(normal)
-    data = source.load(suspects, seed=seed, name="suspects")
     content = source.rows_like(suspects, found.schema_, name="suspects")
-    strangeness = -found.score_samples(content)
+    name = suspects if isinstance(suspects, str) else "suspects"
+    rows = found.rows(content, name)
+    strangeness, scores_of = found.scored(rows)
     p = conformal.p_values(found.calibration_, strangeness)
     anomaly = p <= found.false_alarms_
-    order = np.argsort(-strangeness, kind="stable")
+    some = np.argsort(-strangeness, kind="stable")[:SHOWN]
     scores = pd.DataFrame({"strangeness": strangeness, "p_value": p, "anomaly": anomaly})
-    some, why = order[:SHOWN], dict[int, tuple[Reason, ...]]()
+    why = dict[int, tuple[Reason, ...]]()
     if isinstance(content, pd.DataFrame):
-        asked = np.union1d(np.flatnonzero(anomaly), some)
-        why = _reasons(found, content, asked)
+        why = _reasons(found, rows, content, np.union1d(np.flatnonzero(anomaly), some))
         scores["reasons"] = ["; ".join(f"{r.column} = {r.value}" for r in why.get(i, ())) for i in range(len(p))]
-    strangest = tuple(Strange(int(i), float(strangeness[i]), float(p[i]), why.get(int(i), ())) for i in some)
+    alone = found.alone(scores_of)
     return Detection(
-        names=(source.load(normal, seed=seed, name="normal").name, data.name), rows=(found.n_seen_, len(p)),
-        nouns=found.schema_.nouns, method=found.method, parts={name: _summary(name) for name in found.detectors_},
-        failed=found.failed_, false_alarms=found.false_alarms_, calibration=len(found.calibration_), scores=scores,
-        anomalies=int(anomaly.sum()), expected=found.false_alarms_ * len(p),
-        discoveries=int(conformal.discoveries(p, FALSE_DISCOVERIES).sum()), strangest=strangest,
-        agreement=found.agreement(content, anomaly), curve=_curve(p), seed=seed,
-        columns=tuple(content.columns.astype(str)) if isinstance(content, pd.DataFrame) else (), examples=_examples(content, some),
+        names=(found.name_, Path(name).name), rows=(found.n_seen_, len(p)), nouns=found.schema_.nouns, method=found.method,
+        parts={name: _summary(name) for name in found.detectors_}, failed=found.failed_, false_alarms=found.false_alarms_,
+        calibration=len(found.calibration_), scores=scores, anomalies=int(anomaly.sum()),
+        expected=found.false_alarms_ * len(p), discoveries=int(conformal.discoveries(p, FALSE_DISCOVERIES).sum()),
+        strangest=tuple(Strange(int(i), float(strangeness[i]), float(p[i]), why.get(int(i), ())) for i in some),
+        agreement={name: float(called[anomaly].mean()) if anomaly.any() else 0.0 for name, called in alone.items()},
+        curve=_curve(p), seed=seed, columns=tuple(content.columns.astype(str)) if isinstance(content, pd.DataFrame) else (),
+        examples=_examples(content, some),
     )  # fmt: skip
 
 
 def _summary(name: str) -> str:
+    if name == "odd_cells":
+        return "the cell that is least likely, given the rest of its row, beside what is usual in its column"
     return detectors.TABLE[name].summary if name in detectors.TABLE else f"−log p by {FAMILIES[name].summary}"
 
 
-def _reasons(found: AnomalyDetector, content: pd.DataFrame, rows: np.ndarray) -> dict[int, tuple[Reason, ...]]:
+def _reasons(
+    found: AnomalyDetector, rows: Rows, content: pd.DataFrame, asked: np.ndarray
+) -> dict[int, tuple[Reason, ...]]:
     """Row number → the cells that make the row strange, the strongest reason first; none where no reasons can be given."""
     try:
-        nats = found.explain(content.iloc[rows])
+        strengths = found.reasons(rows.at(asked))
     except InputError:
         return {}
     out = {}
-    for at, row in enumerate(rows):
-        cells = nats.iloc[at].sort_values(ascending=False)[:CELLS]
+    for at, row in enumerate(asked):
+        cells = strengths.iloc[at].sort_values(ascending=False)[:CELLS]
         out[int(row)] = tuple(
             Reason(str(column), str(content.iloc[row][column]), float(value))
             for column, value in cells.items() if value > REASON

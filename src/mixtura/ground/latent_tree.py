@@ -169,8 +169,8 @@ class Upward:
         return posterior
 
     def log_conditionals(self, leaves: Sequence[Tensor]) -> Tensor:
-        """(n, D) log p(x_j | all other x), from the leaves of :meth:`LatentTree.upward`, which must be finite. With m the law of Z_j
-        given the rest it is log Σ_z m(z) p(x_j | z); what comes from above is in m, and from below λ_j without x_j."""
+        """(n, D) log p(x_j | all other x), from the leaves of :meth:`LatentTree.upward`, which must be finite: with m the law of
+        Z_j given the rest, which comes from above and from λ_j without x_j, log Σ_z m(z) p(x_j | z)."""
         tree, posterior, found = self.tree, list(self.scaled), [self.log_evidence] * len(self.scaled)
         for j in tree.order:
             if tree.parent[j] < 0:

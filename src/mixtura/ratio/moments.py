@@ -83,9 +83,9 @@ class Tuned(KernelSum):
 
 
 class LeastSquares(Tuned):
-    """uLSIF: least squares ½ E_q r² − E_p r + (λ/2)|α|² (Kanamori, Hido & Sugiyama 2009), here over α ≥ 0: solved without that and
-    cut off at 0 afterwards, as published, the squared error on a line is more than twice as large. With ``share`` a > 0 the relative ratio r_a = p / (a p + (1 − a) q) ≤ 1/a is fitted (Yamada et al. 2013), and
-    r = (1 − a) r_a / (1 − a r_a)."""
+    """uLSIF: least squares ½ E_q r² − E_p r + (λ/2)|α|² (Kanamori, Hido & Sugiyama 2009), here over α ≥ 0: solved without that
+    and cut off at 0 afterwards, as published, the squared error on a line is more than twice as large. With ``share`` a > 0 the
+    relative ratio r_a = p / (a p + (1 − a) q) ≤ 1/a is fitted (Yamada et al. 2013), and r = (1 − a) r_a / (1 − a r_a)."""
 
     def __init__(self, share: float = 0.0) -> None:
         self.share = share

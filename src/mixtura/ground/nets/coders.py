@@ -1,4 +1,4 @@
-"""Encoder and decoder networks between observations and latent codes: perceptrons, and convolutions for images."""
+"""Encoder and decoder networks between observations and latent codes: perceptrons, an autoencoder, convolutions of images."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequential:
@@ -16,6 +17,28 @@ def perceptron(inputs: int, hidden: Sequence[int], outputs: int) -> nn.Sequentia
     for a, b in zip(widths, hidden, strict=False):
         layers += [nn.Linear(a, b), nn.SiLU()]
     return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+
+class Autoencoder(nn.Module):
+    """Perceptrons (n, d) → (n, latent) → (n, d); with ``sphere`` the codes lie on the unit sphere."""
+
+    def __init__(self, entries: int, latent: int, hidden: Sequence[int], sphere: bool) -> None:
+        super().__init__()
+        self.sphere = sphere
+        self.encoder = perceptron(entries, hidden, latent)
+        self.decoder = perceptron(latent, hidden[::-1], entries)
+
+    def project(self, z: Tensor) -> Tensor:
+        """z on the sphere, or as it is."""
+        return functional.normalize(z, dim=1) if self.sphere else z
+
+    def encode(self, x: Tensor) -> Tensor:
+        """f_e."""
+        return self.project(self.encoder(x))
+
+    def error(self, x: Tensor) -> Tensor:
+        """(n,) mean squared error over the entries."""
+        return (x - self.decoder(self.encode(x))).square().mean(1)
 
 
 class ImageEncoder(nn.Module):

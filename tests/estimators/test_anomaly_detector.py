@@ -1,0 +1,219 @@
+"""AnomalyDetector and detect: signs, guarantees, reasons, what is new in a row, and what cannot be used."""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+from sklearn.utils.estimator_checks import check_estimator
+
+from mixtura import AnomalyDetector, InputError
+from mixtura.estimators.detection import detect, share_of
+from mixtura.families import TABLE as FAMILIES
+
+
+def people(n: int, seed: int) -> pd.DataFrame:
+    """Wages that depend on the job, with gaps; whole ages; around 100 with a deviation of 3 where nothing else is said."""
+    rng = np.random.default_rng(seed)
+    job = rng.choice(["clerk", "driver", "nurse"], n)
+    wage = 100 + 3 * rng.standard_normal(n) + 30 * (job == "nurse")
+    wage[rng.random(n) < 0.1] = np.nan
+    return pd.DataFrame({"age": rng.normal(40, 10, n).round(), "job": job, "wage": wage.round(2)})
+
+
+@pytest.fixture(scope="module")
+def fitted() -> AnomalyDetector:
+    return AnomalyDetector().fit(people(1_000, 0))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks():
+    check_estimator(AnomalyDetector("knn"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_checks_as_it_comes():
+    check_estimator(AnomalyDetector())
+
+
+def test_the_signs_are_those_of_scikit_learn(fitted):
+    x = people(200, 1)
+    scores, decided, called = fitted.score_samples(x), fitted.decision_function(x), fitted.predict(x)
+    assert np.array_equal(decided, scores - fitted.offset_)
+    assert np.array_equal(called, np.where(decided < 0, -1, 1)) and set(called) == {-1, 1}
+    assert np.array_equal(called < 0, fitted.p_value(x) <= 0.05) and fitted.false_alarms_ == 0.05
+
+
+def test_wrong_jobs_and_wages_are_found_with_their_cells(fitted):
+    x = people(300, 2)
+    odd = x.copy()
+    odd["wage"] = np.where(odd["job"] == "nurse", 99.0, 131.0)
+    assert roc_auc_score(np.arange(600) >= 300, -fitted.score_samples(pd.concat([x, odd]))) > 0.9
+    why = fitted.explain(odd)
+    assert list(why) == ["age", "job", "wage"] and why.shape == (300, 3)
+    assert (why[["job", "wage"]].max(axis=1) > why["age"]).mean() > 0.95
+
+
+@pytest.mark.parametrize("method", ["blend", "isolation_forest", "circuit"])
+def test_the_rate_of_false_alarms_holds(method):
+    """Mean over splits at most α, and at least α − 1/(m + 1), within 3 standard errors."""
+    rates, level = [], 0.1
+    for seed in range(20):
+        found = AnomalyDetector(method, false_alarms=level, random_state=seed).fit(people(150, 10 + seed))
+        rates.append(np.mean(found.predict(people(300, 500 + seed)) < 0))
+    error, m = np.std(rates) / np.sqrt(20), len(found.calibration_)
+    assert level - 1 / (m + 1) - 3 * error < np.mean(rates) < level + 3 * error
+
+
+def test_new_levels_are_ranked_beside_those_that_calibration_rows_have_alone():
+    """Half of the rows have a level of their own: a level never seen is then nothing special."""
+    rng = np.random.default_rng(0)
+    def table(n, at):
+        return pd.DataFrame({"x": rng.normal(size=n), "id": [f"name {at + k}" if k % 2 else "none" for k in range(n)]})
+    found = AnomalyDetector("circuit").fit(table(300, 0))
+    assert 0.0 < np.mean(found.predict(table(300, 10_000)) < 0) < 0.12
+
+
+def test_a_cell_that_is_missing_where_none_was_is_as_strange_as_can_be(fitted):
+    x = people(5, 3)
+    x.loc[2, "age"] = np.nan
+    with np.errstate(all="raise"):
+        assert fitted.predict(x)[2] == -1 and fitted.p_value(x)[2] == pytest.approx(1 / 301)
+        assert fitted.explain(x).idxmax(axis=1)[2] == "age"
+    assert np.isfinite(fitted.decision_function(x)).all()
+
+
+def test_the_same_seed_gives_the_same_bits_and_clones(fitted):
+    x = people(50, 4)
+    again = clone(fitted).fit(people(1_000, 0))
+    assert np.array_equal(again.score_samples(x), fitted.score_samples(x))
+    other = AnomalyDetector(random_state=1).fit(people(1_000, 0))
+    assert not np.array_equal(other.score_samples(x), fitted.score_samples(x))
+
+
+def test_rows_do_not_depend_on_one_another(fitted):
+    x = people(60, 5)
+    order = np.random.default_rng(0).permutation(60)
+    assert np.allclose(fitted.score_samples(x.iloc[order]), fitted.score_samples(x)[order])
+    assert np.allclose(fitted.explain(x.iloc[order]), fitted.explain(x).iloc[order])
+
+
+def test_units_do_not_matter():
+    x, y = (np.random.default_rng(s).normal(100, 3, (300, 3)) for s in (0, 1))
+    y[:50] += 9
+    at = [AnomalyDetector(method).fit(x * unit).p_value(y * unit) for method in ("blend",) for unit in (1.0, 2.0**20)]
+    assert np.allclose(*at)
+
+
+@pytest.mark.parametrize("name", [name for name, row in FAMILIES.items() if row.context != "needs"])
+def test_every_family_with_nats_or_an_energy_is_a_detector(name, monkeypatch):
+    from mixtura.estimators import anomaly_detector
+
+    levels = name == "boltzmann"
+    monkeypatch.setattr(anomaly_detector, "SECONDS", 5.0 if levels else 1.0)
+    x, y = people(200, 0), people(100, 1)
+    if levels:
+        x, y = x[["job"]].assign(other=x["job"], more=x["age"] > 40), y[["job"]].assign(other=y["job"], more=y["age"] > 40)
+        odd = y.assign(other=y["job"].map({"clerk": "nurse", "driver": "clerk", "nurse": "driver"}))
+    else:
+        odd = y.assign(wage=300.0)
+    found = AnomalyDetector(name).fit(x)
+    assert roc_auc_score(np.arange(200) >= 100, -found.score_samples(pd.concat([y, odd]))) > 0.8
+
+
+def test_images_and_files_are_taken(tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 60, (60, 8, 8)).astype(np.uint8)
+    images[:, 2:6, 2:6] += 150
+    found = AnomalyDetector("knn").fit(images[:40])
+    odd = images[40:].copy()
+    odd[:10] = odd[:10].transpose(0, 2, 1)[:, ::-1] // 2
+    assert found.decision_function(odd)[:10].max() < np.median(found.decision_function(odd)[10:])
+    with pytest.raises(InputError, match="reasons are for tables"):
+        found.explain(odd)
+    people(200, 0).to_csv(tmp_path / "a.csv", index=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert AnomalyDetector().fit(str(tmp_path / "a.csv")).predict(people(20, 1)).shape == (20,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "x", "said"),
+    [
+        ({"method": "nope"}, people(50, 0), "method: 'nope' is unknown, expected one of blend, "),
+        ({"method": 3}, people(50, 0), "method: 3 is unknown"),
+        ({"false_alarms": 0.0}, people(50, 0), "false_alarms: expected a share above 0 and below 1, got 0.0"),
+        ({"false_alarms": True}, people(50, 0), "false_alarms: expected a share"),
+        ({"false_alarms": 0.01}, people(150, 0), "0.01 needs 99 calibration rows, but half of the 150 rows are 75"),
+        ({}, people(9, 0), "X: 9 rows are too few, expected 10 or more"),
+        ({}, pd.DataFrame({"a": [1.0] * 50}), "no column is left to model"),
+        ({"method": "boltzmann"}, people(50, 0), "boltzmann"),
+        ({"features": 3}, people(50, 0), "features: expected the name of features"),
+    ],
+)
+def test_what_cannot_be_used_is_one_sentence(settings, x, said):
+    with pytest.raises(InputError, match=said) as caught:
+        AnomalyDetector(**settings).fit(x)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_that_do_not_fit_are_one_sentence(fitted):
+    for x, said in (
+        (people(5, 0).drop(columns="job"), "job"), (people(5, 0).assign(age="old"), "expected a number"),
+        (people(5, 0).assign(wage=np.inf), "infinite"), (people(0, 0), "no rows"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=said):
+            fitted.predict(x)
+    with pytest.raises(NotFittedError):
+        AnomalyDetector().predict(people(5, 0))
+
+
+def test_the_highest_rate_of_few_rows_is_what_they_carry():
+    found = AnomalyDetector("knn").fit(np.random.default_rng(0).normal(size=(20, 2)))
+    assert len(found.calibration_) == 6 and found.false_alarms_ == pytest.approx(1 / 7)
+
+
+def test_a_detector_that_fails_is_left_out_and_said(monkeypatch):
+    from mixtura.detectors.neighbours import Neighbours
+
+    monkeypatch.setattr(Neighbours, "fit", lambda *_: (_ for _ in ()).throw(ValueError("broken")))
+    found = AnomalyDetector().fit(people(100, 0))
+    assert found.failed_ == {"nearest": "broken", "knn": "broken"} and [*found.detectors_] == ["gaussian_mixture", "odd_cells"]
+    with pytest.raises(InputError, match="knn: broken"):
+        AnomalyDetector("knn").fit(people(100, 0))
+
+
+# ------------------------------------------------------------------------------------------------------------ detect
+
+
+def test_detect_says_how_many_why_and_by_whom():
+    suspects = people(100, 6)
+    suspects.loc[7, "wage"] = 900.0
+    found = detect(people(600, 0), suspects, false_alarms=0.02)
+    assert found.rows == (600, 100) and found.expected == pytest.approx(2.0) and found.calibration == 180
+    first = found.strangest[0]
+    assert first.row == 7 and first.reasons[0].column == "wage" and first.reasons[0].value == "900.0"
+    assert found.scores["anomaly"].sum() == found.anomalies >= 1 and found.scores["reasons"][7].startswith("wage = 900.0")
+    assert (found.scores["p_value"] <= 0.02).sum() == found.anomalies
+    assert set(found.agreement) == set(found.parts) == {"nearest", "knn", "gaussian_mixture", "odd_cells"}
+    assert all(0 <= share <= 1 for share in found.agreement.values()) and found.curve[-1] == (1.0, 1.0)
+    assert f"{found.anomalies} of 100 rows are strange at 0.02 false alarms" in found.verdict
+    json.dumps(found.to_json())
+
+
+@pytest.mark.parametrize(("text", "share"), [("1%", 0.01), (" 5 % ".strip(), 0.05), ("0.1", 0.1)])
+def test_shares_as_people_write_them(text, share):
+    assert share_of(text) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("text", ["0", "100%", "1", "-1%", "x", "", "nan"])
+def test_what_is_no_share(text):
+    with pytest.raises(InputError, match="--false-alarms: expected a share"):
+        share_of(text)
