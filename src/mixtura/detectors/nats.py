@@ -30,10 +30,13 @@ class OfModel(Detector):
         self.train = train
 
     def fit(self, x: Tensor, rng: torch.Generator) -> Self:
-        model, self.encoding = self.train(x, rng)
+        return self.hold(*self.train(x, rng))
+
+    def hold(self, model: Model, encoding: Columns) -> Self:
+        """This detector, of a model that is fitted already."""
         if density_kind(model) is None and not isinstance(model, Energy):
             raise InputError(f"{type(model).__name__} can only be sampled: it says of no row how strange it is")
-        self.model = model.eval()
+        self.model, self.encoding = model.eval(), encoding
         return self
 
     @torch.no_grad()

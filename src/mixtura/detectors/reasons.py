@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -47,13 +47,18 @@ class OddCells(OfModel):
     #: the share of the rows that says what is usual
     share = 0.2
 
-    def fit(self, x: Tensor, rng: torch.Generator) -> OddCells:
-        usual = max(2, int(self.share * len(x)))
-        super().fit(x[usual:], rng)
+    def fit(self, x: Tensor, rng: torch.Generator) -> Self:
+        return self.hold(*self.train(x[self._usual(x) :], rng)).beside(x)
+
+    def beside(self, x: Tensor) -> Self:
+        """Learn what is usual from the rows that :meth:`fit` had, with the model that it made of them."""
         if not isinstance(self.model, CellDensity):
             raise InputError(f"{type(self.model).__name__} does not give each cell given the others exactly")
-        self.reasons = Reasons(self.model, x[:usual])
+        self.reasons = Reasons(self.model, x[: self._usual(x)])
         return self
+
+    def _usual(self, x: Tensor) -> int:
+        return max(2, int(self.share * len(x)))
 
     def score(self, y: Tensor) -> Tensor:
         return finite(self.reasons(cast(Tensor, self.model.space.flat(y))).amax(1))

@@ -31,6 +31,7 @@ from mixtura.detectors.blended import Blended
 from mixtura.detectors.detector import LARGEST, Detector
 from mixtura.detectors.nats import OfModel
 from mixtura.detectors.reasons import OddCells, Reasons
+from mixtura.detectors.scale import Scale
 from mixtura.estimators.inputs import sklearn_validate, without_times
 from mixtura.families import TABLE as FAMILIES
 from mixtura.features.space import FeatureSpace
@@ -42,7 +43,7 @@ from mixtura.train.fit import Recipe, fit
 Array = NDArray[np.float64]
 
 #: what "blend" blends: chosen by benchmarks/anomalies.py tune, on sets that it does not report
-BLENDED = ("nearest", "knn", "gaussian_mixture", "odd_cells")
+BLENDED = ("nearest", "gaussian_mixture")
 #: fewest rows, and the share of them that calibrates, up to a number of them
 LEAST_ROWS, CALIBRATING, MOST_CALIBRATING = 10, 0.3, 2_000
 #: the rate of false alarms if none is asked for and the rows carry it
@@ -121,7 +122,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         # what columns mean is learnt without the calibration rows, too: a level that only they have is new in them
         schema, learning = _learnt(data, order[m:])
         with one_thread():
-            space = FeatureSpace.of_rows(schema, learning, self.features, seed=seed)
+            plain = isinstance(schema, Schema) and self.features is None
+            space = Scale(schema.space, learning) if plain else FeatureSpace.of_rows(schema, learning, self.features, seed=seed)
             self.schema_, self._space_, self._learning_, self._seed_ = schema, space, learning, seed
             self.detectors_, self.failed_ = {}, {}
             for name in names:
@@ -130,9 +132,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             scores = self._scores(calibrating.x)
             self._blended_, self._calibrating_ = Blended(scores), scores.numpy()
             self.calibration_ = self._strangeness(scores, calibration=True).masked_fill(calibrating.gone.any(1), LARGEST).numpy()
-            self._explaining_ = self._explainer()
         self.false_alarms_ = max(FALSE_ALARMS, conformal.least_level(m)) if level is None else level
-        self.n_seen_, self.name_ = n, data.name
+        self.n_seen_, self.name_, self._explaining_ = n, data.name, None
         self.offset_ = -conformal.threshold(self.calibration_, self.false_alarms_)
         for name, found in self.detectors_.items():
             for note in found.notes:
@@ -278,6 +279,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def reasons(self, rows: Rows) -> pd.DataFrame:
         """:meth:`explain` of rows that are encoded."""
+        if self._explaining_ is None:
+            with one_thread():
+                self._explaining_ = self._explainer()
         if self._explaining_ is None or not isinstance(self.schema_, Schema):
             why = self.failed_.get("odd_cells", "reasons are for tables")
             raise InputError(f"explain: {why}; use decision_function alone")
