@@ -1,4 +1,4 @@
-"""Several detectors as one score: :class:`Blended`."""
+"""Several detectors as one score: :class:`Blended`, :class:`MixedNats`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 from torch import Tensor
+
+from mixtura.detectors.detector import finite
 
 #: the weight of how far a score is out, beside its p-value: it only orders rows that are stranger than all calibration rows
 BEYOND = 0.01
@@ -46,6 +48,18 @@ class Blended:
         below = torch.searchsorted(self.ordered.T.contiguous(), scores.T.contiguous(), side="left").T
         p = (m - below + (0 if calibration else 1)) / (m + 1)
         return BEYOND * torch.asinh(((scores - self.middle) / self.spread).clamp(min=0)) - p.log()
+
+
+class MixedNats:
+    """Models with densities p_j and scores s_j = −log p_j: −log Σ_j w_j p_j, the density of their blend."""
+
+    def __init__(self, weights: Tensor) -> None:
+        """weights: (J,) w, with the sum 1."""
+        self.weights = weights
+
+    def __call__(self, scores: Tensor, *, calibration: bool = False) -> Tensor:
+        """(b, J) → (b,), calibration rows as all others."""
+        return finite(-torch.logsumexp(self.weights.log() - scores, 1))
 
 
 def learnt_weights(normal: Tensor, strange: Tensor) -> Tensor:

@@ -48,16 +48,17 @@ class OddCells(OfModel):
     share = 0.2
 
     def fit(self, x: Tensor, rng: torch.Generator) -> Self:
-        return self.hold(*self.train(x[self._usual(x) :], rng)).beside(x)
+        return self.hold(*self.train(x[self.usual(x) :], rng)).beside(x)
 
     def beside(self, x: Tensor) -> Self:
         """Learn what is usual from the rows that :meth:`fit` had, with the model that it made of them."""
         if not isinstance(self.model, CellDensity):
             raise InputError(f"{type(self.model).__name__} does not give each cell given the others exactly")
-        self.reasons = Reasons(self.model, x[: self._usual(x)])
+        self.reasons = Reasons(self.model, x[: self.usual(x)])
         return self
 
-    def _usual(self, x: Tensor) -> int:
+    def usual(self, x: Tensor) -> int:
+        """How many of the rows, the first, say what is usual."""
         return max(2, int(self.share * len(x)))
 
     def score(self, y: Tensor) -> Tensor:

@@ -52,8 +52,8 @@ class Replaced:
 
 
 def maps(score: Score, x: Tensor, normal: Tensor) -> Tensor:
-    """(n, H, W) where images x (n, C, H, W) are strange: how much less strange an image becomes if a patch of it is replaced by that
-    of the normal image (m, C, H, W) nearest to it, the mean over the patches that hold a pixel, at least 0."""
+    """(n, H, W) where images x (n, C, H, W) are strange: how much less strange an image becomes if a patch of it is replaced by
+    that of the normal image (m, C, H, W) nearest to it, the mean over the patches that hold a pixel, at least 0."""
     n, _, height, width = x.shape
     nearest = normal[torch.cdist(x.flatten(1), normal.flatten(1)).argmin(1)]
     total, seen = torch.zeros(n, height, width, dtype=torch.float64), torch.zeros(height, width, dtype=torch.float64)

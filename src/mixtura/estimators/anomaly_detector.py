@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
 from os import PathLike
-from typing import Any, NamedTuple, Self, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -20,25 +21,25 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from mixtura import detectors
-from mixtura.contracts import Batch, ClosedForm, Energy, InputError, Model, Note, Space, density_kind
+from mixtura.contracts import InputError, Note
 from mixtura.data import source
 from mixtura.data.guess import LEAST_ROWS as LEAST_LEARNT
 from mixtura.data.images import is_images
 from mixtura.data.kind import Content, DataKind
 from mixtura.data.schema import Schema
 from mixtura.detectors import conformal
-from mixtura.detectors.blended import Blended
-from mixtura.detectors.detector import LARGEST, Detector
-from mixtura.detectors.nats import OfModel
-from mixtura.detectors.reasons import OddCells, Reasons
-from mixtura.detectors.scale import Scale
+from mixtura.detectors.blended import Blended, MixedNats, learnt_weights
+from mixtura.detectors.detector import LARGEST
+from mixtura.detectors.reasons import OddCells
+from mixtura.detectors.replaced import Replaced, maps
 from mixtura.estimators.inputs import sklearn_validate, without_times
+from mixtura.estimators.panel import ODD_CELLS, Panel, strangest_left_out
 from mixtura.families import TABLE as FAMILIES
-from mixtura.features.space import FeatureSpace
-from mixtura.ground.encode import Columns
 from mixtura.ground.rng import generator
 from mixtura.train.devices import one_thread
-from mixtura.train.fit import Recipe, fit
+
+if TYPE_CHECKING:
+    from mixtura.estimators.pyod import OfPyod
 
 Array = NDArray[np.float64]
 
@@ -48,13 +49,15 @@ BLENDED = ("nearest", "gaussian_mixture")
 LEAST_ROWS, CALIBRATING, MOST_CALIBRATING = 10, 0.3, 2_000
 #: the rate of false alarms if none is asked for and the rows carry it
 FALSE_ALARMS = 0.05
-#: seconds that a family which trains by gradients has
-SECONDS = 20.0
+#: where there are known anomalies, the share of the rows that weighs detectors by them, and the fewest and the most of these rows
+WEIGHING, LEAST_WEIGHING, MOST_WEIGHING = 0.2, 10, 1_000
+#: normal images beside which others are explained, at most
+SHOWN_BESIDE = 2_000
 
 
 def methods() -> list[str]:
     """The names that :class:`AnomalyDetector` takes: "blend", the detectors, and the families that have nats or an energy."""
-    return ["blend", *detectors.TABLE, "odd_cells", *(name for name, row in FAMILIES.items() if row.context != "needs")]
+    return ["blend", *detectors.TABLE, ODD_CELLS, *(name for name, row in FAMILIES.items() if row.context != "needs")]
 
 
 class Rows(NamedTuple):
@@ -79,23 +82,26 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     method: a name of :func:`methods`. "blend" combines the p-values of several detectors of different kinds; a family of
     models is −log p. false_alarms: the share of normal rows that :meth:`predict` may call anomalies; by default 5 %, or the least
-    that the calibration rows carry. features: as of :func:`mixtura.evaluate`, for detectors that compare features.
-    random_state: seed of all draws.
+    that the calibration rows carry. trim: the share of the rows of ``fit`` that is left out, the strangest: as
+    many as may be anomalies. features: as of :func:`mixtura.evaluate`, for detectors that compare features. random_state: seed of
+    all draws.
 
     A part of the rows learns nothing and calibrates: a new normal row is called an anomaly with probability ``false_alarms`` at
     most, whatever the method (:mod:`mixtura.detectors.conformal`). Rows of ``fit`` that are anomalies themselves make it call
-    fewer.
+    fewer; a ``trim`` that is larger than their share makes it call more.
 
-    Fitted: ``detectors_``, by name; ``failed_``, name → why a detector of the blend was left out; ``calibration_``, the scores of
-    the calibration rows; ``false_alarms_``, the rate in use; ``offset_``; ``n_seen_`` and ``name_``, the number of rows and
-    what they are called; ``schema_``, what the columns mean.
+    Fitted: ``detectors_``, by name; ``failed_``, name → why a detector of the blend was left out; ``weights_``, name → its
+    weight, 1 on average; ``calibration_``, the scores of the calibration rows; ``false_alarms_``, the rate in use; ``offset_``;
+    ``n_seen_`` and ``name_``, the number of rows and what they are called; ``schema_``, what the columns mean.
     """
 
     def __init__(
-        self, method: str = "blend", *, false_alarms: float | None = None, features: str | None = None, random_state: Any = 0
-    ) -> None:
+        self, method: str = "blend", *, false_alarms: float | None = None, trim: float = 0.0,
+        features: str | None = None, random_state: Any = 0,
+    ) -> None:  # fmt: skip
         self.method = method
         self.false_alarms = false_alarms
+        self.trim = trim
         self.features = features
         self.random_state = random_state
 
@@ -106,11 +112,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     # ---------------------------------------------------------------------------------------------------- fit
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn from normal rows, anything that :func:`mixtura.run` takes; y is ignored. InputError on rows that cannot be used,
-        on an unknown method, and where there are too few rows for the rate of false alarms."""
-        names = self._names()
-        level = self._level()
+    def fit(self, X: Any, y: Any = None, *, anomalies: Any = None) -> Self:
+        """Learn from normal rows, anything that :func:`mixtura.run` takes; y is ignored. anomalies: a few rows that are known to
+        be anomalies; detectors that find them weigh more in the blend. InputError on rows that cannot be used, on an unknown
+        method, and where there are too few rows for the rate of false alarms."""
+        names, level, trimmed = self._names(), self._level(), self._trimmed()
         seed = int(check_random_state(self.random_state).randint(2**31))
         data = source.with_note(source.load(self._checked(X, reset=True), seed=seed, name="X"))
         n = len(source.rows_of(data))
@@ -122,23 +128,53 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         # what columns mean is learnt without the calibration rows, too: a level that only they have is new in them
         schema, learning = _learnt(data, order[m:])
         with one_thread():
-            plain = isinstance(schema, Schema) and self.features is None
-            space = Scale(schema.space, learning) if plain else FeatureSpace.of_rows(schema, learning, self.features, seed=seed)
-            self.schema_, self._space_, self._learning_, self._seed_ = schema, space, learning, seed
-            self.detectors_, self.failed_ = {}, {}
-            for name in names:
-                self._fit_one(name, alone=len(names) == 1)
+            panel_of = self._panels(schema, names, seed)
+            if trimmed:
+                learning = strangest_left_out(panel_of, learning, trimmed, generator(seed, "trim"))
+            self.schema_, self._normal_, self.weights_ = schema, learning, dict.fromkeys(names, 1.0)
+            if anomalies is not None and len(names) > 1:
+                self._weigh(anomalies, panel_of)
+            self._panel_ = panel_of(learning)
             calibrating = self._made(_rows_at(source.rows_of(data), order[:m]), data.name)
-            scores = self._scores(calibrating.x)
-            self._blended_, self._calibrating_ = Blended(scores), scores.numpy()
-            self.calibration_ = self._strangeness(scores, calibration=True).masked_fill(calibrating.gone.any(1), LARGEST).numpy()
-        self.false_alarms_ = max(FALSE_ALARMS, conformal.least_level(m)) if level is None else level
-        self.n_seen_, self.name_, self._explaining_ = n, data.name, None
-        self.offset_ = -conformal.threshold(self.calibration_, self.false_alarms_)
+            scores = self._panel_.scores(calibrating.x)
+            if trimmed:
+                few = self._strangeness(scores, calibration=True, among=scores).masked_fill(calibrating.gone.any(1), LARGEST)
+                kept = few.argsort()[: m - math.floor(trimmed * m)].sort().values
+                scores, calibrating = scores[kept], calibrating.at(kept.numpy())
+        self._calibrate(scores, calibrating.gone.any(1), level)
+        self.n_seen_, self.name_ = n, data.name
         for name, found in self.detectors_.items():
             for note in found.notes:
                 warnings.warn(f"{name}: {note}", Note, stacklevel=2)
         return self
+
+    def _panels(self, schema: DataKind, names: list[str], seed: int) -> Callable[[Tensor], Panel]:
+        return lambda x: Panel(schema, x, self.features, seed).fit(names)
+
+    def _calibrate(self, scores: Tensor, odd: Tensor, level: float | None, blended: Blended | MixedNats | None = None) -> None:
+        """Blend, by default by :class:`Blended`, and threshold by the scores (m, J) of rows that nothing was learnt from; odd
+        (m,): those that cannot be scored."""
+        self.detectors_, self.failed_ = self._panel_.detectors, self._panel_.failed
+        self.weights_ = {name: self.weights_[name] for name in self.detectors_}
+        self._explaining_, self._calibrating_, self._odd_ = None, scores.numpy(), odd.numpy()
+        self._blended_ = blended or Blended(scores, torch.tensor([*self.weights_.values()], dtype=torch.float64))
+        self.calibration_ = self._strangeness(scores, calibration=True).masked_fill(odd, LARGEST).numpy()
+        least = conformal.least_level(len(scores))
+        self.false_alarms_ = max(FALSE_ALARMS, least) if level is None else level
+        self.offset_ = -conformal.threshold(self.calibration_, self.false_alarms_)
+
+    def _weigh(self, anomalies: Any, panel_of: Callable[[Tensor], Panel]) -> None:
+        """The weights of the detectors, by anomalies and rows that a panel has not learnt from."""
+        known = self._made(source.rows_like(self._checked(anomalies, reset=False), self.schema_, name="anomalies"), "anomalies")
+        few = min(MOST_WEIGHING, max(LEAST_WEIGHING, int(WEIGHING * len(self._normal_))))
+        if few > len(self._normal_) // 2:
+            raise InputError(f"anomalies: {len(self._normal_)} rows to learn from are too few to weigh detectors; leave them out")
+        panel = panel_of(self._normal_[few:])
+        normal, strange = panel.scores(self._normal_[:few]), panel.scores(known.x)
+        strange = strange.masked_fill(known.gone.any(1)[:, None], LARGEST)
+        beside = Blended(normal)
+        weights = learnt_weights(beside.terms(normal, calibration=True), beside.terms(strange))
+        self.weights_ |= dict(zip(panel.detectors, weights.tolist(), strict=True))
 
     def _names(self) -> list[str]:
         if self.method == "blend":
@@ -155,17 +191,23 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             raise InputError(f"false_alarms: expected a share above 0 and below 1, got {level!r}")
         return float(level)
 
-    @staticmethod
-    def _calibrating(n: int, level: float | None) -> int:
-        """How many of n rows calibrate."""
-        m = min(MOST_CALIBRATING, math.floor(CALIBRATING * n))
+    def _trimmed(self) -> float:
+        share = self.trim
+        if isinstance(share, bool) or not isinstance(share, Real) or not 0 <= share < 0.5:
+            raise InputError(f"trim: expected a share, 0 or above and below 0.5, got {share!r}")
+        return float(share)
+
+    def _calibrating(self, n: int, level: float | None) -> int:
+        """How many of n rows calibrate, with those of them that are left out."""
+        kept = 1 - self._trimmed()
+        m = min(math.ceil(MOST_CALIBRATING / kept), math.floor(CALIBRATING * n))
         if level is None:
             return m
-        least = conformal.needed(level)
+        least = math.ceil(conformal.needed(level) / kept)
         if least > n // 2:
             raise InputError(
                 f"false_alarms: {level:.3g} needs {least:,} calibration rows, but half of the {n:,} rows are {n // 2:,}; give "
-                f"more rows, or {conformal.least_level(n // 2):.2g} or more"
+                f"more rows, or {conformal.least_level(math.ceil(kept * (n // 2))):.2g} or more"
             )
         return max(m, least)
 
@@ -180,46 +222,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         checked = sklearn_validate(self, without_times(X, "X"), dtype="numeric", ensure_all_finite="allow-nan", reset=reset)
         return np.asarray(checked)
 
-    def _fit_one(self, name: str, *, alone: bool) -> None:
-        rng = generator(self._seed_, "detector", name)
-        made = self._make(name)
-        try:
-            self.detectors_[name] = made.fit(self._seen(made, self._learning_), rng)
-        except (InputError, ArithmeticError, ValueError, RuntimeError) as error:
-            self.failed_[name] = str(error).splitlines()[0]
-            if alone:
-                raise error if isinstance(error, InputError) else InputError(f"{name}: {self.failed_[name]}") from error
-        if not alone and name == BLENDED[-1] and not self.detectors_:
-            raise InputError(f"blend: no detector works on these rows ({'; '.join(self.failed_.values())})")
-
-    def _make(self, name: str) -> Detector:
-        if name == "odd_cells":
-            return OddCells(_trained("circuit", self.schema_.space))
-        return detectors.TABLE[name].make() if name in detectors.TABLE else OfModel(_trained(name, self.schema_.space))
-
-    def _seen(self, detector: Detector, x: Tensor) -> Tensor:
-        return x if detector.sees == "rows" else self._space_(x).double()
-
-    def _scores(self, x: Tensor) -> Tensor:
-        """(n, J) of rows in tensor units."""
-        features = self._space_(x).double() if any(d.sees == "features" for d in self.detectors_.values()) else x
-        return torch.stack([d.score(x if d.sees == "rows" else features) for d in self.detectors_.values()], 1)
-
-    def _strangeness(self, scores: Tensor, *, calibration: bool = False) -> Tensor:
-        return scores[:, 0] if len(self.detectors_) == 1 else self._blended_(scores, calibration=calibration)
-
-    def _explainer(self) -> Reasons | None:
-        """The reasons of the detector of odd cells, which is fitted for them where it is not among the detectors."""
-        if not isinstance(self.schema_, Schema):
-            return None
-        found = self.detectors_.get("odd_cells")
-        if found is None:
-            try:
-                rng = generator(self._seed_, "detector", "odd_cells")
-                found = OddCells(_trained("circuit", self.schema_.space)).fit(self._learning_, rng)
-            except (InputError, ArithmeticError, ValueError, RuntimeError) as error:
-                self.failed_["odd_cells"] = str(error).splitlines()[0]
-        return found.reasons if isinstance(found, OddCells) else None
+    def _strangeness(self, scores: Tensor, *, calibration: bool = False, among: Tensor | None = None) -> Tensor:
+        """(n, J) → (n,); ``among``: scores (m, J) that p-values are told by, those of the calibration rows by default."""
+        if scores.shape[1] == 1:
+            return scores[:, 0]
+        return (self._blended_ if among is None else Blended(among))(scores, calibration=calibration)
 
     # ---------------------------------------------------------------------------------------------------- scores
 
@@ -236,12 +243,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         x = self.schema_.as_made(content, name=name, holes=True).x.double()
         never = torch.tensor([not column.missing for column in self.schema_.space.columns])
         gone = torch.isnan(x) & never
-        return Rows(torch.where(gone, self._learning_.nanmedian(0).values, x), gone)
+        return Rows(torch.where(gone, self._normal_.nanmedian(0).values, x), gone)
 
     def scored(self, rows: Rows) -> tuple[Array, Array]:
         """(n,) how strange rows are, and (n, J) how strange each detector finds them."""
         with one_thread():
-            scores = self._scores(rows.x)
+            scores = self._panel_.scores(rows.x)
         odd = rows.gone.any(1)
         found = self._strangeness(scores).masked_fill(odd, LARGEST)
         return found.numpy(), scores.masked_fill(odd[:, None], LARGEST).numpy()
@@ -269,25 +276,78 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         each = zip(self.detectors_, self._calibrating_.T, scores.T, strict=True)
         return {name: conformal.p_values(ours, theirs) <= self.false_alarms_ for name, ours, theirs in each}
 
-    def explain(self, X: Any) -> pd.DataFrame:
-        """(n, columns) how strong a reason each cell is: how much less likely, given the rest of its row, than cells of its
-        column usually are, where 0 is usual and 1 is what one normal cell in ten reaches (:mod:`mixtura.detectors.reasons`; by
-        exact conditionals of a circuit, whatever the method). A cell that is missing where no normal row lacks it is infinite.
-        InputError for images, and where no circuit could be fitted."""
-        found = self.reasons(self.rows(X))
-        return found.set_axis(X.index, axis=0) if isinstance(X, pd.DataFrame) else found
+    # ---------------------------------------------------------------------------------------------------- reasons
 
-    def reasons(self, rows: Rows) -> pd.DataFrame:
+    def explain(self, X: Any) -> pd.DataFrame | Array:
+        """(n, columns) how strong a reason each cell is, where 0 is usual and 1 is what one normal cell in ten reaches: how much
+        less likely, given the rest of its row, than cells of its column usually are, by exact conditionals of a circuit, whatever
+        the method (:mod:`mixtura.detectors.reasons`). Where no circuit can be fitted: how much less strange the row becomes
+        without that cell (:mod:`mixtura.detectors.replaced`). A cell that is missing where no normal row lacks it is infinite.
+
+        Of images (n, H, W): how much less strange an image becomes without the patches that hold a pixel."""
+        found = self.reasons(self.rows(X))
+        return found.set_axis(X.index, axis=0) if isinstance(X, pd.DataFrame) and isinstance(found, pd.DataFrame) else found
+
+    def reasons(self, rows: Rows) -> pd.DataFrame | Array:
         """:meth:`explain` of rows that are encoded."""
-        if self._explaining_ is None:
-            with one_thread():
-                self._explaining_ = self._explainer()
-        if self._explaining_ is None or not isinstance(self.schema_, Schema):
-            why = self.failed_.get("odd_cells", "reasons are for tables")
-            raise InputError(f"explain: {why}; use decision_function alone")
         with one_thread():
+            if not isinstance(self.schema_, Schema):
+                return maps(self._score_again, rows.x, self._normal_[:SHOWN_BESIDE]).numpy()
+            if self._explaining_ is None:
+                self._explaining_ = self._explainer()
             found = self._explaining_(rows.x).masked_fill(rows.gone, math.inf)
         return pd.DataFrame(found.numpy(), columns=[field.name for field in self.schema_.modelled])
+
+    def _score_again(self, x: Tensor) -> Tensor:
+        return self._strangeness(self._panel_.scores(x))
+
+    def _explainer(self) -> Callable[[Tensor], Tensor]:
+        """Reasons by the detector of odd cells, which is fitted for them where it is not among the detectors."""
+        found = self.detectors_.get(ODD_CELLS)
+        if found is None:
+            try:
+                beside = Panel(self.schema_, self._normal_, None, self._panel_.seed).fit([ODD_CELLS])
+                found = beside.detectors[ODD_CELLS]
+            except InputError:
+                return Replaced(self._score_again, self._normal_)
+        return cast(OddCells, found).reasons
+
+    # ---------------------------------------------------------------------------------------------- other libraries
+
+    def to_pyod(self) -> OfPyod:
+        """This detector with the names and the signs of PyOD: the larger a score, the stranger; 1 for an anomaly, 0 for a normal
+        row."""
+        from mixtura.estimators.pyod import OfPyod
+
+        check_is_fitted(self, "offset_")
+        return OfPyod(self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the fitted detector to a folder, as JSON and safetensors, without pickle, with the rows that were learnt from.
+        ``random_state`` is saved if it is a number. InputError for the detector of a run, which its folder holds."""
+        from mixtura.estimators.kept import save
+
+        check_is_fitted(self, "offset_")
+        save(self, Path(folder))
+
+    @classmethod
+    def of_run(
+        cls, folder: str | Path, method: str = "blend", *, false_alarms: float | None = None, random_state: int = 0
+    ) -> Self:  # fmt: skip
+        """The models of a finished run, as a detector that is fitted: strangeness is −log p, of the verdict's choice in nats
+        ("blend") or of one model. The report rows of the run calibrate, by the nats that the folder holds; the models are those
+        that these nats are of, before they were fitted again. Nothing is learnt, and no row of the data is needed. InputError
+        where the folder holds no finished run, and where no model has a density."""
+        from mixtura.estimators.of_run import of_run
+
+        return of_run(cls, folder, method, false_alarms, random_state)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The inverse of :meth:`save`; InputError on a folder that holds something else."""
+        from mixtura.estimators.kept import load
+
+        return load(cls, Path(folder))
 
 
 def _rows_at(content: Content, at: NDArray[np.int64]) -> Content:
@@ -303,24 +363,3 @@ def _learnt(data: source.Data, at: NDArray[np.int64]) -> tuple[DataKind, Tensor]
     twice = pd.concat([content] * math.ceil(LEAST_LEARNT / len(content)), ignore_index=True)
     schema = source.learn(replace(cast(Any, data), frame=twice))
     return schema, schema.encode(content, name="X").double()
-
-
-def _trained(name: str, space: Space) -> Callable[[Tensor, torch.Generator], tuple[Model, Columns]]:
-    """Trains a model of a family on rows in data units; gives it with its encoding. InputError if it gives neither nats nor an
-    energy."""
-
-    def train(x: Tensor, rng: torch.Generator) -> tuple[Model, Columns]:
-        row, encoding = FAMILIES[name], Columns(space)
-        encoding.prepare(x)
-        model = row.build(space, encoding=encoding, config=row.suggest(space, len(x), SECONDS), rng=rng)
-        if density_kind(model) is None and not isinstance(model, Energy):
-            raise InputError(f"method: {name} can only be sampled: it says of no row how strange it is; choose another")
-        if isinstance(model, ClosedForm):
-            model.fit_closed(x, None, rng)
-        else:
-            recipe = Recipe(**{**row.recipe, **model.recipe, "seconds": SECONDS})
-            for _ in fit(model, Batch(x=x), recipe, rng=rng):
-                pass
-        return model.eval(), encoding
-
-    return train

@@ -77,9 +77,14 @@ def _sprite(x: Tensor, low: float, high: float) -> dict[str, Any]:
     sheet = np.zeros((down * ACROSS, channels, h, w), np.uint8)
     sheet[:n] = levels
     sheet = sheet.reshape(down, ACROSS, channels, h, w).transpose(0, 3, 1, 4, 2).reshape(down * h, ACROSS * w, channels)
+    return {"n": n, "png": png(sheet if channels == 3 else sheet[:, :, 0])}
+
+
+def png(levels: np.ndarray) -> str:
+    """An image (H, W) or (H, W, 3) of uint8, as an address that holds it."""
     file = io.BytesIO()
-    Image.fromarray(sheet if channels == 3 else sheet[:, :, 0]).save(file, "PNG", optimize=True)
-    return {"n": n, "png": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()}
+    Image.fromarray(levels).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 # ---------------------------------------------------------------------------------------------------------- tables
