@@ -84,3 +84,24 @@ def test_what_cannot_be_done_is_one_sentence(do, words, said):
     shown = do(f"detect {words}")
     assert shown.code == 2 and shown.out == ""
     assert shown.err.startswith("error: ") and said in shown.err and shown.err.count("\n") == 1
+
+
+def test_rows_left_out_and_known_anomalies(do):
+    shown = do("detect normal.csv odd.csv --trim 10% --anomalies few.csv --json")
+    record = json.loads(shown.out)
+    assert record["calibration"] == 81 and sum(record["weights"].values()) == pytest.approx(2.0)
+    assert [*record["weights"]] == ["nearest", "gaussian_mixture"] and record["strangest"][0]["row"] == 5
+    shown = do("detect normal.csv odd.csv --trim half")
+    assert shown.code == 2 and "--trim: expected a share above 0 and below 1, such as 1% or 0.01, got 'half'" in shown.err
+    assert do("detect normal.csv odd.csv --anomalies nowhere.csv").code == 2
+
+
+def test_the_models_of_a_run(do):
+    assert do("run normal.csv --steps 10 --families gaussian_mixture,marginals --out a-run").code == 0
+    shown = do("detect a-run odd.csv --false-alarms 5%")
+    assert shown.code == 0 and "calibrated on 60 rows of a-run" in shown.out
+    assert next(line for line in shown.out.splitlines() if line.split()[:1] == ["5"])
+    shown = do("detect a-run odd.csv --method knn")
+    assert shown.code == 2 and "method: no 'knn' with nats of all report rows in this run; give blend, " in shown.err
+    shown = do("detect a-run odd.csv --false-alarms 0.1%")
+    assert shown.code == 2 and "false_alarms: 0.001 needs 999 calibration rows, but the run has 60 report rows" in shown.err
