@@ -63,6 +63,25 @@ def test_what_is_lost_above_a_bound_is_said():
     assert reject(draw(rng), line(0.3), 500, rng, most=-2.0).lost > 0.5
 
 
+@pytest.mark.parametrize("most", [-1000.0, math.inf, math.nan, "a"])
+def test_a_bound_that_tilts_nothing_is_refused(most):
+    rng = generator(8)
+    with pytest.raises(InputError, match="most: "):
+        reject(draw(rng), line(0.3), 500, rng, most=most)
+
+
+@pytest.mark.parametrize("how", [importance_resample, reject])
+def test_numbers_of_rows_and_draws_are_checked(how):
+    rng = generator(8)
+    for n in (-1, 0, 2.5, "a", None, True):
+        with pytest.raises(InputError, match="n: expected a whole number of rows"):
+            how(draw(rng), line(0.1), n, rng)
+    with pytest.raises(InputError, match=r"expected 1,000 rows of draw, a tensor \(1000, …\), got \(5, 1\)"):
+        how(lambda n: torch.zeros(5, 1), line(0.1), 50, rng)
+    with pytest.raises(InputError, match="f is −∞ for every row"):
+        how(draw(rng), lambda x: x[:, 0] * 0 - math.inf, 50, rng)
+
+
 @pytest.mark.parametrize("f", [lambda x: x, lambda x: x[:5, 0], lambda x: x[:, 0].numpy(), lambda x: x[:, 0] * 0 - math.inf])
 def test_a_function_of_another_shape_or_of_nothing_is_refused(f):
     rng = generator(9)

@@ -232,3 +232,14 @@ def test_the_p_value_of_the_classifier_sees_a_shift():
     rng = generator(0)
     x, y = torch.randn(300, 2, generator=rng), torch.randn(300, 2, generator=rng)
     assert same_law_by_classifier(x, y + 1, rng=rng).value < 1e-6
+
+
+def test_the_smaller_of_two_p_values_counts_twice(monkeypatch):
+    from mixtura.contracts import Estimate
+    from mixtura.evaluation import difference
+
+    for name, p in (("same_law", 0.03), ("same_law_by_classifier", 0.4)):
+        monkeypatch.setattr(difference, name, lambda *_, p=p, **__: Estimate(p, 0.0, 40))
+    x = np.random.default_rng(0).normal(size=(60, 2))
+    found = mixtura.compare(x[:30], x[30:], method="gaussian")
+    assert found.p == pytest.approx(0.06) and not found.differ

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from mixtura.contracts import InputError
 from mixtura.ground.annealing import PILOT, anneal, between, by_mala, effective_sample_size_of, sigmoidal, systematic
 from mixtura.ground.rng import generator
 
@@ -103,3 +104,9 @@ def test_betas_go_from_0_to_1():
     betas = sigmoidal(10)
     assert betas[0] == 0 and betas[-1] == 1 and len(betas) == 11 and betas == sorted(betas)
     assert betas[1] < betas[6] - betas[5]
+    for odd in ([], [0.0], [1.0], [0.2, 0.5], [1.0, 0.5, 0.7], [0.0, 0.7, 0.3, 1.0], [0.0, 2.0]):
+        with pytest.raises(InputError, match="betas: expected numbers that rise from 0 to 1, or fall from 1 to 0"):
+            anneal(torch.zeros(4, 1), lambda x, beta: beta * x[:, 0], lambda x, beta: x, odd)
+    for steps, sharpness in ((0, 4.0), (-1, 4.0), (4, 0.0), (4, math.nan)):
+        with pytest.raises(InputError, match="steps, sharpness: expected"):
+            sigmoidal(steps, sharpness)

@@ -34,10 +34,42 @@ def test_units_do_not_matter():
     y = 0.8 * x + 0.6 * e
     plain, scaled = (mutual_information(a * x + 100, y / a, method="gaussian") for a in (1.0, 1e5))
     assert all(plain[name].value == pytest.approx(scaled[name].value, abs=1e-6) for name in plain)
+    huge = mutual_information(1e300 * x, y, method="gaussian")
+    assert all(plain[name].value == pytest.approx(huge[name].value, abs=1e-6) for name in plain)
+
+
+class Known:
+    """A ratio that is given, in place of one that is learnt."""
+
+    def __init__(self, f):
+        self.ratio, self.log_ratio = self, f
+
+
+def test_info_nce_of_a_ratio_that_says_nothing_is_0_and_its_error_falls_with_rows(monkeypatch):
+    errors = []
+    for f, n in ((lambda z: 0 * z[:, 0], 640), (lambda z: z[:, 0] * z[:, 1], 1_280), (lambda z: z[:, 0] * z[:, 1], 20_480)):
+        monkeypatch.setattr(information.ratio, "learn", lambda *_, f=f: Known(f))
+        x, y = (torch.randn(n, 1, generator=generator(seed), dtype=torch.float64) for seed in (0, 1))
+        found = mutual_information(x, y)["info_nce"]
+        errors.append(found.error)
+        if n == 640:
+            assert found.value == pytest.approx(0.0, abs=1e-12) and found.error == pytest.approx(0.0, abs=1e-12)
+    assert errors[2] < 0.5 * errors[1]  # sixteen times the rows: a quarter
+
+
+def test_the_ratio_is_measured_at_rows_that_it_has_not_learnt_from(monkeypatch):
+    """The second parts are the numbers of the rows, so that learnt and unseen rows can be told apart."""
+    rows = torch.arange(40, dtype=torch.float64)[:, None]
+    seen = []
+    flat = Known(lambda z: seen.append(z) or 0 * z[:, 0])
+    monkeypatch.setattr(information.ratio, "learn", lambda p, *_: seen.append(p) or flat)
+    mutual_information(rows, rows)
+    learnt, *measured = seen
+    assert len(learnt) == 20 and not {*learnt[:, 1].tolist()} & {v for z in measured for v in z[:, 1].tolist()}
 
 
 def test_a_binary_channel_by_trees():
-    """I = log 2 − H(.1); the best method is found."""
+    """I = log 2 − H(.1)."""
     rng = generator(1)
     x = torch.randint(2, (4_000, 1), generator=rng)
     y = x ^ (torch.rand(4_000, 1, generator=rng) < 0.1)
@@ -82,6 +114,16 @@ def test_capacities():
         lambda: blahut_arimoto([0.5, 0.5], np.eye(2), 0.0),
         lambda: capacity([[0.5, 0.4], [0.5, 0.5]]),
         lambda: mutual_information(torch.zeros(5, 1), torch.zeros(6, 1)),
+        lambda: mutual_information(1j * torch.ones(20, 1), torch.zeros(20, 1)),
+        lambda: mutual_information("text", torch.zeros(20, 1)),
+        lambda: mutual_information(None, torch.zeros(20, 1)),
+        lambda: blahut_arimoto([0.5, 0.5], np.eye(2), "a"),
+        lambda: blahut_arimoto([0.5, 0.5], [[0, 1], [1]], 1.0),
+        lambda: blahut_arimoto([0.5, 0.5], [[0, np.nan], [1, 0]], 1.0),
+        lambda: blahut_arimoto([0.5, 0.5j], np.eye(2), 1.0),
+        lambda: capacity([]),
+        lambda: capacity(None),
+        lambda: capacity([["a", "b"]]),
     ],
 )
 def test_what_is_no_law_is_named(call):

@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import cast
 
 import torch
@@ -31,8 +32,8 @@ from mixtura.ground.annealing import anneal, effective_sample_size_of, systemati
 POOL, LEAST_POOL = 10, 1_000
 #: the share of the drawn rows that must be effective, or nothing is returned
 LEAST_EFFECTIVE = 0.01
-#: rounds of rejection
-ROUNDS = 50
+#: rounds of rejection, and the share of the weight that may lie above its bound
+ROUNDS, MOST_LOST = 50, 0.99
 #: of chains: temperatures, moves at each, the smallest size of a move, and populations
 STEPS, MOVES, LEAST_MOVE, PARTS = 50, 10, 0.02, 4
 
@@ -54,8 +55,8 @@ def importance_resample(
 ) -> Tilted:
     """n rows of q from ``pool``·n rows that ``draw`` gives, each at most about pool·w n times. InputError where the effective
     sample size is below 1 % of the rows drawn, or not more than 1: a few rows would be repeated."""
-    drawn = max(LEAST_POOL, pool * n)
-    x = draw(drawn)
+    drawn = max(LEAST_POOL, pool * _count(n))
+    x = _drawn(draw, drawn)
     log_w = _finite(f(x), len(x))
     effective = effective_sample_size_of(log_w)
     if not effective >= max(LEAST_EFFECTIVE * drawn, 1 + 1e-9):
@@ -73,9 +74,12 @@ def reject(
 ) -> Tilted:
     """n different rows of q by rejection, exact where f ≤ ``most`` everywhere; by default the largest f of 1,000 rows. InputError
     where n rows are not accepted after ``ROUNDS`` rounds."""
-    first = draw(LEAST_POOL)
+    _count(n)
+    if most is not None and not (isinstance(most, Real) and math.isfinite(most)):
+        raise InputError(f"most: expected a finite number, the largest f there can be, got {most!r}")
+    first = _drawn(draw, LEAST_POOL)
     log_w = [_finite(f(first), len(first))]
-    bound = float(log_w[0].max()) if most is None else most
+    bound = float(log_w[0].max()) if most is None else float(most)
     kept, x, drawn = [], first, 0
     for _ in range(ROUNDS):
         accepted = torch.rand(len(x), generator=rng, dtype=torch.float64).log() < log_w[-1] - bound
@@ -84,8 +88,10 @@ def reject(
         if sum(map(len, kept)) >= n:
             every = torch.cat(log_w)
             lost = 1 - math.exp(float(torch.logsumexp(every.clamp(max=bound), 0) - torch.logsumexp(every, 0)))
+            if lost > MOST_LOST:
+                raise InputError(f"most: {lost:.0%} of the weight lies above {bound:.3g}: nothing is tilted; give a larger one")
             return Tilted(torch.cat(kept)[:n], effective_sample_size_of(every), drawn, log_mean_exp(every), lost)
-        x = draw(max(LEAST_POOL, n))
+        x = _drawn(draw, max(LEAST_POOL, n))
         log_w.append(_finite(f(x), len(x)))
     accepted = sum(map(len, kept))
     raise InputError(
@@ -174,13 +180,29 @@ def log_mean_exp(log_w: Tensor) -> Estimate:
     return Estimate(value, float(relative.std() / relative.mean()) / math.sqrt(n), n)
 
 
+def _count(n: int) -> int:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
+        raise InputError(f"n: expected a whole number of rows, 1 or more, got {n!r}")
+    return n
+
+
+def _drawn(draw: Callable[[int], Tensor], n: int) -> Tensor:
+    x = draw(n)
+    if not isinstance(x, Tensor) or not x.dim() or len(x) != n:
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise InputError(f"tilt: expected {n:,} rows of draw, a tensor ({n}, …), got {got}")
+    return x
+
+
 def _finite(f: Tensor, n: int) -> Tensor:
-    if not isinstance(f, Tensor) or f.shape != (n,):
+    if not isinstance(f, Tensor) or f.shape != (n,) or f.is_complex():
         got = tuple(f.shape) if isinstance(f, Tensor) else type(f).__name__
         raise InputError(f"tilt: expected one number of f for each row, a tensor ({n},), got {got}")
     if bool(torch.isnan(f).any() | (f == math.inf).any()):
         row = int((torch.isnan(f) | (f == math.inf)).nonzero()[0])
         raise InputError(f"tilt: f of row {row} is {float(f[row])}, expected a number; repair f")
+    if bool((f == -math.inf).all()):
+        raise InputError("tilt: f is −∞ for every row, so none is of the tilted law; repair f")
     return f.double()
 
 

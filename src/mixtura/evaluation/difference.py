@@ -121,11 +121,11 @@ def compare(
     space = FeatureSpace.of_rows(kind, x, features, seed=seed)
     seen = space(x)
     first, second = seen[:n], seen[n:]
-    tests = {
+    tests = {  # value and p-value of each classifier are of the same split
         "mmd2": mmd2(first, second, kernel=space.kernel, rng=generator(seed, "mmd2")),
         "mmd2_p": same_law(first, second, kernel=space.kernel, rng=generator(seed, "mmd2_p")),
         "c2st": c2st(first, second, rng=generator(seed, "c2st")),
-        "c2st_p": same_law_by_classifier(first, second, rng=generator(seed, "c2st_p")),
+        "c2st_p": same_law_by_classifier(first, second, rng=generator(seed, "c2st")),
     }
     p = min(1.0, 2 * min(tests["mmd2_p"].value, tests["c2st_p"].value))
     # the rows that the ratio is learnt from and measured at

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mixtura.contracts import Estimate
+from mixtura.contracts import Estimate, InputError
 from mixtura.ground.mcmc import Energy, Mala, init
 
 #: (x, β) → (n,) E_β
@@ -70,7 +70,10 @@ def anneal(
 ) -> Annealed:
     """Take chains x (n, *shape), samples of the path's beginning, along ``betas``, which go from 0 to 1, or from 1 to 0 for the
     way back. ``redraw``: draw the chains again by their weights whenever the effective sample size falls below half of them, and
-    at the end (sequential Monte Carlo): x are then samples of the path's end."""
+    at the end (sequential Monte Carlo): x are then samples of the path's end. InputError for other ``betas``: log Z would be
+    that of another path."""
+    if sorted(betas[:: len(betas) - 1 or 1]) != [0.0, 1.0] or list(betas) not in (sorted(betas), sorted(betas, reverse=True)):
+        raise InputError("betas: expected numbers that rise from 0 to 1, or fall from 1 to 0")
     log_weights, log_mean, redrawn = torch.zeros(len(x), dtype=torch.float64), 0.0, False
     for last, beta in zip(betas, betas[1:], strict=False):
         with torch.no_grad():
@@ -138,7 +141,10 @@ def between(start: Energy, end: Energy) -> Path:
 
 
 def sigmoidal(steps: int, sharpness: float = 4.0) -> list[float]:
-    """β from 0 to 1 in ``steps`` steps, short ones at both ends, where the law changes most."""
+    """β from 0 to 1 in ``steps`` steps, short ones at both ends, where the law changes most. InputError unless there is a step,
+    and the sharpness is above 0."""
+    if steps < 1 or not 0 < sharpness < math.inf:
+        raise InputError(f"steps, sharpness: expected 1 or more, and a number above 0, got {steps!r} and {sharpness!r}")
     t = torch.linspace(-sharpness, sharpness, steps + 1, dtype=torch.float64).sigmoid()
     betas = ((t - t[0]) / (t[-1] - t[0])).tolist()
     return [0.0, *betas[1:-1], 1.0]

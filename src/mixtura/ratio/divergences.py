@@ -80,12 +80,16 @@ def divergence(name: str | float, at_p: Tensor, at_q: Tensor) -> Estimate:
         raise InputError(f"divergence: expected one of {', '.join(DIVERGENCES)}, or a number α, got {name!r}")
     if not isinstance(name, str) and (isinstance(name, bool) or not isinstance(name, Real) or not math.isfinite(name)):
         raise InputError(f"divergence: expected a name or a finite number α, got {name!r}")
+    if not len(at_p) or not len(at_q):
+        raise InputError("divergence: expected log-ratios at one row or more of each law, got none")
     terms = DIVERGENCES[name] if isinstance(name, str) else alpha_terms(float(name))
     parts = terms(at_p, at_q)
     error = math.sqrt(sum(float(part.var()) / len(part) for part in parts))
     value, n = sum(float(part.mean()) for part in parts), min(map(len, parts))
     if not (math.isfinite(value) and math.isfinite(error)):
-        return Estimate(math.nan, math.nan, n, "the ratio is too large for a mean of its powers; take js or kl")
+        few = n < 2 or bool(torch.isnan(at_p).any() | torch.isnan(at_q).any())
+        why = "one row has no error; give more" if n < 2 else "a log-ratio is no number"
+        return Estimate(math.nan, math.nan, n, why if few else "the ratio is too large for a mean of its powers; take js or kl")
     return Estimate(value, error, n)
 
 

@@ -14,6 +14,7 @@ Arimoto 1972), in nats.
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import numpy as np
 import torch
@@ -36,11 +37,13 @@ Array = NDArray[np.float64]
 def mutual_information(x: Tensor, y: Tensor, *, seed: int = 0, method: str | None = None) -> dict[str, Estimate]:
     """I(X; Y) in nats from rows x (n, d) and y (n, e), as "plug_in", "nwj" and "info_nce". One half of the rows learns the ratio,
     by ``method`` or the best of those tried; the other half measures. InputError on rows of different numbers."""
-    x, y = torch.as_tensor(x), torch.as_tensor(y)
+    x, y = _numbers(x, "x"), _numbers(y, "y")
     if x.dim() != 2 or y.dim() != 2 or len(x) != len(y) or 0 in (*x.shape, *y.shape):
         raise InputError(f"x and y: expected as many rows (n, d) of each, got {tuple(x.shape)} and {tuple(y.shape)}")
-    rng, pairs = generator(seed, "information"), torch.cat([x, y], 1).double()
-    pairs = (pairs - pairs.mean(0)) / pairs.std(0).clamp(min=1e-300)  # information does not depend on units; methods do
+    rng, pairs = generator(seed, "information"), torch.cat([x, y], 1)
+    # information does not depend on units; methods do. First by the largest number: its square may be none
+    pairs = pairs / pairs.abs().amax(0).clamp(min=1e-300)
+    pairs = (pairs - pairs.mean(0)) / pairs.std(0).clamp(min=1e-300)
     order = torch.randperm(len(x), generator=rng)
     learnt, unseen = pairs[order[: len(x) // 2]], pairs[order[len(x) // 2 :]]
     f = ratio.learn(learnt, _apart(learnt, x.shape[1], rng), seed, method).ratio.log_ratio
@@ -61,6 +64,17 @@ def mutual_information(x: Tensor, y: Tensor, *, seed: int = 0, method: str | Non
     }  # fmt: skip
 
 
+def _numbers(x: Tensor | ArrayLike, name: str) -> Tensor:
+    """An array as float64. InputError where it holds anything but finite numbers."""
+    try:
+        found = x if isinstance(x, Tensor) else torch.as_tensor(np.ascontiguousarray(x))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected an array of numbers, got {type(x).__name__}") from error
+    if found.is_complex() or not torch.isfinite(found).all():
+        raise InputError(f"{name}: expected finite real numbers; drop or replace the rows that hold others")
+    return found.double()
+
+
 def _apart(pairs: Tensor, d: int, rng: torch.Generator) -> Tensor:
     """Pairs whose second parts are those of other rows: shifted along a random order, so that none stays with its own."""
     order = torch.randperm(len(pairs), generator=rng)
@@ -72,9 +86,9 @@ def _apart(pairs: Tensor, d: int, rng: torch.Generator) -> Tensor:
 def blahut_arimoto(p: ArrayLike, distortion: ArrayLike, slope: float) -> tuple[float, float]:
     """A point of the rate–distortion function of a source p (k,) with distortions (k, m): (rate in nats, distortion), where the
     function has the slope −``slope`` < 0. InputError on a p that is no law."""
-    p, distortion = _law(p, "p"), np.asarray(distortion, float)
-    finite = distortion.ndim == 2 and distortion.size > 0 and bool(np.isfinite(distortion).all())
-    if not finite or len(distortion) != len(p) or not (math.isfinite(slope) and slope > 0):
+    p, distortion = _law(p, "p"), _numbers(distortion, "distortion").numpy()
+    finite = distortion.ndim == 2 and distortion.size > 0
+    if not finite or len(distortion) != len(p) or not (isinstance(slope, Real) and math.isfinite(slope) and slope > 0):
         raise InputError(f"distortion, slope: expected ({len(p)}, m) and a number above 0, got {distortion.shape} and {slope!r}")
     # what every answer costs to one input changes nothing but the distortion
     kernel = np.exp(-slope * (distortion - distortion.min(1, keepdims=True)))
@@ -93,7 +107,10 @@ def blahut_arimoto(p: ArrayLike, distortion: ArrayLike, slope: float) -> tuple[f
 def capacity(channel: ArrayLike) -> tuple[float, Array]:
     """The capacity in nats of a channel p(y | x) (k, m), and the law of the input that reaches it. InputError on rows that are no
     laws."""
-    channel = np.stack([_law(row, "channel") for row in np.asarray(channel, float)])
+    table = _numbers(channel, "channel")
+    if table.dim() != 2 or not table.numel():
+        raise InputError(f"channel: expected rows (k, m) of probabilities, got {tuple(table.shape)}")
+    channel = np.stack([_law(row, "channel") for row in table.numpy()])
     p = np.full(len(channel), 1 / len(channel))
     low = 0.0
     for _ in range(ITERATIONS):
@@ -107,7 +124,7 @@ def capacity(channel: ArrayLike) -> tuple[float, Array]:
 
 
 def _law(p: ArrayLike, name: str) -> Array:
-    law = np.asarray(p, float)
-    if law.ndim != 1 or not len(law) or not np.isfinite(law).all() or (law < 0).any() or abs(law.sum() - 1) > 1e-9:
+    law = _numbers(p, name).numpy()
+    if law.ndim != 1 or not len(law) or (law < 0).any() or abs(law.sum() - 1) > 1e-9:
         raise InputError(f"{name}: expected probabilities that add up to 1, got {np.round(law, 4).tolist()}")
     return law
