@@ -60,3 +60,18 @@ def test_what_cannot_be_done_is_one_sentence(do, words, said):
     shown = do(f"compare {words}")
     assert shown.code == 2 and shown.out == ""
     assert shown.err.startswith("error: ") and said in shown.err and shown.err.count("\n") == 1
+
+
+def test_kinds_and_files_of_one_name(do, place):
+    rng = np.random.default_rng(1)
+    for name, low in (("one", 0), ("two", 100)):
+        (place / name).mkdir()
+        codes = [f"code {k}" for k in rng.integers(low, low + 200, 300)]
+        pd.DataFrame({"x": rng.normal(size=300).round(2), "c": codes}).to_csv(place / name / "t.csv", index=False)
+    plain = do("compare one/t.csv two/t.csv --method logistic")
+    assert "one/t.csv: 300 rows; two/t.csv: 300" in plain.out and "--kind c=categorical" in plain.err
+    told = do("compare one/t.csv two/t.csv --method logistic --kind c=categorical")
+    assert told.code == 0 and "--kind" not in told.err
+    assert any(line.startswith("c ") and "code" in line for line in told.out.splitlines())
+    shown = do("compare one/t.csv two/t.csv --kind x")
+    assert shown.code == 2 and "--kind x: expected NAME=VALUE" in shown.err

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mixtura.cli.app import Features, Json, Seed, SkipBroken
+from mixtura.cli.arguments import parse_pairs
 from mixtura.cli.deliver import collected_notes, emit
 from mixtura.cli.errors import fail
 from mixtura.cli.numbers import format_to_error
@@ -29,6 +30,9 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="More of the same kind.")],
     method: Annotated[str | None, typer.Option(help="How the density ratio is learnt; by default the best of several.")] = None,
     features: Features = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(metavar="COL=KIND", help="Kind of a column, not the guess: age=integer. Repeatable.")
+    ] = None,
     skip_broken: SkipBroken = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="A page of it, FILE.html.")] = None,
     seed: Seed = 0,
@@ -40,8 +44,9 @@ def compare(
 
     if output is not None and (output.suffix != ".html" or output.is_dir() or not output.parent.is_dir()):
         fail(f"{output}: expected a file with the ending .html in a folder that exists; name one")
+    kinds = parse_pairs(kind, "--kind")
     with collected_notes() as notes, at_work(f"comparing {a} with {b}"):
-        found = compare_sets(a, b, method=method, features=features, seed=seed, skip_broken=skip_broken)
+        found = compare_sets(a, b, method=method, features=features, kinds=kinds, seed=seed, skip_broken=skip_broken)
     record = found.to_json()
     if output is not None:
         comparison.build(record, output)

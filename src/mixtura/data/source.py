@@ -107,18 +107,20 @@ def learn(
     return images.guess_images(data)
 
 
-def learn_both(first: Data, second: Data) -> tuple[DataKind, Tensor, dict[str, str]]:
-    """What the columns of two sets mean, learnt from the rows of both; these rows in tensor units, those of the first before
-    those of the second; and column → why no entry is made of it (free text, identifiers), of which a :class:`Note` tells.
-    InputError where the sets differ in kind, columns or sizes, where a column is numbers in one and text in the other, and where
-    a cell cannot be used, of the set that it is in."""
+def learn_both(
+    first: Data, second: Data, *, kinds: Mapping[str, str] | None = None
+) -> tuple[DataKind, Tensor, dict[str, str]]:
+    """What the columns of two sets mean, learnt from the rows of both, ``kinds`` as :func:`learn` has them; these rows in tensor
+    units, those of the first before those of the second; and column → why no entry is made of it (free text, identifiers), of
+    which a :class:`Note` tells. InputError where the sets differ in kind, columns or sizes, where a column is numbers in one and
+    text in the other, and where a cell cannot be used, of the set that it is in."""
     both = _together(first, second)
     try:
-        learnt = learn(both)
+        learnt = learn(both, kinds=kinds)
         x = learnt.encode(rows_of(both), name=f"{first.name} and {second.name}")
     except InputError:
         for data in (first, second):  # which says which row of which file
-            learn(data).encode(rows_of(data), name=data.name)
+            learn(data, kinds=kinds).encode(rows_of(data), name=data.name)
         raise
     if not isinstance(learnt, Schema):
         return learnt, x, {}

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import pandas as pd
@@ -98,13 +99,15 @@ def _plain(found: Mapping[str, Estimate]) -> dict[str, Any]:
 
 
 def compare(
-    a: Any, b: Any, *, method: str | None = None, features: str | None = None, seed: int = 0, skip_broken: bool = False
-) -> Difference:
+    a: Any, b: Any, *, method: str | None = None, features: str | None = None, kinds: Mapping[str, str] | None = None,
+    seed: int = 0, skip_broken: bool = False,
+) -> Difference:  # fmt: skip
     """Whether two sets are of one law, how far they are apart and where: tables or images, anything :func:`mixtura.run` takes.
 
     The two tests are permutation of MMD² and a classifier on rows that it was not trained on; both are exact at any number of
     rows, so two halves of one set "differ" in at most 5 % of all cases. method: of ``mixtura.ratio.TABLE``; by default the best
-    of those that are tried. Raises InputError on data of different kinds, columns or sizes.
+    of those that are tried. kinds: column → its kind, instead of the guess. Raises InputError on data of different kinds,
+    columns or sizes.
     """
     if method is not None:
         ratio.of_name(method)
@@ -116,7 +119,9 @@ def compare(
         if rows < LEAST_ROWS:
             raise InputError(f"{data.name}: {rows} rows are too few to compare; give {LEAST_ROWS} or more")
     names = loaded[0].name, loaded[1].name
-    kind, x, left_out = source.learn_both(*loaded)
+    if names[0] == names[1] and str(a) != str(b) and all(isinstance(rows, str | PathLike) for rows in (a, b)):
+        names = str(a), str(b)  # two files of one name
+    kind, x, left_out = source.learn_both(*loaded, kinds=kinds)
     shared = shared_rows(x[:n].flatten(1), x[n:].flatten(1))
     space = FeatureSpace.of_rows(kind, x, features, seed=seed)
     seen = space(x)
