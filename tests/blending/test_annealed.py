@@ -50,6 +50,14 @@ def test_annealed_nats_are_those_of_ppca(linear):
     assert abs(found.mean.value - float(truth.mean())) < 0.02
     assert float((found.nats - truth).abs().max()) < 0.6 and len(found.effective) == 60
     assert found.mean.error > float(found.nats.std()) / math.sqrt(60) - 1e-9
+    assert (found.effective >= 1).all() and (found.effective <= 16).all()
+
+
+def test_the_error_counts_rows_and_chains(linear):
+    """Of one row many times, whose nats differ by the chains alone: both terms of the error are the same."""
+    model, x = linear
+    found = annealed_nats(model, x[:1].repeat(60, 1), chains=16, temperatures=60, rng=generator(1))
+    assert 1.15 < found.mean.error / (float(found.nats.std()) / math.sqrt(60)) < 1.7
 
 
 def test_the_bound_is_below_and_few_temperatures_are_lower(linear):

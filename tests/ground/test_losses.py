@@ -76,3 +76,7 @@ def test_contrast_is_the_gradient_of_the_likelihood():
     assert float(theta.grad) == pytest.approx(0.5 * (1 - 0.5), abs=0.02)
     values = torch.tensor([1.0, 3.0]), torch.tensor([2.0])
     assert float(contrast(*values, 0.5)) == pytest.approx(0.0 + 0.5 * (5 + 4))
+
+
+def test_noise_contrast_of_an_energy_that_says_nothing_is_log_2():
+    assert float(noise_contrast(torch.zeros(3), torch.zeros(5))) == pytest.approx(math.log(2))
