@@ -1,6 +1,6 @@
 """Manifold recovery (MPDR) beside what it should beat: anomalies on the manifold, where an autoencoder does not see them.
 
-    python benchmarks/mpdr.py [plane] [--seeds 2 3 4 5 6]
+    python benchmarks/mpdr.py [plane] [--seeds 2 3 4 5 6] [--methods mpdr,mpdr-s]
     python benchmarks/mpdr.py mnist [--digit 1] [--steps 1500]
 
 plane: rows of eight Gaussians in a plane of R^16, turned at random, with noise of .05; 2,000 rows to learn from, 1,000 others and
@@ -94,14 +94,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[2, 3, 4, 5, 6])
     parser.add_argument("--digit", type=int, default=1)
     parser.add_argument("--steps", type=int, default=1_500)
+    parser.add_argument("--methods", help="names with commas between; all by default")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+
+    def wanted(all_of: Iterator[tuple[str, Callable[[], Detector]]]) -> list[tuple[str, Callable[[], Detector]]]:
+        return [(name, make) for name, make in all_of if asked.methods is None or name in asked.methods.split(",")]
+
     if asked.what == "mnist":
         if not (HOME / "mnist").is_dir():
             sys.exit(f"no mnist in {HOME}; set MIXTURA_DATA")
         x, y, odd = mnist(asked.digit)
         print(f"MNIST without {asked.digit}: {len(x):,} images; {odd.sum():,} of {len(odd):,} test images are that digit")
-        for name, make in of_images(asked.steps):
+        for name, make in wanted(of_images(asked.steps)):
             began = time.process_time()
             found = make().fit(x, generator(0, name))
             area = average_precision_score(odd, found.score(y))
@@ -110,7 +115,7 @@ def main() -> None:
     areas = defaultdict(list)
     for seed in asked.seeds:
         x, y, odd = plane(seed)
-        for name, make in in_plane():
+        for name, make in wanted(in_plane()):
             began = time.process_time()
             found = make().fit(x, generator(seed, name))
             areas[name].append(float(roc_auc_score(odd, found.score(y))))

@@ -15,6 +15,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import mixtura
 from mixtura import AnomalyDetector, InputError
+from mixtura.contracts import Note
 from mixtura.estimators.detection import detect, share_of
 from mixtura.families import TABLE as FAMILIES
 from mixtura.folder.layout import RunFolder
@@ -194,7 +195,32 @@ def test_a_detector_that_fails_is_left_out_and_said(monkeypatch):
         AnomalyDetector("knn").fit(people(100, 0))
 
 
+def test_without_a_circuit_reasons_are_by_replacement(monkeypatch):
+    """As of a table with more columns than a circuit takes."""
+    from mixtura.detectors.reasons import OddCells
+
+    monkeypatch.setattr(OddCells, "fit", lambda *_: (_ for _ in ()).throw(InputError("too wide")))
+    found = AnomalyDetector().fit(people(300, 0))
+    why = found.explain(people(40, 2).assign(wage=400.0))
+    assert list(why) == ["age", "job", "wage"] and (why.idxmax(axis=1) == "wage").mean() > 0.9
+
+
+def test_where_no_detector_works_it_is_one_sentence(monkeypatch):
+    from mixtura.detectors.nats import OfModel
+    from mixtura.detectors.neighbours import Neighbours
+
+    for made in (Neighbours, OfModel):
+        monkeypatch.setattr(made, "fit", lambda *_: (_ for _ in ()).throw(ValueError("broken")))
+    with pytest.raises(InputError, match=r"^blend: no detector works on these rows \(broken; broken\)$"):
+        AnomalyDetector().fit(people(60, 0))
+
+
 # ------------------------------------------------------------------------------------- known anomalies, rows left out
+
+
+def test_too_few_rows_to_weigh_by_are_said():
+    with pytest.raises(InputError, match="anomalies: 14 rows to learn from are too few to weigh detectors"):
+        AnomalyDetector().fit(people(20, 0), anomalies=people(3, 1))
 
 
 def test_known_anomalies_weigh_the_detectors_that_find_them():
@@ -330,6 +356,44 @@ def test_what_a_run_cannot_do(run_folder, tmp_path):
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             ask()
+
+
+def test_a_run_without_a_circuit_gives_reasons_by_replacement_and_its_images_maps(tmp_path):
+    mixtura.run(people(300, 0), steps=20, families=["gaussian_mixture"], out=tmp_path / "plain")
+    odd = people(40, 2).assign(wage=400.0)
+    assert (AnomalyDetector.of_run(tmp_path / "plain").explain(odd).idxmax(axis=1) == "wage").mean() > 0.9
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 9, (120, 4, 4)).astype(np.uint8)
+    mixtura.run(images, steps=5, families=["gaussian_mixture", "marginals"], out=tmp_path / "images")
+    bright = images[:5].copy()
+    bright[:, 0, 0] = 200
+    found = AnomalyDetector.of_run(tmp_path / "images", false_alarms=0.1)
+    where = found.explain(bright)
+    assert where.shape == (5, 4, 4) and all(int(one.argmax()) == 0 for one in where) and (found.predict(bright) < 0).all()
+
+
+def test_runs_that_are_no_detector(tmp_path):
+    mixtura.run(people(200, 0), steps=5, families=["mixture_density"], target="wage", out=tmp_path / "given")
+    with pytest.raises(InputError, match="is a run with targets"):
+        detect(str(tmp_path / "given"), people(5, 0))
+    mixtura.run(people(200, 0), steps=5, families=["gaussian_mixture"], out=tmp_path / "samples")
+    path = tmp_path / "samples/verdict.json"
+    record = json.loads(path.read_text())
+    record["verdicts"] = {"mmd": record["verdicts"]["mmd"]}
+    path.write_text(json.dumps(record | {"objective": "mmd"}))
+    with pytest.raises(InputError, match="no model of this run has a density"):
+        AnomalyDetector.of_run(tmp_path / "samples")
+
+
+def test_a_folder_of_images_may_hold_the_config_of_another_program(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for k in range(30):
+        Image.fromarray(rng.integers(0, 255, (5, 5)).astype(np.uint8)).save(tmp_path / f"{k:02d}.png")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.warns(Note, match=r"left out config\.json"):
+        assert detect(str(tmp_path), str(tmp_path), method="knn").rows == (30, 30)
 
 
 # ------------------------------------------------------------------------------------------------------------ detect

@@ -9,6 +9,7 @@ from contextlib import suppress
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import check_numbers, complaints, fetched, opened
 
 import mixtura
 from mixtura.report import build, collect, render
@@ -37,39 +38,6 @@ def table(browser, built):
     return opened(browser, built["table"])
 
 
-def opened(browser, path):
-    for log in ("browser", "performance"):
-        browser.get_log(log)
-    browser.get(path.as_uri())
-    browser.data = json.loads(browser.execute_script("return document.getElementById('data').textContent"))
-    return browser
-
-
-def complaints(page):
-    return [entry["message"] for entry in page.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
-
-
-def shown(page):
-    """[path, scale, text] of every number on the page that says where it comes from."""
-    script = "return [...document.querySelectorAll('[data-key]')].map(e => [e.dataset.key, e.dataset.scale, e.textContent])"
-    return [(json.loads(key), float(scale or 1), text) for key, scale, text in page.execute_script(script)]
-
-
-def check_numbers(page):
-    numbers = shown(page)
-    for path, scale, text in numbers:
-        value = page.data
-        for key in path:
-            value = value[key]
-        plain = text.replace("−", "-").replace(",", "").removesuffix(" %")
-        if value is None:
-            assert text == "–", path
-            continue
-        decimals = len(plain.partition(".")[2])
-        assert abs(float(plain) - scale * value) <= 0.5 * 10**-decimals * (1 + 1e-6), (path, text, value)
-    return {tuple(path) for path, _, _ in numbers}
-
-
 def formula(q, w):
     w = np.array(w)
     return w @ np.array(q["Q"]) @ w - 2 * np.array(q["b"]) @ w + q["c"]
@@ -86,14 +54,12 @@ def score(page):
 
 def test_nothing_is_wrong_and_nothing_is_fetched(page):
     assert complaints(page) == []
-    sent = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    asked = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
-    assert asked and {url for url in asked if not url.startswith("data:")} == {page.current_url}
+    assert fetched(page) == {page.current_url}
 
 
 def test_every_number_is_the_datas(page):
     page.find_element(By.ID, "every").click()
-    paths = check_numbers(page)
+    paths = check_numbers(page, page.data)
     spoken = ("verdicts", page.data["verdict"]["objective"])
     assert {(*spoken, "gain"), (*spoken, "error"), (*spoken, "rows"), ("made", "splits", "report"), ("made", "seed")} <= paths
     for i, s in enumerate(page.data["scores"]):
@@ -135,7 +101,7 @@ def test_arrow_keys_move_weights_and_the_score_follows(page):
     q = page.data["quadratic"]
     marked = q["weights"]
     assert score(page) == pytest.approx(formula(q, marked), abs=1e-12)
-    check_numbers(page)
+    check_numbers(page, page.data)
     i = marked.index(max(marked))
     slider = page.find_element(By.ID, f"weight-{i}")
     slider.send_keys(Keys.ARROW_LEFT * 7)
@@ -227,7 +193,7 @@ def test_a_histogram_tells_its_bins_by_pointer_and_by_keys(table):
     card.send_keys(Keys.ARROW_RIGHT * 3)
     readout = card.find_element(By.CSS_SELECTOR, ".readout").text
     assert readout == f"{column['labels'][2]}: real {100 * column['real'][2]:.1f} %, kde {100 * column['models']['kde'][2]:.1f} %"
-    check_numbers(table)
+    check_numbers(table, table.data)
     picture = card.find_element(By.CSS_SELECTOR, "svg")
     table.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", picture)
     webdriver.ActionChains(table, duration=0).move_to_element(picture).perform()
@@ -242,7 +208,7 @@ def test_curves_tell_their_values(table):
     assert "steps" in says.text and table.find_element(By.ID, "by-seconds").get_attribute("aria-pressed") == "false"
     table.find_element(By.ID, "curves").send_keys(Keys.ARROW_RIGHT)
     assert f"{curve[0][2]:.2f}".replace("-", "−") in says.text
-    check_numbers(table)
+    check_numbers(table, table.data)
 
 
 def test_commands_can_be_copied(table):
@@ -345,7 +311,7 @@ def test_one_model_is_a_page_too(browser, tmp_path):
     mixtura.run(frame, steps=1, families=["marginals"], out=tmp_path / "run")
     page = opened(browser, build(tmp_path / "run"))
     assert complaints(page) == [] and page.find_elements(By.CSS_SELECTOR, "#weights, #learning") == []
-    check_numbers(page)
+    check_numbers(page, page.data)
     assert "__proto__" in page.find_element(By.ID, "seen").text
 
 
@@ -377,7 +343,7 @@ def test_calibration_of_each_model_and_its_readout(browser, built):
         assert bars == 10 and int(level) == 50 and float(share) == pytest.approx(100 * y["models"][name]["coverage"][9], abs=0.06)
         drawn.add(page.execute_script("return document.querySelector('#ranks svg').innerHTML"))
     assert len(drawn) == len(y["models"]) and complaints(page) == []
-    check_numbers(page)
+    check_numbers(page, page.data)
 
 
 def test_the_density_stands_under_its_rows(browser, built):

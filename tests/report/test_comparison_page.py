@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import check_numbers, complaints, fetched, opened
 
 import mixtura
 from mixtura.report import comparison
@@ -25,30 +24,15 @@ def found() -> dict:
 
 @pytest.fixture
 def page(browser, found, tmp_path):
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(comparison.build(found, tmp_path / "page.html").as_uri())
-    return browser
+    return opened(browser, comparison.build(found, tmp_path / "page.html"))
 
 
 def test_it_is_one_file_that_asks_for_nothing(page):
-    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
-    asked = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
-    assert all(url.startswith(("file:", "data:")) for url in urls)
+    assert complaints(page) == [] and fetched(page) == {page.current_url}
 
 
 def test_every_number_is_that_of_the_json(page, found):
-    script = "return [...document.querySelectorAll('.num')].map(e => [e.dataset.key, e.dataset.scale, e.textContent])"
-    shown = page.execute_script(script)
-    assert len(shown) > 25
-    for key, scale, text in shown:
-        value = found
-        for step in json.loads(key):
-            value = value[step]
-        plain = text.replace("−", "-").replace(",", "").removesuffix(" %")
-        decimals = len(plain.partition(".")[2])
-        assert abs(float(plain) - float(scale or 1) * value) <= 0.5 * 10**-decimals * (1 + 1e-6), (key, text, value)
+    assert len(check_numbers(page, found)) > 25
 
 
 def test_names_are_text(page):

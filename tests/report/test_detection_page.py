@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
+from browsing import check_numbers, complaints, fetched, opened
 from PIL import Image
 
 from mixtura.estimators.detection import detect
@@ -30,30 +30,15 @@ def found() -> dict:
 
 @pytest.fixture
 def page(browser, found, tmp_path):
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get(detection.build(found, tmp_path / "page.html").as_uri())
-    return browser
+    return opened(browser, detection.build(found, tmp_path / "page.html"))
 
 
 def test_it_is_one_file_that_asks_for_nothing(page):
-    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
-    asked = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
-    assert all(url.startswith(("file:", "data:")) for url in urls)
+    assert complaints(page) == [] and fetched(page) == {page.current_url}
 
 
 def test_every_number_is_that_of_the_json(page, found):
-    script = "return [...document.querySelectorAll('.num')].map(e => [e.dataset.key, e.dataset.scale, e.textContent])"
-    shown = page.execute_script(script)
-    assert len(shown) > 60
-    for key, scale, text in shown:
-        value = found
-        for step in json.loads(key):
-            value = value[step]
-        plain = text.replace("−", "-").replace(",", "").removesuffix(" %")
-        decimals = len(plain.partition(".")[2])
-        assert abs(float(plain) - float(scale or 1) * value) <= 0.5 * 10**-decimals * (1 + 1e-6), (key, text, value)
+    assert len(check_numbers(page, found)) > 60
 
 
 def test_names_are_text_and_the_odd_cells_are_marked(page):
@@ -92,10 +77,8 @@ def test_a_page_of_images_has_both(browser, tmp_path):
     odd = x[:20].copy()
     odd[5, :, 4] = 255
     found = detect(x[20:], odd)
-    browser.get_log("browser")
     pictures = (found.pictures.images, found.pictures.maps)
-    browser.get(detection.build(found.to_json(), tmp_path / "page.html", pictures).as_uri())
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert complaints(opened(browser, detection.build(found.to_json(), tmp_path / "page.html", pictures))) == []
     sizes = browser.execute_script("return [...document.querySelectorAll('#strangest img')].map(e => [e.naturalWidth, e.alt])")
     assert len(sizes) == 40 and all(width == 96 and alt for width, alt in sizes)
     assert found.strangest[0].row == 5 and found.pictures.maps[0][:, 4].sum() > 0.3 * found.pictures.maps[0].sum()

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from browsing import check_numbers, complaints, fetched
 
 from mixtura.arms import Function, Pool
 from mixtura.contracts import InputError
@@ -43,25 +44,11 @@ def inside(page):
 
 def test_it_is_one_file_that_asks_for_nothing(page, folder):
     assert (folder / "report.html").stat().st_size < 3e6
-    assert [entry for entry in page.get_log("browser") if entry["level"] == "SEVERE"] == []
-    asked = [json.loads(entry["message"])["message"] for entry in page.get_log("performance")]
-    urls = [m["params"]["request"]["url"] for m in asked if m["method"] == "Network.requestWillBeSent"]
-    assert all(url.startswith(("file:", "data:")) for url in urls)
+    assert complaints(page) == [] and fetched(page) == {page.current_url}
 
 
 def test_every_number_is_that_of_the_json(page):
-    data = inside(page)
-    shown = page.execute_script("return [...document.querySelectorAll('.num')].map(e => [e.dataset.key, e.textContent])")
-    assert len(shown) > 30
-    for key, text in shown:
-        value = data
-        for step in json.loads(key):
-            value = value[step]
-        if value is None:
-            assert text == "–"
-            continue
-        decimals = len(text.partition(".")[2])
-        assert float(text.replace(",", "").replace("−", "-")) == pytest.approx(value, abs=0.51 * 10**-decimals)
+    assert len(check_numbers(page, inside(page))) > 30
 
 
 def test_names_are_text_and_failures_are_named(page):

@@ -155,7 +155,11 @@ def detect(
 
 
 def _is_run(normal: Any) -> bool:
-    return isinstance(normal, str | Path) and RunFolder(Path(normal)).is_begun
+    """Whether it is the folder of a run, finished or not. A folder of images may hold a config.json of another program."""
+    if not isinstance(normal, str | Path):
+        return False
+    run = RunFolder(Path(normal))
+    return run.is_begun and (run.is_finished or run.has_schema)
 
 
 def _summary(name: str) -> str:
