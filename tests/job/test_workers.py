@@ -119,6 +119,39 @@ def test_a_killed_worker_takes_only_its_own_job_along(alone, processes, tmp_path
     assert len(killed) == 2 and bits(tmp_path / "run") == alone(1_300)
 
 
+HELD = """
+import os, signal, sys
+from joblib.externals.loky import ProcessPoolExecutor
+from mixtura.job.workers import Processes
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begin = ProcessPoolExecutor._adjust_process_count
+
+    def stopped(self):
+        begin(self)
+        if AT:
+            os.kill(os.getpid(), signal.SIGTERM)
+        AT.append("begun")
+
+    AT = [] if sys.argv[1] == "second" else ["begun"]
+    ProcessPoolExecutor._adjust_process_count = stopped
+    try:
+        with Processes(2):
+            print("all were begun")
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_stop_while_a_worker_begins_waits_for_it_and_ends_it(which, tmp_path):
+    """A worker that was begun by halves printed a traceback on standard output."""
+    (tmp_path / "held.py").write_text(HELD)
+    ended = subprocess.run([sys.executable, "held.py", which], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
+
+
 class Deadly(Density, ClosedForm):
     """Its fit ends the process, whichever it is."""
 

@@ -96,8 +96,15 @@ class Processes(Executor):
     it does, however it ends."""
 
     def __init__(self, n: int) -> None:
-        self._pools = [_process() for _ in range(n)]
+        self._pools: list[ProcessPoolExecutor] = []
         self._futures: list[Future[Any] | None] = [None] * n
+        try:
+            for _ in range(n):
+                with _stops_held():
+                    self._pools.append(_process())
+        except BaseException:  # a stop, too: nobody else can end those that are begun
+            self.shutdown()
+            raise
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """RuntimeError where every process has a job."""
@@ -107,7 +114,8 @@ class Processes(Executor):
         last = self._futures[free]
         if last is not None and not last.cancelled() and last.exception() is not None or _died(self._pools[free]):
             self._pools[free].shutdown(wait=False, kill_workers=True)
-            self._pools[free] = _process()
+            with _stops_held():
+                self._pools[free] = _process()
         future = self._pools[free].submit(fn, *args, **kwargs)
         self._futures[free] = future
         return future
@@ -125,26 +133,29 @@ def _died(pool: ProcessPoolExecutor) -> bool:
     return pool._flags.broken is not None or not processes or bool(connection.wait([p.sentinel for p in processes], 0))
 
 
-def _process() -> ProcessPoolExecutor:
-    """A process of its own, which ignores Ctrl-C from its first moment: the parent ends it."""
-    with _ignoring_interrupts():
-        return _begun_process()
-
-
 @contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """A process that is begun inside inherits it. Only the main thread may ask for it."""
+def _stops_held() -> Iterator[None]:
+    """A process that is begun inside ignores Ctrl-C from its first moment: the parent ends it. SIGTERM waits until the end of the
+    block: a process that is begun by halves is nobody's to end, and prints what it then lacks. Only the main thread may ask."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    held: list[int] = []
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda sent, _: held.append(sent)),
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for sent, handler in before.items():
+            signal.signal(sent, handler)
+        for sent in held:
+            signal.raise_signal(sent)
 
 
-def _begun_process() -> ProcessPoolExecutor:
+def _process() -> ProcessPoolExecutor:
+    """A process of its own."""
     pool = ProcessPoolExecutor(max_workers=1, initializer=_begin_worker, initargs=(os.getpid(),), env=ONE_THREAD)
     pool.submit(_import_all)  # which takes seconds: now rather than with the first job
     return pool
